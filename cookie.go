@@ -1,0 +1,227 @@
+package session
+
+import (
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/gorilla/securecookie"
+)
+
+// A token is what the browser holds: 32 random bytes (OWASP ASVS 5, 7.2.3 asks
+// for 16). The record's id is its SHA-256, so that a stolen store opens nothing.
+type token [32]byte
+
+func newToken() *token {
+	t := new(token)
+	rand.Read(t[:])
+	return t
+}
+
+func (t *token) id() string {
+	sum := sha256.Sum256(t[:])
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// cookies reads and writes the cookie of one Manager.
+type cookies struct {
+	name       string
+	codecs     []*securecookie.SecureCookie // the first signs, all verify
+	verified   verified
+	template   http.Cookie
+	persistent bool
+	adapt      func(*http.Request, *http.Cookie)
+	warned     atomic.Bool
+}
+
+// newCookies derives a key for this purpose and this cookie's name from each
+// secret, so that a secret used elsewhere too signs nothing that is good here.
+func newCookies(o *CookieOptions, secrets [][]byte) (*cookies, error) {
+	c := &cookies{name: o.Name, template: *o.template(), persistent: o.Persistent, adapt: o.Adapt}
+	c.verified.init()
+	for i, secret := range secrets {
+		key, err := hkdf.Key(sha256.New, secret, nil, "github.com/coatcheck/session cookie "+o.Name, 32)
+		if err != nil {
+			return nil, fmt.Errorf("session: Options.Secrets[%d]: %w", i, err)
+		}
+		codec := securecookie.New(key, nil).SetSerializer(securecookie.NopEncoder{}).MaxAge(0)
+		c.codecs = append(c.codecs, codec)
+		// securecookie reports a bad key on first use: let that be now.
+		t := newToken()
+		value, err := codec.Encode(c.name, t[:])
+		if err != nil {
+			return nil, fmt.Errorf("session: Options.Secrets[%d]: %w", i, err)
+		}
+		if got, ok := c.verify(value); !ok || *got != *t {
+			return nil, fmt.Errorf("session: Options.Secrets[%d]: does not sign", i)
+		}
+	}
+	return c, nil
+}
+
+// A value is securecookie's base64 of "timestamp|base64(token)|mac", 87 or 88
+// bytes long: the timestamp has 9 or 10 digits, 10 since 2001 and until 2286.
+const (
+	shortValue = 116
+	longValue  = 120
+)
+
+// read returns the ids of the verified tokens among the first few cookies of
+// our name that have the length of a value. All others cost nothing.
+func (c *cookies) read(h http.Header) (found candidates) {
+	tried := 0
+	for value := range c.values(h) {
+		found.carried = true
+		if len(value) != shortValue && len(value) != longValue || tried == maxCandidates {
+			continue
+		}
+		tried++
+		id, ok := c.id(value)
+		for _, twin := range found.ids[:found.n] {
+			ok = ok && twin != id
+		}
+		if ok {
+			found.ids[found.n] = id
+			found.n++
+		}
+	}
+	return found
+}
+
+// values yields the values of our cookie, as the Cookie header has them.
+func (c *cookies) values(h http.Header) func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		for _, line := range h["Cookie"] {
+			for line != "" {
+				var pair string
+				pair, line, _ = strings.Cut(line, ";")
+				name, value, ok := strings.Cut(pair, "=")
+				if ok && strings.Trim(name, " \t") == c.name && !yield(strings.Trim(value, " \t")) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// id returns the record's id of a value with a good signature.
+func (c *cookies) id(value string) (string, bool) {
+	if id, ok := c.verified.get(value); ok {
+		return id, true
+	}
+	t, ok := c.verify(value)
+	if !ok {
+		return "", false
+	}
+	id := t.id()
+	c.verified.put(value, id)
+	return id, true
+}
+
+// verify returns the token of a value that one of the secrets has signed.
+func (c *cookies) verify(value string) (*token, bool) {
+	// Strict: base64 has up to 15 spellings of one value, and only ours is good.
+	raw, err := base64.URLEncoding.Strict().DecodeString(value)
+	if err != nil || base64.URLEncoding.EncodedLen(len(raw)) != len(value) {
+		return nil, false
+	}
+	for _, codec := range c.codecs {
+		var b []byte
+		if codec.Decode(c.name, value, &b) == nil && len(b) == len(token{}) {
+			return (*token)(b), true
+		}
+	}
+	return nil, false
+}
+
+// token returns the token in the request that belongs to this id.
+func (c *cookies) token(h http.Header, id string) *token {
+	for value := range c.values(h) {
+		if got, ok := c.id(value); ok && got == id {
+			t, _ := c.verify(value)
+			return t
+		}
+	}
+	return nil
+}
+
+// set puts the cookie of token t into the header, or with a nil t its deletion.
+// A life of zero lasts until the browser closes.
+func (c *cookies) set(h http.Header, r *http.Request, t *token, life time.Duration) error {
+	cookie := c.template
+	if c.adapt != nil {
+		c.adapt(r, &cookie)
+		cookie = http.Cookie{
+			Name: c.name, Domain: cookie.Domain, Path: cookie.Path, SameSite: cookie.SameSite,
+			Partitioned: cookie.Partitioned, Secure: c.template.Secure, HttpOnly: true,
+		}
+		if err := errors.Join(cookieRules(&cookie)...); err != nil {
+			return fmt.Errorf("session: Options.Cookie.Adapt: %w", err)
+		}
+	}
+	switch {
+	case t == nil:
+		cookie.MaxAge = -1
+	case life > 0:
+		cookie.MaxAge = int((min(life, maxAge) + time.Second - 1) / time.Second)
+	}
+	if t != nil {
+		var err error
+		if cookie.Value, err = c.codecs[0].Encode(c.name, t[:]); err != nil {
+			return fmt.Errorf("session: the cookie could not be signed: %w", err)
+		}
+		c.warn(r)
+	}
+	c.remove(h)
+	h.Add("Set-Cookie", cookie.String())
+	return nil
+}
+
+// remove takes cookies of our name, whoever set them, out of a response.
+func (c *cookies) remove(h http.Header) {
+	lines := h["Set-Cookie"]
+	kept := lines[:0:0]
+	for _, line := range lines {
+		if name, _, _ := strings.Cut(line, "="); strings.TrimSpace(name) != c.name {
+			kept = append(kept, line)
+		}
+	}
+	if len(kept) < len(lines) {
+		h["Set-Cookie"] = kept
+	}
+}
+
+// warn logs, once, what will look to the developer like a session that is
+// forgotten on every request, or to an eavesdropper like a present.
+func (c *cookies) warn(r *http.Request) {
+	if c.warned.Load() || r.TLS != nil || loopback(r.Host) {
+		return
+	}
+	switch {
+	case !c.template.Secure:
+		if c.warned.CompareAndSwap(false, true) {
+			slog.WarnContext(r.Context(), "session: the cookie leaves without Secure on a host that is not this machine, for everybody on the way to read: unset Options.Cookie.Insecure (logged once)", "host", r.Host)
+		}
+	case r.Header.Get("Forwarded") == "" && r.Header.Get("X-Forwarded-Proto") == "":
+		if c.warned.CompareAndSwap(false, true) {
+			slog.WarnContext(r.Context(), "session: a Secure cookie leaves on a request without TLS, and the browser will not send it back: serve HTTPS, let the proxy that does set X-Forwarded-Proto, or for development set Options.Cookie.Insecure (logged once)", "host", r.Host)
+		}
+	}
+}
+
+func loopback(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.ToLower(strings.Trim(host, "[]"))
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || net.ParseIP(host).IsLoopback()
+}

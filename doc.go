@@ -1,0 +1,2 @@
+// Package session gives net/http handlers their sessions.
+package session

@@ -1,0 +1,68 @@
+package session
+
+import (
+	"context"
+	"fmt"
+)
+
+// An EventKind names what happened to a session.
+type EventKind string
+
+// The kinds of events, for audit logs and metrics (OWASP ASVS 5, 16.3).
+const (
+	// EventCreated: an anonymous session was stored for the first time.
+	EventCreated EventKind = "created"
+	// EventLoggedIn: Login took effect. ID is the new session's.
+	EventLoggedIn EventKind = "logged_in"
+	// EventLoggedOut: Logout took effect. ID is the ended session's.
+	EventLoggedOut EventKind = "logged_out"
+	// EventRenewed: Renew replaced the token. ID is the new session's.
+	EventRenewed EventKind = "renewed"
+	// EventRevoked: the session was ended from elsewhere: Revoke, RevokeOthers,
+	// RevokeAll, Options.MaxPerUser, or Logout of a session that List returned.
+	EventRevoked EventKind = "revoked"
+	// EventRejected: a cookie with a bad signature, or two live sessions in one
+	// request. The request goes on without a session.
+	EventRejected EventKind = "rejected"
+	// EventConflict: a save met a newer record and merged with it. Nothing was lost.
+	EventConflict EventKind = "conflict"
+	// EventDropped: a change was lost to an ending, or came too late for the
+	// cookie that it needs. Err says which.
+	EventDropped EventKind = "dropped"
+	// EventStoreFailed: a call of the store failed. Err wraps ErrStore.
+	EventStoreFailed EventKind = "store_failed"
+)
+
+// An Event tells Options.OnEvent what happened. ID is the session's public
+// handle (see Session.ID) or ""; User is "" where it is not known; Err is nil
+// unless something went wrong. An Event never holds a token.
+type Event struct {
+	Kind EventKind
+	ID   string
+	User string
+	Err  error
+}
+
+// note keeps an event until the session's locks are released. s.mu is held.
+func (s *Session) note(kind EventKind, rec *Record, err error) {
+	if s.k.onEvent == nil {
+		return
+	}
+	e := Event{Kind: kind, Err: err}
+	if rec != nil {
+		e.ID, e.User = rec.ID, rec.User
+	}
+	s.events = append(s.events, e)
+}
+
+// emit hands over an event of no session in particular.
+func (k *keeper) emit(ctx context.Context, kind EventKind, rec *Record, err error) {
+	if k.onEvent != nil {
+		k.onEvent(ctx, Event{Kind: kind, ID: rec.ID, User: rec.User, Err: err})
+	}
+}
+
+// storeError wraps what a store answered, so that ErrStore finds it.
+func storeError(call string, err error) error {
+	return fmt.Errorf("%w: %s: %w", ErrStore, call, err)
+}

@@ -1,0 +1,53 @@
+package session
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+)
+
+// A Flash is a message for the next page the user sees. Kind is the program's
+// own word ("info", "error"), for a CSS class perhaps.
+type Flash struct{ Kind, Text string }
+
+// A storedFlash has an id, so that who shows a flash forgets that very one and
+// not its twin that another request added meanwhile.
+type storedFlash struct {
+	ID   string `json:"i"`
+	Kind string `json:"k,omitempty"`
+	Text string `json:"t"`
+}
+
+// AddFlash keeps a message until Flashes is called, by this request or a later
+// one. Flashes added by requests at the same time are all kept.
+func (s *Session) AddFlash(kind, text string) {
+	f := storedFlash{strconv.FormatUint(rand.Uint64(), 36), kind, text}
+	s.update("AddFlash", flashes, func(in []byte) ([]byte, error) {
+		all, _ := decode[[]storedFlash](in)
+		return json.Marshal(append(all, f))
+	})
+}
+
+// Flashes returns the messages in the order they were added and forgets them.
+// Call it where they are shown, before the first byte of the page.
+func (s *Session) Flashes() []Flash {
+	stored, _ := decode[[]storedFlash](s.value(flashes))
+	if len(stored) == 0 {
+		return nil
+	}
+	shown := make([]Flash, len(stored))
+	ids := make([]string, len(stored))
+	for i, f := range stored {
+		shown[i], ids[i] = Flash{f.Kind, f.Text}, f.ID
+	}
+	s.update("Flashes", flashes, func(in []byte) ([]byte, error) {
+		all, _ := decode[[]storedFlash](in)
+		all = slices.DeleteFunc(all, func(f storedFlash) bool { return slices.Contains(ids, f.ID) })
+		if len(all) == 0 {
+			return nil, nil
+		}
+		return json.Marshal(all)
+	})
+	return shown
+}

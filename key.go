@@ -1,0 +1,175 @@
+package session
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// A Key names one value of a session and knows its type. Declare keys once, as
+// package variables; two keys of one name are one value.
+//
+// Values are kept as JSON, in any type that encoding/json can encode and
+// decode. A stored value that no longer decodes into T, because the program
+// changed, is absent, and the rest of the session lives on.
+type Key[T any] struct{ name string }
+
+// NewKey returns the key of this name. It panics if name is empty, is not
+// valid UTF-8 or begins with "session.", which this package keeps for itself.
+func NewKey[T any](name string) Key[T] {
+	switch {
+	case name == "":
+		panic("session: NewKey: the name is empty")
+	case !utf8.ValidString(name):
+		panic("session: NewKey: the name is not valid UTF-8")
+	case strings.HasPrefix(name, "session."):
+		panic(`session: NewKey: names beginning "session." are this package's own`)
+	}
+	quoted, _ := json.Marshal(name) // a string always encodes
+	return Key[T]{string(quoted)}
+}
+
+// Get returns the value, or the zero value of T if there is none: see Lookup.
+func (k Key[T]) Get(s *Session) T {
+	v, _ := k.Lookup(s)
+	return v
+}
+
+// Lookup returns the value and whether there is one. It decodes afresh every
+// time, so that a slice or map it returned may be changed without changing the
+// session. If the store fails, every value is absent and s.Err tells.
+func (k Key[T]) Lookup(s *Session) (T, bool) {
+	return decode[T](s.value(k.name))
+}
+
+// Set stores v. It encodes at once: what v refers to may change afterwards. A
+// value that cannot be encoded fails the request, through s.Err and
+// Options.ErrorHandler, and nothing of the session is stored.
+func (k Key[T]) Set(s *Session, v T) {
+	raw, err := encodeValue(v)
+	if err != nil {
+		s.refuse(fmt.Errorf("session: Set %s: %w", k.name, err))
+		return
+	}
+	s.change(change{call: "Set", name: k.name, raw: raw})
+}
+
+// Pop returns the value and forgets it. Two requests at once may both get it:
+// where only one may, use Update and note what it took.
+func (k Key[T]) Pop(s *Session) (T, bool) {
+	v, ok := k.Lookup(s)
+	k.Delete(s)
+	return v, ok
+}
+
+// Delete forgets the value.
+func (k Key[T]) Delete(s *Session) {
+	if s.value(k.name) != nil {
+		s.change(change{call: "Delete", name: k.name})
+	}
+}
+
+// Update replaces the value by f of it, atomically: if another request saved
+// another value first, f runs again on that newer value, perhaps after the
+// handler has returned. f must have no side effects but noting what it took,
+// and must not call the session's methods. An absent value is T's zero.
+func (k Key[T]) Update(s *Session, f func(T) T) {
+	s.update("Update", k.name, func(in []byte) ([]byte, error) {
+		v, _ := decode[T](in)
+		raw, err := encodeValue(f(v))
+		if err != nil {
+			return nil, fmt.Errorf("session: Update %s: %w", k.name, err)
+		}
+		return raw, nil
+	})
+}
+
+// encodeValue is json.Marshal with a short way for what most sessions hold.
+func encodeValue[T any](v T) ([]byte, error) {
+	switch v := any(v).(type) {
+	case string:
+		if plain(v) {
+			b := append(make([]byte, 0, len(v)+2), '"')
+			return append(append(b, v...), '"'), nil
+		}
+	case bool:
+		return strconv.AppendBool(nil, v), nil
+	case int:
+		return strconv.AppendInt(nil, int64(v), 10), nil
+	case int64:
+		return strconv.AppendInt(nil, v, 10), nil
+	}
+	return json.Marshal(v)
+}
+
+// decode is json.Unmarshal with the same short way.
+func decode[T any](raw []byte) (v T, ok bool) {
+	if raw == nil || decodePlain(raw, &v) {
+		return v, raw != nil
+	}
+	return decodeJSON[T](raw)
+}
+
+// decodePlain has the types of encodeValue's short way; false: not this way.
+func decodePlain[T any](raw []byte, v *T) bool {
+	switch v := any(v).(type) {
+	case *string:
+		if n := len(raw); n >= 2 && raw[0] == '"' && plain(raw[1:n-1]) && raw[n-1] == '"' {
+			*v = string(raw[1 : n-1])
+			return true
+		}
+	case *bool:
+		*v = bytes.Equal(raw, []byte("true"))
+		return *v || bytes.Equal(raw, []byte("false"))
+	case *int:
+		n, ok := digits(raw)
+		*v = int(n)
+		return ok && int64(int(n)) == n
+	case *int64:
+		n, ok := digits(raw)
+		*v = n
+		return ok
+	}
+	return false
+}
+
+// digits reads an integer as JSON spells it, of at most 18 digits.
+func digits(raw []byte) (n int64, ok bool) {
+	d := bytes.TrimPrefix(raw, []byte("-"))
+	if len(d) == 0 || len(d) > 18 || d[0] == '0' && len(d) > 1 {
+		return 0, false
+	}
+	for _, c := range d {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = n*10 + int64(c-'0')
+	}
+	if len(d) < len(raw) {
+		n = -n
+	}
+	return n, true
+}
+
+// plain tells whether JSON spells a string as it is.
+func plain[S string | []byte](s S) bool {
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c < ' ' || c > '~', c == '"', c == '\\', c == '<', c == '>', c == '&':
+			return false
+		}
+	}
+	return true
+}
+
+func decodeJSON[T any](raw []byte) (T, bool) {
+	var v T
+	if err := json.Unmarshal(raw, &v); err != nil {
+		var zero T
+		return zero, false
+	}
+	return v, true
+}

@@ -1,0 +1,169 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+)
+
+// A source is where a session's token comes from.
+type source interface {
+	tokens() candidates
+}
+
+// candidates are the ids of the verified tokens that a request carried.
+type candidates struct {
+	ids     [maxCandidates]string
+	n       int
+	carried bool // a cookie of our name was there, good or bad
+}
+
+// A keeper is what sessions need of their Manager: the store and the rules.
+type keeper struct {
+	store    Store
+	lifetime time.Duration
+	idle     time.Duration
+	timeout  time.Duration
+	maxData  int
+	maxUser  int
+	onEvent  func(context.Context, Event)
+	lateUse  atomic.Bool // logged already
+}
+
+// lock locks mu and sees to it that the session is loaded.
+func (s *Session) lock() {
+	s.mu.Lock()
+	if s.loaded {
+		return
+	}
+	s.loaded = true
+	if s.late && !s.over && s.k.lateUse.CompareAndSwap(false, true) {
+		slog.WarnContext(s.ctx, "session: first used after the first byte of the response: Vary and Cache-Control could not be set; call a method of the session before writing (logged once)")
+	}
+	found := s.source.tokens()
+	s.carried = found.carried
+	if found.n == 0 {
+		if found.carried {
+			s.note(EventRejected, nil, errors.New("session: no cookie of our name has a good signature"))
+		}
+		return
+	}
+	c := s.k.context(s.ctx)
+	defer c.release()
+	s.read(c, found)
+}
+
+// unlock unlocks mu and hands over the events noted under it.
+func (s *Session) unlock() {
+	events := s.events
+	s.events = nil
+	s.mu.Unlock()
+	for _, e := range events {
+		s.k.onEvent(s.ctx, e)
+	}
+}
+
+// read asks the store for the record of the one token that has a live one.
+func (s *Session) read(ctx context.Context, found candidates) {
+	was := s.rec
+	s.rec, s.fate, s.grave = nil, alive, ""
+	for _, id := range found.ids[:found.n] {
+		rec, err := s.k.load(ctx, id)
+		if err != nil {
+			s.rec, s.err, s.unread, s.stuck = nil, err, true, true
+			s.note(EventStoreFailed, &Record{ID: id}, err)
+			return
+		}
+		switch next, dead := "", false; {
+		case rec == nil:
+		case s.rec != nil:
+			s.rec, s.fate, s.grave = nil, alive, ""
+			s.note(EventRejected, rec, errors.New("session: two live sessions in one request"))
+			return
+		default:
+			if next, dead = isEnded(rec.Data); !dead {
+				s.rec = rec
+			} else if s.grave == "" {
+				s.grave, s.fate = id, gone
+				if next != "" {
+					s.fate = replaced
+				}
+			}
+		}
+	}
+	switch {
+	case s.rec != nil:
+		s.fate, s.grave = alive, ""
+	case was != nil && s.fate == alive: // Reload found nothing where a session was
+		s.fate = gone
+	}
+}
+
+// load returns the record of this id, a tombstone too, or nil if there is none
+// or its time is up.
+func (k *keeper) load(ctx context.Context, id string) (*Record, error) {
+	rec, err := k.store.Load(ctx, id)
+	switch {
+	case err == nil && (rec == nil || rec.ID != id):
+		return nil, storeError("load", errors.New("the store answered with another record"))
+	case err == nil:
+		if now := time.Now(); !now.Before(rec.Expires) || !now.Before(rec.Deadline) {
+			return nil, nil
+		}
+		return rec, nil
+	case errors.Is(err, ErrNotFound):
+		return nil, nil
+	}
+	return nil, storeError("load", err)
+}
+
+// Reload forgets all unsaved changes, a Login or Logout among them, and reads
+// the store again. A long request learns this way that its session has ended:
+// User is "" then. It takes ctx's values and deadline, not its cancellation.
+func (s *Session) Reload(ctx context.Context) error {
+	c := s.k.until(ctx)
+	defer c.release()
+	s.turn.Lock()
+	defer s.done()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.todo, s.until, s.resend = pending{}, time.Time{}, false
+	s.err, s.unread, s.stuck, s.tardy, s.told = nil, false, false, false, false
+	var found candidates
+	switch {
+	case s.rec != nil:
+		found.ids[0], found.n = s.rec.ID, 1
+	case s.grave != "":
+		found.ids[0], found.n = s.grave, 1
+	case s.source != nil:
+		found = s.source.tokens()
+	}
+	s.loaded = true
+	s.read(c, found)
+	if s.rec == nil {
+		s.issued = nil
+	}
+	switch {
+	case s.err == nil && s.fate == replaced:
+		return ErrReplaced
+	case s.err == nil && s.rec == nil && s.source == nil:
+		return ErrNotFound
+	}
+	return s.err
+}
+
+// Err loads the session and returns what stands between it and its store now:
+// nil, a failure of the store (ErrStore), a call that was refused, or
+// ErrReplaced. While it is a failure of the store the session only looks
+// anonymous: guard with Err whatever a handler does outside its response. A
+// Save or Reload that succeeds clears it.
+func (s *Session) Err() error {
+	s.lock()
+	defer s.unlock()
+	if s.err == nil && s.fate == replaced && s.todo.user == "" && !s.todo.logout {
+		return ErrReplaced
+	}
+	return s.err
+}

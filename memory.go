@@ -1,0 +1,296 @@
+package session
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// MemoryOptions configure a MemoryStore.
+type MemoryOptions struct {
+	// MaxBytes limits what all records take, values and overhead (about 300
+	// bytes a record). 0 or less: 256 MiB.
+	MaxBytes int64
+}
+
+// A MemoryStore keeps sessions in this process and loses them with it. It is
+// the Store of a Manager that was given none.
+//
+// Its memory is bounded. When it is full it evicts expired sessions, then
+// anonymous ones that never came back since the request that made them (what a
+// crawler leaves), then other anonymous ones, the least recently used first;
+// never one that is logged in. Full of those, it refuses new ones with an
+// error, which the Manager answers with 503.
+//
+// It starts no goroutine: every Create removes a few expired sessions.
+type MemoryStore struct {
+	seed   maphash.Seed
+	max    int64
+	used   atomic.Int64
+	shards [32]shard
+}
+
+// A shard is the part of the records whose ids hash alike, so that requests of
+// different sessions seldom wait for one another.
+type shard struct {
+	mu       sync.Mutex
+	entries  map[string]*memoryEntry
+	users    map[string]list
+	fresh    list // anonymous, never loaded
+	returned list // anonymous, loaded once at least
+	expiring byExpiry
+	_        [64]byte // no two shards' locks on one cache line
+}
+
+var errFull = errors.New("session: the MemoryStore is full of sessions that are logged in: raise MemoryOptions.MaxBytes or use another store")
+
+// NewMemoryStore returns an empty store. A nil opts means all defaults.
+func NewMemoryStore(opts *MemoryOptions) *MemoryStore {
+	m := &MemoryStore{seed: maphash.MakeSeed(), max: 256 << 20}
+	if opts != nil && opts.MaxBytes > 0 {
+		m.max = opts.MaxBytes
+	}
+	for i := range m.shards {
+		m.shards[i].entries = make(map[string]*memoryEntry)
+		m.shards[i].users = make(map[string]list)
+	}
+	return m
+}
+
+// Load implements Store.
+func (m *MemoryStore) Load(ctx context.Context, id string) (*Record, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	sh := m.lock(id)
+	defer sh.mu.Unlock()
+	e := m.live(sh, id, now)
+	if e == nil {
+		return nil, ErrNotFound
+	}
+	if e.user == "" {
+		sh.list(e).remove(e)
+		e.back = true
+		e.used = now.UnixNano()
+		sh.list(e).push(e)
+	}
+	return e.record(), nil
+}
+
+// Create implements Store.
+func (m *MemoryStore) Create(ctx context.Context, r *Record) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	now := time.Now()
+	e := newEntry(r, now)
+	if !now.Before(r.Expires) {
+		return nil // stored, and expired
+	}
+	if err := m.reserve(e.size(), now); err != nil {
+		return err
+	}
+	sh := m.lock(r.ID)
+	defer sh.mu.Unlock()
+	m.sweep(sh, now)
+	if old := m.live(sh, r.ID, now); old != nil {
+		m.used.Add(-e.size())
+		if old.version == r.Version {
+			return nil
+		}
+		return ErrExists
+	}
+	sh.insert(e)
+	return nil
+}
+
+// Save implements Store.
+func (m *MemoryStore) Save(ctx context.Context, r *Record, version uint64) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		grown, err := m.replace(r, version, time.Now())
+		if grown == 0 || err != nil {
+			return err
+		}
+		// There was no room for what the record grew. Make some, without the
+		// shard's lock, and look again.
+		if err := m.reserve(grown, time.Now()); err != nil {
+			return err
+		}
+		m.used.Add(-grown)
+	}
+}
+
+// replace is one try of Save. It returns the bytes that it lacked.
+func (m *MemoryStore) replace(r *Record, version uint64, now time.Time) (lacking int64, err error) {
+	sh := m.lock(r.ID)
+	defer sh.mu.Unlock()
+	e := m.live(sh, r.ID, now)
+	switch {
+	case e == nil:
+		return 0, ErrNotFound
+	case e.version == r.Version:
+		return 0, nil
+	case e.version != version:
+		return 0, ErrConflict
+	}
+	next := newEntry(r, now)
+	grown := next.size() - e.size()
+	if used := m.used.Add(grown); grown > 0 && used > m.max {
+		m.used.Add(-grown)
+		return grown, nil
+	}
+	next.back = e.back
+	sh.remove(e)
+	if now.Before(r.Expires) {
+		sh.insert(next)
+	} else {
+		m.used.Add(-next.size())
+	}
+	return 0, nil
+}
+
+// Touch implements Store.
+func (m *MemoryStore) Touch(ctx context.Context, id string, seen, expires time.Time) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	sh := m.lock(id)
+	defer sh.mu.Unlock()
+	e := m.live(sh, id, time.Now())
+	if e == nil {
+		return ErrNotFound
+	}
+	e.seen = max(e.seen, seen.UnixMilli())
+	e.expires = max(e.expires, min(expires.UnixMilli(), e.deadline))
+	heap.Fix(&sh.expiring, int(e.at))
+	return nil
+}
+
+// Delete implements Store.
+func (m *MemoryStore) Delete(ctx context.Context, id string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	sh := m.lock(id)
+	defer sh.mu.Unlock()
+	if e := sh.entries[id]; e != nil {
+		m.drop(sh, e)
+	}
+	return nil
+}
+
+// List implements Store. It looks at the user's own records only.
+func (m *MemoryStore) List(ctx context.Context, user string) ([]*Record, error) {
+	if err := ctx.Err(); err != nil || user == "" {
+		return nil, err
+	}
+	var records []*Record
+	now := time.Now().UnixMilli()
+	for i := range m.shards {
+		sh := &m.shards[i]
+		sh.mu.Lock()
+		for e := sh.users[user].front; e != nil; e = e.next {
+			if now < e.expires {
+				records = append(records, e.record())
+			}
+		}
+		sh.mu.Unlock()
+	}
+	return records, nil
+}
+
+// lock returns the shard of an id, locked.
+func (m *MemoryStore) lock(id string) *shard {
+	sh := &m.shards[maphash.String(m.seed, id)%uint64(len(m.shards))]
+	sh.mu.Lock()
+	return sh
+}
+
+// live returns the entry of an id, or nil; one that has expired leaves now.
+func (m *MemoryStore) live(sh *shard, id string, now time.Time) *memoryEntry {
+	e := sh.entries[id]
+	if e != nil && now.UnixMilli() >= e.expires {
+		m.drop(sh, e)
+		return nil
+	}
+	return e
+}
+
+func (m *MemoryStore) drop(sh *shard, e *memoryEntry) {
+	sh.remove(e)
+	m.used.Add(-e.size())
+}
+
+// sweep removes expired entries, a bounded number of them: more than arrive,
+// so that they never pile up.
+func (m *MemoryStore) sweep(sh *shard, now time.Time) {
+	for range 8 {
+		if len(sh.expiring) == 0 || sh.expiring[0].expires > now.UnixMilli() {
+			return
+		}
+		m.drop(sh, sh.expiring[0])
+	}
+}
+
+// reserve takes n bytes, and evicts to have them.
+func (m *MemoryStore) reserve(n int64, now time.Time) error {
+	for used := m.used.Add(n); used > m.max; used = m.used.Load() {
+		if !m.evict(now) {
+			m.used.Add(-n)
+			return errFull
+		}
+	}
+	return nil
+}
+
+// evict removes one entry, of the first kind that there is. It holds one
+// shard's lock at a time, and looks at one entry of each.
+func (m *MemoryStore) evict(now time.Time) bool {
+	for i := range m.shards {
+		sh := &m.shards[i]
+		sh.mu.Lock()
+		if len(sh.expiring) > 0 && sh.expiring[0].expires <= now.UnixMilli() {
+			m.drop(sh, sh.expiring[0])
+			sh.mu.Unlock()
+			return true
+		}
+		sh.mu.Unlock()
+	}
+	return m.evictOldest(func(sh *shard) *list { return &sh.fresh }) ||
+		m.evictOldest(func(sh *shard) *list { return &sh.returned })
+}
+
+func (m *MemoryStore) evictOldest(of func(*shard) *list) bool {
+	for {
+		var from *shard
+		var used int64
+		for i := range m.shards {
+			sh := &m.shards[i]
+			sh.mu.Lock()
+			if e := of(sh).front; e != nil && (from == nil || e.used < used) {
+				from, used = sh, e.used
+			}
+			sh.mu.Unlock()
+		}
+		if from == nil {
+			return false
+		}
+		from.mu.Lock()
+		e := of(from).front
+		if e != nil {
+			m.drop(from, e)
+		}
+		from.mu.Unlock()
+		if e != nil {
+			return true
+		} // somebody else was faster: look again
+	}
+}

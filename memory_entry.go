@@ -1,0 +1,135 @@
+package session
+
+import (
+	"container/heap"
+	"time"
+)
+
+// A memoryEntry is what a MemoryStore holds of one record: 128 bytes, the id and
+// the data. It is in its shard's map and heap, and in one list: while anonymous
+// in the shard's fresh or returned, while logged in in its user's.
+type memoryEntry struct {
+	id, user                         string
+	data                             []byte
+	created, seen, deadline, expires int64 // Unix milliseconds
+	version                          uint64
+	used                             int64 // Unix nanoseconds, while anonymous
+	prev, next                       *memoryEntry
+	at                               int32 // in the heap
+	back                             bool  // it was loaded since it was created
+}
+
+func newEntry(r *Record, now time.Time) *memoryEntry {
+	return &memoryEntry{
+		id: r.ID, user: r.User, data: r.Data,
+		created: r.Created.UnixMilli(), seen: r.LastSeen.UnixMilli(),
+		deadline: r.Deadline.UnixMilli(), expires: r.Expires.UnixMilli(),
+		version: r.Version, used: now.UnixNano(),
+	}
+}
+
+func (e *memoryEntry) record() *Record {
+	return &Record{
+		ID: e.id, User: e.user, Data: e.data,
+		Created: time.UnixMilli(e.created), LastSeen: time.UnixMilli(e.seen),
+		Deadline: time.UnixMilli(e.deadline), Expires: time.UnixMilli(e.expires),
+		Version: e.version,
+	}
+}
+
+// size is what the entry takes, with its places in map, heap and list.
+func (e *memoryEntry) size() int64 {
+	const overhead = 128 + 16 + 48 + 16 // the entry, rounding, map, heap
+	n := int64(len(e.id) + len(e.data) + overhead)
+	if e.user != "" {
+		n += int64(2*len(e.user) + 64)
+	}
+	return n
+}
+
+func (sh *shard) insert(e *memoryEntry) {
+	sh.entries[e.id] = e
+	heap.Push(&sh.expiring, e)
+	if e.user == "" {
+		sh.list(e).push(e)
+		return
+	}
+	l := sh.users[e.user]
+	l.push(e)
+	sh.users[e.user] = l
+}
+
+func (sh *shard) remove(e *memoryEntry) {
+	delete(sh.entries, e.id)
+	heap.Remove(&sh.expiring, int(e.at))
+	if e.user == "" {
+		sh.list(e).remove(e)
+		return
+	}
+	l := sh.users[e.user]
+	if l.remove(e); l.front == nil {
+		delete(sh.users, e.user)
+	} else {
+		sh.users[e.user] = l
+	}
+}
+
+// list returns the list of an anonymous entry.
+func (sh *shard) list(e *memoryEntry) *list {
+	if e.back {
+		return &sh.returned
+	}
+	return &sh.fresh
+}
+
+// A list links entries, the least recently used first.
+type list struct{ front, last *memoryEntry }
+
+func (l *list) push(e *memoryEntry) {
+	e.prev, e.next = l.last, nil
+	if l.last == nil {
+		l.front = e
+	} else {
+		l.last.next = e
+	}
+	l.last = e
+}
+
+func (l *list) remove(e *memoryEntry) {
+	if e.prev == nil {
+		l.front = e.next
+	} else {
+		e.prev.next = e.next
+	}
+	if e.next == nil {
+		l.last = e.prev
+	} else {
+		e.next.prev = e.prev
+	}
+	e.prev, e.next = nil, nil
+}
+
+// byExpiry is a heap.Interface: the entry that expires first is the first.
+type byExpiry []*memoryEntry
+
+func (h byExpiry) Len() int           { return len(h) }
+func (h byExpiry) Less(i, j int) bool { return h[i].expires < h[j].expires }
+
+func (h byExpiry) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].at, h[j].at = int32(i), int32(j)
+}
+
+func (h *byExpiry) Push(x any) {
+	e := x.(*memoryEntry)
+	e.at = int32(len(*h))
+	*h = append(*h, e)
+}
+
+func (h *byExpiry) Pop() any {
+	last := len(*h) - 1
+	e := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return e
+}

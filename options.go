@@ -1,0 +1,213 @@
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Options configure a Manager. The zero value is safe: sessions in memory,
+// a random secret, 24 hours, one hour idle, a Secure cookie with the __Host-
+// prefix. New copies them.
+type Options struct {
+	// Store keeps the sessions. Nil: a new MemoryStore of its default size.
+	Store Store
+
+	// Secrets sign the cookies: at least 32 random bytes each, at most 4. The
+	// first signs, all verify. To rotate, deploy the new one last everywhere,
+	// then move it to the front, and drop the old one when Lifetime, or the
+	// longest Remember, has passed. Nil: a random one, allowed only while Store
+	// is nil, for both die with the process.
+	Secrets [][]byte
+
+	// Lifetime is the absolute end, counted from creation or Login
+	// (OWASP ASVS 5, 7.3.2; NIST SP 800-63B-4, 2.2.3). 0: 24 hours.
+	Lifetime time.Duration
+
+	// IdleTimeout ends a session that nobody used for this long, give or take
+	// 1/20 (OWASP ASVS 5, 7.3.1). 0: 1 hour, or Lifetime if that is shorter.
+	IdleTimeout time.Duration
+
+	// StoreTimeout limits a load, and all the store calls of one commit
+	// together. 0: 5 seconds.
+	StoreTimeout time.Duration
+
+	// MaxDataSize limits the encoded values and flashes of one session, in
+	// bytes; a commit over it fails. 0: 64 KiB.
+	MaxDataSize int
+
+	// MaxPerUser limits a user's sessions: after each Login the least recently
+	// used others beyond it end (OWASP ASVS 5, 7.1.2). 0: no limit.
+	MaxPerUser int
+
+	Cookie CookieOptions
+
+	// ErrorHandler answers a request whose session could not be loaded or
+	// saved. The handler's own response has not begun; its Set-Cookie and
+	// content headers are gone, and the answer is never cached. errors.Is(err,
+	// ErrStore) tells a failing store from a mistake of the program. Nil: log
+	// with slog and answer 503 or, for a mistake, 500.
+	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
+
+	// OnEvent is told what happens to sessions, after the fact and outside
+	// locks, by the goroutine of the request: return soon. Nil: nothing.
+	OnEvent func(ctx context.Context, e Event)
+}
+
+// CookieOptions shape the cookie. It is always HttpOnly.
+type CookieOptions struct {
+	// Name is "__Host-session" by default, "__Secure-session" with a Domain or
+	// Path, and "session" if Insecure. Browsers hold the prefixes' promises
+	// (RFC 6265bis, 4.1.3): __Host- keeps sibling domains from planting one.
+	Name string
+
+	// Domain, if set, sends the cookie to all its subdomains too.
+	Domain string
+
+	// Path is "/" by default. It is no boundary for security (RFC 6265, 8.5).
+	Path string
+
+	// SameSite is Lax by default (RFC 6265bis, 5.6.7).
+	SameSite http.SameSite
+
+	// Persistent makes the cookie survive the closing of the browser. Its
+	// Max-Age is the time to the absolute end, at most 400 days, sent with the
+	// token and never refreshed: the record decides.
+	Persistent bool
+
+	// Partitioned gives the cookie its own jar per top-level site (CHIPS).
+	Partitioned bool
+
+	// Insecure leaves out the Secure attribute: for development, and for
+	// networks without TLS.
+	Insecure bool
+
+	// Adapt may change Domain, Path, SameSite and Partitioned for one request,
+	// by tenant for example. c.Value is empty and other changes are ignored. It
+	// is called alike for setting and for deleting the cookie, and must answer
+	// alike.
+	Adapt func(r *http.Request, c *http.Cookie)
+}
+
+const (
+	minSecret     = 32
+	maxSecrets    = 4
+	maxCandidates = 4
+	maxAge        = 400 * 24 * time.Hour // RFC 6265bis, 5.5
+)
+
+// resolve returns o with the defaults in place, or every mistake at once.
+func (o Options) resolve() (Options, error) {
+	var errs []error
+	rule := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("session: Options."+format, args...))
+		}
+	}
+	fallback := func(name string, d *time.Duration, def time.Duration) {
+		rule(*d == 0 || *d >= time.Millisecond, "%s: must be at least a millisecond, or 0 for the default", name)
+		if *d == 0 {
+			*d = def
+		}
+	}
+	rule(len(o.Secrets) > 0 || o.Store == nil, "Secrets: are required with a Store, or its sessions would end with this process")
+	rule(len(o.Secrets) <= maxSecrets, "Secrets: at most %d, have %d", maxSecrets, len(o.Secrets))
+	for i, s := range o.Secrets {
+		rule(len(s) >= minSecret, "Secrets[%d]: must be at least %d random bytes, is %d", i, minSecret, len(s))
+	}
+	if len(o.Secrets) == 0 {
+		o.Secrets = [][]byte{make([]byte, minSecret)}
+		rand.Read(o.Secrets[0])
+	}
+	if o.Store == nil {
+		o.Store = NewMemoryStore(nil)
+	}
+	fallback("Lifetime", &o.Lifetime, 24*time.Hour)
+	fallback("IdleTimeout", &o.IdleTimeout, min(time.Hour, o.Lifetime))
+	fallback("StoreTimeout", &o.StoreTimeout, 5*time.Second)
+	rule(o.IdleTimeout <= o.Lifetime, "IdleTimeout: must not be longer than Lifetime")
+	rule(o.MaxDataSize >= 0, "MaxDataSize: must not be negative")
+	if o.MaxDataSize == 0 {
+		o.MaxDataSize = 64 << 10
+	}
+	rule(o.MaxPerUser >= 0, "MaxPerUser: must not be negative")
+	c := &o.Cookie
+	if c.Name == "" {
+		switch {
+		case c.Insecure:
+			c.Name = "session"
+		case c.Domain != "" || c.Path != "" && c.Path != "/":
+			c.Name = "__Secure-session"
+		default:
+			c.Name = "__Host-session"
+		}
+	}
+	if c.Path == "" {
+		c.Path = "/"
+	}
+	if c.SameSite == 0 || c.SameSite == http.SameSiteDefaultMode {
+		c.SameSite = http.SameSiteLaxMode
+	}
+	rule(token68(c.Name), "Cookie.Name: must be letters, digits and !#$%%&'*+-.^_`|~ (RFC 6265, 4.1.1)")
+	errs = append(errs, cookieRules(c.template())...)
+	return o, errors.Join(errs...)
+}
+
+// template is the cookie before Adapt and without its value.
+func (c *CookieOptions) template() *http.Cookie {
+	return &http.Cookie{
+		Name: c.Name, Domain: c.Domain, Path: c.Path, SameSite: c.SameSite,
+		Partitioned: c.Partitioned, Secure: !c.Insecure, HttpOnly: true,
+	}
+}
+
+// cookieRules are what a browser demands of the attributes, lest it drop the
+// cookie without a word. They hold for the options and after Adapt.
+func cookieRules(c *http.Cookie) (errs []error) {
+	rule := func(ok bool, text string) {
+		if !ok {
+			errs = append(errs, errors.New("session: Options.Cookie."+text))
+		}
+	}
+	name := strings.ToLower(c.Name)
+	host := strings.HasPrefix(name, "__host-")
+	prefixed := host || strings.HasPrefix(name, "__secure-") || strings.HasPrefix(name, "__http-")
+	rule(c.Secure || !prefixed, "Name: a __Host- or __Secure- name forbids Insecure (RFC 6265bis, 4.1.3)")
+	rule(!host || c.Domain == "", "Domain: must be empty with a __Host- name (RFC 6265bis, 4.1.3.2)")
+	rule(!host || c.Path == "/", `Path: must be "/" with a __Host- name (RFC 6265bis, 4.1.3.2)`)
+	rule(domain(c.Domain), "Domain: must be a host name, without scheme, port or wildcard")
+	rule(strings.HasPrefix(c.Path, "/") && attribute(c.Path), `Path: must begin with "/" and be ASCII without ";" or control characters`)
+	rule(c.SameSite >= http.SameSiteLaxMode && c.SameSite <= http.SameSiteNoneMode, "SameSite: must be Lax, Strict or None")
+	rule(c.Secure || c.SameSite != http.SameSiteNoneMode, "SameSite: None forbids Insecure (RFC 6265bis, 5.7)")
+	rule(c.Secure || !c.Partitioned, "Partitioned: forbids Insecure")
+	return errs
+}
+
+func token68(s string) bool {
+	return s != "" && strings.IndexFunc(s, func(r rune) bool {
+		return r <= ' ' || r > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
+	}) < 0
+}
+
+func attribute(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r > '~' || r == ';' }) < 0
+}
+
+func domain(s string) bool {
+	if s == "" {
+		return true
+	}
+	for label := range strings.SplitSeq(strings.TrimPrefix(s, "."), ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' ||
+			strings.IndexFunc(label, func(r rune) bool {
+				return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-')
+			}) >= 0 {
+			return false
+		}
+	}
+	return len(s) <= 253
+}

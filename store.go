@@ -1,0 +1,108 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// What a Store answers. A store may wrap them; callers compare with errors.Is.
+var (
+	// ErrNotFound: there is no live record with this id. Save on a session
+	// that has ended returns it too.
+	ErrNotFound = errors.New("session: not found")
+
+	// ErrConflict: the record has another version than the one to replace.
+	ErrConflict = errors.New("session: the record was changed by somebody else")
+
+	// ErrExists: Create found the id taken.
+	ErrExists = errors.New("session: the record exists already")
+
+	// ErrIndeterminate: the store cannot say whether the write was applied
+	// (a lost reply, a deadline). It is never reported as a conflict.
+	ErrIndeterminate = errors.New("session: the store cannot say whether the write was applied")
+)
+
+// What a Session adds to the store's answers.
+var (
+	// ErrStore wraps every failure of a store that reaches Session.Err,
+	// Session.Save or Options.ErrorHandler: the session could not be read or
+	// written, which says nothing about whether its user is logged in.
+	ErrStore = errors.New("session: the store failed")
+
+	// ErrReplaced is the Err of a session whose token was replaced a moment
+	// ago, by a Login or Renew in another request of the same browser. The
+	// browser holds the new cookie by now: let the client try again. It is not
+	// a failure and not given to ErrorHandler.
+	ErrReplaced = errors.New("session: the token was replaced a moment ago")
+)
+
+// A Record is what a Store keeps of one session. All its times are in whole
+// milliseconds; the Manager truncates them.
+type Record struct {
+	// ID is URL-safe text of 1 to 128 bytes. The Manager's are 43 bytes, the
+	// SHA-256 of the token in base64url: who reads the store cannot make the
+	// cookie of anybody in it. The store never sees the token.
+	ID string
+
+	// User is "" while the session is anonymous. It is set at Create; a Save
+	// keeps it or makes it "", and then the record leaves the user's list.
+	User string
+
+	// Data is a JSON object, opaque to stores: not to be parsed, reformatted
+	// or changed.
+	Data []byte
+
+	Created  time.Time
+	LastSeen time.Time
+
+	// Deadline is the absolute end: Touch never moves Expires past it.
+	Deadline time.Time
+
+	// Expires is never after Deadline. From this instant on the record does
+	// not exist, for any method, whether or not its bytes are still there.
+	Expires time.Time
+
+	// Version is 63 random bits, never 0, chosen by the caller anew for every
+	// Create and Save. A counter of the store's would repeat after a failover,
+	// and only a version known before a write was sent can tell afterwards
+	// whether it was applied.
+	Version uint64
+}
+
+// A Store keeps records. Its methods may be called by any number of goroutines
+// at once and return soon after ctx ends. Data is immutable on both sides once
+// passed: neither the store nor its caller changes a byte of it. What a method
+// answers without an error is so for every later call, in this process or
+// another one: the promises of this package hold as far as a store keeps what
+// it acknowledged.
+//
+// The package storetest checks a store against every sentence below.
+type Store interface {
+	// Load returns the live record with this id, or ErrNotFound. The caller
+	// may change the fields of the Record it gets.
+	Load(ctx context.Context, id string) (*Record, error)
+
+	// Create adds a record. It returns ErrExists if the id is taken by a live
+	// record, and nil if that record's version is r.Version already: then this
+	// very call was applied before, and its reply lost.
+	Create(ctx context.Context, r *Record) error
+
+	// Save replaces the live record whose id is r.ID and whose version is old,
+	// in one step. It returns ErrConflict if the version is another one,
+	// ErrNotFound if there is no such live record (a Save never revives), and
+	// nil if the version is r.Version already.
+	Save(ctx context.Context, r *Record, old uint64) error
+
+	// Touch moves LastSeen and Expires of a live record, each only forward in
+	// time and Expires never past Deadline. Data and Version stay. It returns
+	// ErrNotFound if there is no such live record.
+	Touch(ctx context.Context, id string, seen, expires time.Time) error
+
+	// Delete removes a record. It returns nil if there is none.
+	Delete(ctx context.Context, id string) error
+
+	// List returns the live records whose User is user, in any order. The
+	// user "" has none, although anonymous sessions exist.
+	List(ctx context.Context, user string) ([]*Record, error)
+}

@@ -1,0 +1,165 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+)
+
+var errNoUser = errors.New("session: the user is empty")
+
+// List returns the live sessions of a user, most recently seen first, for a
+// page that shows "your devices" (OWASP ASVS 5, 7.5.2). They are detached from
+// any request: values and flashes may be changed and Logout ends one, all at
+// its Save; Login, Renew and Remember make Save fail, for they need a cookie.
+// A Save of a detached session is no use of it: LastSeen and Expires stay.
+func (m *Manager) List(ctx context.Context, user string) ([]*Session, error) {
+	if user == "" {
+		return nil, errNoUser
+	}
+	records, err := m.list(ctx, user)
+	if err != nil {
+		return nil, err
+	}
+	sessions := make([]*Session, len(records))
+	for i, rec := range records {
+		sessions[i] = &Session{k: &m.keeper, ctx: ctx, loaded: true, late: true, rec: rec}
+	}
+	return sessions, nil
+}
+
+// Revoke ends one session of a user, by its ID. It returns nil if that is
+// already gone or not this user's.
+func (m *Manager) Revoke(ctx context.Context, user, id string) error {
+	if user == "" {
+		return errNoUser
+	}
+	return m.revoke(ctx, user, &Record{ID: id})
+}
+
+// RevokeOthers ends all sessions of s's user but s (OWASP ASVS 5, 7.4.3: offer
+// it after a change of password). It is an error if s is anonymous.
+func (m *Manager) RevokeOthers(ctx context.Context, s *Session) error {
+	user, id := s.User(), s.ID()
+	if user == "" {
+		return errors.New("session: RevokeOthers: the session is anonymous")
+	}
+	return m.revokeAll(ctx, user, id)
+}
+
+// RevokeAll ends all sessions of a user, and those that renewals make of them
+// meanwhile. A login whose password was checked before this call and whose
+// session is created after it is not covered: compare Session.Authenticated
+// with the time of the password change.
+func (m *Manager) RevokeAll(ctx context.Context, user string) error {
+	if user == "" {
+		return errNoUser
+	}
+	return m.revokeAll(ctx, user, "")
+}
+
+// revokeAll lists and ends until nothing authenticated before the call is left.
+func (m *Manager) revokeAll(ctx context.Context, user, but string) error {
+	called := milliseconds(time.Now())
+	for first := true; ; first = false {
+		records, err := m.list(ctx, user)
+		if err != nil {
+			return err
+		}
+		if but != "" {
+			if but, err = m.newest(ctx, but); err != nil {
+				return err
+			}
+		}
+		// All of the first list were there before, whatever their clocks say.
+		records = slices.DeleteFunc(records, func(r *Record) bool {
+			return r.ID == but || !first && r.Created.After(called)
+		})
+		if len(records) == 0 {
+			return nil
+		}
+		for _, rec := range records {
+			if err := m.revoke(ctx, user, rec); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// newest returns the id of the session that this one has become by renewals.
+func (m *Manager) newest(ctx context.Context, id string) (string, error) {
+	c := m.until(ctx)
+	defer c.release()
+	for {
+		rec, err := m.load(c, id)
+		if err != nil || rec == nil {
+			return id, err
+		}
+		next, _ := isEnded(rec.Data)
+		if next == "" {
+			return id, nil
+		}
+		id = next
+	}
+}
+
+// revoke ends one session; rec may be known by its ID only.
+func (k *keeper) revoke(ctx context.Context, user string, rec *Record) error {
+	c := k.until(ctx)
+	defer c.release()
+	known := rec
+	if rec.Version == 0 {
+		known = nil
+	}
+	ended, err := k.end(c, rec.ID, user, known)
+	if err != nil {
+		k.emit(ctx, EventStoreFailed, rec, err)
+	} else if ended != nil {
+		k.emit(ctx, EventRevoked, ended, nil)
+	}
+	return err
+}
+
+// list returns the live records of a user, most recently seen first.
+func (k *keeper) list(ctx context.Context, user string) ([]*Record, error) {
+	c := k.until(ctx)
+	defer c.release()
+	records, err := k.store.List(c, user)
+	if err != nil {
+		err = storeError("list", err)
+		k.emit(ctx, EventStoreFailed, &Record{User: user}, err)
+		return nil, err
+	}
+	now := time.Now()
+	records = slices.DeleteFunc(records, func(r *Record) bool {
+		_, dead := isEnded(r.Data)
+		return dead || r.User != user || !now.Before(r.Expires) || !now.Before(r.Deadline)
+	})
+	slices.SortStableFunc(records, func(a, b *Record) int { return b.LastSeen.Compare(a.LastSeen) })
+	return records, nil
+}
+
+// limit ends the user's least recently used sessions beyond Options.MaxPerUser,
+// now that rec has logged in. If it fails the login stands.
+func (s *Session) limit(ctx context.Context, rec *Record) {
+	if rec.User == "" || s.k.maxUser == 0 {
+		return
+	}
+	others, err := s.k.store.List(ctx, rec.User)
+	others = slices.DeleteFunc(others, func(r *Record) bool { return r.ID == rec.ID })
+	slices.SortStableFunc(others, func(a, b *Record) int { return b.LastSeen.Compare(a.LastSeen) })
+	for i := s.k.maxUser - 1; i < len(others) && err == nil; i++ {
+		var ended *Record
+		if ended, err = s.k.end(ctx, others[i].ID, rec.User, others[i]); ended != nil {
+			s.mu.Lock()
+			s.note(EventRevoked, ended, nil)
+			s.mu.Unlock()
+		}
+	}
+	if err != nil {
+		s.mu.Lock()
+		s.note(EventStoreFailed, rec, storeError("limit", err))
+		s.mu.Unlock()
+	}
+}
