@@ -1,2 +1,49 @@
-// Package session gives net/http handlers their sessions.
+// Package session gives the requests of an http.Handler their sessions: values
+// kept on the server, found again by a signed cookie.
+//
+//	var visits = session.NewKey[int]("visits")
+//
+//	func main() {
+//		sessions := session.Must(session.New(nil))
+//		http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+//			s := session.From(r.Context())
+//			visits.Update(s, func(n int) int { return n + 1 })
+//			fmt.Fprintln(w, "Visits:", visits.Get(s))
+//		})
+//		http.ListenAndServe(":8080", sessions.Handler(http.DefaultServeMux))
+//	}
+//
+// (With plain HTTP, as here, a browser sends the Secure cookie back to
+// localhost at best; Options.Cookie.Insecure is for development.)
+//
+// # One request
+//
+// Manager.Handler puts a Session into the request's context and does nothing
+// else: a request that never uses it makes no store call. The first use loads
+// the session. Changes stay in memory and are committed once, just before the
+// first byte of the response; what is changed after it, in a session that the
+// browser already holds, is saved when the handler returns.
+//
+// # Twenty requests at once
+//
+// A commit is a compare-and-swap on the record's version. Whoever comes second
+// reads the newer record, applies the changes that its own request made, in
+// their order, and tries again. Requests that change different values all
+// keep theirs; Key.Update and AddFlash are atomic. Login, Logout, Renew and
+// Revoke put a tombstone over the old record: a slow request can neither bring
+// it back nor overwrite the browser's newer cookie.
+//
+// # When things fail
+//
+// A store that fails is never mistaken for a user who is logged out: the
+// response is replaced by Options.ErrorHandler's, 503 by default. What a
+// handler does outside its response (sending mail, charging a card) it guards
+// with Session.Err.
+//
+// # Security
+//
+// The defaults are the safe ones: a __Host- cookie, HttpOnly, Secure,
+// SameSite=Lax, for as long as the browser is open; one hour idle, 24 hours in
+// all, both counted on the server. They follow OWASP ASVS 5, chapter 7, NIST
+// SP 800-63B-4 and RFC 6265bis; the options name the sections.
 package session

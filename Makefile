@@ -1,0 +1,33 @@
+# Every module in turn, each alone: a module must build and tidy without the
+# others' dependencies.
+MODULES := $(patsubst %/go.mod,%,$(sort $(shell find . -name go.mod -not -path '*/.*')))
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# The race detector needs cgo, and so a C compiler.
+RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
+
+.PHONY: test servers lint bench
+
+# test runs all tests, and then says which could not run and why.
+test: servers
+	@log=$$(mktemp) && trap 'rm -f "$$log"' EXIT && \
+	for m in $(MODULES); do \
+		echo "== $$m" && (cd $$m && go mod tidy -diff && go vet ./... && \
+		{ go test $(RACE) -timeout 20m -v ./... 2>&1; echo $$? > "$$log.rc"; } | tee -a "$$log" | grep -v -e '^=== ' -e '^ *--- PASS' -e '^PASS$$' && \
+		rc=$$(cat "$$log.rc") && rm -f "$$log.rc" && exit $$rc) || exit 1; \
+	done; \
+	if grep -q -e '--- SKIP' "$$log"; then echo "Skipped:" && grep -A1 -e '--- SKIP' "$$log"; else echo "Nothing was skipped."; fi
+
+# servers installs what the stores are tested against, where that can be done.
+servers:
+	@sh ./servers.sh
+
+lint:
+	@for m in $(MODULES); do \
+		echo "== lint $$m" && (cd $$m && test -z "$$(gofmt -l . | tee /dev/stderr)" && \
+		go vet ./... && go run $(STATICCHECK) ./...) || exit 1; \
+	done
+
+# bench runs the hot paths ten times, interleaved, for benchstat.
+bench:
+	@bin=$$(mktemp) && go test -c -o "$$bin" . && \
+	for i in 1 2 3 4 5 6 7 8 9 10; do "$$bin" -test.run '^$$' -test.bench . -test.benchtime 0.2s | grep -e ^Benchmark -e ^cpu -e ^goos -e ^goarch -e ^pkg; done; rm -f "$$bin"

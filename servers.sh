@@ -1,0 +1,23 @@
+#!/bin/sh
+# Installs what the stores' tests run against, where that can be done: with
+# apt-get, as root. Elsewhere it says what is missing, and those tests are
+# skipped by name.
+set -eu
+PATH=$PATH:/usr/sbin:/sbin
+for d in /usr/lib/postgresql/*/bin; do PATH=$PATH:$d; done
+missing=
+need() { command -v "$1" >/dev/null 2>&1 || missing="$missing $2"; }
+need redis-server redis-server
+need postgres postgresql
+need pgbouncer pgbouncer
+need mariadbd mariadb-server
+[ -z "$missing" ] && exit 0
+if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
+	echo "Installing:$missing"
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get update -qq
+	# Nothing is to run: the tests start their own private servers.
+	RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $missing >/dev/null
+else
+	echo "Missing:$missing. Tests that need them are skipped."
+fi
