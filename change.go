@@ -17,6 +17,7 @@ func (s *Session) change(c change) {
 // commit finds another value there.
 func (s *Session) update(call, name string, f func(in []byte) ([]byte, error)) {
 	for done := false; !done; {
+		done = true // also if there is nothing to revise
 		in := s.value(name)
 		raw, err := f(in) // without a lock: it is the program's code
 		if err != nil {
@@ -97,6 +98,9 @@ func (s *Session) takeBack() {
 	s.err, s.tardy = fmt.Errorf("session: %s: the header of the response is out of reach, and with it the cookie that this needs: call it before the first byte", call), true
 	s.report(s.err)
 }
+
+// forgive forgets the error and what follows from it.
+func (s *Session) forgive() { s.err, s.stuck, s.tardy, s.told = nil, false, false, false }
 
 // done ends the turn of who changed or committed, and hands over the events.
 func (s *Session) done() {

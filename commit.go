@@ -21,8 +21,9 @@ func (s *Session) Save(ctx context.Context) error {
 	s.mu.Unlock()
 	c := s.k.until(ctx)
 	defer c.release()
+	logout := s.todo.logout
 	err := s.commit(c)
-	if err == nil && s.fate != alive {
+	if err == nil && s.fate != alive && !logout {
 		err = s.ending()
 	}
 	s.mu.Lock()
@@ -71,7 +72,7 @@ func (s *Session) abandon() {
 	defer s.mu.Unlock()
 	s.todo = pending{logout: s.todo.logout}
 	if !s.unread {
-		s.err, s.stuck, s.tardy, s.told = nil, false, false, false
+		s.forgive()
 	}
 }
 
@@ -242,20 +243,11 @@ func (s *Session) newer(ctx context.Context, old *Record, try int, err error) (*
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if rec != nil {
-		next, dead := isEnded(rec.Data)
-		if !dead {
-			s.note(EventConflict, rec, nil)
-			return rec, nil
-		}
-		s.fate = replaced
-		if next == "" {
-			s.fate = gone
-		}
-	} else {
-		s.fate = gone
+	if s.fate = fateOf(rec); s.fate == alive {
+		s.note(EventConflict, rec, nil)
+		return rec, nil
 	}
-	s.rec, s.grave, s.resend = nil, old.ID, false
+	s.rec, s.grave, s.issued, s.resend = nil, old.ID, nil, false
 	return nil, nil
 }
 
@@ -380,7 +372,7 @@ func (s *Session) touch() {
 // life returns for how long a cookie sent now is good, 0 for as long as the
 // browser is open. s.mu is held.
 func (s *Session) life(persistent bool) time.Duration {
-	if s.rec == nil || !persistent && find(s.rec.Data, remembered) == nil {
+	if !persistent && find(s.rec.Data, remembered) == nil {
 		return 0
 	}
 	return time.Until(s.rec.Deadline)

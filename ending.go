@@ -39,6 +39,20 @@ func isEnded(data []byte) (next string, ok bool) {
 	return string(bytes.TrimSuffix(rest, []byte(`"}`))), true
 }
 
+// fateOf tells what became of a session; nil: there is no record any more.
+func fateOf(rec *Record) fate {
+	if rec == nil {
+		return gone
+	}
+	switch next, dead := isEnded(rec.Data); {
+	case !dead:
+		return alive
+	case next == "":
+		return gone
+	}
+	return replaced
+}
+
 // end ends the session with this id, whoever changes it meanwhile, and if it
 // was renewed its successor. It returns the record that it ended, or nil if
 // there was none, or none of this user's ("": anybody's). A rec that is not nil
@@ -96,15 +110,14 @@ func (s *Session) end(ctx context.Context) error {
 	stale := rec == nil && id != "" // somebody else ended it: the browser may have a newer cookie
 	s.expire = s.carried && !stale
 	s.rec, s.issued, s.resend, s.todo.logout = nil, nil, false, false
-	if stale {
-		s.fate = gone
-		return nil
+	kind := EventLoggedOut
+	if s.fate, s.grave = alive, ""; stale {
+		s.fate, s.grave = gone, id
+	} else if s.source == nil {
+		s.fate, s.grave, kind = gone, id, EventRevoked // nobody would hold a new one's token
 	}
-	s.fate, s.grave = alive, ""
-	if rec != nil && s.source == nil {
-		s.note(EventRevoked, rec, nil)
-	} else if rec != nil {
-		s.note(EventLoggedOut, rec, nil)
+	if rec != nil {
+		s.note(kind, rec, nil)
 	}
 	return nil
 }
@@ -147,7 +160,7 @@ func (s *Session) renew(ctx context.Context) error {
 			return s.undo(rec, storeError("save", err))
 		default: // it was revoked before its token was out
 			s.mu.Lock()
-			s.rec, s.fate, s.grave = nil, gone, old.ID
+			s.rec, s.fate, s.grave, s.issued, s.resend = nil, gone, old.ID, nil, false
 			s.todo.user, s.todo.renew = "", true // which is dropped
 			s.mu.Unlock()
 			return nil

@@ -42,17 +42,20 @@ func (s *Session) lock() {
 	if s.late && !s.over && s.k.lateUse.CompareAndSwap(false, true) {
 		slog.WarnContext(s.ctx, "session: first used after the first byte of the response: Vary and Cache-Control could not be set; call a method of the session before writing (logged once)")
 	}
-	found := s.source.tokens()
-	s.carried = found.carried
-	if found.n == 0 {
-		if found.carried {
-			s.note(EventRejected, nil, errors.New("session: no cookie of our name has a good signature"))
-		}
-		return
+	if found := s.carry(); found.n > 0 {
+		c := s.k.context(s.ctx)
+		defer c.release()
+		s.read(c, found)
 	}
-	c := s.k.context(s.ctx)
-	defer c.release()
-	s.read(c, found)
+}
+
+// carry returns the ids of the verified tokens in the request.
+func (s *Session) carry() candidates {
+	found := s.source.tokens()
+	if s.carried = found.carried; found.carried && found.n == 0 {
+		s.note(EventRejected, nil, errors.New("session: no cookie of our name has a good signature"))
+	}
+	return found
 }
 
 // unlock unlocks mu and hands over the events noted under it.
@@ -73,31 +76,29 @@ func (s *Session) read(ctx context.Context, found candidates) {
 		rec, err := s.k.load(ctx, id)
 		if err != nil {
 			s.rec, s.err, s.unread, s.stuck = nil, err, true, true
+			if was != nil {
+				s.grave = was.ID // for the next Reload
+			}
 			s.note(EventStoreFailed, &Record{ID: id}, err)
 			return
 		}
-		switch next, dead := "", false; {
+		switch f := fateOf(rec); {
 		case rec == nil:
-		case s.rec != nil:
+		case f != alive && s.grave == "":
+			s.fate, s.grave = f, id
+		case f == alive && s.rec != nil:
 			s.rec, s.fate, s.grave = nil, alive, ""
 			s.note(EventRejected, rec, errors.New("session: two live sessions in one request"))
 			return
-		default:
-			if next, dead = isEnded(rec.Data); !dead {
-				s.rec = rec
-			} else if s.grave == "" {
-				s.grave, s.fate = id, gone
-				if next != "" {
-					s.fate = replaced
-				}
-			}
+		case f == alive:
+			s.rec = rec
 		}
 	}
 	switch {
 	case s.rec != nil:
 		s.fate, s.grave = alive, ""
 	case was != nil && s.fate == alive: // Reload found nothing where a session was
-		s.fate = gone
+		s.fate, s.grave = gone, was.ID
 	}
 }
 
@@ -130,7 +131,8 @@ func (s *Session) Reload(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.todo, s.until, s.resend = pending{}, time.Time{}, false
-	s.err, s.unread, s.stuck, s.tardy, s.told = nil, false, false, false, false
+	s.forgive()
+	s.unread = false
 	var found candidates
 	switch {
 	case s.rec != nil:
@@ -138,7 +140,7 @@ func (s *Session) Reload(ctx context.Context) error {
 	case s.grave != "":
 		found.ids[0], found.n = s.grave, 1
 	case s.source != nil:
-		found = s.source.tokens()
+		found = s.carry()
 	}
 	s.loaded = true
 	s.read(c, found)

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 )
 
 // A Manager gives the requests of an http.Handler their sessions. Make one with
@@ -129,9 +130,13 @@ func (x *exchange) answer(hijack bool) error {
 func (x *exchange) header() error {
 	s, h := &x.session, x.writer.Header()
 	s.mu.Lock()
-	used, found, t, expire, life := s.loaded, s.rec != nil || s.fate != alive, s.issued, s.expire, s.life(x.m.cookies.persistent)
+	used, found, t, expire := s.loaded, s.rec != nil || s.fate != alive, s.issued, s.expire
 	if s.resend && t == nil {
 		t = x.m.cookies.token(x.r.Header, s.rec.ID)
+	}
+	var life time.Duration
+	if t != nil {
+		life = s.life(x.m.cookies.persistent)
 	}
 	s.mu.Unlock()
 	if used {

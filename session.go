@@ -166,7 +166,7 @@ func (s *Session) Logout() {
 		*t = pending{logout: true}
 		s.until = time.Time{}
 		if !errors.Is(s.err, ErrStore) {
-			s.err, s.stuck, s.tardy, s.told = nil, false, false, false
+			s.forgive()
 		}
 	})
 }
@@ -175,7 +175,7 @@ func (s *Session) Logout() {
 // absolute end. Call it when its privileges change (NIST SP 800-63B-4, 5.1).
 // A session that is not stored yet needs none.
 func (s *Session) Renew() {
-	s.revise(func(t *pending) { t.renew = t.renew || s.rec != nil && !t.logout })
+	s.revise(func(t *pending) { t.renew = t.renew || !t.logout && (s.rec != nil || s.fate != alive) })
 }
 
 // Remember ends the session d from now, in place of both clocks and beyond

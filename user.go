@@ -61,7 +61,7 @@ func (m *Manager) RevokeAll(ctx context.Context, user string) error {
 
 // revokeAll lists and ends until nothing authenticated before the call is left.
 func (m *Manager) revokeAll(ctx context.Context, user, but string) error {
-	called := milliseconds(time.Now())
+	called, seen := milliseconds(time.Now()), map[string]bool{}
 	for first := true; ; first = false {
 		records, err := m.list(ctx, user)
 		if err != nil {
@@ -74,7 +74,7 @@ func (m *Manager) revokeAll(ctx context.Context, user, but string) error {
 		}
 		// All of the first list were there before, whatever their clocks say.
 		records = slices.DeleteFunc(records, func(r *Record) bool {
-			return r.ID == but || !first && r.Created.After(called)
+			return r.ID == but || seen[r.ID] || !first && r.Created.After(called)
 		})
 		if len(records) == 0 {
 			return nil
@@ -83,6 +83,7 @@ func (m *Manager) revokeAll(ctx context.Context, user, but string) error {
 			if err := m.revoke(ctx, user, rec); err != nil {
 				return err
 			}
+			seen[rec.ID] = true
 		}
 	}
 }
