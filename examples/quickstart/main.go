@@ -1,0 +1,38 @@
+// Quickstart is the shortest program with sessions: log in, be recognised.
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"log"
+	"net/http"
+
+	"github.com/coatcheck/session"
+)
+
+func app() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
+		// Check a password here. Login stores the session; the cookie leaves with the response.
+		session.From(r.Context()).Login(cmp.Or(r.PostFormValue("userId"), "user123"))
+		fmt.Fprint(w, "Logged in and session created!")
+	})
+	mux.HandleFunc("GET /dashboard", func(w http.ResponseWriter, r *http.Request) {
+		user := session.From(r.Context()).User() // "" while nobody is logged in
+		if user == "" {
+			w.WriteHeader(http.StatusUnauthorized)
+			fmt.Fprint(w, "Please log in.")
+			return
+		}
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8") // a name is not HTML
+		fmt.Fprintf(w, "Welcome back, %s!", user)
+	})
+	manager := session.Must(session.New(&session.Options{
+		Cookie: session.CookieOptions{Insecure: true}, // only for plain http://localhost
+	}))
+	return http.NewCrossOriginProtection().Handler(manager.Handler(mux))
+}
+
+func main() {
+	log.Fatal(http.ListenAndServe("localhost:8080", app()))
+}

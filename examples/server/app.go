@@ -1,0 +1,150 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/coatcheck/session"
+)
+
+// What the sessions hold, besides the user and the flashes.
+var (
+	visits    = session.NewKey[int]("visits")
+	device    = session.NewKey[string]("device")     // what the user calls it: "Firefox on Linux"
+	setCookie = session.NewKey[string]("set-cookie") // the header of the login, its value masked
+)
+
+const remembered = 30 * 24 * time.Hour
+
+// An app is the example's routes and the sessions behind them.
+type app struct{ sessions *session.Manager }
+
+// newApp returns the whole site. Every change is a POST, and one that another
+// site makes a browser send is refused before it meets a session.
+func newApp(sessions *session.Manager) http.Handler {
+	a := app{sessions}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", a.home)
+	mux.HandleFunc("GET /login", a.form)
+	mux.HandleFunc("POST /login", a.login)
+	mux.HandleFunc("GET /dashboard", a.member(a.dashboard))
+	mux.HandleFunc("POST /logout", a.member(a.logout))
+	mux.HandleFunc("POST /devices/revoke", a.member(a.revoke))
+	mux.HandleFunc("POST /devices/revoke-others", a.member(a.revokeOthers))
+	mux.HandleFunc("POST /devices/revoke-all", a.member(a.revokeAll))
+	mux.HandleFunc("GET /style.css", asset)
+	mux.HandleFunc("GET /icon.svg", asset)
+	return secure(http.NewCrossOriginProtection().Handler(sessions.Handler(mux)))
+}
+
+func (a app) home(w http.ResponseWriter, r *http.Request) {
+	to := "/login"
+	if session.From(r.Context()).User() != "" {
+		to = "/dashboard"
+	}
+	http.Redirect(w, r, to, http.StatusSeeOther)
+}
+
+// form shows the login form. Looking at the session does not store one.
+func (a app) form(w http.ResponseWriter, r *http.Request) {
+	s := session.From(r.Context())
+	render(w, http.StatusOK, page{User: s.User(), Flashes: s.Flashes()})
+}
+
+// login is where a real program checks a password first.
+func (a app) login(w http.ResponseWriter, r *http.Request) {
+	if err := parseForm(w, r); err != nil {
+		answer(w, r, http.StatusBadRequest, "That form could not be read.")
+		return
+	}
+	user := cmp.Or(strings.TrimSpace(r.PostFormValue("userId")), "user123")
+	if !presentable(user) {
+		answer(w, r, http.StatusBadRequest, "A name has at most 40 characters, and all of them can be seen.")
+		return
+	}
+
+	s := session.From(r.Context())
+	s.Login(user)
+	device.Set(s, describe(r.UserAgent()))
+	if r.PostFormValue("remember") != "" {
+		s.Remember(remembered)
+	}
+	if wantsHTML(r) {
+		s.AddFlash("good", fmt.Sprintf("You are logged in as %s.", user))
+		http.Redirect(w, r, "/dashboard", http.StatusSeeOther)
+	} else {
+		text(w, http.StatusOK, "Logged in and session created!")
+	}
+
+	// The header is complete now, cookie and all, for the page to explain. A
+	// change made after it is saved when the handler returns.
+	if line := w.Header().Get("Set-Cookie"); line != "" {
+		setCookie.Set(s, mask(line))
+	}
+}
+
+// parseForm reads a form of either kind, a small one.
+func parseForm(w http.ResponseWriter, r *http.Request) error {
+	r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
+	if err := r.ParseForm(); err != nil {
+		return err
+	}
+	if err := r.ParseMultipartForm(4 << 10); !errors.Is(err, http.ErrNotMultipart) {
+		return err
+	}
+	return nil
+}
+
+func presentable(name string) bool {
+	return utf8.ValidString(name) && utf8.RuneCountInString(name) <= 40 &&
+		strings.IndexFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
+}
+
+// member lets only those in who are logged in. It asks Err first: while the
+// store is down a user only looks logged out, and what the handlers behind it
+// do to other sessions is in the store at once, where no 503 takes it back.
+func (a app) member(next func(http.ResponseWriter, *http.Request, *session.Session)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		err := s.Err()
+		switch {
+		case errors.Is(err, session.ErrStore):
+			return // the Manager answers 503, whatever were written here
+		case s.User() != "":
+			next(w, r, s)
+		case errors.Is(err, session.ErrReplaced) && wantsHTML(r):
+			answer(w, r, http.StatusUnauthorized, "You have just logged in again in another tab. Please reload this page.")
+		default:
+			answer(w, r, http.StatusUnauthorized, "Please log in.")
+		}
+	}
+}
+
+func (a app) dashboard(w http.ResponseWriter, r *http.Request, s *session.Session) {
+	visits.Update(s, func(n int) int { return n + 1 })
+	if !wantsHTML(r) {
+		text(w, http.StatusOK, fmt.Sprintf("Welcome back, %s!", s.User()))
+		return
+	}
+	devices, err := a.devices(r, s)
+	if err != nil {
+		unavailable(w, r, err)
+		return
+	}
+	line := setCookie.Get(s)
+	render(w, http.StatusOK, page{
+		User: s.User(), Dashboard: true, Flashes: s.Flashes(), Visits: visits.Get(s),
+		Devices: devices, SetCookie: line, Attributes: explain(line),
+	})
+}
+
+func (a app) logout(w http.ResponseWriter, r *http.Request, s *session.Session) {
+	s.Logout()
+	done(w, r, s, "/login", "You are signed out.")
+}

@@ -1,0 +1,75 @@
+package sqlstore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// columns are in the order of row and scan. Instants are Unix milliseconds.
+// Ids and users are bytes, for text is compared in ways that depend on the
+// collation, and some databases refuse a NUL in it.
+const columns = "id, version, username, data, created, deadline, checksum, seen, expires"
+
+var errDamaged = errors.New("the record is damaged")
+
+// row returns the values of the columns.
+func (s *Store) row(r *session.Record) []any {
+	return []any{
+		[]byte(r.ID), int64(r.Version), []byte(r.User), bytesOf(r.Data),
+		r.Created.UnixMilli(), r.Deadline.UnixMilli(), checksum(r), r.LastSeen.UnixMilli(), r.Expires.UnixMilli(),
+	}
+}
+
+// bytesOf keeps empty data from becoming NULL.
+func bytesOf(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}
+
+// scan reads one row.
+func scan(row interface{ Scan(...any) error }) (*session.Record, error) {
+	var r session.Record
+	var id, user []byte
+	var version, created, deadline, sum, seen, expires int64
+	if err := row.Scan(&id, &version, &user, &r.Data, &created, &deadline, &sum, &seen, &expires); err != nil {
+		return nil, err
+	}
+	r.ID, r.User, r.Version = string(id), string(user), uint64(version)
+	r.Created, r.LastSeen = time.UnixMilli(created), time.UnixMilli(seen)
+	r.Deadline, r.Expires = time.UnixMilli(deadline), time.UnixMilli(expires)
+	if checksum(&r) != sum || r.Expires.After(r.Deadline) {
+		return nil, errDamaged
+	}
+	return &r, nil
+}
+
+// checksum covers all that Touch leaves alone.
+func checksum(r *session.Record) int64 {
+	h := crc32.New(crc32.MakeTable(crc32.Castagnoli))
+	var n [8]byte
+	for _, field := range [][]byte{[]byte(r.ID), []byte(r.User), r.Data} {
+		binary.BigEndian.PutUint64(n[:], uint64(len(field)))
+		h.Write(n[:])
+		h.Write(field)
+	}
+	for _, v := range []uint64{r.Version, uint64(r.Created.UnixMilli()), uint64(r.Deadline.UnixMilli())} {
+		binary.BigEndian.PutUint64(n[:], v)
+		h.Write(n[:])
+	}
+	return int64(h.Sum32())
+}
+
+// clean wraps an error of the database; nil stays nil.
+func clean(call string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("sqlstore: %s: %w", call, err)
+}

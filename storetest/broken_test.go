@@ -1,0 +1,311 @@
+package storetest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// A fault is a way to break the contract, and the cases that must notice: these
+// and no others. Where one shows only between two goroutines the store sleeps
+// at the dangerous place; the tests run in a bubble, where that costs no time
+// and lets all the others go first.
+type fault struct {
+	name  string
+	into  func(s *mapStore)
+	fails string
+}
+
+var writeFaults = []fault{
+	{"finds nothing and is content", func(s *mapStore) {
+		s.load = func(ctx context.Context, id string) (*session.Record, error) {
+			r, err := s.goodLoad(ctx, id)
+			if errors.Is(err, session.ErrNotFound) {
+				err = nil
+			}
+			return r, err
+		}
+	}, `
+		LoadAbsent CreateOfThePast SaveAbsent SaveDeleted SaveOfThePast TouchAbsent TouchDeleted DeleteRemoves IDs
+		DeleteRacingSave Expired/Load Expired/Save Expired/Touch`},
+
+	{"hands out its own record", func(s *mapStore) {
+		own := map[string]*session.Record{}
+		s.load = func(ctx context.Context, id string) (*session.Record, error) {
+			r, err := s.goodLoad(ctx, id)
+			if err != nil {
+				return nil, err
+			}
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			key := fmt.Sprint(r)
+			if own[key] == nil {
+				own[key] = r
+			}
+			return own[key], nil
+		}
+	}, "LoadedRecordIsTheCallers"},
+
+	{"forgets when it was created", func(s *mapStore) {
+		s.create = func(ctx context.Context, r *session.Record) error {
+			undated := *r
+			undated.Created = time.Time{}
+			return s.goodCreate(ctx, &undated)
+		}
+	}, `LoadedRecordIsTheCallers CreateAdds CreateTwice CreateAgain SaveWithoutUser Versions TouchForward TouchNeverBackward
+		TouchEachByItself TouchNeverPastDeadline TouchKeepsTheRest DeleteRemoves ListOfTheUser ListAfterDelete ListOfMany
+		Times Users Data IDs CreateRacingCreate Expired/Create Expired/List Expired/TouchedInTime`},
+
+	{"creates over what is there", func(s *mapStore) {
+		s.create = func(ctx context.Context, r *session.Record) error {
+			if err := s.goodDelete(ctx, r.ID); err != nil {
+				return err
+			}
+			return s.goodCreate(ctx, r)
+		}
+	}, "CreateTwice CreateAgainAfterASave CreateRacingCreate"},
+
+	{"saves over what is there", func(s *mapStore) {
+		s.save = func(ctx context.Context, r *session.Record, _ uint64) error {
+			time.Sleep(1)
+			for {
+				is, err := s.goodLoad(ctx, r.ID)
+				if err != nil {
+					return err
+				}
+				if err = s.goodSave(ctx, r, is.Version); !errors.Is(err, session.ErrConflict) {
+					return err
+				}
+			}
+		}
+	}, "SaveOverAnotherVersion SaveAgainAfterASave Versions SaveRacingSave"},
+
+	{"compares and then swaps", func(s *mapStore) {
+		s.save = func(ctx context.Context, r *session.Record, old uint64) error {
+			is, err := s.goodLoad(ctx, r.ID)
+			switch {
+			case err != nil:
+				return err
+			case is.Version == r.Version:
+				return nil
+			case is.Version != old:
+				return session.ErrConflict
+			}
+			time.Sleep(1)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if _, ok := s.live(r.ID); !ok {
+				return session.ErrNotFound
+			}
+			s.records[r.ID] = *r
+			return nil
+		}
+	}, "SaveRacingSave"},
+
+	{"looks and then creates", func(s *mapStore) {
+		s.create = func(ctx context.Context, r *session.Record) error {
+			if is, err := s.goodLoad(ctx, r.ID); err == nil && is.Version != r.Version {
+				return session.ErrExists
+			} else if err == nil {
+				return nil
+			}
+			time.Sleep(1)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.records[r.ID] = *r
+			return ctx.Err()
+		}
+	}, "CreateRacingCreate"},
+
+	{"revives", func(s *mapStore) {
+		s.save = func(ctx context.Context, r *session.Record, old uint64) error {
+			time.Sleep(1)
+			err := s.goodSave(ctx, r, old)
+			if errors.Is(err, session.ErrNotFound) {
+				return s.goodCreate(ctx, r)
+			}
+			return err
+		}
+	}, "SaveAbsent SaveDeleted DeleteRacingSave Expired/Save"},
+
+	{"revives the expired", func(s *mapStore) {
+		s.save = func(ctx context.Context, r *session.Record, old uint64) error {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			is, ok := s.records[r.ID]
+			switch {
+			case ctx.Err() != nil:
+				return ctx.Err()
+			case !ok:
+				return session.ErrNotFound
+			case is.Version == r.Version:
+				return nil
+			case is.Version != old:
+				return session.ErrConflict
+			}
+			s.records[r.ID] = *r
+			return nil
+		}
+	}, "Expired/Save"},
+
+	{"forgets expiry", func(s *mapStore) {
+		s.now = func() time.Time { return time.Time{} }
+	}, "CreateOfThePast SaveOfThePast Expired/Load Expired/Create Expired/Save Expired/Touch Expired/List"},
+
+	{"lists the expired", func(s *mapStore) {
+		s.list = func(ctx context.Context, user string) ([]*session.Record, error) {
+			return s.listIf(ctx, func(r session.Record) bool { return r.User == user && user != "" })
+		}
+	}, "CreateOfThePast SaveOfThePast Expired/Save Expired/Touch Expired/List"},
+
+	{"expires at the time of the create", func(s *mapStore) {
+		ends := map[string]time.Time{}
+		s.create = func(ctx context.Context, r *session.Record) error {
+			err := s.goodCreate(ctx, r)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if is := s.records[r.ID]; err == nil && is.Version == r.Version {
+				ends[r.ID] = r.Expires
+			}
+			return err
+		}
+		s.load = func(ctx context.Context, id string) (*session.Record, error) {
+			s.mu.Lock()
+			end, ok := ends[id]
+			s.mu.Unlock()
+			if ok && !s.now().Before(end) {
+				return nil, session.ErrNotFound
+			}
+			return s.goodLoad(ctx, id)
+		}
+	}, "Expired/TouchedInTime Expired/SavedInTime"},
+
+	{"expires with the second", func(s *mapStore) {
+		s.create = func(ctx context.Context, r *session.Record) error {
+			cut := *r
+			cut.Expires = r.Expires.Truncate(time.Second)
+			return s.goodCreate(ctx, &cut)
+		}
+	}, "Times Expired/Load Expired/Create Expired/Save Expired/Delete Expired/List Expired/TouchedInTime Expired/SavedInTime"},
+
+	{"counts versions itself", func(s *mapStore) {
+		s.save = func(ctx context.Context, r *session.Record, old uint64) error {
+			time.Sleep(1)
+			counted := *r
+			counted.Version = old + 1
+			return s.goodSave(ctx, &counted, old)
+		}
+	}, `
+		CreateAgainAfterASave SaveReplaces SaveOverAnotherVersion SaveAgain SaveAgainAfterASave SaveWithoutUser
+		Versions TouchKeepsTheRest ListAfterSave Data DataPassed SaveRacingSave TouchRacingSave Expired/SavedInTime`},
+
+	{"compares versions as floats", func(s *mapStore) {
+		s.save = func(ctx context.Context, r *session.Record, old uint64) error {
+			if is, err := s.goodLoad(ctx, r.ID); err == nil && float64(is.Version) == float64(old) {
+				old = is.Version
+			}
+			return s.goodSave(ctx, r, old)
+		}
+	}, "Versions"},
+
+	{"takes its own write for a conflict", func(s *mapStore) {
+		s.create = func(ctx context.Context, r *session.Record) error {
+			if _, err := s.goodLoad(ctx, r.ID); err == nil {
+				return session.ErrExists
+			}
+			return s.goodCreate(ctx, r)
+		}
+		s.save = func(ctx context.Context, r *session.Record, old uint64) error {
+			if is, err := s.goodLoad(ctx, r.ID); err == nil && is.Version != old {
+				return session.ErrConflict
+			}
+			return s.goodSave(ctx, r, old)
+		}
+	}, "CreateAgain SaveAgain"},
+
+	{"saves the data only", func(s *mapStore) {
+		s.save = func(ctx context.Context, r *session.Record, old uint64) error {
+			is, err := s.goodLoad(ctx, r.ID)
+			if err != nil {
+				return err
+			}
+			is.Data, is.Version = r.Data, r.Version
+			return s.goodSave(ctx, is, old)
+		}
+	}, "SaveReplaces SaveOfThePast SaveWithoutUser Expired/SavedInTime"},
+
+	{"reformats data", func(s *mapStore) {
+		s.create = func(ctx context.Context, r *session.Record) error {
+			var b bytes.Buffer
+			if json.Compact(&b, r.Data) != nil {
+				return s.goodCreate(ctx, r)
+			}
+			compact := *r
+			compact.Data = b.Bytes()
+			return s.goodCreate(ctx, &compact)
+		}
+	}, "Data"},
+
+	{"appends to data", func(s *mapStore) {
+		s.create = func(ctx context.Context, r *session.Record) error {
+			_ = append(r.Data, 0)
+			return s.goodCreate(ctx, r)
+		}
+	}, "DataPassed"},
+
+	{"uses data's memory again", func(s *mapStore) {
+		own := func(r *session.Record) *session.Record {
+			mine := *r
+			mine.Data = bytes.Clone(r.Data)
+			return &mine
+		}
+		s.create = func(ctx context.Context, r *session.Record) error { return s.goodCreate(ctx, own(r)) }
+		s.save = func(ctx context.Context, r *session.Record, old uint64) error { return s.goodSave(ctx, own(r), old) }
+		s.delete = func(ctx context.Context, id string) error {
+			s.mu.Lock()
+			clear(s.records[id].Data)
+			s.mu.Unlock()
+			return s.goodDelete(ctx, id)
+		}
+	}, "DataReturned"},
+
+	{"keeps seconds", func(s *mapStore) {
+		s.load = func(ctx context.Context, id string) (*session.Record, error) {
+			r, err := s.goodLoad(ctx, id)
+			if err == nil {
+				r.Created = r.Created.Truncate(time.Second)
+			}
+			return r, err
+		}
+	}, "Times"},
+
+	{"takes any clock for its own", func(s *mapStore) {
+		s.create = func(ctx context.Context, r *session.Record) error {
+			wall := *r
+			_, offset := r.Created.Zone()
+			wall.Created = r.Created.UTC().Add(time.Duration(offset) * time.Second)
+			return s.goodCreate(ctx, &wall)
+		}
+	}, "Times"},
+
+	{"knows ids in any case", func(s *mapStore) {
+		s.create = func(ctx context.Context, r *session.Record) error {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			for id := range s.records {
+				if id != r.ID && strings.EqualFold(id, r.ID) {
+					return session.ErrExists
+				}
+			}
+			s.mu.Unlock()
+			defer s.mu.Lock()
+			return s.goodCreate(ctx, r)
+		}
+	}, "IDs"},
+}

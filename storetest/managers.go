@@ -1,0 +1,253 @@
+package storetest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/coatcheck/session"
+)
+
+// RunManagers runs the races that a session.Manager promises to survive over a
+// store: two Managers, as in two processes, each behind an HTTP server, share
+// it, and one browser sends its requests to both in turn. A store that passes
+// Run and fails here keeps its contract only while nobody looks.
+func RunManagers(t *testing.T, newStore func(t *testing.T) session.Store) {
+	for _, race := range []struct {
+		name string
+		run  func(t *testing.T, c *cluster)
+	}{
+		{"Writes", parallelWrites},
+		{"Logout", slowRequestsOverlapALogout},
+		{"Login", slowWriterOverlapsALogin},
+		{"Renewals", parallelRenewals},
+		{"Revocation", revocationReachesBoth},
+	} {
+		t.Run(race.name, func(t *testing.T) { race.run(t, newCluster(t, newStore(t))) })
+	}
+}
+
+// A cluster is two servers over one store, and a browser.
+type cluster struct {
+	t        *testing.T
+	store    session.Store
+	managers [2]*session.Manager
+	servers  [2]*httptest.Server
+	browser  *http.Client
+
+	// A handler that was asked to hold says on holding that it has loaded its
+	// session, and goes on when release is closed.
+	holding chan struct{}
+	release chan struct{}
+}
+
+var (
+	count = session.NewKey[int]("count")
+	slow  = session.NewKey[string]("slow")
+)
+
+func newCluster(t *testing.T, store session.Store) *cluster {
+	c := &cluster{t: t, store: store, browser: newBrowser(t), holding: make(chan struct{}, 100), release: make(chan struct{})}
+	for i := range c.managers {
+		m, err := session.New(&session.Options{
+			Store:   store,
+			Secrets: [][]byte{[]byte(strings.Repeat("secret", 6))},
+			Cookie:  session.CookieOptions{Insecure: true},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.managers[i] = m
+		c.servers[i] = httptest.NewServer(m.Handler(http.HandlerFunc(c.serve)))
+		t.Cleanup(c.servers[i].Close)
+	}
+	return c
+}
+
+func newBrowser(t *testing.T) *http.Client {
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &http.Client{Jar: jar}
+}
+
+// serve does what the query's "do" says, one after another.
+func (c *cluster) serve(w http.ResponseWriter, r *http.Request) {
+	s := session.From(r.Context())
+	for _, what := range r.URL.Query()["do"] {
+		name, arg, _ := strings.Cut(what, ":")
+		switch name {
+		case "login":
+			s.Login(arg)
+		case "logout":
+			s.Logout()
+		case "renew":
+			s.Renew()
+		case "count":
+			count.Update(s, func(n int) int { return n + 1 })
+		case "set":
+			session.NewKey[bool](arg).Set(s, true)
+		case "slow":
+			slow.Set(s, arg)
+		case "flash":
+			s.AddFlash("", arg)
+		case "hold":
+			s.User()
+			c.holding <- struct{}{}
+			<-c.release
+		}
+	}
+	fmt.Fprintf(w, "%s %d %d", s.User(), count.Get(s), len(s.Keys()))
+	if r.URL.Query().Has("flashes") {
+		fmt.Fprintf(w, " %d", len(s.Flashes()))
+	}
+}
+
+// A reply is what is worth looking at in a response.
+type reply struct {
+	body   string
+	cookie bool // it set one
+}
+
+// get asks one of the servers to do something.
+func (c *cluster) get(browser *http.Client, server int, query string) reply {
+	c.t.Helper()
+	resp, err := browser.Get(c.servers[server%2].URL + "/?" + query)
+	if err != nil {
+		c.t.Error(err)
+		return reply{}
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		c.t.Errorf("GET %s: %s %v", query, resp.Status, err)
+	}
+	return reply{string(body), len(resp.Header["Set-Cookie"]) > 0}
+}
+
+// expect checks a body.
+func (c *cluster) expect(r reply, want string) {
+	c.t.Helper()
+	if r.body != want {
+		c.t.Errorf("the browser sees %q, want %q", r.body, want)
+	}
+}
+
+// copy returns another browser with the cookies that the first has now.
+func (c *cluster) copy() *http.Client {
+	other := newBrowser(c.t)
+	u, err := url.Parse(c.servers[0].URL)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	other.Jar.SetCookies(u, c.browser.Jar.Cookies(u))
+	return other
+}
+
+// parallelWrites: 50 different keys, 50 increments, 50 flashes, all at once.
+func parallelWrites(t *testing.T, c *cluster) {
+	c.get(c.browser, 0, "do=login:alice")
+	var wg sync.WaitGroup
+	for i := range 50 {
+		wg.Go(func() { c.get(c.browser, i, fmt.Sprintf("do=set:key%d&do=count&do=flash:f%d", i, i)) })
+	}
+	wg.Wait()
+	c.expect(c.get(c.browser, 1, "flashes"), "alice 50 51 50")
+}
+
+// slowRequestsOverlapALogout: a reader and a writer that began before it.
+func slowRequestsOverlapALogout(t *testing.T, c *cluster) {
+	c.get(c.browser, 0, "do=login:alice")
+	old := c.copy()
+	var wg sync.WaitGroup
+	replies := make([]reply, 4)
+	for i, query := range []string{"do=hold", "do=hold&do=count", "do=count&do=hold", "do=hold&do=renew"} {
+		wg.Go(func() { replies[i] = c.get(c.copy(), i, query) })
+		<-c.holding
+	}
+	c.get(c.browser, 1, "do=logout")
+	close(c.release)
+	wg.Wait()
+	for i, r := range replies {
+		if r.cookie {
+			t.Errorf("slow request %d set a cookie after the logout", i)
+		}
+	}
+	for i := range 2 {
+		c.expect(c.get(old, i, ""), " 0 0")
+	}
+}
+
+// slowWriterOverlapsALogin: the browser keeps the login's cookie.
+func slowWriterOverlapsALogin(t *testing.T, c *cluster) {
+	c.get(c.browser, 0, "do=count")
+	done := make(chan reply)
+	go func() { done <- c.get(c.browser, 1, "do=hold&do=slow:late") }()
+	<-c.holding
+	c.get(c.browser, 0, "do=login:alice&do=count")
+	close(c.release)
+	if r := <-done; r.cookie {
+		t.Error("the slow writer set a cookie after the login")
+	}
+	c.expect(c.get(c.browser, 1, ""), "alice 2 1")
+}
+
+// parallelRenewals: of twenty tokens one lives, and it is in the one cookie.
+func parallelRenewals(t *testing.T, c *cluster) {
+	c.get(c.browser, 0, "do=login:alice&do=count")
+	old := c.copy()
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	cookies := 0
+	for i := range 20 {
+		wg.Go(func() {
+			if c.get(c.browser, i, "do=hold&do=renew").cookie {
+				mu.Lock()
+				cookies++
+				mu.Unlock()
+			}
+		})
+		<-c.holding
+	}
+	close(c.release)
+	wg.Wait()
+	if cookies != 1 {
+		t.Errorf("%d renewals set a cookie, want 1", cookies)
+	}
+	c.expect(c.get(c.browser, 0, ""), "alice 1 1")
+	c.expect(c.get(old, 1, ""), " 0 0")
+	if live, err := c.managers[0].List(context.Background(), "alice"); err != nil || len(live) != 1 {
+		t.Errorf("%d live sessions (%v), want 1", len(live), err)
+	}
+}
+
+// revocationReachesBoth: what one Manager revokes is dead for the other, also
+// what was renewed meanwhile.
+func revocationReachesBoth(t *testing.T, c *cluster) {
+	phone := newBrowser(t)
+	c.get(c.browser, 0, "do=login:alice")
+	c.get(phone, 1, "do=login:alice")
+	done := make(chan reply)
+	go func() { done <- c.get(phone, 1, "do=renew&do=hold") }()
+	<-c.holding
+	if err := c.managers[0].RevokeAll(context.Background(), "alice"); err != nil {
+		t.Fatal(err)
+	}
+	close(c.release)
+	<-done
+	for i := range 2 {
+		c.expect(c.get(phone, i, ""), " 0 0")
+		c.expect(c.get(c.browser, i, ""), " 0 0")
+	}
+	if live, err := c.managers[1].List(context.Background(), "alice"); err != nil || len(live) != 0 {
+		t.Errorf("%d live sessions (%v), want none", len(live), err)
+	}
+}
