@@ -10,7 +10,14 @@ func (s *Session) change(c change) {
 	if c.name == `` && c.call != "Clear" {
 		panic("session: a Key must be made by NewKey")
 	}
-	s.revise(func(t *pending) { t.changes = add(t.changes, c) })
+	s.revise("", func(t *pending) { s.keep(c) })
+}
+
+// keep adds a change to what is pending.
+func (s *Session) keep(c change) {
+	if !s.shut {
+		s.todo.changes = add(s.todo.changes, c)
+	}
 }
 
 // update applies f to a member's value and keeps f for the case that the
@@ -24,20 +31,29 @@ func (s *Session) update(call, name string, f func(in []byte) ([]byte, error)) {
 			s.refuse(err)
 			return
 		}
-		s.revise(func(t *pending) {
+		s.revise("", func(t *pending) {
 			if done = bytes.Equal(in, lookup(s.base(), t.changes, name)); done {
-				t.changes = add(t.changes, change{call, name, raw, in, f})
+				s.keep(change{call, name, raw, in, f})
 			}
 		})
 	}
 }
 
 // revise changes what is pending, unless the session could not be loaded: then
-// nothing is changed, and Err tells why.
-func (s *Session) revise(f func(*pending)) {
+// nothing is changed, and Err tells why. token names the call if it is one that
+// always needs a cookie.
+func (s *Session) revise(token string, f func(*pending)) {
 	s.turn.Lock()
 	s.lock()
-	if !s.unread {
+	switch {
+	case s.unread:
+	case s.late && token != "":
+		var t pending
+		f(&t)
+		if s.shut = s.shut || t.forget; t.user != "" || t.renew || t.remember {
+			s.tooLate(token)
+		}
+	default:
 		f(&s.todo)
 		if !s.stuck {
 			s.told = false
@@ -88,19 +104,25 @@ func (s *Session) takeBack() {
 		}
 		t.changes = nil
 	}
-	if call == "" {
-		return
+	if call != "" {
+		s.tooLate(call)
 	}
+}
+
+// tooLate reports a call whose cookie can no longer be set.
+func (s *Session) tooLate(call string) {
 	if s.source == nil {
 		s.err, s.stuck = fmt.Errorf("session: %s: a session that List returned has no cookie", call), true
 		return
 	}
-	s.err, s.tardy = fmt.Errorf("session: %s: the header of the response is out of reach, and with it the cookie that this needs: call it before the first byte", call), true
+	s.err, s.tardy = fmt.Errorf("session: %s: the header of the response has left, and with it the cookie that this needs: call it before the first byte", call), true
 	s.report(s.err)
 }
 
 // forgive forgets the error and what follows from it.
-func (s *Session) forgive() { s.err, s.stuck, s.tardy, s.told = nil, false, false, false }
+func (s *Session) forgive() {
+	s.err, s.stuck, s.tardy, s.told, s.shut = nil, false, false, false, false
+}
 
 // done ends the turn of who changed or committed, and hands over the events.
 func (s *Session) done() {

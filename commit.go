@@ -306,7 +306,7 @@ func (s *Session) install(rec *Record, tok *token, kind EventKind) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if tok != nil {
-		s.issued, s.resend, s.expire = tok, false, false
+		s.issued, s.resend, s.expire = func() *token { return tok }, false, false
 		s.note(kind, rec, nil)
 	} else if s.todo.remember {
 		s.resend = s.issued == nil

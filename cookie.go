@@ -203,7 +203,7 @@ func (c *cookies) remove(h http.Header) {
 // warn logs, once, what will look to the developer like a session that is
 // forgotten on every request, or to an eavesdropper like a present.
 func (c *cookies) warn(r *http.Request) {
-	if c.warned.Load() || r.TLS != nil || loopback(r.Host) {
+	if c.warned.Load() || loopback(r.Host) {
 		return
 	}
 	switch {
@@ -211,7 +211,7 @@ func (c *cookies) warn(r *http.Request) {
 		if c.warned.CompareAndSwap(false, true) {
 			slog.WarnContext(r.Context(), "session: the cookie leaves without Secure on a host that is not this machine, for everybody on the way to read: unset Options.Cookie.Insecure (logged once)", "host", r.Host)
 		}
-	case r.Header.Get("Forwarded") == "" && r.Header.Get("X-Forwarded-Proto") == "":
+	case r.TLS == nil && r.Header.Get("Forwarded") == "" && r.Header.Get("X-Forwarded-Proto") == "":
 		if c.warned.CompareAndSwap(false, true) {
 			slog.WarnContext(r.Context(), "session: a Secure cookie leaves on a request without TLS, and the browser will not send it back: serve HTTPS, let the proxy that does set X-Forwarded-Proto, or for development set Options.Cookie.Insecure (logged once)", "host", r.Host)
 		}

@@ -144,7 +144,7 @@ func (s *Session) Reload(ctx context.Context) error {
 	}
 	s.loaded = true
 	s.read(c, found)
-	if s.rec == nil {
+	if s.rec == nil && s.err == nil {
 		s.issued = nil
 	}
 	switch {

@@ -92,6 +92,9 @@ func (x *exchange) Value(k any) any {
 	return x.Context.Value(k)
 }
 
+// String keeps the request, with its cookies, out of what prints a context.
+func (x *exchange) String() string { return "session.Manager.Handler" }
+
 // tokens implements source.
 func (x *exchange) tokens() candidates { return x.m.cookies.read(x.r.Header) }
 
@@ -117,7 +120,7 @@ func (m *Manager) From(ctx context.Context) *Session {
 // header, or writes another response in place of the handler's.
 func (x *exchange) answer(hijack bool) error {
 	err := x.session.answer(hijack)
-	if err == nil && !hijack {
+	if err == nil {
 		err = x.header()
 	}
 	if err != nil && !x.panicked {
@@ -130,8 +133,12 @@ func (x *exchange) answer(hijack bool) error {
 func (x *exchange) header() error {
 	s, h := &x.session, x.writer.Header()
 	s.mu.Lock()
-	used, found, t, expire := s.loaded, s.rec != nil || s.fate != alive, s.issued, s.expire
-	if s.resend && t == nil {
+	used, found, expire := s.loaded, s.rec != nil || s.fate != alive, s.expire
+	var t *token
+	switch {
+	case s.issued != nil:
+		t = s.issued()
+	case s.resend:
 		t = x.m.cookies.token(x.r.Header, s.rec.ID)
 	}
 	var life time.Duration

@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -152,7 +154,8 @@ func (o Options) resolve() (Options, error) {
 	if c.SameSite == 0 || c.SameSite == http.SameSiteDefaultMode {
 		c.SameSite = http.SameSiteLaxMode
 	}
-	rule(token68(c.Name), "Cookie.Name: must be letters, digits and !#$%%&'*+-.^_`|~ (RFC 6265, 4.1.1)")
+	rule(httpToken(c.Name), "Cookie.Name: must be letters, digits and !#$%%&'*+-.^_`|~ (RFC 6265, 4.1.1)")
+	rule(len(c.Name) <= 4096-longValue, "Cookie.Name: must leave room for the value, together at most 4096 bytes (RFC 6265bis, 5.6)")
 	errs = append(errs, cookieRules(c.template())...)
 	return o, errors.Join(errs...)
 }
@@ -180,28 +183,31 @@ func cookieRules(c *http.Cookie) (errs []error) {
 	rule(!host || c.Domain == "", "Domain: must be empty with a __Host- name (RFC 6265bis, 4.1.3.2)")
 	rule(!host || c.Path == "/", `Path: must be "/" with a __Host- name (RFC 6265bis, 4.1.3.2)`)
 	rule(domain(c.Domain), "Domain: must be a host name, without scheme, port or wildcard")
-	rule(strings.HasPrefix(c.Path, "/") && attribute(c.Path), `Path: must begin with "/" and be ASCII without ";" or control characters`)
+	rule(strings.HasPrefix(c.Path, "/") && attribute(c.Path), `Path: must begin with "/" and be at most 1024 bytes of ASCII without ";" or control characters`)
 	rule(c.SameSite >= http.SameSiteLaxMode && c.SameSite <= http.SameSiteNoneMode, "SameSite: must be Lax, Strict or None")
 	rule(c.Secure || c.SameSite != http.SameSiteNoneMode, "SameSite: None forbids Insecure (RFC 6265bis, 5.7)")
 	rule(c.Secure || !c.Partitioned, "Partitioned: forbids Insecure")
 	return errs
 }
 
-func token68(s string) bool {
+func httpToken(s string) bool {
 	return s != "" && strings.IndexFunc(s, func(r rune) bool {
 		return r <= ' ' || r > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
 	}) < 0
 }
 
 func attribute(s string) bool {
-	return strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r > '~' || r == ';' }) < 0
+	return len(s) <= 1024 && strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r > '~' || r == ';' }) < 0
 }
 
 func domain(s string) bool {
-	if s == "" {
+	if s == "" || net.ParseIP(s).To4() != nil {
 		return true
 	}
+	number := false // the last label is one: browsers take the whole for an address
 	for label := range strings.SplitSeq(strings.TrimPrefix(s, "."), ".") {
+		_, err := strconv.ParseUint(label, 0, 64)
+		number = err == nil
 		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' ||
 			strings.IndexFunc(label, func(r rune) bool {
 				return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-')
@@ -209,5 +215,5 @@ func domain(s string) bool {
 			return false
 		}
 	}
-	return len(s) <= 253
+	return len(s) <= 253 && !number
 }

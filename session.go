@@ -30,21 +30,22 @@ type Session struct {
 	// commit's calls of the store: nobody who reads waits for a commit.
 	mu      sync.Mutex
 	loaded  bool
-	carried bool      // the request brought a cookie of our name
-	late    bool      // the header has left: no cookie can be set
-	over    bool      // the handler has returned: changes are saved by Save only
-	unread  bool      // loading failed, with err: nothing can be changed
-	stuck   bool      // err stands until Reload: nothing is stored before
-	tardy   bool      // err is of a call that came too late for its cookie
-	told    bool      // err was returned by Save: it is the caller's
-	rec     *Record   // as the store has it; nil: nothing stored
-	fate    fate      // of a session that ended while, or just before, we ran
-	grave   string    // the id of the tombstone that was found
-	until   time.Time // Remember's end, if this request called it
-	todo    pending   // what was changed since
-	issued  *token    // what the cookie must carry: it was made by this request
-	resend  bool      // the browser's own token must be sent again, as persistent
-	expire  bool      // the cookie must be deleted
+	carried bool          // the request brought a cookie of our name
+	late    bool          // the header has left: no cookie can be set
+	over    bool          // the handler has returned: changes are saved by Save only
+	unread  bool          // loading failed, with err: nothing can be changed
+	stuck   bool          // err stands until Reload: nothing is stored before
+	tardy   bool          // err is of a call that came too late for its cookie
+	told    bool          // err was returned by Save: it is the caller's
+	rec     *Record       // as the store has it; nil: nothing stored
+	fate    fate          // of a session that ended while, or just before, we ran
+	grave   string        // the id of the tombstone that was found
+	until   time.Time     // Remember's end, if this request called it
+	todo    pending       // what was changed since
+	shut    bool          // a Login as somebody else came too late: nothing is changed after it
+	issued  func() *token // what the cookie must carry, made by this request; a func has no contents to print
+	resend  bool          // the browser's own token must be sent again, as persistent
+	expire  bool          // the cookie must be deleted
 	err     error
 	events  []Event
 }
@@ -134,9 +135,9 @@ func (s *Session) Keys() []string {
 
 // Clear forgets all values and flashes. User, clocks and token stay.
 func (s *Session) Clear() {
-	s.revise(func(t *pending) {
+	s.revise("", func(t *pending) {
 		if s.rec != nil || len(t.changes) > 0 {
-			t.changes = add(t.changes, change{call: "Clear"})
+			s.keep(change{call: "Clear"})
 		}
 	})
 }
@@ -150,7 +151,7 @@ func (s *Session) Login(user string) {
 		s.refuse(errors.New("session: Login: the user is empty"))
 		return
 	}
-	s.revise(func(t *pending) {
+	s.revise("Login", func(t *pending) {
 		if was := s.user(); was != "" && was != user {
 			*t = pending{logout: t.logout, forget: true, remember: t.remember}
 		}
@@ -162,9 +163,9 @@ func (s *Session) Login(user string) {
 // reached the client, no request of any process makes the old token valid
 // again. Unsaved changes are discarded; values set afterwards start a new one.
 func (s *Session) Logout() {
-	s.revise(func(t *pending) {
+	s.revise("", func(t *pending) {
 		*t = pending{logout: true}
-		s.until = time.Time{}
+		s.until, s.shut = time.Time{}, false
 		if !errors.Is(s.err, ErrStore) {
 			s.forgive()
 		}
@@ -175,7 +176,7 @@ func (s *Session) Logout() {
 // absolute end. Call it when its privileges change (NIST SP 800-63B-4, 5.1).
 // A session that is not stored yet needs none.
 func (s *Session) Renew() {
-	s.revise(func(t *pending) { t.renew = t.renew || !t.logout && (s.rec != nil || s.fate != alive) })
+	s.revise("Renew", func(t *pending) { t.renew = t.renew || !t.logout && (s.rec != nil || s.fate != alive) })
 }
 
 // Remember ends the session d from now, in place of both clocks and beyond
@@ -188,7 +189,7 @@ func (s *Session) Remember(d time.Duration) {
 		s.refuse(errors.New("session: Remember: the duration is not positive"))
 		return
 	}
-	s.revise(func(t *pending) {
+	s.revise("Remember", func(t *pending) {
 		t.remember, s.until = true, milliseconds(time.Now().Add(d))
 	})
 }

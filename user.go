@@ -61,20 +61,21 @@ func (m *Manager) RevokeAll(ctx context.Context, user string) error {
 
 // revokeAll lists and ends until nothing authenticated before the call is left.
 func (m *Manager) revokeAll(ctx context.Context, user, but string) error {
-	called, seen := milliseconds(time.Now()), map[string]bool{}
+	called := milliseconds(time.Now())
+	spared := map[string]bool{} // the session but, what it was renewed to, and what has ended
 	for first := true; ; first = false {
 		records, err := m.list(ctx, user)
 		if err != nil {
 			return err
 		}
 		if but != "" {
-			if but, err = m.newest(ctx, but); err != nil {
+			if but, err = m.newest(ctx, but, spared); err != nil {
 				return err
 			}
 		}
 		// All of the first list were there before, whatever their clocks say.
 		records = slices.DeleteFunc(records, func(r *Record) bool {
-			return r.ID == but || seen[r.ID] || !first && r.Created.After(called)
+			return spared[r.ID] || !first && r.Created.After(called)
 		})
 		if len(records) == 0 {
 			return nil
@@ -83,16 +84,18 @@ func (m *Manager) revokeAll(ctx context.Context, user, but string) error {
 			if err := m.revoke(ctx, user, rec); err != nil {
 				return err
 			}
-			seen[rec.ID] = true
+			spared[rec.ID] = true
 		}
 	}
 }
 
-// newest returns the id of the session that this one has become by renewals.
-func (m *Manager) newest(ctx context.Context, id string) (string, error) {
+// newest returns the id of the session that this one has become by renewals,
+// and puts all the ids that it had into lineage.
+func (m *Manager) newest(ctx context.Context, id string, lineage map[string]bool) (string, error) {
 	c := m.until(ctx)
 	defer c.release()
 	for {
+		lineage[id] = true
 		rec, err := m.load(c, id)
 		if err != nil || rec == nil {
 			return id, err

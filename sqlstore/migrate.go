@@ -75,13 +75,8 @@ func (s *Store) sweepByID(ctx context.Context) (deleted int, err error) {
 			return deleted, clean("sweep", err)
 		}
 		if len(expired) > 0 {
-			q := strings.Replace(s.q.sweepDelete, "IDS", strings.Repeat(", ?", len(expired))[2:], 1)
-			res, err := s.db.ExecContext(ctx, q, append(expired, now())...)
-			if err != nil {
-				return deleted, clean("sweep", err)
-			}
-			n, err := res.RowsAffected()
-			if deleted += int(n); err != nil {
+			n, err := s.deleteExpired(ctx, expired)
+			if deleted += n; err != nil {
 				return deleted, clean("sweep", err)
 			}
 		}
@@ -115,6 +110,23 @@ func (s *Store) expired(ctx context.Context, last []byte) (ids []any, next []byt
 		next = nil
 	}
 	return ids, next, rows.Err()
+}
+
+// deleteExpired deletes those of the records that are expired still. MySQL's
+// locks on what another sweep deleted meanwhile can end in a deadlock, of which
+// it calls off one side.
+func (s *Store) deleteExpired(ctx context.Context, ids []any) (int, error) {
+	q := s.q.sweepDelete + "(?" + strings.Repeat(", ?", len(ids)-1) + ")"
+	for try := 0; ; try++ {
+		res, err := s.db.ExecContext(ctx, q, append([]any{now()}, ids...)...)
+		if err == nil {
+			n, err := res.RowsAffected()
+			return int(n), err
+		}
+		if sqlState(err) != "40001" || try == 9 {
+			return 0, err
+		}
+	}
 }
 
 func tid(page int64) string { return fmt.Sprintf("(%d,0)", page) }

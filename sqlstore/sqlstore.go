@@ -5,6 +5,7 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"regexp"
@@ -85,7 +86,14 @@ func (s *Store) Create(ctx context.Context, r *session.Record) error {
 	if n > 0 || err != nil {
 		return err
 	}
-	return s.why(ctx, r, session.ErrExists)
+	err = s.why(ctx, "create", r, session.ErrExists)
+	switch {
+	case err != session.ErrNotFound:
+		return err
+	case r.Expires.UnixMilli() <= now():
+		return nil // it does not exist either way
+	}
+	return s.Create(ctx, r) // what was there has expired since
 }
 
 // Save implements session.Store.
@@ -97,21 +105,20 @@ func (s *Store) Save(ctx context.Context, r *session.Record, old uint64) error {
 	if n > 0 || err != nil {
 		return err
 	}
-	return s.why(ctx, r, session.ErrConflict)
+	return s.why(ctx, "save", r, session.ErrConflict)
 }
 
 // why tells why a write of r changed no row: it was r's already, another one is
-// there, or none.
-func (s *Store) why(ctx context.Context, r *session.Record, other error) error {
+// there, or none. That it was not applied is known, so no failure here is
+// ErrIndeterminate.
+func (s *Store) why(ctx context.Context, call string, r *session.Record, other error) error {
 	var version int64
 	err := s.db.QueryRowContext(ctx, s.q.version, []byte(r.ID), now()).Scan(&version)
 	switch {
-	case errors.Is(err, sql.ErrNoRows) && other == session.ErrExists:
-		return fmt.Errorf("sqlstore: create: the record came and went: %w", session.ErrExists)
 	case errors.Is(err, sql.ErrNoRows):
 		return session.ErrNotFound
 	case err != nil:
-		return clean("save", err)
+		return clean(call, err)
 	case uint64(version) == r.Version:
 		return nil
 	}
@@ -120,7 +127,8 @@ func (s *Store) why(ctx context.Context, r *session.Record, other error) error {
 
 // Touch implements session.Store.
 func (s *Store) Touch(ctx context.Context, id string, seen, expires time.Time) error {
-	n, err := s.write(ctx, "touch", s.q.touch, seen.UnixMilli(), expires.UnixMilli(), []byte(id), now())
+	last, end := seen.UnixMilli(), expires.UnixMilli()
+	n, err := s.write(ctx, "touch", s.q.touch, last, end, last, end, []byte(id), now())
 	if n > 0 || err != nil {
 		return err
 	}
@@ -161,17 +169,33 @@ func (s *Store) List(ctx context.Context, user string) ([]*session.Record, error
 	return records, clean("list", rows.Err())
 }
 
-// write executes a statement that changes one row at most.
+// write executes a statement that changes one row at most. It takes a
+// connection of its own first: what fails until then, a full pool or a database
+// that is not there, is known not to have been applied.
 func (s *Store) write(ctx context.Context, call, query string, args ...any) (int64, error) {
-	if err := ctx.Err(); err != nil {
-		return 0, clean(call, err) // nothing was sent
-	}
-	res, err := s.db.ExecContext(ctx, query, args...)
-	if err != nil {
-		if !refused(err) {
+	for try := 0; ; try++ {
+		conn, err := s.db.Conn(ctx)
+		if err != nil {
+			return 0, clean(call, err)
+		}
+		n, err := execute(ctx, conn, query, args)
+		conn.Close()
+		switch bad := errors.Is(err, driver.ErrBadConn); { // the driver's word that nothing was sent
+		case err == nil:
+			return n, nil
+		case bad && try < 2:
+		case bad || refused(err):
+			return 0, clean(call, err)
+		default:
 			return 0, fmt.Errorf("sqlstore: %s: %w: %w", call, session.ErrIndeterminate, err)
 		}
-		return 0, clean(call, err)
+	}
+}
+
+func execute(ctx context.Context, conn *sql.Conn, query string, args []any) (int64, error) {
+	res, err := conn.ExecContext(ctx, query, args...)
+	if err != nil {
+		return 0, err
 	}
 	return res.RowsAffected()
 }

@@ -2,12 +2,15 @@ package sqlstore_test
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/coatcheck/session"
 	"github.com/coatcheck/session/sqlstore"
@@ -20,47 +23,12 @@ var databases = []struct {
 	dialect sqlstore.Dialect
 	open    func(t testing.TB) *sql.DB
 }{
-	{"PostgreSQL", sqlstore.PostgreSQL, func(t testing.TB) *sql.DB {
-		s := postgres(t)
-		return s.open("pgx", postgresDSN(s.port, ""))
-	}},
-	{"PgBouncer", sqlstore.PostgreSQL, func(t testing.TB) *sql.DB {
-		s := postgres(t)
-		s.open("pgx", postgresDSN(s.port, ""))
-		b := pgbouncer(t, s)
-		return b.open("pgx", postgresDSN(b.port, "&default_query_exec_mode=exec"))
-	}},
-	{"MariaDB", sqlstore.MySQL, func(t testing.TB) *sql.DB {
-		s := mariadb(t)
-		return s.open("mysql", mariadbDSN(s.port))
-	}},
+	{"PostgreSQL", sqlstore.PostgreSQL, openPostgres},
+	{"PgBouncer", sqlstore.PostgreSQL, openPgBouncer},
+	{"MariaDB", sqlstore.MySQL, openMariaDB},
 	{"SQLite", sqlstore.SQLite, func(t testing.TB) *sql.DB {
-		return openSQLite(t, filepath.Join(t.TempDir(), "sessions.db"))
+		return openSQLite(t, filepath.Join(t.TempDir(), "sessions.db"), "")
 	}},
-}
-
-func openSQLite(t testing.TB, path string) *sql.DB {
-	db, err := sql.Open("sqlite", sqliteDSN(path))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	return db
-}
-
-var tables atomic.Int64
-
-// newStore returns a store with a table of its own.
-func newStore(t testing.TB, db *sql.DB, d sqlstore.Dialect) *sqlstore.Store {
-	t.Helper()
-	s, err := sqlstore.New(db, d, &sqlstore.Options{Table: fmt.Sprint("sessions_", tables.Add(1))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Migrate(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	return s
 }
 
 // onEach runs a test on every database.
@@ -70,19 +38,95 @@ func onEach(t *testing.T, f func(t *testing.T, db *sql.DB, d sqlstore.Dialect)) 
 	}
 }
 
+var tables atomic.Int64
+
+// newTable returns a name that no other test has.
+func newTable() string { return fmt.Sprint("sessions_", tables.Add(1)) }
+
+// openStore returns a store over a table, which it makes.
+func openStore(t testing.TB, db *sql.DB, d sqlstore.Dialect, table string) *sqlstore.Store {
+	t.Helper()
+	s, err := sqlstore.New(db, d, &sqlstore.Options{Table: table})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Migrate(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// newStore returns a store with a table of its own.
+func newStore(t testing.TB, db *sql.DB, d sqlstore.Dialect) *sqlstore.Store {
+	t.Helper()
+	return openStore(t, db, d, newTable())
+}
+
+// record returns a record that lives for d.
+func record(user string, d time.Duration) *session.Record {
+	now := time.Now().Truncate(time.Millisecond)
+	return &session.Record{
+		ID: rand.Text(), User: user, Data: []byte(`{"name":"value"}`),
+		Created: now, LastSeen: now, Deadline: now.Add(2 * time.Hour), Expires: now.Add(d), Version: 1 << 40,
+	}
+}
+
+// next returns what a record becomes by a save.
+func next(r *session.Record) *session.Record {
+	n := *r
+	n.Version++
+	n.Data = []byte(`{"name":"` + rand.Text() + `"}`)
+	return &n
+}
+
+// must fails the test at an error.
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestContract(t *testing.T) {
 	onEach(t, func(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
 		storetest.Run(t, func(t *testing.T) session.Store { return newStore(t, db, d) })
 	})
 }
 
-// Ten processes start at once, and each migrates.
+func TestManagers(t *testing.T) {
+	onEach(t, func(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
+		storetest.RunManagers(t, func(t *testing.T) session.Store { return newStore(t, db, d) })
+	})
+}
+
+func TestNew(t *testing.T) {
+	db := &sql.DB{}
+	long := strings.Repeat("x", 48)
+	for _, table := range []string{"", "sessions", "Sessions_2", "_", "web.sessions", long, long + "." + long} {
+		if _, err := sqlstore.New(db, sqlstore.PostgreSQL, &sqlstore.Options{Table: table}); err != nil {
+			t.Errorf("table %q: %v", table, err)
+		}
+	}
+	for _, table := range []string{" ", "2sessions", "a.b.c", ".sessions", "web.", "a b", "a-b", `a"`, "a`", "a;drop", "a?", "séance", long + "x", "sessions\n", "%s"} {
+		if _, err := sqlstore.New(db, sqlstore.PostgreSQL, &sqlstore.Options{Table: table}); err == nil || !strings.HasPrefix(err.Error(), "sqlstore: Options.Table: ") {
+			t.Errorf("table %q: %v", table, err)
+		}
+	}
+	if _, err := sqlstore.New(nil, sqlstore.SQLite, nil); err == nil || !strings.Contains(err.Error(), "db is nil") {
+		t.Errorf("no db: %v", err)
+	}
+	for _, d := range []sqlstore.Dialect{"", "oracle", "PostgreSQL"} {
+		if _, err := sqlstore.New(db, d, nil); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q is no dialect", string(d))) {
+			t.Errorf("dialect %q: %v", d, err)
+		}
+	}
+}
+
+// Ten processes start at once, and each migrates; then once more.
 func TestMigrateAtOnce(t *testing.T) {
 	onEach(t, func(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
-		s, err := sqlstore.New(db, d, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		s, err := sqlstore.New(db, d, &sqlstore.Options{Table: newTable()})
+		must(t, err)
 		var wg sync.WaitGroup
 		for range 10 {
 			wg.Go(func() {
@@ -92,5 +136,30 @@ func TestMigrateAtOnce(t *testing.T) {
 			})
 		}
 		wg.Wait()
+		must(t, s.Migrate(context.Background()))
+		must(t, s.Create(context.Background(), record("", time.Hour)))
+	})
+}
+
+// A table in a schema, and names that are also words in our own statements.
+func TestTableNames(t *testing.T) {
+	onEach(t, func(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
+		schema := map[sqlstore.Dialect]string{sqlstore.PostgreSQL: "public.", sqlstore.MySQL: "mysql.", sqlstore.SQLite: "main."}[d]
+		for _, table := range []string{schema + newTable(), "IDS_" + newTable(), "TABLE_" + newTable()} {
+			s := openStore(t, db, d, table)
+			r, short := record("alice", time.Hour), record("alice", -time.Second)
+			must(t, s.Create(t.Context(), r))
+			must(t, s.Create(t.Context(), short))
+			must(t, s.Create(t.Context(), short)) // in place of itself
+			must(t, s.Save(t.Context(), next(r), r.Version))
+			must(t, s.Touch(t.Context(), r.ID, r.LastSeen, r.Expires.Add(time.Minute)))
+			if rs, err := s.List(t.Context(), "alice"); err != nil || len(rs) != 1 {
+				t.Errorf("%s: List answered %d records, %v", table, len(rs), err)
+			}
+			if n, err := s.Sweep(t.Context()); err != nil || n != 1 {
+				t.Errorf("%s: Sweep answered %d, %v", table, n, err)
+			}
+			must(t, s.Delete(t.Context(), r.ID))
+		}
 	})
 }

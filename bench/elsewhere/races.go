@@ -1,0 +1,163 @@
+package main
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"sync"
+)
+
+const (
+	parallel = 50
+	rounds   = 5  // of the parallel writes
+	trials   = 10 // of each other race
+)
+
+// races are the rows of the table.
+var races = []struct {
+	name string
+	run  func(s *site) string
+}{
+	{"50 parallel writes of different keys: survivors", parallelWrites},
+	{"50 parallel increments: the counter says", parallelIncrements},
+	{"a slow request saves after the logout: the browser is signed in again", func(s *site) string { return slowLogout(s, false) }},
+	{"…: the cookie from before the logout is good again", func(s *site) string { return slowLogout(s, true) }},
+	{"a slow writer answers after a login: the browser keeps the new cookie", slowWriter},
+	{"a change after the first byte of the response is kept", lateChange},
+	{"`sendfile` survives the middleware", sendfile},
+}
+
+func parallelWrites(s *site) string {
+	return spread(func(gate string) int {
+		b := newBrowser(s)
+		b.get("/set?key=first&value=1")
+		together(b, gate, func(i int) { b.get(fmt.Sprintf("/set?key=k%d&value=1&gate=%s", i, gate)) })
+		n := 0
+		for i := range parallel {
+			if b.get(fmt.Sprintf("/get?key=k%d", i)) == "1" {
+				n++
+			}
+		}
+		return n
+	})
+}
+
+func parallelIncrements(s *site) string {
+	return spread(func(gate string) int {
+		b := newBrowser(s)
+		b.get("/set?key=first&value=1")
+		together(b, gate, func(int) { b.get("/add?gate=" + gate) })
+		n, err := strconv.Atoi(b.get("/count"))
+		if err != nil {
+			b.fail(err)
+		}
+		return n
+	})
+}
+
+// slowLogout: while a request is under way, the user logs out; then it saves.
+func slowLogout(s *site, replay bool) string {
+	return count(func(gate string) bool {
+		b := newBrowser(s)
+		b.get("/set?key=first&value=1")
+		b.get("/login?user=alice")
+		if got := b.get("/whoami"); got != "alice" {
+			b.fail(fmt.Errorf("after the login: %q", got))
+		}
+		old := b.clone()
+		b.overtake("/set?key=slow&value=1&gate="+gate, gate, func() { b.get("/logout") })
+		if replay {
+			return old.get("/whoami") == "alice"
+		}
+		return b.get("/whoami") == "alice"
+	})
+}
+
+// slowWriter: while a request of the visitor is under way, he logs in; then it
+// saves, and its answer is the last that the browser gets.
+func slowWriter(s *site) string {
+	return count(func(gate string) bool {
+		b := newBrowser(s)
+		b.get("/set?key=first&value=1")
+		b.overtake("/set?key=slow&value=1&gate="+gate, gate, func() { b.get("/login?user=alice") })
+		return b.get("/whoami") == "alice"
+	})
+}
+
+func lateChange(s *site) string {
+	b := newBrowser(s)
+	b.get("/set?key=first&value=1")
+	b.get("/late?key=late&value=1")
+	return yes(b.get("/get?key=late") == "1")
+}
+
+func sendfile(s *site) string {
+	if s.sendfiles == nil {
+		return "–"
+	}
+	before := s.sendfiles.Load()
+	b := newBrowser(s)
+	b.get("/set?key=first&value=1")
+	b.get("/file")
+	return yes(s.sendfiles.Load() > before)
+}
+
+// together sends many requests, and lets them go on when all have loaded their
+// session.
+func together(b *browser, gate string, send func(i int)) {
+	var wg sync.WaitGroup
+	for i := range parallel {
+		wg.Go(func() { send(i) })
+	}
+	b.get(fmt.Sprintf("/await?gate=%s&n=%d", gate, parallel))
+	b.get("/open?gate=" + gate)
+	wg.Wait()
+}
+
+// overtake sends a request that waits at a gate with its session loaded, and
+// opens it when f is done.
+func (b *browser) overtake(path, gate string, f func()) {
+	var wg sync.WaitGroup
+	wg.Go(func() { b.get(path) })
+	b.get("/await?n=1&gate=" + url.QueryEscape(gate))
+	f()
+	b.get("/open?gate=" + gate)
+	wg.Wait()
+}
+
+// spread runs f a few times and tells the least and the most.
+func spread(f func(gate string) int) string {
+	var all []int
+	for range rounds {
+		all = append(all, f(nextGate()))
+	}
+	if least, most := slices.Min(all), slices.Max(all); least < most {
+		return fmt.Sprintf("%d to %d", least, most)
+	}
+	return strconv.Itoa(all[0])
+}
+
+func count(f func(gate string) bool) string {
+	n := 0
+	for range trials {
+		if f(nextGate()) {
+			n++
+		}
+	}
+	return fmt.Sprintf("%d of %d", n, trials)
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+var gateNumber int
+
+func nextGate() string {
+	gateNumber++
+	return fmt.Sprint("g", gateNumber)
+}

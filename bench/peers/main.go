@@ -1,0 +1,116 @@
+// Peers runs BenchmarkPeers some times over and writes ../docs/benchmarks.md.
+//
+//	go run ./peers -n 20
+//
+// Every cell of the table runs in a process of its own, and all libraries of a
+// case after each other, so that what else the machine does meets all alike.
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/coatcheck/session/bench"
+)
+
+const benchstat = "golang.org/x/perf/cmd/benchstat@v0.0.0-20250813145418-2f7363a06fe1"
+
+func main() {
+	log.SetFlags(0)
+	n := flag.Int("n", 20, "runs of each benchmark")
+	benchtime := flag.String("benchtime", "0.2s", "time of each run")
+	out := flag.String("o", "../docs/benchmarks.md", "file to write")
+	flag.Parse()
+	if err := run(*n, *benchtime, *out); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run(n int, benchtime, out string) error {
+	dir, err := os.MkdirTemp("", "peers")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	binary := filepath.Join(dir, "bench.test")
+	if _, err := output("go", "test", "-c", "-o", binary, "."); err != nil {
+		return err
+	}
+	var raw bytes.Buffer
+	for i := range n {
+		log.Printf("round %d of %d", i+1, n)
+		for _, c := range bench.Cases {
+			for _, l := range bench.Libraries {
+				text, err := output(binary, "-test.run", "^$", "-test.benchtime", benchtime,
+					"-test.bench", fmt.Sprintf("^BenchmarkPeers$/^case=%s$/^lib=%s$", regexp.QuoteMeta(c.Name), l.Name))
+				if err != nil {
+					return err
+				}
+				raw.Write(text)
+			}
+		}
+	}
+	results := filepath.Join(dir, "results.txt")
+	if err := os.WriteFile(results, raw.Bytes(), 0o600); err != nil {
+		return err
+	}
+	stat, err := output("go", "run", benchstat, "-row", "/case", "-col", "/lib", results)
+	if err != nil {
+		return err
+	}
+	os.Stdout.Write(stat)
+	races, err := output("go", "run", "./elsewhere")
+	if err != nil {
+		return err
+	}
+	goVersion, err := output("go", "env", "GOVERSION")
+	if err != nil {
+		return err
+	}
+	versions, err := moduleVersions()
+	if err != nil {
+		return err
+	}
+	var page bytes.Buffer
+	write(&page, report{
+		n: n, benchtime: benchtime, goVersion: strings.TrimSpace(string(goVersion)),
+		samples: parse(raw.String()), stat: string(stat), races: string(races), versions: versions,
+	})
+	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(out, page.Bytes(), 0o644)
+}
+
+// moduleVersions returns what go.mod pins, by module path.
+func moduleVersions() (map[string]string, error) {
+	text, err := output("go", "list", "-m", "-f", "{{.Path}} {{if .Replace}}(this checkout){{else}}{{.Version}}{{end}}", "all")
+	versions := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		path, version, _ := strings.Cut(strings.TrimSpace(line), " ")
+		versions[path] = version
+	}
+	return versions, err
+}
+
+// output runs a command; what it says on standard error goes to ours if it
+// fails.
+func output(name string, args ...string) ([]byte, error) {
+	var stdout, stderr bytes.Buffer
+	cmd := exec.Command(name, args...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		io.Copy(os.Stderr, &stdout)
+		io.Copy(os.Stderr, &stderr)
+		return nil, fmt.Errorf("%s %s: %w", filepath.Base(name), strings.Join(args, " "), err)
+	}
+	return stdout.Bytes(), nil
+}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/coatcheck/session/bench"
+)
+
+// samples are results by "case/lib/unit". A key of no slash is a line of the
+// head, like "cpu".
+type samples struct {
+	values map[string][]float64
+	head   map[string]string
+}
+
+// parse reads the format of Go's benchmarks.
+func parse(text string) samples {
+	s := samples{map[string][]float64{}, map[string]string{}}
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) > 1 && strings.HasSuffix(f[0], ":") {
+			s.head[strings.TrimSuffix(f[0], ":")] = strings.Join(f[1:], " ")
+		}
+		if len(f) < 4 || !strings.HasPrefix(f[0], "BenchmarkPeers/case=") {
+			continue
+		}
+		c, lib, _ := strings.Cut(strings.TrimPrefix(f[0], "BenchmarkPeers/case="), "/lib=")
+		if i := strings.LastIndexByte(lib, '-'); i > 0 {
+			if _, err := strconv.Atoi(lib[i+1:]); err == nil {
+				lib = lib[:i] // GOMAXPROCS
+			}
+		}
+		for i := 2; i+1 < len(f); i += 2 {
+			if v, err := strconv.ParseFloat(f[i], 64); err == nil {
+				key := c + "/" + lib + "/" + f[i+1]
+				s.values[key] = append(s.values[key], v)
+			}
+		}
+	}
+	return s
+}
+
+func (s samples) median(c, lib, unit string) (float64, bool) {
+	v := slices.Sorted(slices.Values(s.values[c+"/"+lib+"/"+unit]))
+	if len(v) == 0 {
+		return 0, false
+	}
+	return (v[len(v)/2] + v[(len(v)-1)/2]) / 2, true
+}
+
+// A report is what becomes docs/benchmarks.md.
+type report struct {
+	n                    int
+	benchtime, goVersion string
+	samples              samples
+	stat, races          string
+	versions             map[string]string // by module path
+}
+
+func write(w io.Writer, r report) {
+	p := func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
+	p("# Benchmarks\n")
+	p("Written by `make bench-peers`. Times depend on the machine and on what else it does: read the ratios. Allocations are exact.\n")
+	p("## What a request costs\n")
+	p("A whole request, from the handler's first line to its last: the same request, a `ResponseWriter` that costs nothing, a session of three small values (a string of 16 bytes, a bool, an int), no network. Each library is set up as its README does it. Median time and allocations of %d runs; the fastest of each row in bold.\n", r.n)
+	head, rule := "| |", "|---|"
+	for _, l := range bench.Libraries {
+		head += " " + l.Name + " |"
+		rule += "---|"
+	}
+	p("%s\n%s", head, rule)
+	for _, c := range bench.Cases {
+		p("| %s |%s", c.Text, r.row(c.Name))
+	}
+	p("\nWhat they are:\n")
+	for _, l := range bench.Libraries {
+		p("- **%s**: %s %s. %s.", l.Name, l.Module, r.versions[l.Module], strings.ToUpper(l.Text[:1])+l.Text[1:])
+	}
+	p("")
+	p("How to read it:\n")
+	p("- `gorilla-*` and `icza` have no middleware: a request that does not ask for its session costs nothing there.")
+	p("- `gin` and `fiber` bring their router and response with them, in each of their rows: the first row is what they cost without sessions. fiber's request is parsed already, as its own server would do it.")
+	p("- A token that is not signed needs no verification, so `new` and `forged` cost less where there is no signature; each forged cookie is then a look-up in the store.")
+	p("- ours remembers cookies that it verified. The first read of a session by a process costs a verification more, about what `forged` costs.")
+	p("- ours touches a session's last use only when 1/20 of the idle timeout has passed; in these runs it does not.")
+	p("- –: 4 KB do not fit into a cookie; 100 000 files take minutes to make; cookies and files take no heap.\n")
+	p("## What requests that overlap do to each other\n")
+	p("`go run ./elsewhere` in `bench/`: real servers on loopback, 10 trials of each race, gates instead of sleeps.\n")
+	p("%s", strings.TrimSpace(r.races))
+	p("\n## Machine and commands\n")
+	p("%s, %d cores, %s/%s, %s.\n", r.samples.head["cpu"], runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, r.goVersion)
+	p("```sh\nmake bench-peers        # or, in bench/:\ngo run ./peers -n %d -benchtime %s\n```\n", r.n, r.benchtime)
+	p("Each cell of each run is a process of its own; the runs are interleaved. The same results as benchstat sees them, compared with ours:\n")
+	p("```text\n%s\n```", trimLines(r.stat))
+}
+
+// row is a line of the table.
+func (r report) row(c string) string {
+	best := 0.0
+	for _, l := range bench.Libraries {
+		if v, ok := r.main(c, l.Name); ok && (best == 0 || v < best) {
+			best = v
+		}
+	}
+	var row strings.Builder
+	for _, l := range bench.Libraries {
+		v, ok := r.main(c, l.Name)
+		cell := "–"
+		if ok {
+			cell = quantity(c, v)
+			if v == best {
+				cell = "**" + cell + "**"
+			}
+			if allocs, ok := r.samples.median(c, l.Name, "allocs/op"); ok {
+				cell += fmt.Sprintf(" · %.0f", allocs)
+			}
+		}
+		row.WriteString(" " + cell + " |")
+	}
+	return row.String()
+}
+
+// main is what a case measures: time, or heap.
+func (r report) main(c, lib string) (float64, bool) {
+	if c == "heap" {
+		return r.samples.median(c, lib, "B/session")
+	}
+	return r.samples.median(c, lib, "ns/op")
+}
+
+func quantity(c string, v float64) string {
+	switch {
+	case c == "heap":
+		return fmt.Sprintf("%.0f B", v)
+	case v >= 10_000:
+		return fmt.Sprintf("%.0f µs", v/1000)
+	case v >= 100:
+		return fmt.Sprintf("%.2f µs", v/1000)
+	}
+	return fmt.Sprintf("%.0f ns", v)
+}
+
+func trimLines(text string) string {
+	var lines []string
+	for line := range strings.Lines(strings.TrimSpace(text)) {
+		lines = append(lines, strings.TrimRight(line, " \n"))
+	}
+	return strings.Join(lines, "\n")
+}

@@ -1,0 +1,154 @@
+package bench
+
+import (
+	"log/slog"
+	"os"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// An app is a server with one library and these pages:
+//
+//	/bare    reads the cookie, without the library
+//	/empty   does not ask for its session
+//	/fill    sets three small values
+//	/big     sets them and one of 4 KB
+//	/read    reads one small value, and must find it
+//	/forged  looks for it, and must not find it
+//	/write   reads a number and writes the next
+//	/new     sets one value
+type app interface {
+	// visitor returns a function, for one goroutine, that requests a page with
+	// the i-th of the cookies and tells whether the answer was 200.
+	visitor(path string, cookies ...string) func(i int) bool
+	// cookie returns "name=value" of the cookie that a page sets.
+	cookie(path string) string
+}
+
+// apps make the servers, each as its library's README does.
+var apps = map[string]func(b *testing.B) app{
+	"ours":            newOurs,
+	"scs":             newSCS,
+	"gorilla-files":   newGorillaFiles,
+	"gorilla-cookies": newGorillaCookies,
+	"gin":             newGin,
+	"fiber":           newFiber,
+	"icza":            newIcza,
+}
+
+var cases = map[string]func(b *testing.B, a app){
+	"bare":        func(b *testing.B, a app) { repeat(b, a, "/bare", a.cookie("/fill")) },
+	"untouched":   func(b *testing.B, a app) { repeat(b, a, "/empty", a.cookie("/fill")) },
+	"read":        func(b *testing.B, a app) { repeat(b, a, "/read", a.cookie("/fill")) },
+	"read+write":  func(b *testing.B, a app) { repeat(b, a, "/write", a.cookie("/fill")) },
+	"new":         func(b *testing.B, a app) { repeat(b, a, "/new", "") },
+	"forged":      func(b *testing.B, a app) { repeat(b, a, "/forged", forge(a.cookie("/fill"))) },
+	"read-4KB":    func(b *testing.B, a app) { repeat(b, a, "/read", a.cookie("/big")) },
+	"read-100":    func(b *testing.B, a app) { many(b, a, 100, 1) },
+	"read-100k":   func(b *testing.B, a app) { many(b, a, 100_000, 1) },
+	"read-100k-2": func(b *testing.B, a app) { many(b, a, 100_000, 2) },
+	"heap":        heap,
+}
+
+// Some libraries log every forged cookie.
+func TestMain(m *testing.M) {
+	slog.SetDefault(slog.New(slog.DiscardHandler))
+	os.Exit(m.Run())
+}
+
+// BenchmarkPeers is the whole table. The program in ./peers runs each cell in a
+// process of its own, for some libraries leave goroutines and sessions behind.
+func BenchmarkPeers(b *testing.B) {
+	for _, c := range Cases {
+		b.Run("case="+c.Name, func(b *testing.B) {
+			for _, l := range Libraries {
+				b.Run("lib="+l.Name, func(b *testing.B) {
+					switch {
+					case l.Name == "gorilla-cookies" && c.Name == "read-4KB":
+						b.Skip("4 KB do not fit into a cookie")
+					case l.Name == "gorilla-files" && strings.HasPrefix(c.Name, "read-100k"):
+						b.Skip("making 100 000 files takes too long")
+					case strings.HasPrefix(l.Name, "gorilla") && c.Name == "heap":
+						b.Skip("not in memory")
+					}
+					cases[c.Name](b, apps[l.Name](b))
+				})
+			}
+		})
+	}
+}
+
+// repeat sends the same request again and again.
+func repeat(b *testing.B, a app, path, cookie string) {
+	visit := a.visitor(path, cookie)
+	b.ReportAllocs()
+	for b.Loop() {
+		if !visit(0) {
+			b.Fatal(path, ": not the right answer")
+		}
+	}
+}
+
+// many reads of n sessions in turn, on some goroutines.
+func many(b *testing.B, a app, n, goroutines int) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(goroutines)) // RunParallel starts as many
+	cookies := make([]string, n)
+	for i := range cookies {
+		cookies[i] = a.cookie("/fill")
+	}
+	warm := a.visitor("/read", cookies...) // the browsers have been here before
+	for i := range cookies {
+		warm(i)
+	}
+	var started atomic.Int64
+	runtime.GC()
+	b.ReportAllocs()
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		visit := a.visitor("/read", cookies...)
+		// 7919 is a prime: neighbours in memory are not neighbours in time.
+		for i := int(started.Add(1)) * n / 3; pb.Next(); i += 7919 {
+			if !visit(i % n) {
+				b.Error("not the right answer")
+				return
+			}
+		}
+	})
+}
+
+// heap reports the bytes of heap that a session takes, all indexes included.
+func heap(b *testing.B, a app) {
+	const n = 200_000
+	for b.Loop() {
+		fill := a.visitor("/fill", "")
+		before := heapInUse()
+		for range n {
+			if !fill(0) {
+				b.Fatal("not the right answer")
+			}
+		}
+		b.ReportMetric(float64(heapInUse()-before)/n, "B/session")
+		b.ReportMetric(0, "ns/op")
+		runtime.KeepAlive(a)
+	}
+}
+
+func heapInUse() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC() // what sync.Pools held
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// forge changes one character in the middle of a cookie's value.
+func forge(cookie string) string {
+	i := (strings.IndexByte(cookie, '=') + len(cookie)) / 2
+	c := "A"
+	if cookie[i] == 'A' {
+		c = "B"
+	}
+	return cookie[:i] + c + cookie[i+1:]
+}

@@ -1,0 +1,156 @@
+package session_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/coatcheck/session"
+)
+
+// Vary whenever the session was looked for, private if there is one and the
+// handler said nothing, no-store with our Set-Cookie whatever the handler said.
+func TestCachesAreTold(t *testing.T) {
+	m := newManager(t, session.Options{})
+	for _, c := range []struct {
+		name, from  string
+		do          func(s *session.Session)
+		vary, cache []string // the handler's
+		wantVary    []string
+		wantCache   []string
+	}{
+		{name: "untouched", from: "alice", vary: []string{"Accept"}, cache: []string{"public"},
+			wantVary: []string{"Accept"}, wantCache: []string{"public"}},
+		{name: "looked for", do: read, wantVary: []string{"Cookie"}},
+		{name: "looked for, public", do: read, cache: []string{"public"}, wantVary: []string{"Cookie"}, wantCache: []string{"public"}},
+		{name: "forged cookie", from: "forged", do: read, wantVary: []string{"Cookie"}},
+		{name: "found", from: "alice", do: read, wantVary: []string{"Cookie"}, wantCache: []string{"private"}},
+		{name: "found, asked only for Err", from: "alice", do: func(s *session.Session) { s.Err() },
+			wantVary: []string{"Cookie"}, wantCache: []string{"private"}},
+		{name: "found, public", from: "alice", do: read, cache: []string{"public, max-age=60"},
+			wantVary: []string{"Cookie"}, wantCache: []string{"public, max-age=60"}},
+		{name: "found, no-cache", from: "alice", do: read, cache: []string{"no-cache", "must-revalidate"},
+			wantVary: []string{"Cookie"}, wantCache: []string{"no-cache", "must-revalidate"}},
+		{name: "changed", from: "alice", do: write, wantVary: []string{"Cookie"}, wantCache: []string{"private"}},
+		{name: "Set-Cookie", do: write, wantVary: []string{"Cookie"}, wantCache: []string{"no-store"}},
+		{name: "Set-Cookie, public", do: write, cache: []string{"public", "max-age=60"},
+			wantVary: []string{"Cookie"}, wantCache: []string{"no-store"}},
+		{name: "deletion, public", from: "alice", do: logOut, cache: []string{"public"},
+			wantVary: []string{"Cookie"}, wantCache: []string{"no-store"}},
+		{name: "another Vary", from: "alice", do: read, vary: []string{"Accept", "Origin"},
+			wantVary: []string{"Accept", "Cookie", "Origin"}, wantCache: []string{"private"}},
+		{name: "Vary: Cookie already", from: "alice", do: read, vary: []string{"cookie"},
+			wantVary: []string{"cookie"}, wantCache: []string{"private"}},
+		{name: "Vary: *", from: "alice", do: read, vary: []string{"*"}, wantVary: []string{"*"}, wantCache: []string{"private"}},
+	} {
+		sent := open(t, m, c.from)
+		if c.from == "forged" {
+			sent = sent[:len(sent)-4] + "AAAA"
+		}
+		resp := newBrowser(t, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			for _, v := range c.vary {
+				w.Header().Add("Vary", v)
+			}
+			for _, v := range c.cache {
+				w.Header().Add("Cache-Control", v)
+			}
+			if c.do != nil {
+				c.do(session.From(r.Context()))
+			}
+		}))).replay(sent).get("/")
+		vary := slices.Sorted(slices.Values(resp.Header["Vary"]))
+		if !slices.Equal(vary, c.wantVary) {
+			t.Errorf("%s: Vary is %q, want %q", c.name, vary, c.wantVary)
+		}
+		if got := resp.Header["Cache-Control"]; !slices.Equal(got, c.wantCache) {
+			t.Errorf("%s: Cache-Control is %q, want %q", c.name, got, c.wantCache)
+		}
+	}
+}
+
+// The header belongs to the handler's slices no more than to ours: what one
+// response is told does not show up in another.
+func TestCachesAreToldEachResponseForItself(t *testing.T) {
+	m := newManager(t, session.Options{})
+	shared := []string{"Accept", "", ""}[:1] // room that an append would use
+	h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Vary"] = shared
+		read(session.From(r.Context()))
+		w.WriteHeader(200)
+		w.Header().Add("Vary", "Late")
+		w.Header().Add("Cache-Control", "late")
+	}))
+	for range 2 {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "https://localhost/", nil))
+		if got := strings.Join(w.Result().Header["Vary"], ", "); got != "Cookie, Accept" && got != "Accept, Cookie" {
+			t.Errorf("Vary is %q", got)
+		}
+	}
+	if all := shared[:3]; all[0] != "Accept" || all[1] != "" || all[2] != "" {
+		t.Errorf("the handler's own slice is now %q", all)
+	}
+}
+
+// Managers inside one another, each with its cookie, tell caches once.
+func TestNestedManagersTellCachesOnce(t *testing.T) {
+	outer := newManager(t, session.Options{})
+	inner := newManager(t, session.Options{Cookie: session.CookieOptions{Name: "__Host-shop"}})
+	for _, c := range []struct {
+		name       string
+		do         func(outer, inner *session.Session)
+		setCookies int
+	}{
+		{"both new", func(o, i *session.Session) { write(o); write(i) }, 2},
+		{"the outer new", func(o, i *session.Session) { write(o); read(i) }, 1},
+		{"the inner new", func(o, i *session.Session) { read(o); write(i) }, 1},
+	} {
+		w := httptest.NewRecorder()
+		outer.Handler(inner.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			c.do(outer.From(r.Context()), inner.From(r.Context()))
+			w.Write(ok)
+		}))).ServeHTTP(w, httptest.NewRequest("GET", "https://localhost/", nil))
+		h := w.Result().Header
+		if len(h["Set-Cookie"]) != c.setCookies || !slices.Equal(h["Vary"], []string{"Cookie"}) || !slices.Equal(h["Cache-Control"], []string{"no-store"}) {
+			t.Errorf("%s: %v", c.name, h)
+		}
+	}
+}
+
+// A first use after the first byte cannot tell caches. The developer is told
+// instead, once, with the fix.
+func TestFirstUseTooLateIsLoggedOnce(t *testing.T) {
+	logged := captureLog(t)
+	m := newManager(t, session.Options{})
+	sent := open(t, m, "alice")
+	var held *session.Session // by a goroutine that outlives its request
+	b := newBrowser(t, m.Handler(routes{
+		"/early":     func(w http.ResponseWriter, r *http.Request, s *session.Session) { read(s); w.Write(ok); read(s) },
+		"/untouched": func(w http.ResponseWriter, r *http.Request, s *session.Session) { w.Write(ok) },
+		"/late":      func(w http.ResponseWriter, r *http.Request, s *session.Session) { w.Write(ok); read(s) },
+		"/after": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			w.Write(ok)
+			held = s
+		},
+	})).replay(sent)
+	b.get("/early")
+	b.get("/untouched")
+	b.get("/after")
+	if name.Get(held) != "old" {
+		t.Error("reading after the request does not work")
+	}
+	if logged.Len() > 0 {
+		t.Fatalf("logged without need: %s", logged)
+	}
+	for range 3 {
+		if resp := b.get("/late"); resp.Header["Vary"] != nil || resp.Header["Cache-Control"] != nil {
+			t.Errorf("the header was changed after it left: %v", resp.Header)
+		}
+	}
+	text := logged.String()
+	if strings.Count(text, "\n") != 1 || !strings.Contains(text, "after the first byte") || !strings.Contains(text, "before writing") {
+		t.Errorf("logged %q, want one line with the fix", text)
+	}
+}

@@ -1,0 +1,309 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// complaints returns the mistakes that New finds in o, one a line.
+func complaints(t *testing.T, o session.Options) []string {
+	t.Helper()
+	m, err := session.New(&o)
+	if (err == nil) != (m != nil) {
+		t.Fatalf("New returned %v and %v", m, err)
+	}
+	if err == nil {
+		return nil
+	}
+	return strings.Split(err.Error(), "\n")
+}
+
+// Promise 12. Every rule is kept by New, each as "session: Options.X: the rule".
+func TestMisconfigurationIsAnErrorOfNew(t *testing.T) {
+	cookie := func(c session.CookieOptions) session.Options { return session.Options{Cookie: c} }
+	short := make([]byte, 31)
+	good := make([]byte, 32)
+	for _, c := range []struct {
+		what string
+		o    session.Options
+		want []string // how each mistake begins; none: good
+	}{
+		{"nothing", session.Options{}, nil},
+		{"a store and a secret", session.Options{Store: newSpy(), Secrets: [][]byte{good}}, nil},
+		{"a secret without a store", session.Options{Secrets: [][]byte{good}}, nil},
+		{"four secrets", session.Options{Secrets: [][]byte{good, good, good, good}}, nil},
+		{"idle as long as life", session.Options{Lifetime: time.Minute, IdleTimeout: time.Minute}, nil},
+		{"life shorter than the idle default", session.Options{Lifetime: time.Minute}, nil},
+		{"None and Secure", cookie(session.CookieOptions{SameSite: http.SameSiteNoneMode}), nil},
+		{"the default mode", cookie(session.CookieOptions{SameSite: http.SameSiteDefaultMode}), nil},
+
+		{"secrets missing", session.Options{Store: newSpy()}, []string{"Secrets: "}},
+		{"secrets empty", session.Options{Store: newSpy(), Secrets: [][]byte{}}, []string{"Secrets: "}},
+		{"secrets short", session.Options{Secrets: [][]byte{short, good, nil}}, []string{"Secrets[0]: ", "Secrets[2]: "}},
+		{"five secrets", session.Options{Secrets: [][]byte{good, good, good, good, good}}, []string{"Secrets: "}},
+		{"negative life", session.Options{Lifetime: -time.Hour}, []string{"Lifetime: "}},
+		{"life below the clock's step", session.Options{Lifetime: time.Microsecond}, []string{"Lifetime: "}},
+		{"negative idle", session.Options{IdleTimeout: -1}, []string{"IdleTimeout: "}},
+		{"idle longer than life", session.Options{Lifetime: time.Hour, IdleTimeout: 2 * time.Hour}, []string{"IdleTimeout: "}},
+		{"idle longer than the default life", session.Options{IdleTimeout: 25 * time.Hour}, []string{"IdleTimeout: "}},
+		{"negative timeout", session.Options{StoreTimeout: -1}, []string{"StoreTimeout: "}},
+		{"negative size", session.Options{MaxDataSize: -1}, []string{"MaxDataSize: "}},
+		{"negative sessions", session.Options{MaxPerUser: -1}, []string{"MaxPerUser: "}},
+
+		{"None without Secure", cookie(session.CookieOptions{SameSite: http.SameSiteNoneMode, Insecure: true}), []string{"Cookie.SameSite: "}},
+		{"SameSite unknown", cookie(session.CookieOptions{SameSite: 5}), []string{"Cookie.SameSite: "}},
+		{"SameSite negative", cookie(session.CookieOptions{SameSite: -1}), []string{"Cookie.SameSite: "}},
+		{"Partitioned without Secure", cookie(session.CookieOptions{Partitioned: true, Insecure: true}), []string{"Cookie.Partitioned: "}},
+		{"__Host- and Domain", cookie(session.CookieOptions{Name: "__Host-id", Domain: "example.com"}), []string{"Cookie.Domain: "}},
+		{"__Host- and Path", cookie(session.CookieOptions{Name: "__Host-id", Path: "/app"}), []string{"Cookie.Path: "}},
+		{"__host- in another case", cookie(session.CookieOptions{Name: "__hOST-id", Domain: "example.com"}), []string{"Cookie.Domain: "}},
+		{"__Host- and Insecure", cookie(session.CookieOptions{Name: "__Host-id", Insecure: true}), []string{"Cookie.Name: "}},
+		{"__Secure- and Insecure", cookie(session.CookieOptions{Name: "__Secure-id", Insecure: true}), []string{"Cookie.Name: "}},
+		{"a name no cookie may have", cookie(session.CookieOptions{Name: "my session"}), []string{"Cookie.Name: "}},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			got := complaints(t, c.o)
+			if len(got) != len(c.want) {
+				t.Fatalf("%d mistakes, want %d: %q", len(got), len(c.want), got)
+			}
+			for i, want := range c.want {
+				if !strings.HasPrefix(got[i], "session: Options."+want) {
+					t.Errorf("%q does not begin %q", got[i], "session: Options."+want)
+				}
+			}
+		})
+	}
+}
+
+// All mistakes are reported at once, and each stands in its own line and error.
+func TestAllMistakesAtOnce(t *testing.T) {
+	o := session.Options{
+		Store: newSpy(), Lifetime: -1, IdleTimeout: -1, StoreTimeout: -1, MaxDataSize: -1, MaxPerUser: -1,
+		Secrets: slices.Repeat([][]byte{nil}, 5),
+		Cookie: session.CookieOptions{
+			Name: "__Host-a b", Domain: "https://example.com", Path: "app", SameSite: http.SameSiteNoneMode,
+			Partitioned: true, Insecure: true,
+		},
+	}
+	lines := complaints(t, o)
+	for _, option := range []string{
+		"Secrets: ", "Secrets[0]: ", "Secrets[4]: ", "Lifetime: ", "IdleTimeout: ", "StoreTimeout: ", "MaxDataSize: ", "MaxPerUser: ",
+		"Cookie.Name: ", "Cookie.Domain: ", "Cookie.Path: ", "Cookie.SameSite: ", "Cookie.Partitioned: ",
+	} {
+		if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, "session: Options."+option) }) {
+			t.Errorf("nothing about %s", option)
+		}
+	}
+	for _, l := range lines {
+		if !strings.HasPrefix(l, "session: Options.") || strings.HasSuffix(l, ": ") {
+			t.Errorf("%q is not \"session: Options.X: the rule\"", l)
+		}
+	}
+	_, err := session.New(&o)
+	if joined, ok := err.(interface{ Unwrap() []error }); !ok || len(joined.Unwrap()) != len(lines) {
+		t.Errorf("%T does not join %d errors", err, len(lines))
+	}
+	defer func() {
+		if got := recover(); got == nil || fmt.Sprint(got) != err.Error() {
+			t.Errorf("Must panicked with %v", got)
+		}
+	}()
+	session.Must(session.New(&o))
+}
+
+// What New accepts, a browser accepts: what it would drop without a word, or
+// net/http would leave out, is a mistake.
+func TestNamesDomainsAndPaths(t *testing.T) {
+	for _, c := range []struct {
+		option     string
+		set        func(*session.CookieOptions, string)
+		get        func(*http.Cookie) string
+		good, evil []string
+	}{
+		{"Name", func(o *session.CookieOptions, s string) { o.Name = s }, func(c *http.Cookie) string { return c.Name },
+			[]string{"id", "__Host-id", "__Secure-id", "__Http-id", "__Host-Http-id", "a.b-c_d", "!#$%&'*+-.^_`|~", "0"},
+			[]string{" ", "a b", "a;b", "a=b", "a,b", "a\"b", "a/b", "a:b", "a@b", "a[b]", "{a}", "(a)", "a?b", "a\\b", "a<b", "a\tb", "a\nb", "a\r\nSet-Cookie: b", "a\x00", "a\x7f", "é", "\xff",
+				strings.Repeat("a", 4096)}}, // name and value together are cut off there (RFC 6265bis, 5.6)
+		{"Domain", func(o *session.CookieOptions, s string) { o.Domain = s }, func(c *http.Cookie) string { return c.Domain },
+			[]string{"example.com", "app.example.com", "EXAMPLE.com", "xn--bcher-kva.example", "localhost", "1.example", "127.0.0.1"},
+			[]string{" ", "https://example.com", "example.com:8080", "*.example.com", "example.com/app", "example..com", "..example.com", "example.com.", ".", "-a.com", "a-.com", "a_b.com", "a b.com", "a;b.com", "bücher.example",
+				"a.com\r\nSet-Cookie: b", "[::1]", "1.2", "123", strings.Repeat("a", 64) + ".com", strings.Repeat("a.", 127) + "com"}},
+		{"Path", func(o *session.CookieOptions, s string) { o.Path = s }, func(c *http.Cookie) string { return c.Path },
+			[]string{"/", "/app", "/app/", "/a b", "/a,b", "/%C3%A9"},
+			[]string{"app", " /app", "*", "/a;b", "/a\x00", "/a\nb", "/a\r\nSet-Cookie: b", "/é", "/\xff",
+				"/" + strings.Repeat("a", 1024)}}, // an attribute's value is dropped from there on (RFC 6265bis, 5.6)
+	} {
+		for _, s := range c.good {
+			o := session.Options{}
+			c.set(&o.Cookie, s)
+			if got := complaints(t, o); got != nil {
+				t.Errorf("%s %q: %q", c.option, s, got)
+				continue
+			}
+			if got := c.get(issued(t, present(newManager(t, o).Handler(reception), "/set"))); got != s {
+				t.Errorf("%s %q leaves as %q", c.option, s, got)
+			}
+		}
+		for _, s := range c.evil {
+			o := session.Options{}
+			c.set(&o.Cookie, s)
+			if got := complaints(t, o); len(got) != 1 || !strings.HasPrefix(got[0], "session: Options.Cookie."+c.option+": ") {
+				t.Errorf("%s %.60q: %q, want one mistake", c.option, s, got)
+			}
+		}
+	}
+}
+
+// A browser takes a leading dot of a Domain for nothing (RFC 6265bis, 5.6.3).
+func TestDomainWithLeadingDot(t *testing.T) {
+	m := newManager(t, session.Options{Cookie: session.CookieOptions{Domain: ".example.com"}})
+	if c := issued(t, present(m.Handler(reception), "/set")); c.Domain != "example.com" {
+		t.Errorf("Domain=%s", c.Domain)
+	}
+}
+
+// The zero value, and a nil one, are what the documentation says.
+func TestDefaults(t *testing.T) {
+	c := issued(t, present(session.Must(session.New(nil)).Handler(reception), "/set"))
+	if c.Name != "__Host-session" {
+		t.Errorf("the cookie of New(nil) is %s", c.Name)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		store := newSpy()
+		var timeout time.Duration
+		store.hook(func(ctx context.Context, _, _ string) error {
+			if end, ok := ctx.Deadline(); ok {
+				timeout = time.Until(end)
+			}
+			return nil
+		})
+		var failed error
+		m := newManager(t, session.Options{Store: store, ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { failed = err }})
+		fill := func(w http.ResponseWriter, r *http.Request) {
+			name.Set(session.From(r.Context()), r.Header.Get("Fill"))
+		}
+		for range 20 {
+			logIn(t, m.Handler(reception), "alice")
+		}
+		records, _ := store.List(t.Context(), "alice")
+		if len(records) != 20 {
+			t.Fatalf("MaxPerUser: %d of 20 sessions live", len(records))
+		}
+		r := records[0]
+		if life, idle := r.Deadline.Sub(r.Created), r.Expires.Sub(r.LastSeen); life != 24*time.Hour || idle != time.Hour {
+			t.Errorf("Lifetime %v, IdleTimeout %v", life, idle)
+		}
+		if timeout != 5*time.Second {
+			t.Errorf("StoreTimeout %v", timeout)
+		}
+		overhead := len(`"name":"",`)
+		for size, want := range map[int]bool{64<<10 - overhead: true, 64<<10 + 1: false} {
+			failed = nil
+			b := newBrowser(t, m.Handler(http.HandlerFunc(fill)))
+			req := b.request("/")
+			req.Header.Set("Fill", strings.Repeat("x", size))
+			b.do(req)
+			if (failed == nil) != want {
+				t.Errorf("MaxDataSize: %d bytes: %v", size, failed)
+			}
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		store := newSpy()
+		logIn(t, newManager(t, session.Options{Store: store, Lifetime: time.Minute}).Handler(reception), "alice")
+		records, _ := store.List(t.Context(), "alice")
+		if idle := records[0].Expires.Sub(records[0].LastSeen); idle != time.Minute {
+			t.Errorf("IdleTimeout of a Lifetime of a minute is %v", idle)
+		}
+	})
+}
+
+// New copies what it is given, and leaves it as it was.
+func TestOptionsAreCopied(t *testing.T) {
+	secret := slices.Clone(oldSecret)
+	store := newSpy()
+	o := session.Options{Store: store, Secrets: [][]byte{secret}}
+	m, err := session.New(&o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.Lifetime != 0 || o.Cookie.Name != "" || o.Cookie.Path != "" {
+		t.Errorf("New wrote its defaults into the caller's options: %+v", o.Cookie)
+	}
+	name, value := logIn(t, m.Handler(reception), "alice")
+
+	clear(secret)
+	o.Secrets[0] = newSecret
+	o.Store = session.NewMemoryStore(nil)
+	o.Cookie = session.CookieOptions{Name: "other", Insecure: true}
+	o.ErrorHandler = func(http.ResponseWriter, *http.Request, error) { t.Error("the new ErrorHandler was called") }
+	o.OnEvent = func(context.Context, session.Event) { t.Error("the new OnEvent was called") }
+
+	expectUser(t, m.Handler(reception), "alice", name+"="+value)
+	name, value = logIn(t, m.Handler(reception), "bob")
+	other := newManager(t, session.Options{Store: store, Secrets: [][]byte{oldSecret}})
+	expectUser(t, other.Handler(reception), "bob", name+"="+value)
+
+	empty := session.Options{}
+	newManager(t, empty)
+	if _, err := session.New(&empty); err != nil || empty.Store != nil || empty.Secrets != nil {
+		t.Errorf("New filled in a store and secrets: %v", err)
+	}
+}
+
+// Two Managers without secrets have different ones.
+func TestRandomSecrets(t *testing.T) {
+	a, b := newManager(t, session.Options{}), newManager(t, session.Options{})
+	var log events
+	c := newManager(t, session.Options{OnEvent: log.on})
+	name, value := logIn(t, a.Handler(reception), "alice")
+	expectUser(t, b.Handler(reception), "", name+"="+value)
+	expectUser(t, c.Handler(reception), "", name+"="+value)
+	if log.count(session.EventRejected) != 1 {
+		t.Error("another Manager's cookie has a good signature")
+	}
+}
+
+// A mistake in a secret is reported by its place and length.
+func TestErrorsNeverPrintSecrets(t *testing.T) {
+	secrets := [][]byte{[]byte("short-but-secret"), []byte("another-secret!"), newSecret, oldSecret, []byte("one too many")}
+	_, err := session.New(&session.Options{Secrets: secrets, Cookie: session.CookieOptions{Name: "a b"}})
+	if err == nil {
+		t.Fatal("no error")
+	}
+	said := fmt.Sprintf("%v\n%+v\n%#v", err, err, err)
+	for e := range errorsIn(err) {
+		said += fmt.Sprintf("%+v\n%#v", e, e)
+	}
+	for _, s := range secrets {
+		if found := spellingIn(said, s); found != "" {
+			t.Errorf("%q is in the error", found)
+		}
+	}
+}
+
+// errorsIn yields err and all that it wraps.
+func errorsIn(err error) func(yield func(error) bool) {
+	return func(yield func(error) bool) {
+		for todo := []error{err}; len(todo) > 0; todo = todo[1:] {
+			if e := todo[0]; e != nil {
+				if !yield(e) {
+					return
+				}
+				todo = append(todo, errors.Unwrap(e))
+				if j, ok := e.(interface{ Unwrap() []error }); ok {
+					todo = append(todo, j.Unwrap()...)
+				}
+			}
+		}
+	}
+}

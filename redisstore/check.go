@@ -1,0 +1,129 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Check asks every server, or every master of a Cluster, for what makes it lose
+// sessions that it acknowledged, and returns all of it as one error, a line
+// each; nil if there is nothing. Among them: an eviction policy, no persistence
+// or a lax one, replicas that nobody waits for, a version too old. Where a
+// server does not let itself be asked (INFO, or CONFIG on many a rented one)
+// that is one of the lines.
+//
+// To lose sessions may be your choice: log what Check says, once, at the start.
+// Remember that a lost write may be a logout.
+func (s *Store) Check(ctx context.Context) error {
+	var mu sync.Mutex
+	var found []string
+	check := func(ctx context.Context, name string, c redis.Cmdable) error {
+		lines, err := examine(ctx, c)
+		mu.Lock()
+		defer mu.Unlock()
+		for _, line := range lines {
+			found = append(found, name+line)
+		}
+		return err
+	}
+	each := func(ctx context.Context, c *redis.Client) error {
+		return check(ctx, c.Options().Addr+": ", c)
+	}
+	var err error
+	switch c := s.client.(type) {
+	case *redis.ClusterClient:
+		err = c.ForEachMaster(ctx, each)
+	case *redis.Ring:
+		err = c.ForEachShard(ctx, each)
+	default:
+		err = check(ctx, "", c)
+	}
+	if err != nil {
+		err = fmt.Errorf("redisstore: check: %w", err)
+	}
+	slices.Sort(found)
+	errs := []error{err}
+	for _, line := range found {
+		errs = append(errs, errors.New("redisstore: check: "+line))
+	}
+	return errors.Join(errs...)
+}
+
+// examine returns what is wrong with one server.
+func examine(ctx context.Context, c redis.Cmdable) (found []string, _ error) {
+	say := func(when bool, format string, args ...any) {
+		if when {
+			found = append(found, fmt.Sprintf(format, args...))
+		}
+	}
+	text, err := c.Info(ctx).Result()
+	if refusal(err) {
+		say(true, "not allowed to ask: INFO (%v): the version and its replicas are not known", err)
+	} else if err != nil {
+		return nil, err
+	}
+	info := fields(text)
+	major, _, _ := strings.Cut(info["redis_version"], ".")
+	number, err := strconv.Atoi(major)
+	say(err == nil && number < 7, "the version %s is too old: Redis 7.0 or Valkey 7.2 at least", info["redis_version"])
+	say(info["role"] == "slave", "it is a replica: it lags, and shows sessions that have ended")
+
+	config := map[string]string{"maxmemory-policy": info["maxmemory_policy"]}
+	var hidden []string
+	for _, name := range []string{"maxmemory-policy", "appendonly", "appendfsync", "save", "min-replicas-to-write"} {
+		answer, err := c.ConfigGet(ctx, name).Result()
+		value, ok := answer[name]
+		switch {
+		case err != nil && !refusal(err):
+			return found, err
+		case ok:
+			config[name] = value
+		case config[name] == "":
+			hidden = append(hidden, name)
+		}
+	}
+	if slices.Contains(hidden, "appendonly") && info["aof_enabled"] != "" {
+		config["appendonly"] = map[string]string{"0": "no", "1": "yes"}[info["aof_enabled"]]
+	}
+	say(len(hidden) > 0, "not allowed to ask: CONFIG GET %s", strings.Join(hidden, " "))
+	known := func(name string) bool { return !slices.Contains(hidden, name) }
+
+	policy := config["maxmemory-policy"]
+	say(policy != "" && policy != "noeviction", "maxmemory-policy is %s: a full server drops sessions; set noeviction", policy)
+	switch {
+	case config["appendonly"] == "no" && known("save") && config["save"] == "":
+		say(true, "persistence is off: a restart loses all sessions; set appendonly yes and appendfsync always")
+	case config["appendonly"] == "no":
+		say(true, "persistence is by snapshots at most: a crash loses what came after the last; set appendonly yes and appendfsync always")
+	case known("appendfsync") && config["appendfsync"] != "always":
+		say(true, "appendfsync is %s: a crash loses the last acknowledged writes, logouts among them; set always", config["appendfsync"])
+	}
+	replicas := info["connected_slaves"]
+	say(replicas != "" && replicas != "0" && config["min-replicas-to-write"] == "0",
+		"it has replicas, but min-replicas-to-write is 0: a promoted replica may lack acknowledged writes; set 1 or more")
+	return found, nil
+}
+
+// refusal tells whether the server answered, but with an error.
+func refusal(err error) bool {
+	var reply redis.Error
+	return errors.As(err, &reply)
+}
+
+// fields parses what INFO answers.
+func fields(info string) map[string]string {
+	m := map[string]string{}
+	for line := range strings.Lines(info) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
+			m[name] = value
+		}
+	}
+	return m
+}

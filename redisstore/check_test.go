@@ -1,0 +1,128 @@
+package redisstore_test
+
+import (
+	"context"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+)
+
+func TestCheck(t *testing.T) {
+	s := startServer(t, "--repl-diskless-sync-delay", "0")
+	client := s.client(nil)
+	store := newStore(t, client)
+	lines := func(t *testing.T, ctx context.Context, c redis.UniversalClient) []string {
+		if err := newStore(t, c).Check(ctx); err != nil {
+			return strings.Split(err.Error(), "\n")
+		}
+		return nil
+	}
+	as := func(user string) *redis.Client {
+		return s.client(func(o *redis.Options) { o.Username, o.Password = user, "secret" })
+	}
+	for _, rule := range []string{"app on >secret ~* +@all -config", "blind on >secret ~* +@all -config -info"} {
+		must(t, client.Do(t.Context(), append([]any{"acl", "setuser"}, anys(strings.Fields(rule))...)...).Err())
+	}
+	old := s.client(nil)
+	old.AddHook(oldVersion{})
+	for _, test := range []struct {
+		name   string
+		set    string // name=value, …
+		client redis.UniversalClient
+		want   []string
+	}{
+		{"off", "appendonly=no save=", client, []string{"persistence is off"}},
+		{"snapshots", "save=60 1", client, []string{"persistence is by snapshots"}},
+		{"every second", "appendonly=yes appendfsync=everysec", client, []string{"appendfsync is everysec"}},
+		{"never", "appendfsync=no", client, []string{"appendfsync is no"}},
+		{"nothing to say", "appendfsync=always", client, nil},
+		{"eviction", "maxmemory-policy=allkeys-lru", client, []string{"maxmemory-policy is allkeys-lru"}},
+		{"no CONFIG", "", as("app"), []string{"maxmemory-policy is allkeys-lru", "not allowed to ask: CONFIG GET appendonly appendfsync save min-replicas-to-write"}},
+		{"no INFO either", "", as("blind"), []string{"not allowed to ask: CONFIG GET maxmemory-policy", "not allowed to ask: INFO"}},
+		{"an old version", "maxmemory-policy=noeviction", old, []string{"the version 6.2.14 is too old"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for pair := range strings.SplitSeq(strings.ReplaceAll(test.set, "60 1", "60_1"), " ") {
+				if name, value, ok := strings.Cut(pair, "="); ok {
+					s.set(name, strings.ReplaceAll(value, "_", " "))
+				}
+			}
+			same(t, lines(t, t.Context(), test.client), test.want)
+		})
+	}
+
+	t.Run("replicas", func(t *testing.T) {
+		host, port, _ := net.SplitHostPort(s.addr)
+		replica := startServer(t, "--replicaof", host+" "+port, "--appendonly", "yes", "--appendfsync", "always")
+		eventually(t, "the replica follows", func() bool {
+			return strings.Contains(client.Info(t.Context(), "replication").Val(), "state=online")
+		})
+		same(t, lines(t, t.Context(), client), []string{"min-replicas-to-write is 0"})
+		same(t, lines(t, t.Context(), replica.client(nil)), []string{"it is a replica"})
+		s.set("min-replicas-to-write", "1")
+		same(t, lines(t, t.Context(), client), nil)
+	})
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := store.Check(ctx); err == nil || !strings.Contains(err.Error(), context.Canceled.Error()) {
+		t.Errorf("Check with an ended context: %v", err)
+	}
+}
+
+// Every master of a Cluster is asked, and named.
+func checkCluster(t *testing.T, nodes []*server) {
+	nodes[1].set("appendonly", "yes")
+	nodes[1].set("appendfsync", "always")
+	err := newStore(t, clusterClient(t, nodes)).Check(t.Context())
+	want := []string{nodes[0].addr + ": persistence is off", nodes[2].addr + ": persistence is off"}
+	slices.Sort(want)
+	if err == nil {
+		t.Fatal("Check found nothing")
+	}
+	same(t, strings.Split(err.Error(), "\n"), want)
+}
+
+// same checks that there is a line for each text wanted, and no other.
+func same(t *testing.T, lines, want []string) {
+	t.Helper()
+	if len(lines) != len(want) {
+		t.Fatalf("Check found %q, want %q", lines, want)
+	}
+	for i, line := range lines {
+		if !strings.HasPrefix(line, "redisstore: check: ") || !strings.Contains(line, want[i]) {
+			t.Errorf("Check found %q, want %q", line, want[i])
+		}
+	}
+}
+
+func anys(words []string) (args []any) {
+	for _, w := range words {
+		args = append(args, w)
+	}
+	return args
+}
+
+// oldVersion makes a server pass for one that this package does not support.
+type oldVersion struct{}
+
+func (oldVersion) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (oldVersion) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (oldVersion) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := next(ctx, cmd)
+		if info, ok := cmd.(*redis.StringCmd); ok && cmd.Name() == "info" {
+			_, rest, _ := strings.Cut(info.Val(), "redis_version:")
+			_, rest, _ = strings.Cut(rest, "\r\n")
+			info.SetVal("redis_version:6.2.14\r\n" + rest)
+		}
+		return err
+	}
+}

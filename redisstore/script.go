@@ -1,0 +1,110 @@
+package redisstore
+
+import (
+	"crypto/sha1"
+	"encoding/hex"
+)
+
+// A script runs in one step on the server. It knows a record's header by its
+// offsets, counted from 1 in Lua, and compares strings for equality only: Lua
+// orders them by the server's locale. The times that it compares with are the
+// caller's clock, for the server's may differ.
+type script struct{ source, sha string }
+
+func newScript(source string) script {
+	sum := sha1.Sum([]byte(source))
+	return script{source, hex.EncodeToString(sum[:])}
+}
+
+// What a script answers. Saving answers instead, when it has cleared the user,
+// the user there was.
+const (
+	done       = 0 // now, or by an earlier try whose reply was lost
+	conflict   = 1
+	missing    = 2
+	exists     = 3
+	corrupt    = 4
+	indexFirst = 5 // Deadline moves: nothing was saved
+	grows      = 6 // nothing was saved
+)
+
+// ARGV: the record, the time, milliseconds to live.
+var createScript = newScript(`
+local is = redis.call('GETRANGE', KEYS[1], 0, 72)
+if is ~= '' then
+	if #is < 73 or string.byte(is) ~= 1 then return 4 end
+	if struct.unpack('>i8', is, 22) > tonumber(ARGV[2]) then
+		return string.sub(is, 2, 9) == string.sub(ARGV[1], 2, 9) and 0 or 3
+	end
+end
+if tonumber(ARGV[3]) > 0 then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3]) end
+return 0
+`)
+
+// ARGV: the record, the time, milliseconds to live, the version to replace,
+// "1" if the user's index has the record's Deadline already, and perhaps the
+// size up to which the record may grow.
+var saveScript = newScript(saveSource)
+
+const saveSource = `
+local is = redis.call('GETRANGE', KEYS[1], 0, 72)
+if is == '' then return 2 end
+if #is < 73 or string.byte(is) ~= 1 then return 4 end
+if struct.unpack('>i8', is, 22) <= tonumber(ARGV[2]) then return 2 end
+local version = string.sub(is, 2, 9)
+if version == string.sub(ARGV[1], 2, 9) then return 0 end
+if version ~= ARGV[4] then return 1 end
+if ARGV[5] ~= '1' and struct.unpack('>i8', ARGV[1], 34) > struct.unpack('>i8', is, 34) then return 5 end
+if ARGV[6] and #ARGV[1] > math.max(redis.call('STRLEN', KEYS[1]), tonumber(ARGV[6])) then return 6 end
+local was = struct.unpack('>I4', is, 70)
+local user = 0
+if was > 0 and struct.unpack('>I4', ARGV[1], 70) == 0 then
+	user = redis.call('GETRANGE', KEYS[1], 73, 72 + was)
+end
+if tonumber(ARGV[3]) > 0 then
+	redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
+else
+	redis.call('DEL', KEYS[1])
+end
+return user
+`
+
+// shrinkScript is saveScript for when memory is full: it may do what Redis
+// refuses then, but the record does not grow.
+var shrinkScript = newScript("#!lua flags=allow-oom\n" + saveSource)
+
+// tombstoneRoom is the size up to which a record may grow although memory is
+// full: an ending is always smaller, and gone within a minute.
+const tombstoneRoom = 256
+
+// ARGV: the clocks seen and expires, the time. It writes over what is there and
+// so needs no memory.
+var touchScript = newScript(`#!lua flags=allow-oom
+local is = redis.call('GETRANGE', KEYS[1], 0, 72)
+if is == '' then return 2 end
+if #is < 73 or string.byte(is) ~= 1 then return 4 end
+local function at(clock) return struct.unpack('>i8', clock) end
+local function later(a, b) if at(b) > at(a) then return b end return a end
+local was, deadline = string.sub(is, 22, 33), string.sub(is, 34, 45)
+local now = tonumber(ARGV[3])
+if at(was) <= now then return 2 end
+local wanted = ARGV[2]
+if at(wanted) > at(deadline) then wanted = deadline end
+local seen, expires = later(string.sub(is, 10, 21), ARGV[1]), later(was, wanted)
+local clocks = seen .. expires
+if clocks ~= string.sub(is, 10, 33) then redis.call('SETRANGE', KEYS[1], 9, clocks) end
+if expires ~= was then
+	redis.call('PEXPIRE', KEYS[1], string.format('%.0f', at(expires) - now), 'GT')
+end
+return 0
+`)
+
+// ARGV: the id, its Deadline, the time before which entries are forgotten,
+// milliseconds to live. An entry moves forward only, and the index lives as
+// long as its last entry.
+var indexScript = newScript(`
+redis.call('ZADD', KEYS[1], 'GT', ARGV[2], ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[3])
+if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
+return 0
+`)

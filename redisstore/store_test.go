@@ -1,0 +1,276 @@
+package redisstore_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"fmt"
+	mathrand "math/rand/v2"
+	"sort"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/redisstore"
+	"github.com/coatcheck/session/storetest"
+	"github.com/redis/go-redis/v9"
+)
+
+func TestRedis(t *testing.T) {
+	store := newStore(t, startServer(t).client(nil))
+	storetest.Run(t, func(t *testing.T) session.Store { return store })
+}
+
+func TestSentinel(t *testing.T) {
+	sentinel := startSentinel(t, startServer(t))
+	client := redis.NewFailoverClient(&redis.FailoverOptions{
+		MasterName: "main", SentinelAddrs: []string{sentinel.addr}, ContextTimeoutEnabled: true,
+	})
+	defer client.Close()
+	store := newStore(t, client)
+	storetest.Run(t, func(t *testing.T) session.Store { return store })
+}
+
+// One Cluster serves all that is to be shown on one.
+func TestCluster(t *testing.T) {
+	nodes := startCluster(t)
+	t.Run("Contract", func(t *testing.T) {
+		store := newStore(t, clusterClient(t, nodes))
+		storetest.Run(t, func(t *testing.T) session.Store { return store })
+	})
+	t.Run("CreateHeldBetweenItsSteps", func(t *testing.T) { createHeldBetweenItsSteps(t, nodes) })
+	t.Run("CreateRacingRevokeAll", func(t *testing.T) { createRacingRevokeAll(t, nodes) })
+	t.Run("Check", func(t *testing.T) { checkCluster(t, nodes) })
+	t.Run("Hung", func(t *testing.T) {
+		hung(t, nodes, func() *redisstore.Store { return newStore(t, clusterClient(t, nodes)) })
+	})
+}
+
+// Redis reads replies of two protocols to the client, which are not alike.
+func TestProtocol2(t *testing.T) {
+	store := newStore(t, startServer(t).client(func(o *redis.Options) { o.Protocol = 2 }))
+	storetest.Run(t, func(t *testing.T) session.Store { return store })
+}
+
+// newStore returns a Store with the default prefix.
+func newStore(t testing.TB, client redis.UniversalClient) *redisstore.Store {
+	t.Helper()
+	s, err := redisstore.New(client, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// newRecord returns a record that lives for an hour.
+func newRecord(user string) *session.Record {
+	now := time.Now().Truncate(time.Millisecond)
+	return &session.Record{
+		ID: rand.Text(), User: user, Data: []byte(`{"name":"value"}`),
+		Created: now, LastSeen: now, Deadline: now.Add(2 * time.Hour), Expires: now.Add(time.Hour),
+		Version: mathrand.Uint64()>>1 | 1,
+	}
+}
+
+// next returns what r becomes by a save.
+func next(r *session.Record) *session.Record {
+	n := *r
+	n.Version = mathrand.Uint64()>>1 | 1
+	n.Data = []byte(`{"name":"` + rand.Text() + `"}`)
+	return &n
+}
+
+// tombstone returns what takes r's place when its session ends.
+func tombstone(r *session.Record) *session.Record {
+	n := next(r)
+	n.User, n.Data = "", []byte(`{"session.ended":""}`)
+	n.Deadline = time.Now().Add(time.Minute).Truncate(time.Millisecond)
+	n.Expires = n.Deadline
+	return n
+}
+
+// create stores a record and returns it.
+func create(t testing.TB, s session.Store, r *session.Record) *session.Record {
+	t.Helper()
+	must(t, s.Create(t.Context(), r))
+	return r
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// holds checks that the store has this very record.
+func holds(t testing.TB, s session.Store, r *session.Record) {
+	t.Helper()
+	got, err := s.Load(t.Context(), r.ID)
+	must(t, err)
+	if got.Version != r.Version || got.User != r.User || !bytes.Equal(got.Data, r.Data) || !got.Expires.Equal(r.Expires) {
+		t.Fatalf("the store has %+v, want %+v", got, r)
+	}
+}
+
+// lists returns the ids of the user's list.
+func lists(t testing.TB, s session.Store, user string) (ids []string) {
+	t.Helper()
+	records, err := s.List(t.Context(), user)
+	must(t, err)
+	for _, r := range records {
+		ids = append(ids, r.ID)
+	}
+	return ids
+}
+
+// Each operation is counted by the server: scripts and what is sent by itself.
+func TestRoundTrips(t *testing.T) {
+	client := startServer(t).client(nil)
+	store := newStore(t, client)
+	ctx := t.Context()
+	r, mine, moved := newRecord(""), newRecord("alice"), newRecord("alice")
+	// From here on the scripts are known, and the connections open.
+	warm := create(t, store, newRecord("warm"))
+	must(t, store.Touch(ctx, warm.ID, time.Now(), time.Now()))
+	must(t, store.Save(ctx, next(warm), warm.Version))
+	lists(t, store, "warm")
+	for _, step := range []struct {
+		name string
+		do   func() error
+		want string
+	}{
+		{"an anonymous create", func() error { return store.Create(ctx, r) }, "evalsha=1"},
+		{"a user's create", func() error { return store.Create(ctx, mine) }, "evalsha=2"},
+		{"another", func() error { return store.Create(ctx, moved) }, "evalsha=2"},
+		{"a load", func() error { _, err := store.Load(ctx, r.ID); return err }, "get=1"},
+		{"a touch", func() error { return store.Touch(ctx, r.ID, time.Now(), time.Now().Add(2*time.Hour)) }, "evalsha=1"},
+		{"a save", func() error {
+			n := next(mine)
+			err := store.Save(ctx, n, mine.Version)
+			mine = n
+			return err
+		}, "evalsha=1"},
+		{"a save that moves Deadline", func() error {
+			n := next(moved)
+			n.Deadline = n.Deadline.Add(time.Hour)
+			err := store.Save(ctx, n, moved.Version)
+			moved = n
+			return err
+		}, "evalsha=3"},
+		{"a list", func() error { _, err := store.List(ctx, "alice"); return err }, "get=2 zrange=1"},
+		{"the ending of a user's session", func() error { return store.Save(ctx, tombstone(mine), mine.Version) }, "evalsha=1 zrem=1"},
+		{"a delete", func() error { return store.Delete(ctx, r.ID) }, "getdel=1"},
+		{"a delete of a user's session", func() error { return store.Delete(ctx, moved.ID) }, "getdel=1 zrem=1"},
+	} {
+		must(t, client.ConfigResetStat(ctx).Err())
+		if err := step.do(); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		if got := sent(t, client); got != step.want {
+			t.Errorf("%s took %q, want %q", step.name, got, step.want)
+		}
+	}
+}
+
+// sent returns what commands the server was sent. It leaves out those that only
+// our scripts use, which the server counts too.
+func sent(t *testing.T, client *redis.Client) string {
+	t.Helper()
+	info, err := client.Info(t.Context(), "commandstats").Result()
+	must(t, err)
+	var counts []string
+	for line := range strings.Lines(info) {
+		var name string
+		var n int
+		line = strings.NewReplacer("cmdstat_", "", ":calls=", " ", ",", " ").Replace(line)
+		if _, err := fmt.Sscan(line, &name, &n); err != nil {
+			continue
+		}
+		switch name {
+		case "getrange", "setrange", "set", "del", "zadd", "zremrangebyscore", "pttl", "pexpire":
+		case "config|resetstat", "info":
+		default:
+			counts = append(counts, fmt.Sprintf("%s=%d", name, n))
+		}
+	}
+	sort.Strings(counts)
+	return strings.Join(counts, " ")
+}
+
+// A server that has just started knows no script.
+func TestScriptsAreSentWhereUnknown(t *testing.T) {
+	client := startServer(t).client(nil)
+	store := newStore(t, client)
+	forget := func() { must(t, client.ScriptFlush(t.Context()).Err()) }
+	forget()
+	r := create(t, store, newRecord("alice"))
+	forget()
+	n := next(r)
+	must(t, store.Save(t.Context(), n, r.Version))
+	forget()
+	must(t, store.Touch(t.Context(), r.ID, time.Now(), n.Expires))
+	holds(t, store, n)
+}
+
+// What Redis remembers ends with what was stored.
+func TestNothingIsLeft(t *testing.T) {
+	client := startServer(t).client(nil)
+	store := newStore(t, client)
+	ctx := t.Context()
+	ttl := func(key string) time.Duration { return client.PTTL(ctx, key).Val() }
+	around := func(what string, got, want time.Duration) {
+		t.Helper()
+		if got > want || got < want-10*time.Second {
+			t.Errorf("%s ends in %v, want %v", what, got, want)
+		}
+	}
+	r := create(t, store, newRecord("alice"))
+	around("the session", ttl("session:s:"+r.ID), time.Hour)
+	around("the index", ttl("session:u:alice"), 2*time.Hour+time.Minute)
+	must(t, store.Touch(ctx, r.ID, time.Now(), r.Expires.Add(time.Minute)))
+	around("the touched session", ttl("session:s:"+r.ID), time.Hour+time.Minute)
+	n := next(r)
+	n.Deadline, n.Expires = n.Deadline.Add(time.Hour), n.Deadline.Add(time.Hour)
+	must(t, store.Save(ctx, n, r.Version))
+	around("the saved session", ttl("session:s:"+r.ID), 3*time.Hour)
+	around("the moved index", ttl("session:u:alice"), 3*time.Hour+time.Minute)
+
+	past := newRecord("bob")
+	past.Deadline = time.Now().Add(-time.Second)
+	past.Expires = past.Deadline
+	create(t, store, past)
+	gone := next(n)
+	gone.Expires = past.Expires
+	must(t, store.Save(ctx, gone, n.Version))
+	if keys := client.Keys(ctx, "session:s:*").Val(); len(keys) != 0 {
+		t.Errorf("expired records were stored: %q", keys)
+	}
+	other := create(t, store, newRecord("carol"))
+	must(t, store.Save(ctx, tombstone(other), other.Version))
+	deleted := create(t, store, newRecord("carol"))
+	must(t, store.Delete(ctx, deleted.ID))
+	if client.Exists(ctx, "session:u:carol").Val() != 0 {
+		t.Error("the index of a user without sessions is left")
+	}
+}
+
+func TestPrefixes(t *testing.T) {
+	client := startServer(t).client(nil)
+	one := newStore(t, client)
+	two, err := redisstore.New(client, &redisstore.Options{Prefix: "staff/"})
+	must(t, err)
+	r := create(t, two, newRecord("alice"))
+	if _, err := one.Load(context.Background(), r.ID); err != session.ErrNotFound {
+		t.Errorf("Load under another prefix: %v", err)
+	}
+	if ids := lists(t, one, "alice"); len(ids) != 0 {
+		t.Errorf("List under another prefix: %q", ids)
+	}
+	keys := client.Keys(t.Context(), "*").Val()
+	sort.Strings(keys)
+	if want := []string{"staff/s:" + r.ID, "staff/u:alice"}; fmt.Sprint(keys) != fmt.Sprint(want) {
+		t.Errorf("keys %q, want %q", keys, want)
+	}
+}

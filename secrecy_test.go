@@ -1,0 +1,303 @@
+package session_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// spellingIn returns the first way to write b down that said contains, or "".
+func spellingIn(said string, b []byte) string {
+	hexadecimal := hex.EncodeToString(b)
+	goSyntax := fmt.Sprintf("%#v", b) // []byte{0x6f, 0x6c, …}
+	for _, s := range []string{
+		string(b), strings.Trim(fmt.Sprintf("%q", b), `"`),
+		hexadecimal, strings.ToUpper(hexadecimal),
+		strings.Trim(fmt.Sprint(b), "[]"), // decimal, as %v prints bytes
+		goSyntax[len("[]byte{") : len(goSyntax)-1],
+		base64.RawStdEncoding.EncodeToString(b), base64.RawURLEncoding.EncodeToString(b),
+		base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b),
+	} {
+		if strings.Contains(said, s) {
+			return s
+		}
+	}
+	return ""
+}
+
+// A witness writes down all that the package says: to the log, to OnEvent, in
+// errors, in everything that can be printed, and to the store.
+type witness struct {
+	session.Store // the archive: every record that was ever written goes to said
+	mu            sync.Mutex
+	said          *bytes.Buffer // a pointer, which nothing prints through
+	ids           map[string]bool
+}
+
+func newWitness(store session.Store) *witness {
+	return &witness{Store: store, said: new(bytes.Buffer), ids: map[string]bool{}}
+}
+
+// Write takes the log.
+func (w *witness) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.said.Write(p)
+}
+
+// hear prints things in every way, and errors with all that they wrap.
+func (w *witness) hear(things ...any) {
+	for _, x := range things {
+		fmt.Fprintf(w, "%v\n%+v\n%#v\n", x, x, x)
+		slog.Info("heard", "thing", x)
+		if err, ok := x.(error); ok {
+			for e := range errorsIn(err) {
+				fmt.Fprintf(w, "%v\n%+v\n%#v\n", e, e, e)
+			}
+		}
+	}
+}
+
+func (w *witness) record(r *session.Record) {
+	w.hear(r, *r)
+	fmt.Fprintf(w, "%s\n", r.Data)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ids[r.ID] = true
+}
+
+func (w *witness) Create(ctx context.Context, r *session.Record) error {
+	w.record(r)
+	w.hear(ctx)
+	return w.Store.Create(ctx, r)
+}
+
+func (w *witness) Save(ctx context.Context, r *session.Record, old uint64) error {
+	w.record(r)
+	return w.Store.Save(ctx, r, old)
+}
+
+// Promise 10. A thief who reads the store finds hashes of tokens, and no way to
+// the tokens: nothing in it opens a session.
+func TestStolenStoreIsUseless(t *testing.T) {
+	store := newWitness(session.NewMemoryStore(nil))
+	h := newManager(t, session.Options{Store: store, Secrets: [][]byte{oldSecret}}).Handler(reception)
+	name, value := logIn(t, h, "alice")
+	renewed := issued(t, present(h, "/renew", name+"="+value)).Value
+	token := tokenOf(t, renewed)
+	sum := sha256.Sum256(token)
+	if id := base64.RawURLEncoding.EncodeToString(sum[:]); !store.ids[id] || len(store.ids) != 2 {
+		t.Fatalf("the ids %v, want two and the token's SHA-256 %s among them", store.ids, id)
+	}
+	for _, v := range []string{value, renewed} {
+		if found := spellingIn(store.said.String(), tokenOf(t, v)); found != "" || strings.Contains(store.said.String(), v) {
+			t.Errorf("the store knows the token: %s", found)
+		}
+	}
+	// The thief's own Manager signs whatever the thief likes, under another secret.
+	thief := newManager(t, session.Options{Store: store.Store, Secrets: [][]byte{newSecret}}).Handler(reception)
+	_, loot := logIn(t, thief, "mallory")
+	for id := range store.ids {
+		for _, v := range []string{id, id + id + id[:34], base64.URLEncoding.EncodeToString([]byte("1700000000|" + id + "=|" + string(sum[:]))), loot} {
+			expectUser(t, h, "", name+"="+v)
+		}
+	}
+	expectUser(t, h, "alice", name+"="+renewed)
+}
+
+// Through a whole life with all its failures, nothing that the package prints
+// holds a token or a secret.
+func TestNothingSaysATokenOrASecret(t *testing.T) {
+	spy := newSpy()
+	w := newWitness(spy)
+	before := slog.Default()
+	defer slog.SetDefault(before)
+	slog.SetDefault(slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug, AddSource: true})))
+
+	secrets := [][]byte{newSecret, oldSecret}
+	var log events
+	breakRule := false
+	m := newManager(t, session.Options{
+		Store: w, Secrets: secrets, MaxDataSize: 100, MaxPerUser: 3, IdleTimeout: time.Hour,
+		Cookie: session.CookieOptions{Adapt: func(r *http.Request, c *http.Cookie) {
+			w.hear(c)
+			if breakRule {
+				c.Domain = "example.com"
+			}
+		}},
+		ErrorHandler: func(rw http.ResponseWriter, r *http.Request, err error) { w.hear(err, r.Context()) },
+		OnEvent:      func(ctx context.Context, e session.Event) { log.on(ctx, e); w.hear(ctx, e, &e, e.Err) },
+	})
+	act := map[string]func(rw http.ResponseWriter, r *http.Request, s *session.Session){
+		"set":      func(_ http.ResponseWriter, _ *http.Request, s *session.Session) { name.Set(s, "x") },
+		"flash":    func(_ http.ResponseWriter, _ *http.Request, s *session.Session) { s.AddFlash("info", "hello") },
+		"login":    func(_ http.ResponseWriter, _ *http.Request, s *session.Session) { s.Login("alice") },
+		"nobody":   func(_ http.ResponseWriter, _ *http.Request, s *session.Session) { s.Login("") },
+		"renew":    func(_ http.ResponseWriter, _ *http.Request, s *session.Session) { s.Renew() },
+		"remember": func(_ http.ResponseWriter, _ *http.Request, s *session.Session) { s.Remember(time.Hour) },
+		"logout":   func(_ http.ResponseWriter, _ *http.Request, s *session.Session) { s.Logout() },
+		"broken": func(_ http.ResponseWriter, _ *http.Request, s *session.Session) {
+			session.NewKey[chan int]("broken").Set(s, nil)
+		},
+		"huge": func(_ http.ResponseWriter, _ *http.Request, s *session.Session) {
+			name.Set(s, strings.Repeat("x", 200))
+		},
+		"late": func(rw http.ResponseWriter, _ *http.Request, s *session.Session) { rw.Write(ok); s.Login("bob") },
+		"save": func(_ http.ResponseWriter, r *http.Request, s *session.Session) {
+			name.Set(s, "y")
+			w.hear(s.Save(r.Context()))
+		},
+		"reload": func(_ http.ResponseWriter, r *http.Request, s *session.Session) { w.hear(s.Reload(r.Context())) },
+		"panic":  func(_ http.ResponseWriter, _ *http.Request, s *session.Session) { s.Logout(); panic("at the disco") },
+		"ended": func(_ http.ResponseWriter, r *http.Request, s *session.Session) { // by another request of the same browser
+			present(m.Handler(reception), "/renew", r.Header["Cookie"]...)
+			name.Set(s, "z")
+		},
+		"devices": func(_ http.ResponseWriter, r *http.Request, s *session.Session) {
+			all, err := m.List(r.Context(), "alice")
+			w.hear(all, err)
+			for _, d := range all {
+				d.Renew()
+				w.hear(d, d.Save(r.Context()))
+			}
+			w.hear(m.RevokeOthers(r.Context(), s), m.Revoke(r.Context(), "alice", s.ID()), m.RevokeAll(r.Context(), "alice"))
+		},
+	}
+	h := m.Handler(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		tell := func() {
+			w.hear(s, m, r.Context(), context.WithValue(r.Context(), "k", "v"), rw, s.Err(), s.ID(), s.User(), s.Keys())
+		}
+		tell()
+		act[r.URL.Path[1:]](rw, r, s)
+		tell()
+		if r.URL.RawQuery == "save" {
+			w.hear(s.Save(r.Context()))
+			tell()
+		}
+	}))
+
+	var values []string
+	failures := 0
+	visit := func(path string, cookies ...string) string {
+		func() {
+			defer func() {
+				if p := recover(); p != nil && p != "at the disco" {
+					panic(p)
+				}
+			}()
+			for _, c := range present(h, path, cookies...).Cookies() {
+				if c.Value != "" {
+					values = append(values, c.Value)
+					cookies = []string{c.Name + "=" + c.Value}
+				}
+			}
+		}()
+		said := w.said.String()
+		w.said.Reset()
+		failures += strings.Count(said, "level=ERROR")
+		for _, v := range values[max(0, len(values)-6):] { // those of this visit are among them
+			if v := v[16:72]; strings.Contains(said, v) { // the token's part, however the rest is changed
+				t.Fatalf("GET %s: a cookie was written down: …%s…", path, around(said, v))
+			}
+			if s := spellingIn(said, tokenOf(t, v)); s != "" {
+				t.Fatalf("GET %s: a token was written down: …%s…", path, around(said, s))
+			}
+		}
+		for _, s := range secrets {
+			if s := spellingIn(said, s); s != "" {
+				t.Fatalf("GET %s: a secret was written down: …%s…", path, around(said, s))
+			}
+		}
+		return strings.Join(cookies, "; ")
+	}
+	fresh := func() string { return visit("/login?save") }
+	for path := range act {
+		visit("/" + path)
+		visit("/"+path, fresh())
+		visit("/"+path+"?save", fresh())
+		visit("/"+path, fresh()+"; "+fresh()) // two live sessions
+		visit("/"+path, fresh()[:100])        // a bad signature
+		stale := fresh()
+		visit("/renew", stale)
+		visit("/"+path, stale)
+		for _, call := range []string{"", "Create", "Save", "Load", "Delete", "List"} {
+			held := fresh()
+			spy.hook(func(_ context.Context, c, id string) error {
+				if call == "" || c == call {
+					return errors.Join(errDown, session.ErrIndeterminate, fmt.Errorf("%s of %s", c, id))
+				}
+				return nil
+			})
+			visit("/"+path, held)
+			visit("/" + path)
+			spy.hook(nil)
+		}
+		held := fresh()
+		breakRule = true
+		visit("/"+path, held)
+		visit("/" + path)
+		breakRule = false
+	}
+
+	// The witness is not deaf.
+	for _, kind := range []session.EventKind{session.EventCreated, session.EventLoggedIn, session.EventLoggedOut, session.EventRenewed,
+		session.EventRevoked, session.EventRejected, session.EventDropped, session.EventStoreFailed} {
+		if log.count(kind) == 0 {
+			t.Errorf("never %s", kind)
+		}
+	}
+	if len(values) < 100 || failures < 10 {
+		t.Errorf("only %d tokens and %d errors in the log", len(values), failures)
+	}
+}
+
+// A verb that does not fit has fmt print what pointers point to, as %v does not:
+// log.Printf("session %s", s) is soon written, and go vet sees only some of it.
+func TestWrongVerbShowsNoToken(t *testing.T) {
+	m := newManager(t, session.Options{})
+	said := map[string]string{}
+	h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		name.Set(s, "x")
+		if err := s.Save(r.Context()); err != nil {
+			t.Error(err)
+		}
+		for what, x := range map[string]any{"Session": s, "Context": r.Context(), "Manager": m, "ResponseWriter": w} {
+			for _, verb := range []string{"%s", "%q", "%d", "%x"} {
+				said[verb+" of the "+what] += fmt.Sprintf(verb, x)
+			}
+		}
+	}))
+	first := issued(t, present(h, "/"))
+	second := issued(t, present(h, "/", "x=y")) // a new one again, as no cookie of ours came
+	present(h, "/", first.Name+"="+first.Value)
+	for what, text := range said {
+		for _, c := range []*http.Cookie{first, second} {
+			if found := spellingIn(text, tokenOf(t, c.Value)); found != "" {
+				t.Errorf("%s shows the token that it issues: …%s…", what, around(text, found))
+			}
+			if strings.Contains(text, c.Value) {
+				t.Errorf("%s shows the cookie that came: …%s…", what, around(text, c.Value))
+			}
+		}
+	}
+}
+
+func around(said, s string) string {
+	i := strings.Index(said, s)
+	return said[max(0, i-100):min(len(said), i+len(s)+20)]
+}

@@ -1,0 +1,282 @@
+package sqlstore_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/sqlstore"
+)
+
+// overNetwork are the databases that a network lies before.
+var overNetwork = []struct {
+	name    string
+	dialect sqlstore.Dialect
+	server  func(t testing.TB) *server
+	open    func(t testing.TB) *sql.DB
+	driver  string
+	dsn     func(port int) string
+}{
+	{"PostgreSQL", sqlstore.PostgreSQL, postgres, openPostgres, "pgx", postgresDSN},
+	{"MariaDB", sqlstore.MySQL, mariadb, openMariaDB, "mysql", mariadbDSN},
+}
+
+// The connection is lost at every byte of the answer to a write, and at many of
+// what comes before that, from the server's greeting on. What the store says
+// must be true, and it never takes its own write for somebody else's.
+func TestLostReply(t *testing.T) {
+	for _, d := range overNetwork {
+		for _, call := range []string{"Save", "Create"} {
+			t.Run(d.name+"/"+call, func(t *testing.T) {
+				l := &loss{t: t, call: call, table: newTable(), proxy: newProxy(t, d.server(t).port)}
+				l.direct = openStore(t, d.open(t), d.dialect, l.table)
+				l.through = func() *sqlstore.Store {
+					db, err := sql.Open(d.driver, d.dsn(l.proxy.port))
+					must(t, err)
+					t.Cleanup(func() { db.Close() })
+					s, err := sqlstore.New(db, d.dialect, &sqlstore.Options{Table: l.table})
+					must(t, err)
+					return s
+				}
+				for _, pass := range []struct{ warm, reply bool }{{true, true}, {false, true}, {false, false}} {
+					step := 1
+					if !pass.warm {
+						step = 15
+					}
+					for n := 0; l.try(n, pass.warm, pass.reply); n += step {
+					}
+				}
+				t.Logf("%d cuts: %d answered nil; %d unknown, of which %d had been applied; %d not sent", l.cuts, l.fine, l.unknown, l.applied, l.unsent)
+				if l.applied == 0 || l.applied == l.unknown || l.unsent == 0 {
+					t.Error("the cuts did not fall on both sides of the write")
+				}
+			})
+		}
+	}
+}
+
+type loss struct {
+	t       *testing.T
+	call    string
+	table   string
+	proxy   *proxy
+	direct  *sqlstore.Store
+	through func() *sqlstore.Store
+
+	cuts, fine, unknown, applied, unsent int
+}
+
+func (l *loss) do(s *sqlstore.Store, old, r *session.Record) error {
+	if l.call == "Create" {
+		return s.Create(l.t.Context(), r)
+	}
+	return s.Save(l.t.Context(), r, old.Version)
+}
+
+// try loses the connection once, a new one or one that is in use already, and
+// tells whether there was anything to lose.
+func (l *loss) try(n int, warm, reply bool) bool {
+	old := record("alice", time.Hour)
+	r := next(old)
+	if l.call == "Save" {
+		must(l.t, l.direct.Create(l.t.Context(), old))
+	}
+	s := l.through()
+	if warm {
+		_ = l.do(s, old, record("", time.Hour))
+	}
+	l.proxy.arm(n, reply)
+	err := l.do(s, old, r)
+	if !l.proxy.disarm() {
+		must(l.t, err)
+		return false
+	}
+	done := l.done(r)
+	l.cuts++
+	switch what := fmt.Sprintf("cut at byte %d (of the reply: %v)", n, reply); {
+	case errors.Is(err, session.ErrConflict), errors.Is(err, session.ErrExists), errors.Is(err, session.ErrNotFound):
+		l.t.Errorf("%s: %v", what, err)
+	case err == nil:
+		if l.fine++; !done {
+			l.t.Errorf("%s: acknowledged, and not applied", what)
+		}
+	case errors.Is(err, session.ErrIndeterminate):
+		if l.unknown++; done {
+			l.applied++
+		}
+	default:
+		if l.unsent++; done {
+			l.t.Errorf("%s: applied, in spite of %v", what, err)
+		}
+	}
+	if err := l.do(l.direct, old, r); err != nil || !l.done(r) {
+		l.t.Errorf("cut at byte %d: said again, it answers %v", n, err)
+	}
+	return true
+}
+
+// done tells whether the write has been applied.
+func (l *loss) done(r *session.Record) bool {
+	got, err := l.direct.Load(l.t.Context(), r.ID)
+	if l.call == "Create" && errors.Is(err, session.ErrNotFound) {
+		return false
+	}
+	must(l.t, err)
+	return got.Version == r.Version
+}
+
+// A server that hangs: every call ends with its context, and a write that was
+// sent is not said to have failed.
+func TestHungServer(t *testing.T) {
+	for _, d := range overNetwork {
+		t.Run(d.name, func(t *testing.T) {
+			s := newStore(t, d.open(t), d.dialect)
+			r := record("alice", time.Hour)
+			must(t, s.Create(t.Context(), r))
+			resume := d.server(t).stop(t)
+			const timeout = 200 * time.Millisecond
+			for _, c := range []struct {
+				name  string
+				write bool
+				run   func(ctx context.Context) error
+			}{
+				{"Load", false, func(ctx context.Context) error { _, err := s.Load(ctx, r.ID); return err }},
+				{"List", false, func(ctx context.Context) error { _, err := s.List(ctx, "alice"); return err }},
+				{"Sweep", false, func(ctx context.Context) error { _, err := s.Sweep(ctx); return err }},
+				{"Migrate", false, s.Migrate},
+				{"Create", true, func(ctx context.Context) error { return s.Create(ctx, record("", time.Hour)) }},
+				{"Save", true, func(ctx context.Context) error { return s.Save(ctx, next(r), r.Version) }},
+				{"Touch", true, func(ctx context.Context) error { return s.Touch(ctx, r.ID, r.LastSeen, r.Expires) }},
+				{"Delete", true, func(ctx context.Context) error { return s.Delete(ctx, r.ID) }},
+			} {
+				ctx, cancel := context.WithTimeout(t.Context(), timeout)
+				start := time.Now()
+				err := c.run(ctx)
+				if took := time.Since(start); took > timeout+100*time.Millisecond {
+					t.Errorf("%s took %v", c.name, took)
+				}
+				if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, session.ErrIndeterminate) {
+					t.Errorf("%s: %v", c.name, err)
+				}
+				cancel()
+			}
+			resume()
+			if _, err := s.List(t.Context(), "alice"); err != nil {
+				t.Errorf("and after that: %v", err)
+			}
+		})
+	}
+}
+
+// A write on a connection that is there already, to a server that hangs, is
+// unknown; one that got no connection was certainly not applied.
+func TestUnknownOrUnsent(t *testing.T) {
+	for _, d := range overNetwork {
+		t.Run(d.name, func(t *testing.T) {
+			db := d.open(t)
+			db.SetMaxOpenConns(1)
+			s := newStore(t, db, d.dialect)
+			r := record("alice", time.Hour)
+			must(t, s.Create(t.Context(), r))
+			short := func() context.Context {
+				ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+				t.Cleanup(cancel)
+				return ctx
+			}
+			conn, err := db.Conn(t.Context())
+			must(t, err)
+			if err := s.Save(short(), next(r), r.Version); err == nil || errors.Is(err, session.ErrIndeterminate) {
+				t.Errorf("no connection was free: %v", err)
+			}
+			conn.Close()
+			resume := d.server(t).stop(t)
+			if err := s.Save(short(), next(r), r.Version); !errors.Is(err, session.ErrIndeterminate) {
+				t.Errorf("sent, and no answer: %v", err)
+			}
+			if err := s.Save(short(), next(r), r.Version); err == nil || errors.Is(err, session.ErrIndeterminate) {
+				t.Errorf("the server did not greet: %v", err)
+			}
+			resume()
+			canceled, cancel := context.WithCancel(t.Context())
+			cancel()
+			if err := s.Delete(canceled, r.ID); !errors.Is(err, context.Canceled) || errors.Is(err, session.ErrIndeterminate) {
+				t.Errorf("the context had ended before: %v", err)
+			}
+			if _, err := s.Load(t.Context(), r.ID); err != nil {
+				t.Errorf("and after that: %v", err)
+			}
+		})
+	}
+}
+
+// A server that refuses has not applied what it refused.
+func TestRefused(t *testing.T) {
+	onEach(t, func(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
+		s, err := sqlstore.New(db, d, &sqlstore.Options{Table: newTable()}) // no Migrate
+		must(t, err)
+		if err := s.Create(t.Context(), record("", time.Hour)); err == nil || errors.Is(err, session.ErrIndeterminate) {
+			t.Errorf("Create without a table: %v", err)
+		}
+	})
+}
+
+// A request never hangs: with the server stopped before it, it ends within the
+// timeout, and with one stopped in its middle within twice that.
+func TestHungServerThroughHTTP(t *testing.T) {
+	const timeout, grace = 250 * time.Millisecond, 100 * time.Millisecond
+	for _, d := range overNetwork {
+		t.Run(d.name, func(t *testing.T) {
+			var during func()
+			site := newSite(t, newStore(t, d.open(t), d.dialect), session.Options{StoreTimeout: timeout}, func(w http.ResponseWriter, r *http.Request) {
+				s := session.From(r.Context())
+				s.User()
+				if during != nil {
+					during()
+				}
+				switch r.URL.Path {
+				case "/set":
+					count.Update(s, func(n int) int { return n + 1 })
+				case "/login":
+					s.Login("bob")
+				case "/renew":
+					s.Renew()
+				case "/logout":
+					s.Logout()
+				}
+			})
+			b := site.browser()
+			b.expect("/login", http.StatusOK)
+			worst := func(path string, limit time.Duration) {
+				start := time.Now()
+				b.expect(path, http.StatusServiceUnavailable)
+				if took := time.Since(start); took > limit {
+					t.Errorf("%s took %v, the limit is %v", path, took, limit)
+				}
+			}
+			for _, path := range []string{"/look", "/set", "/login", "/renew", "/logout"} {
+				resume := d.server(t).stop(t)
+				during = nil
+				worst(path, timeout+grace)
+				resume()
+			}
+			for _, path := range []string{"/set", "/login", "/renew", "/logout"} {
+				b := site.browser()
+				during = nil
+				b.expect("/login", http.StatusOK)
+				var resume func()
+				during = func() { resume = d.server(t).stop(t) }
+				start := time.Now()
+				b.expect(path, http.StatusServiceUnavailable)
+				if took := time.Since(start); took > 2*timeout+grace {
+					t.Errorf("%s, stopped in its middle, took %v", path, took)
+				}
+				resume()
+			}
+		})
+	}
+}

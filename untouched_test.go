@@ -1,0 +1,100 @@
+package session_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/coatcheck/session"
+)
+
+// A request whose handler never asks for its session costs nothing, whatever
+// cookies it brings: no call of the store, no header, no signature verified
+// (securecookie's verification alone would be a dozen allocations).
+func TestUntouchedCostsNothing(t *testing.T) {
+	spy, told := newSpy(), &events{}
+	m := newManager(t, session.Options{Store: spy, OnEvent: told.on})
+	valid := open(t, m, "alice")
+	forged := valid[:len(valid)-2] + "AA"
+	for _, c := range []struct {
+		name, cookie string
+		handler      func(w http.ResponseWriter, r *http.Request)
+	}{
+		{"no cookie", "", func(w http.ResponseWriter, r *http.Request) { answer(w) }},
+		{"a valid cookie", valid, func(w http.ResponseWriter, r *http.Request) { answer(w) }},
+		{"forged cookies", strings.Repeat(forged+"; ", 4), func(w http.ResponseWriter, r *http.Request) { answer(w) }},
+		{"nothing written", valid, func(http.ResponseWriter, *http.Request) {}},
+		{"flushed", valid, func(w http.ResponseWriter, r *http.Request) { w.(http.Flusher).Flush() }},
+		{"From, and no method", valid, func(w http.ResponseWriter, r *http.Request) { session.From(r.Context()); answer(w) }},
+		{"through itself", valid, func(w http.ResponseWriter, r *http.Request) { answer(w) }},
+	} {
+		h := m.Handler(http.HandlerFunc(c.handler))
+		if c.name == "through itself" {
+			h = m.Handler(m.Handler(h))
+		}
+		spy.forget()
+		r := httptest.NewRequest("GET", "https://localhost/", nil)
+		r.Header.Set("Cookie", c.cookie)
+		w := &flushingDiscard{discard{http.Header{}}}
+		allocs := testing.AllocsPerRun(100, func() { h.ServeHTTP(w, r) })
+		if allocs > 2 && !raceDetector {
+			t.Errorf("%s: %v allocations, want at most 2", c.name, allocs)
+		}
+		if got := spy.summary(); got != "" {
+			t.Errorf("%s: the store was called: %s", c.name, got)
+		}
+		if len(w.h) != 0 {
+			t.Errorf("%s: the header is %v", c.name, w.h)
+		}
+	}
+	if told.count(session.EventRejected) > 0 {
+		t.Error("a signature was verified")
+	}
+}
+
+// A flushingDiscard is a discard that has Flush.
+type flushingDiscard struct{ discard }
+
+func (*flushingDiscard) Flush() {}
+
+// Allocations are exact, so they are held to. Three small values in memory, a
+// cookie that was verified before, a writer that allocates nothing.
+func TestAllocations(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector allocates")
+	}
+	for _, c := range []struct {
+		name   string
+		path   string // of the session, see benchSetup
+		cookie bool
+		do     func(s *session.Session)
+		most   float64
+	}{
+		{"read one value", "/", true, func(s *session.Session) { benchName.Get(s) }, 6},
+		{"read one of 4 KB of values", "/big", true, func(s *session.Session) { benchName.Get(s) }, 6},
+		{"read and write one value", "/", true, func(s *session.Session) { benchCount.Set(s, benchCount.Get(s)+1) }, 12},
+		{"new session", "/", false, func(s *session.Session) { benchName.Set(s, "0123456789abcdef") }, 40},
+	} {
+		h, cookie := benchSetup(c.path, func(w http.ResponseWriter, r *http.Request) {
+			c.do(session.From(r.Context()))
+			answer(w)
+		})
+		r := httptest.NewRequest("GET", "https://localhost/", nil)
+		if c.cookie {
+			r.Header.Set("Cookie", cookie)
+		}
+		w := &discard{http.Header{}}
+		allocs := testing.AllocsPerRun(200, func() {
+			clear(w.h)
+			h.ServeHTTP(w, r)
+		})
+		if allocs > c.most {
+			t.Errorf("%s: %v allocations, want at most %v", c.name, allocs, c.most)
+		}
+		t.Logf("%s: %v allocations", c.name, allocs)
+		if w.h["Vary"] == nil {
+			t.Errorf("%s: measured nothing: %v", c.name, w.h)
+		}
+	}
+}

@@ -1,0 +1,644 @@
+package session_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// newVisitor returns a function that sends one request of one browser, whose
+// handler is f, and the store behind it.
+func newVisitor(t *testing.T, o session.Options) (visit func(f func(s *session.Session)) *http.Response, spy *spyStore, m *session.Manager) {
+	t.Helper()
+	spy = newSpy()
+	o.Store = spy
+	m = newManager(t, o)
+	var handler func(s *session.Session)
+	b := newBrowser(t, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handler(session.From(r.Context()))
+	})))
+	return func(f func(s *session.Session)) *http.Response {
+		handler = f
+		return b.get("/")
+	}, spy, m
+}
+
+// A value comes back as it was set, in the same request and in the next.
+func TestValuesRoundTrip(t *testing.T) {
+	type nested struct {
+		Name string
+		List []map[string]*nested `json:"l,omitempty"`
+		Time time.Time
+	}
+	for _, s := range []string{"", "plain", `"quoted" \ back`, "<script>&amp;</script>", "line\nbreak\ttab\x00", "é ü 漢字 😀 \u2028", "\x7f", strings.Repeat("long ", 1000), "null", "0", "{}"} {
+		roundTrip(t, s)
+		roundTrip(t, &s)
+		roundTrip(t, []byte(s))
+		roundTrip(t, map[string]string{s: s})
+	}
+	for _, n := range []int64{0, -1, 7, 1 << 53, 1<<53 + 1, 999_999_999_999_999_999, 1_000_000_000_000_000_000, math.MaxInt64, math.MinInt64} {
+		roundTrip(t, n)
+		roundTrip(t, int(n))
+		roundTrip(t, uint64(n))
+		roundTrip(t, time.Duration(n))
+		roundTrip(t, json.Number(fmt.Sprint(n)))
+	}
+	for _, f := range []float64{0, -1.5, 1e300, math.SmallestNonzeroFloat64} {
+		roundTrip(t, f)
+	}
+	roundTrip(t, true)
+	roundTrip(t, false)
+	roundTrip(t, (*int)(nil))
+	roundTrip(t, []string(nil))
+	roundTrip(t, []string{})
+	roundTrip(t, any(nil))
+	roundTrip(t, any("text"))
+	roundTrip(t, json.RawMessage(`{"a":[1,2.50,"}",{"b":"\\\""}]}`))
+	roundTrip(t, nested{"a", []map[string]*nested{{"b": {Name: "]"}, "c": nil}}, time.Date(2000, 1, 2, 3, 4, 5, 6, time.UTC)})
+}
+
+func roundTrip[T any](t *testing.T, v T) {
+	t.Helper()
+	k := session.NewKey[T]("value")
+	visit, _, _ := newVisitor(t, session.Options{})
+	for request := range 2 {
+		visit(func(s *session.Session) {
+			if request == 0 {
+				k.Set(s, v)
+			}
+			if got, ok := k.Lookup(s); !ok || !reflect.DeepEqual(got, v) {
+				t.Errorf("request %d: %T %#v came back as %#v, %v", request, v, v, got, ok)
+			}
+		})
+	}
+}
+
+func TestOddNames(t *testing.T) {
+	names := []string{"a", "A", " ", `"`, `\`, `\"`, "a.b", "<&>", "é", "e\u0301", "\x00", "\n", "漢字", "😀", "\u2028", "session", "Session.x", "sessions.", "null", "{", "i", strings.Repeat("n", 1000)}
+	visit, _, _ := newVisitor(t, session.Options{})
+	visit(func(s *session.Session) {
+		for i, n := range names {
+			session.NewKey[int](n).Set(s, i)
+		}
+	})
+	visit(func(s *session.Session) {
+		for i, n := range names {
+			if got, ok := session.NewKey[int](n).Lookup(s); got != i || !ok {
+				t.Errorf("%q is %d, want %d", n, got, i)
+			}
+		}
+		if got, want := s.Keys(), slices.Sorted(slices.Values(names)); !slices.Equal(got, want) {
+			t.Errorf("Keys: %q, want %q", got, want)
+		}
+	})
+}
+
+func TestKeysMustBeMade(t *testing.T) {
+	panics := func(what string, f func()) {
+		t.Helper()
+		defer func() {
+			if p := recover(); p == nil || !strings.HasPrefix(fmt.Sprint(p), "session: ") {
+				t.Errorf("%s: panic(%v)", what, p)
+			}
+		}()
+		f()
+	}
+	for _, n := range []string{"", "session.", "session.flashes", "\xff", "a\xc3"} {
+		panics(n, func() { session.NewKey[int](n) })
+	}
+	visit, _, _ := newVisitor(t, session.Options{})
+	visit(func(s *session.Session) {
+		panics("a zero Key", func() { session.Key[int]{}.Set(s, 1) })
+	})
+}
+
+// Promise 13: a program that changed a value's type finds it absent, and loses
+// nothing else.
+func TestUndecodableValueIsAbsent(t *testing.T) {
+	type point struct{ X, Y int }
+	visit, spy, _ := newVisitor(t, session.Options{})
+	const stored = `{"text":"many","fraction":1.5,"zero":01,"point":{"X":1,"Y":"2"},"broken":tru,"name":"value","big":12345678901234567890123,"over":9223372036854775808}`
+	visit(func(s *session.Session) { name.Set(s, "") })
+	visit(func(s *session.Session) { overwrite(t, spy, s.ID(), stored) })
+	visit(func(s *session.Session) {
+		for _, n := range []string{"text", "fraction", "zero", "point", "broken", "big", "over"} {
+			if got, ok := session.NewKey[int](n).Lookup(s); got != 0 || ok {
+				t.Errorf("%s as an int is %v, %v", n, got, ok)
+			}
+		}
+		if got, ok := session.NewKey[point]("point").Lookup(s); got != (point{}) || ok {
+			t.Errorf("a struct that decodes in part is %v, %v", got, ok)
+		}
+		if got, ok := session.NewKey[bool]("broken").Lookup(s); got || ok {
+			t.Errorf("a bool that is none is %v, %v", got, ok)
+		}
+		if _, ok := session.NewKey[[]string]("name").Pop(s); ok || name.Get(s) != "" {
+			t.Error("Pop of a value that does not decode must find nothing and forget it")
+		}
+		if err := s.Reload(t.Context()); err != nil || name.Get(s) != "value" {
+			t.Fatalf("the rest of the session: %q, %v", name.Get(s), err)
+		}
+		session.NewKey[int]("text").Update(s, func(n int) int { return n + 1 })
+		session.NewKey[bool]("broken").Delete(s)
+	})
+	const want = `{"text":1,"fraction":1.5,"zero":01,"name":"value","point":{"X":1,"Y":"2"},"big":12345678901234567890123,"over":9223372036854775808}`
+	visit(func(s *session.Session) {
+		rec, err := spy.Store.Load(t.Context(), s.ID())
+		if err != nil || !sameMembers(string(rec.Data), want) {
+			t.Errorf("stored is %s, want %s", rec.Data, want)
+		}
+	})
+}
+
+// overwrite gives a stored session other Data, as another program would.
+func overwrite(t *testing.T, spy *spyStore, id, data string) {
+	t.Helper()
+	rec, err := spy.Store.Load(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := rec.Version
+	rec.Version, rec.Data = old/2+1, []byte(data)
+	if err := spy.Store.Save(t.Context(), rec, old); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sameMembers compares two objects byte for byte but for the order of their
+// members, none of which may contain `,"` at a deeper level but {"X":1,"Y":"2"}.
+func sameMembers(a, b string) bool {
+	split := func(s string) []string {
+		s = strings.ReplaceAll(strings.Trim(s, "{}"), `,"Y"`, ` "Y"`)
+		parts := strings.Split(s, `,"`)
+		for i := range parts {
+			parts[i] = strings.Trim(parts[i], `"`)
+		}
+		slices.Sort(parts)
+		return parts
+	}
+	return slices.Equal(split(a), split(b))
+}
+
+// A value that cannot be encoded fails the request, and nothing is stored.
+func TestUnencodableValueFailsTheRequest(t *testing.T) {
+	fails := map[string]func(s *session.Session){
+		"Set": func(s *session.Session) { session.NewKey[any]("bad").Set(s, func() {}) },
+		"Update": func(s *session.Session) {
+			session.NewKey[float64]("bad").Update(s, func(float64) float64 { return math.NaN() })
+		},
+	}
+	for call, f := range fails {
+		t.Run(call, func(t *testing.T) {
+			visit, spy, _ := newVisitor(t, session.Options{})
+			visit(func(s *session.Session) { visits.Set(s, 1) })
+			writes := spy.count("Save") + spy.count("Create")
+			resp := visit(func(s *session.Session) {
+				visits.Set(s, 2)
+				f(s)
+				if err := s.Err(); err == nil || errors.Is(err, session.ErrStore) || !strings.Contains(err.Error(), call) || !strings.Contains(err.Error(), "bad") {
+					t.Errorf("Err is %v, want one that names call and key", err)
+				}
+				visits.Set(s, 3)
+			})
+			if resp.StatusCode != http.StatusInternalServerError || spy.count("Save")+spy.count("Create") != writes {
+				t.Errorf("status %d, %d writes", resp.StatusCode, spy.count("Save")-writes)
+			}
+			visit(func(s *session.Session) {
+				if got := visits.Get(s); got != 1 || s.Err() != nil {
+					t.Errorf("the next request sees %d, %v", got, s.Err())
+				}
+			})
+		})
+	}
+}
+
+// What Get returned, and what Set was given, may be changed afterwards.
+func TestGetDecodesAfresh(t *testing.T) {
+	list := session.NewKey[[]string]("list")
+	table := session.NewKey[map[string]int]("table")
+	pointer := session.NewKey[*[]int]("pointer")
+	visit, _, _ := newVisitor(t, session.Options{})
+	check := func(s *session.Session) {
+		t.Helper()
+		l, m, p := list.Get(s), table.Get(s), pointer.Get(s)
+		if l[0] != "a" || m["a"] != 1 || (*p)[0] != 1 {
+			t.Fatalf("changed behind the session's back: %v %v %v", l, m, *p)
+		}
+		l[0], m["a"], (*p)[0] = "changed", 9, 9
+	}
+	visit(func(s *session.Session) {
+		l, m, p := []string{"a"}, map[string]int{"a": 1}, []int{1}
+		list.Set(s, l)
+		table.Set(s, m)
+		pointer.Set(s, &p)
+		l[0], m["a"], p[0] = "changed", 9, 9
+		check(s)
+		check(s)
+	})
+	for range 2 {
+		visit(check)
+	}
+}
+
+// Values that nobody touched are carried byte for byte, however they are spelled.
+func TestUntouchedValuesAreCarried(t *testing.T) {
+	const odd = `{ "a" : 1.0, "a":1e2 ,"t":"\u00e9\/é" , "n":[ 12345678901234567890 ]}`
+	visit, spy, _ := newVisitor(t, session.Options{})
+	visit(func(s *session.Session) { name.Set(s, "") })
+	visit(func(s *session.Session) { overwrite(t, spy, s.ID(), ` { "odd" : `+odd+"\n, \"name\":\"value\" }\n") })
+	for range 2 {
+		visit(func(s *session.Session) { visits.Update(s, func(n int) int { return n + 1 }) })
+	}
+	visit(func(s *session.Session) {
+		rec, err := spy.Store.Load(t.Context(), s.ID())
+		if err != nil || !strings.Contains(string(rec.Data), `"odd":`+odd) {
+			t.Errorf("stored is %s, %v", rec.Data, err)
+		}
+		if name.Get(s) != "value" || visits.Get(s) != 2 {
+			t.Errorf("name %q, visits %d", name.Get(s), visits.Get(s))
+		}
+	})
+}
+
+func TestPopDeleteUpdate(t *testing.T) {
+	visit, spy, _ := newVisitor(t, session.Options{})
+	visit(func(s *session.Session) {
+		if _, ok := visits.Pop(s); ok {
+			t.Error("Pop found something in nothing")
+		}
+		visits.Delete(s)
+		s.Clear()
+	})
+	if n := spy.count(""); n != 0 {
+		t.Errorf("forgetting nothing cost %d calls of the store", n)
+	}
+	visit(func(s *session.Session) {
+		visits.Update(s, func(n int) int { return n + 1 })
+		visits.Update(s, func(n int) int { return n + 10 })
+		visits.Set(s, visits.Get(s)*2)
+		visits.Update(s, func(n int) int { return n + 1 })
+		name.Set(s, "value")
+		name.Delete(s)
+	})
+	visit(func(s *session.Session) {
+		if got := visits.Get(s); got != 23 || !slices.Equal(s.Keys(), []string{"visits"}) {
+			t.Errorf("visits is %d, keys %q", got, s.Keys())
+		}
+		if got, ok := visits.Pop(s); got != 23 || !ok {
+			t.Errorf("Pop: %d, %v", got, ok)
+		}
+		if got, ok := visits.Pop(s); got != 0 || ok {
+			t.Errorf("Pop of what was popped: %d, %v", got, ok)
+		}
+	})
+	visit(func(s *session.Session) {
+		if len(s.Keys()) != 0 || s.IsNew() {
+			t.Errorf("left are %q", s.Keys())
+		}
+	})
+}
+
+// Clear forgets values and flashes; user, token, clocks and Remember stay.
+func TestClear(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		visit, _, _ := newVisitor(t, session.Options{})
+		visit(func(s *session.Session) {
+			name.Set(s, "value")
+			s.AddFlash("info", "hello")
+			s.Login("alice")
+			s.Remember(30 * day)
+		})
+		time.Sleep(day)
+		var id string
+		var ends time.Time
+		visit(func(s *session.Session) {
+			id, ends = s.ID(), s.Expires()
+			visits.Set(s, 1)
+			s.Clear()
+			if len(s.Keys()) != 0 || s.Flashes() != nil {
+				t.Errorf("Clear left %q", s.Keys())
+			}
+			visits.Set(s, 2)
+		})
+		resp := visit(func(s *session.Session) {
+			if !slices.Equal(s.Keys(), []string{"visits"}) || visits.Get(s) != 2 || s.Flashes() != nil {
+				t.Errorf("after Clear and Set: %q, %d", s.Keys(), visits.Get(s))
+			}
+			if s.User() != "alice" || s.ID() != id || !s.Expires().Equal(ends) {
+				t.Errorf("user %q, expires %v", s.User(), s.Expires())
+			}
+			s.Renew()
+		})
+		if c := resp.Cookies(); len(c) != 1 || c[0].MaxAge != int(29*day/time.Second) {
+			t.Errorf("the cookie after a Clear and a Renew is %v", c)
+		}
+	})
+}
+
+func TestFlashes(t *testing.T) {
+	want := []session.Flash{{"info", "first"}, {"", `<b>"second"</b> 😀`}, {"info", "first"}}
+	visit, spy, _ := newVisitor(t, session.Options{})
+	visit(func(s *session.Session) {
+		if s.Flashes() != nil {
+			t.Error("flashes from nowhere")
+		}
+		for _, f := range want[:2] {
+			s.AddFlash(f.Kind, f.Text)
+		}
+	})
+	visit(func(s *session.Session) {
+		s.Login("alice")
+		s.AddFlash(want[2].Kind, want[2].Text)
+		if len(s.Keys()) != 0 {
+			t.Errorf("Keys shows flashes: %q", s.Keys())
+		}
+	})
+	visit(func(s *session.Session) {
+		if got := s.Flashes(); !slices.Equal(got, want) {
+			t.Errorf("flashes are %v, want %v", got, want)
+		}
+		if got := s.Flashes(); got != nil {
+			t.Errorf("shown flashes are shown again: %v", got)
+		}
+		s.AddFlash("info", "next page")
+	})
+	visit(func(s *session.Session) {
+		if got := s.Flashes(); len(got) != 1 || got[0].Text != "next page" {
+			t.Errorf("the next page shows %v", got)
+		}
+	})
+	saves := spy.count("Save")
+	visit(func(s *session.Session) { s.Flashes() })
+	if spy.count("Save") != saves {
+		t.Error("looking for flashes where there are none saved the session")
+	}
+}
+
+// A commit over MaxDataSize fails, and the session is as it was.
+func TestMaxDataSize(t *testing.T) {
+	text := func(n int) string { return strings.Repeat("x", n) }
+	for _, c := range []struct {
+		limit, fits, over int
+	}{{1000, 950, 1000}, {0, 64<<10 - 50, 64 << 10}} {
+		visit, _, _ := newVisitor(t, session.Options{MaxDataSize: c.limit})
+		status := func(want int, f func(s *session.Session)) {
+			t.Helper()
+			if resp := visit(f); resp.StatusCode != want {
+				t.Errorf("limit %d: status %d, want %d", c.limit, resp.StatusCode, want)
+			}
+		}
+		status(200, func(s *session.Session) {
+			name.Set(s, text(c.fits))
+			s.Login("alice")
+			s.Remember(day) // our own metadata does not count
+		})
+		status(500, func(s *session.Session) { name.Set(s, text(c.over)) })
+		status(500, func(s *session.Session) { s.AddFlash("", text(100)) })
+		status(200, func(s *session.Session) {
+			if len(name.Get(s)) != c.fits {
+				t.Errorf("limit %d: the value is %d bytes long", c.limit, len(name.Get(s)))
+			}
+			visits.Set(s, 1)
+			session.NewKey[string]("more").Set(s, text(50))
+			if err := s.Save(t.Context()); err == nil || errors.Is(err, session.ErrStore) || !strings.Contains(err.Error(), "Options.MaxDataSize") {
+				t.Errorf("Save: %v", err)
+			}
+		}) // which returned the error: it is the handler's
+		status(200, func(s *session.Session) {
+			name.Delete(s)
+			session.NewKey[string]("more").Set(s, text(c.fits))
+		})
+	}
+}
+
+// Sessions that List returned: values and Logout at Save, nothing that needs a
+// cookie, and no use of the session.
+func TestDetachedSessions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		visit, spy, m := newVisitor(t, session.Options{})
+		ctx := t.Context()
+		list := func(want int) []*session.Session {
+			t.Helper()
+			sessions, err := m.List(ctx, "alice")
+			if err != nil || len(sessions) != want {
+				t.Fatalf("List: %d sessions, want %d, %v", len(sessions), want, err)
+			}
+			return sessions
+		}
+		visit(func(s *session.Session) {
+			s.Login("alice")
+			name.Set(s, "value")
+		})
+		time.Sleep(10 * minute)
+		s := list(1)[0]
+		seen, ends := s.LastSeen(), s.Expires()
+		if s.User() != "alice" || name.Get(s) != "value" || s.Err() != nil || s.IsNew() {
+			t.Errorf("detached: %q, %q, %v", s.User(), name.Get(s), s.Err())
+		}
+		visits.Set(s, 7)
+		s.AddFlash("info", "from the office")
+		visit(func(s *session.Session) { name.Set(s, "newer") }) // a conflict to merge
+		seen, ends = seen.Add(10*minute), ends.Add(10*minute)
+		time.Sleep(10 * minute)
+		if err := s.Save(ctx); err != nil {
+			t.Fatalf("Save: %v", err)
+		}
+		if s = list(1)[0]; !s.LastSeen().Equal(seen) || !s.Expires().Equal(ends) {
+			t.Errorf("a detached Save moved the clocks to %v, %v", s.LastSeen(), s.Expires())
+		}
+		visit(func(s *session.Session) {
+			if f := s.Flashes(); visits.Get(s) != 7 || name.Get(s) != "newer" || len(f) != 1 {
+				t.Errorf("the browser sees %d, %q, %v", visits.Get(s), name.Get(s), f)
+			}
+		})
+
+		for call, f := range map[string]func(s *session.Session){
+			"Login":    func(s *session.Session) { s.Login("bob") },
+			"Renew":    func(s *session.Session) { s.Renew() },
+			"Remember": func(s *session.Session) { s.Remember(day) },
+		} {
+			s := list(1)[0]
+			writes := spy.count("Save") + spy.count("Create")
+			visits.Set(s, 8)
+			f(s)
+			if err := s.Save(ctx); err == nil || !strings.Contains(err.Error(), call) {
+				t.Errorf("Save after %s: %v", call, err)
+			}
+			if spy.count("Save")+spy.count("Create") != writes {
+				t.Errorf("%s of a detached session wrote to the store", call)
+			}
+			if err := s.Reload(ctx); err != nil || s.Err() != nil || visits.Get(s) != 7 {
+				t.Errorf("Reload after %s: %v", call, err)
+			}
+		}
+
+		ended, late := list(1)[0], list(1)[0]
+		ended.Logout()
+		if list(1); ended.User() != "" {
+			t.Error("a detached Logout is not seen by itself")
+		}
+		if err := ended.Save(ctx); err != nil {
+			t.Errorf("Save after Logout: %v", err)
+		}
+		list(0)
+		visits.Set(late, 9)
+		if err := late.Save(ctx); !errors.Is(err, session.ErrNotFound) {
+			t.Errorf("Save of a session that has ended: %v", err)
+		}
+		visit(func(s *session.Session) {
+			if s.User() != "" || visits.Get(s) != 0 {
+				t.Errorf("the browser is still %q", s.User())
+			}
+		})
+		if _, err := m.List(ctx, ""); err == nil {
+			t.Error("List of nobody must be an error")
+		}
+	})
+}
+
+// List has the sessions that live, the most recently seen first.
+func TestListIsInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newManager(t, session.Options{})
+		h := m.Handler(clockRoutes)
+		var want []string
+		browsers := map[string]*browser{}
+		for range 5 {
+			b := newBrowser(t, h)
+			b.get("/login")
+			id := body(b.get("/id"))
+			want, browsers[id] = append([]string{id}, want...), b
+			time.Sleep(5 * minute)
+		}
+		oldest := want[4]
+		browsers[oldest].get("/look")
+		browsers[want[3]].get("/logout")
+		want = []string{oldest, want[0], want[1], want[2]}
+		newBrowser(t, h).get("/set")
+		for i := range 2 {
+			sessions, err := m.List(t.Context(), "alice")
+			var got []string
+			for _, s := range sessions {
+				got = append(got, s.ID())
+			}
+			if err != nil || !slices.Equal(got, want) {
+				t.Errorf("List: %q, want %q, %v", got, want, err)
+			}
+			if i == 0 {
+				time.Sleep(46 * minute) // the one of 15 minutes ago ends
+				want = want[:3]
+			}
+		}
+	})
+}
+
+// Reload forgets what is not saved and reads what others have saved.
+func TestReload(t *testing.T) {
+	visit, spy, m := newVisitor(t, session.Options{})
+	visit(func(s *session.Session) {
+		s.Login("alice")
+		name.Set(s, "value")
+	})
+	for call, f := range map[string]func(s *session.Session){
+		"Set": func(s *session.Session) { name.Set(s, "unsaved") }, "Clear": (*session.Session).Clear,
+		"Login": func(s *session.Session) { s.Login("bob") }, "Logout": (*session.Session).Logout,
+		"Renew": (*session.Session).Renew, "Remember": func(s *session.Session) { s.Remember(day) },
+		"a refused call": func(s *session.Session) { s.Login("") },
+	} {
+		writes := spy.count("Save") + spy.count("Create")
+		resp := visit(func(s *session.Session) {
+			f(s)
+			if err := s.Reload(t.Context()); err != nil || s.User() != "alice" || name.Get(s) != "value" || s.Err() != nil {
+				t.Errorf("Reload after %s: %v, %q, %q", call, err, s.User(), name.Get(s))
+			}
+		})
+		if resp.StatusCode != 200 || len(resp.Cookies()) > 0 || spy.count("Save")+spy.count("Create") != writes {
+			t.Errorf("%s was carried out after a Reload", call)
+		}
+	}
+	visit(func(s *session.Session) {
+		others, err := m.List(t.Context(), "alice")
+		if err != nil || len(others) != 1 {
+			t.Fatal(others, err)
+		}
+		name.Get(s)
+		name.Set(others[0], "newer")
+		if err := others[0].Save(t.Context()); err != nil || name.Get(s) != "value" {
+			t.Errorf("before Reload %q, %v", name.Get(s), err)
+		}
+		if err := s.Reload(t.Context()); err != nil || name.Get(s) != "newer" {
+			t.Errorf("after Reload %q, %v", name.Get(s), err)
+		}
+		if err := m.RevokeAll(t.Context(), "alice"); err != nil || s.User() != "alice" {
+			t.Errorf("before Reload %q, %v", s.User(), err)
+		}
+		if err := s.Reload(t.Context()); err != nil || s.User() != "" || s.Err() != nil {
+			t.Errorf("after RevokeAll and Reload %q, %v", s.User(), err)
+		}
+	})
+}
+
+// A Reload that failed is repaired by one that succeeds, for every kind of
+// session: a store that fails is never mistaken for a session that has ended.
+func TestReloadAfterAFailure(t *testing.T) {
+	check := func(t *testing.T, spy *spyStore, s *session.Session) {
+		t.Helper()
+		spy.down.Store(true)
+		if err := s.Reload(context.Background()); !errors.Is(err, session.ErrStore) || !errors.Is(s.Err(), session.ErrStore) {
+			t.Errorf("Reload of a store that is down: %v", err)
+		}
+		spy.down.Store(false)
+		if err := s.Reload(context.Background()); err != nil || s.Err() != nil || s.User() != "alice" {
+			t.Errorf("Reload of a store that is back: %q, %v", s.User(), err)
+		}
+	}
+	save := func(t *testing.T, s *session.Session) {
+		t.Helper()
+		if err := s.Save(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	login := func(s *session.Session) { s.Login("alice") }
+	t.Run("stored before", func(t *testing.T) {
+		visit, spy, _ := newVisitor(t, session.Options{})
+		visit(login)
+		visit(func(s *session.Session) { check(t, spy, s) })
+	})
+	t.Run("new in this request", func(t *testing.T) {
+		visit, spy, _ := newVisitor(t, session.Options{})
+		resp := visit(func(s *session.Session) { login(s); save(t, s); check(t, spy, s) })
+		if len(resp.Cookies()) != 1 {
+			t.Error("its cookie never left")
+		}
+	})
+	t.Run("renewed in this request", func(t *testing.T) {
+		visit, spy, _ := newVisitor(t, session.Options{})
+		visit(login)
+		visit(func(s *session.Session) { s.Renew(); save(t, s); check(t, spy, s) })
+		visit(func(s *session.Session) {
+			if s.User() != "alice" {
+				t.Error("the browser holds the old cookie")
+			}
+		})
+	})
+	t.Run("detached", func(t *testing.T) {
+		visit, spy, m := newVisitor(t, session.Options{})
+		visit(login)
+		sessions, err := m.List(t.Context(), "alice")
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(t, spy, sessions[0])
+	})
+}

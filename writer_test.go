@@ -1,0 +1,386 @@
+package session_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"net/textproto"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// While the handler is still at work the client has the header, and what its
+// cookie opens is in the store.
+func TestStoredBeforeTheCookieLeaves(t *testing.T) {
+	for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
+		for _, d := range deeds {
+			if d.cookie == "" {
+				continue
+			}
+			t.Run(protocol+" "+d.name, func(t *testing.T) {
+				spy := newSpy()
+				m := newManager(t, session.Options{Store: spy})
+				read := make(chan struct{})
+				srv := startServer(t, protocol, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					d.do(session.From(r.Context()))
+					w.(http.Flusher).Flush()
+					<-read
+				})))
+				defer close(read) // before the server waits for the handler
+				sent := open(t, m, d.from)
+				spy.forget()
+				resp, err := srv.Client().Do(request(t, srv.URL, sent))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				d.check(t, m, spy, sent, resp)
+			})
+		}
+	}
+}
+
+// If the store refuses, no cookie leaves, whichever way the handler answers.
+func TestNoCookieWithoutARecord(t *testing.T) {
+	for _, way := range ways(t) {
+		t.Run(way.name, func(t *testing.T) {
+			spy := newSpy()
+			m := newManager(t, session.Options{Store: spy})
+			ended := make(chan error, 1)
+			srv := startServer(t, "HTTP/1.1", way.around(m, ended, func(w http.ResponseWriter, r *http.Request) {
+				name.Set(session.From(r.Context()), "new")
+				way.answer(w, r)
+			}))
+			spy.down.Store(true)
+			resp, err := srv.Client().Do(request(t, srv.URL, ""))
+			if err != nil {
+				t.Fatal(err)
+			}
+			text := body(resp)
+			if resp.StatusCode != 503 || strings.Contains(text, "hello") || resp.Header["Set-Cookie"] != nil {
+				t.Errorf("%s %q %q", resp.Status, text, resp.Header["Set-Cookie"])
+			}
+			<-ended
+		})
+	}
+}
+
+// An informational response is not the response: no cookie is on it, and there
+// is time for a Login after it. 101 is one.
+func TestInformationalIsNotTheResponse(t *testing.T) {
+	m := newManager(t, session.Options{})
+	h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		name.Set(s, "new")
+		w.Header().Set("Link", "</style.css>; rel=preload")
+		w.WriteHeader(http.StatusEarlyHints)
+		w.WriteHeader(http.StatusProcessing)
+		s.Login("alice")
+	}))
+	for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
+		var hints []http.Header
+		trace := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
+			hints = append(hints, http.Header(h).Clone())
+			return nil
+		}})
+		srv := startServer(t, protocol, h)
+		resp, err := srv.Client().Do(request(t, srv.URL, "").WithContext(trace))
+		if err != nil {
+			t.Fatal(err)
+		}
+		body(resp)
+		if len(hints) != 2 || hints[0].Get("Link") == "" {
+			t.Errorf("%s: the client got %v, want 103 and 102", protocol, hints)
+		}
+		for _, h := range hints {
+			if h["Set-Cookie"] != nil || h["Vary"] != nil || h["Cache-Control"] != nil {
+				t.Errorf("%s: 1xx with %v", protocol, h)
+			}
+		}
+		if _, held := ourCookie(t, resp, ""); opens(t, m, held) != "new of alice" {
+			t.Errorf("%s: the cookie opens %q", protocol, opens(t, m, held))
+		}
+	}
+
+	w := httptest.NewRecorder()
+	m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name.Set(session.From(r.Context()), "new")
+		w.WriteHeader(http.StatusSwitchingProtocols)
+	})).ServeHTTP(w, httptest.NewRequest("GET", "https://localhost/", nil))
+	if kind, _ := ourCookie(t, w.Result(), ""); kind != "set" {
+		t.Error("101 left without the cookie")
+	}
+}
+
+// At most one Set-Cookie of our name leaves, and it is the last word; others'
+// cookies stay.
+func TestOneCookieOfOurName(t *testing.T) {
+	m := newManager(t, session.Options{})
+	b := newBrowser(t, m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+		http.SetCookie(w, &http.Cookie{Name: "theme", Value: "dark"})
+		http.SetCookie(w, &http.Cookie{Name: "__Host-session", Value: "mine"})
+		http.SetCookie(w, &http.Cookie{Name: "__Host-session", Value: "mine too"})
+		http.SetCookie(w, &http.Cookie{Name: "__Host-session2", Value: "another"})
+		name.Set(s, "new")
+		s.Save(r.Context())
+		s.Login("alice")
+		s.Save(r.Context())
+		s.Renew()
+	}}))
+	resp := b.get("/")
+	var names []string
+	for _, c := range resp.Cookies() {
+		names = append(names, c.Name)
+	}
+	if want := []string{"theme", "__Host-session2", "__Host-session"}; !slices.Equal(names, want) {
+		t.Errorf("cookies %q, want %q", names, want)
+	}
+	if _, held := ourCookie(t, resp, ""); opens(t, m, held) != "new of alice" {
+		t.Errorf("the cookie opens %q", opens(t, m, held))
+	}
+}
+
+// onlyUnwrap is the writer of a middleware that counts what it passes on, and
+// knows of http.ResponseController.
+type onlyUnwrap struct {
+	http.ResponseWriter
+	written *int
+}
+
+func (w onlyUnwrap) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w onlyUnwrap) Write(p []byte) (int, error) {
+	*w.written += len(p)
+	return w.ResponseWriter.Write(p)
+}
+
+// onlyFlushError has the newer of Flush's two spellings.
+type onlyFlushError struct {
+	http.ResponseWriter
+	err error
+}
+
+func (w onlyFlushError) FlushError() error { return w.err }
+
+// can lists the optional methods that a handler finds.
+func can(w http.ResponseWriter) string {
+	var all []string
+	if _, ok := w.(http.Flusher); ok {
+		all = append(all, "Flush")
+	}
+	if _, ok := w.(http.Hijacker); ok {
+		all = append(all, "Hijack")
+	}
+	if _, ok := w.(io.ReaderFrom); ok {
+		all = append(all, "ReadFrom")
+	}
+	return strings.Join(all, " ")
+}
+
+// A handler finds the optional methods that work underneath, and no others.
+func TestTypeAssertionsTellTheTruth(t *testing.T) {
+	var found string
+	look := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { found = can(w) })
+	m := newManager(t, session.Options{})
+	unwrap := func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			h.ServeHTTP(onlyUnwrap{w, new(int)}, r)
+		})
+	}
+	timeout := func(h http.Handler) http.Handler { return http.TimeoutHandler(h, time.Minute, "") }
+	same := func(h http.Handler) http.Handler { return h }
+	for _, c := range []struct {
+		name, protocol string
+		outside        func(http.Handler) http.Handler
+		want           string
+	}{
+		{"HTTP/1.1", "HTTP/1.1", same, "Flush Hijack ReadFrom"},
+		{"HTTP/2", "HTTP/2.0", same, "Flush"},
+		{"Unwrap over HTTP/1.1", "HTTP/1.1", unwrap, "Flush Hijack ReadFrom"}, // reading by Write
+		{"Unwrap over HTTP/2", "HTTP/2.0", unwrap, "Flush"},
+		{"TimeoutHandler over HTTP/1.1", "HTTP/1.1", timeout, ""},
+		{"TimeoutHandler over HTTP/2", "HTTP/2.0", timeout, ""},
+	} {
+		srv := startServer(t, c.protocol, c.outside(m.Handler(look)))
+		resp, err := srv.Client().Get(srv.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body(resp)
+		if found != c.want {
+			t.Errorf("%s: a handler finds %q, want %q", c.name, found, c.want)
+		}
+	}
+	r := httptest.NewRequest("GET", "https://localhost/", nil)
+	for _, c := range []struct {
+		name string
+		w    http.ResponseWriter
+		want string
+	}{
+		{"ResponseRecorder", httptest.NewRecorder(), "Flush"},
+		{"FlushError", onlyFlushError{&discard{http.Header{}}, nil}, "Flush"},
+		{"bare", &discard{http.Header{}}, ""},
+		{"Unwrap of bare", onlyUnwrap{&discard{http.Header{}}, new(int)}, ""},
+	} {
+		if m.Handler(look).ServeHTTP(c.w, r); found != c.want {
+			t.Errorf("%s: a handler finds %q, want %q", c.name, found, c.want)
+		}
+	}
+}
+
+// What a ResponseController is told comes from underneath, not from us.
+func TestControllerHearsTheTruth(t *testing.T) {
+	m := newManager(t, session.Options{})
+	broken := errors.New("broken pipe")
+	for _, c := range []struct {
+		name string
+		w    http.ResponseWriter
+		want error
+	}{
+		{"flushes", httptest.NewRecorder(), nil},
+		{"fails", onlyFlushError{&discard{http.Header{}}, broken}, broken},
+		{"cannot", &discard{http.Header{}}, http.ErrNotSupported},
+	} {
+		m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			rc := http.NewResponseController(w)
+			if err := rc.Flush(); !errors.Is(err, c.want) {
+				t.Errorf("%s: Flush: %v, want %v", c.name, err, c.want)
+			}
+			if err := rc.SetWriteDeadline(time.Now()); !errors.Is(err, http.ErrNotSupported) {
+				t.Errorf("%s: SetWriteDeadline: %v", c.name, err)
+			}
+		})).ServeHTTP(c.w, httptest.NewRequest("GET", "https://localhost/", nil))
+	}
+}
+
+// A fileTaker is net/http's writer as far as sendfile goes: it notes what it
+// is asked to read from.
+type fileTaker struct {
+	discard
+	from io.Reader
+}
+
+func (w *fileTaker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return nil, nil, errors.ErrUnsupported
+}
+func (w *fileTaker) Flush() {}
+func (w *fileTaker) ReadFrom(src io.Reader) (int64, error) {
+	w.from = src
+	return io.Copy(io.Discard, src)
+}
+
+// net/http makes a sendfile of a file that reaches its writer's ReadFrom, in
+// the io.LimitedReader that http.ServeFile puts around it.
+func TestFileReachesReadFrom(t *testing.T) {
+	m := newManager(t, session.Options{})
+	w := &fileTaker{discard: discard{http.Header{}}}
+	m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name.Set(session.From(r.Context()), "new")
+		http.ServeFile(w, r, "go.mod")
+	})).ServeHTTP(w, httptest.NewRequest("GET", "https://localhost/", nil))
+	limited, ok := w.from.(*io.LimitedReader)
+	if !ok {
+		t.Fatalf("ReadFrom got a %T", w.from)
+	}
+	if _, ok := limited.R.(*os.File); !ok {
+		t.Errorf("ReadFrom got an io.LimitedReader of %T, want *os.File", limited.R)
+	}
+	if w.h["Set-Cookie"] == nil {
+		t.Error("the file left without the cookie")
+	}
+}
+
+// A middleware between us and net/http that has no ReadFrom still sees every byte.
+func TestReadFromGoesAroundNobody(t *testing.T) {
+	m, written := newManager(t, session.Options{}), 0
+	h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.(io.ReaderFrom).ReadFrom(strings.NewReader("hello"))
+	}))
+	srv := startServer(t, "HTTP/1.1", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(onlyUnwrap{w, &written}, r)
+	}))
+	resp, err := srv.Client().Get(srv.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := body(resp); text != "hello" || written != len(text) {
+		t.Errorf("the middleware saw %d bytes of %q", written, text)
+	}
+}
+
+// A Hijack that fails, for there is no connection to be had, leaves the
+// response to the handler, and the header must be as right as any.
+func TestFailedHijackLeavesTheResponse(t *testing.T) {
+	for _, d := range deeds {
+		if d.do == nil || d.cookie == "set" {
+			continue // Hijack commits first: what needs a cookie is reported
+		}
+		spy := newSpy()
+		m := newManager(t, session.Options{Store: spy})
+		sent := open(t, m, d.from)
+		spy.forget()
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest("GET", "https://localhost/", nil)
+		r.Header.Set("Cookie", sent)
+		m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s := session.From(r.Context())
+			d.do(s)
+			if _, _, err := w.(http.Hijacker).Hijack(); err == nil {
+				t.Error("Hijack succeeded")
+			}
+			w.Write([]byte("polling, then"))
+			if d.late != nil {
+				d.late(s)
+			}
+		})).ServeHTTP(struct {
+			*httptest.ResponseRecorder
+			http.Hijacker
+		}{w, &fileTaker{}}, r)
+		d.check(t, m, spy, sent, w.Result())
+	}
+}
+
+// Over HTTP/2 nobody hijacks, and asking does no harm.
+func TestHTTP2HasNoHijack(t *testing.T) {
+	m := newManager(t, session.Options{})
+	srv := startServer(t, "HTTP/2.0", m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		session.From(r.Context()).Login("alice")
+		if _, _, err := http.NewResponseController(w).Hijack(); !errors.Is(err, http.ErrNotSupported) {
+			t.Error(err)
+		}
+	})))
+	resp, err := srv.Client().Get(srv.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, held := ourCookie(t, resp, ""); opens(t, m, held) != " of alice" {
+		t.Error("the login was lost to a Hijack that could not be")
+	}
+}
+
+// An explicit Save under a cancelled context stores all the same, and the
+// cookie follows with the first byte.
+func TestCookieOfAnEarlySaveFollows(t *testing.T) {
+	m := newManager(t, session.Options{})
+	b := newBrowser(t, m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+		ctx, cancel := context.WithCancel(r.Context())
+		cancel()
+		name.Set(s, "new")
+		if err := s.Save(ctx); err != nil {
+			t.Error(err)
+		}
+	}}))
+	b.get("/")
+	if got := opens(t, m, b.cookie()); got != "new of " {
+		t.Errorf("the cookie opens %q", got)
+	}
+}
