@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/coatcheck/session"
 )
@@ -303,5 +305,276 @@ func TestErrorOfAnExplicitSaveIsTheCallers(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Promise 7. A write that may have been applied is never sent again with the
+// changes applied anew: an Update would count twice. Reload finds out.
+func TestIndeterminateSaveIsNeverRepeated(t *testing.T) {
+	for what, c := range map[string]struct {
+		then   func(w http.ResponseWriter, r *http.Request, s *session.Session)
+		status int
+		visits int
+	}{
+		"the response's own": {func(http.ResponseWriter, *http.Request, *session.Session) {}, 503, 1},
+		"after the first byte": {func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			w.(http.Flusher).Flush()
+			s.Err()
+		}, 503, 1},
+		"Save twice": {func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			for range 2 {
+				if err := s.Save(r.Context()); !errors.Is(err, session.ErrIndeterminate) || !errors.Is(err, session.ErrStore) {
+					t.Error("Save:", err)
+				}
+			}
+		}, 200, 1},
+		"Save, change, respond": {func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			s.Save(r.Context())
+			name.Set(s, "more")
+		}, 200, 1},
+		"Save, Reload, Update": {func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			s.Save(r.Context())
+			if err := s.Reload(r.Context()); err != nil || visits.Get(s) != 1 {
+				t.Error("Reload:", err, visits.Get(s))
+			}
+			visits.Update(s, func(n int) int { return n + 1 })
+		}, 503, 2},
+	} {
+		t.Run(what, func(t *testing.T) {
+			spy := newSpy()
+			m := newManager(t, session.Options{Store: spy})
+			shop := slowRoutes(nil)
+			shop["/count"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				visits.Update(s, func(n int) int { return n + 1 })
+				c.then(w, r, s)
+			}
+			shop["/visits"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				fmt.Fprint(w, s.User(), visits.Get(s))
+			}
+			b := newBrowser(t, m.Handler(shop))
+			b.get("/login")
+			spy.after = lost("Save")
+			if resp := b.get("/count"); resp.StatusCode != c.status || setsCookie(resp) {
+				t.Error(resp.Status, resp.Header)
+			}
+			spy.after = nil
+			if got, want := body(b.get("/visits")), fmt.Sprint("alice", c.visits); got != want || spy.count("Save") != c.visits {
+				t.Errorf("%q after %d calls of Save, want %q", got, spy.count("Save"), want)
+			}
+		})
+	}
+}
+
+// A create or swap that may have been applied leaves nothing behind whose token
+// nobody holds.
+func TestIndeterminateTokenIsTakenBack(t *testing.T) {
+	for _, c := range []struct{ path, call string }{
+		{"/first", "Create"}, {"/login", "Create"}, {"/renew", "Create"}, {"/login", "Save"}, {"/renew", "Save"},
+	} {
+		for _, applied := range []bool{true, false} {
+			t.Run(fmt.Sprint(c.path, " ", c.call, " applied=", applied), func(t *testing.T) {
+				spy := newSpy()
+				shop := slowRoutes(nil)
+				shop["/first"] = shop["/login"]
+				b := newBrowser(t, newManager(t, session.Options{Store: spy}).Handler(shop))
+				if c.path != "/first" {
+					b.get("/login")
+				}
+				held := b.cookie()
+				if applied {
+					spy.after = lost(c.call)
+				} else {
+					spy.hook(failing(c.call, session.ErrIndeterminate))
+				}
+				expectReplaced(t, b.get(c.path), 503)
+				spy.after = nil
+				spy.hook(nil)
+				want := 1 // the old one, unless the swap was applied
+				if c.path == "/first" || c.call == "Save" && applied {
+					want = 0
+				}
+				all, err := spy.List(t.Context(), "alice")
+				if len(all) != want || err != nil || b.cookie() != held {
+					t.Errorf("%d records are left (%v), want %d", len(all), err, want)
+				}
+			})
+		}
+	}
+}
+
+// A store that answers with nothing, or with another's record, has failed.
+func TestStoreAnswersWithAnotherRecord(t *testing.T) {
+	spy := newSpy()
+	b := newBrowser(t, newManager(t, session.Options{Store: &swapped{spy, nil}}).Handler(slowRoutes(nil)))
+	b.get("/login")
+	expectReplaced(t, b.get("/user"), 503)
+
+	other := newBrowser(t, b.h)
+	other.get("/login")
+	all, _ := spy.List(t.Context(), "alice")
+	for _, rec := range all {
+		m := newManager(t, session.Options{Store: &swapped{spy, rec}})
+		statuses := fmt.Sprint(newBrowser(t, m.Handler(slowRoutes(nil))).replay(b.cookie()).get("/user").StatusCode,
+			newBrowser(t, m.Handler(slowRoutes(nil))).replay(other.cookie()).get("/user").StatusCode)
+		if statuses != "200 503" && statuses != "503 200" {
+			t.Error("the two browsers got", statuses)
+		}
+	}
+}
+
+// A swapped store answers every Load with one record.
+type swapped struct {
+	session.Store
+	rec *session.Record
+}
+
+func (s *swapped) Load(context.Context, string) (*session.Record, error) { return s.rec, nil }
+
+// A commit that always meets a newer record gives up at its deadline.
+func TestEndlessConflict(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		spy := newSpy()
+		b := newBrowser(t, newManager(t, session.Options{Store: spy, StoreTimeout: time.Second}).Handler(slowRoutes(nil)))
+		b.get("/login")
+		all, _ := spy.List(t.Context(), "alice")
+		spy.hook(func(_ context.Context, call, id string) error {
+			if call == "Save" && id == all[0].ID {
+				return session.ErrConflict // as if somebody else had just saved
+			}
+			return nil
+		})
+		for _, path := range []string{"/logout", "/renew", "/login"} {
+			start := time.Now()
+			expectReplaced(t, b.get(path), 503)
+			if took := time.Since(start); took != time.Second {
+				t.Error(path, "took", took)
+			}
+		}
+		spy.hook(nil)
+		if all, err := spy.List(t.Context(), "alice"); len(all) != 1 || err != nil {
+			t.Error("left in the store:", len(all), err)
+		}
+	})
+}
+
+// An ending that failed says so.
+func TestFailingEndings(t *testing.T) {
+	var log events
+	spy := newSpy()
+	m := newManager(t, session.Options{Store: spy, OnEvent: log.on})
+	b := newBrowser(t, m.Handler(slowRoutes(nil)))
+	b.get("/login")
+	all, err := m.List(t.Context(), "alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	spy.down.Store(true)
+	all[0].Logout()
+	for i, err := range []error{
+		all[0].Save(t.Context()),
+		m.Revoke(t.Context(), "alice", "an id"),
+		m.RevokeAll(t.Context(), "alice"),
+		func() error { _, err := m.List(t.Context(), "alice"); return err }(),
+	} {
+		if !errors.Is(err, session.ErrStore) || !errors.Is(err, errDown) {
+			t.Error(i, err)
+		}
+	}
+	if log.count(session.EventStoreFailed) != 4 {
+		t.Error("events", log.all)
+	}
+}
+
+// Promise 8. What a request changes arrives, although its client has gone: the
+// request's context has ended before the session is even loaded.
+func TestLostConnectionLosesNoWrite(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		do   func(w http.ResponseWriter, r *http.Request, m *session.Manager)
+		want string // what the browser's cookie opens
+		live int    // sessions of alice
+	}{
+		{"changed", func(w http.ResponseWriter, r *http.Request, _ *session.Manager) {
+			name.Set(session.From(r.Context()), "after")
+		}, "alice after", 1},
+		{"changed and saved", func(w http.ResponseWriter, r *http.Request, _ *session.Manager) {
+			name.Set(session.From(r.Context()), "after")
+			if err := session.From(r.Context()).Save(r.Context()); err != nil {
+				t.Error("Save:", err)
+			}
+		}, "alice after", 1},
+		{"changed late", func(w http.ResponseWriter, r *http.Request, _ *session.Manager) {
+			w.(http.Flusher).Flush()
+			name.Set(session.From(r.Context()), "after")
+		}, "alice after", 1},
+		{"Logout", func(w http.ResponseWriter, r *http.Request, _ *session.Manager) { session.From(r.Context()).Logout() }, " ", 0},
+		{"Renew", func(w http.ResponseWriter, r *http.Request, _ *session.Manager) { session.From(r.Context()).Renew() }, " ", 1},
+		{"Login", func(w http.ResponseWriter, r *http.Request, _ *session.Manager) {
+			session.From(r.Context()).Login("alice")
+		}, " ", 1},
+		{"RevokeAll", func(w http.ResponseWriter, r *http.Request, m *session.Manager) {
+			if err := m.RevokeAll(r.Context(), "alice"); err != nil {
+				t.Error("RevokeAll:", err)
+			}
+		}, " ", 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			spy := newSpy()
+			m := newManager(t, session.Options{Store: spy})
+			arrived, done := make(chan bool), make(chan bool)
+			shop := m.Handler(slowRoutes(nil))
+			slow := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				close(arrived)
+				<-r.Context().Done()
+				c.do(w, r, m)
+			}))
+			b := newBrowser(t, overTheWire(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path != "/slow" {
+					shop.ServeHTTP(w, r)
+					return
+				}
+				defer close(done)
+				slow.ServeHTTP(w, r)
+			})))
+			b.get("/login")
+			ctx, hangUp := context.WithCancel(t.Context())
+			go b.do(b.request("/slow").WithContext(ctx))
+			<-arrived
+			hangUp()
+			<-done
+			if got := body(b.get("/user")); got != c.want {
+				t.Errorf("the cookie opens %q, want %q", got, c.want)
+			}
+			if all, err := spy.List(t.Context(), "alice"); len(all) != c.live || err != nil {
+				t.Errorf("%d sessions (%v), want %d", len(all), err, c.live)
+			}
+		})
+	}
+}
+
+// Promise 8. The store is called with the values of the request's context, or
+// of the one that Save is given.
+func TestContextValuesReachTheStore(t *testing.T) {
+	type mark struct{}
+	spy := newSpy()
+	b := newBrowser(t, newManager(t, session.Options{Store: spy}).Handler(routes{
+		"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			name.Set(s, "one")
+			if err := s.Save(context.WithValue(r.Context(), mark{}, "Save's")); err != nil {
+				t.Error(err)
+			}
+			name.Set(s, "two")
+		},
+	}))
+	var seen []any
+	b.get("/")
+	spy.hook(func(ctx context.Context, call, _ string) error {
+		seen = append(seen, call, ctx.Value(mark{}))
+		return nil
+	})
+	r := b.request("/")
+	b.do(r.WithContext(context.WithValue(r.Context(), mark{}, "the request's")))
+	if got, want := fmt.Sprint(seen), "[Load the request's Save Save's Save the request's]"; got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 	"weak"
 
 	"github.com/coatcheck/session"
@@ -158,6 +159,39 @@ func TestEvictionOrder(t *testing.T) {
 	})
 }
 
+// Of many alike the least recently used goes first, wherever it is kept.
+func TestLeastRecentlyUsedLeavesFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 200
+		s := session.NewMemoryStore(&session.MemoryOptions{MaxBytes: n * big})
+		for i := range n {
+			put(t, s, memoryRecord(fmt.Sprint(i), "", big-500)) // all have room
+		}
+		order := rand.Perm(n)
+		for _, i := range order {
+			time.Sleep(time.Microsecond)
+			if _, err := s.Load(t.Context(), fmt.Sprint(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		gone := 0
+		for at := range n - 10 {
+			put(t, s, memoryRecord(fmt.Sprint("login", at), "alice", big-600))
+			for !lives(t, s, fmt.Sprint(order[gone])) {
+				gone++
+			}
+			for _, i := range order[gone:] {
+				if !lives(t, s, fmt.Sprint(i)) {
+					t.Fatalf("after %d that went in order, one went before its turn", gone)
+				}
+			}
+		}
+		if gone < n/2 {
+			t.Errorf("only %d were evicted for %d logins", gone, n-10)
+		}
+	})
+}
+
 // A record may grow as long as there is somebody to evict, and never needs
 // memory to end.
 func TestFullMemoryStoreGrowsAndEnds(t *testing.T) {
@@ -208,7 +242,8 @@ func TestEndingsNeedNoMemory(t *testing.T) {
 		fill := func(n int) (b *browser, fits bool) {
 			s := storeOfTen()
 			b = newBrowser(t, newManager(t, session.Options{Store: s}).Handler(clockRoutes))
-			for i := 0; s.Create(t.Context(), memoryRecord(fmt.Sprint("user", i), "bob", big/10)) == nil; i++ {
+			for i := range 100 { // more than fit
+				s.Create(t.Context(), memoryRecord(fmt.Sprint("user", i), "bob", big/10))
 			}
 			s.Delete(t.Context(), "user0")
 			b.get(page)
@@ -279,8 +314,8 @@ func TestExpiredLeaveAsNewOnesArrive(t *testing.T) {
 		s := session.NewMemoryStore(nil)
 		var old []weak.Pointer[byte]
 		for i := range 2000 {
-			r := memoryRecord(fmt.Sprint("old", i), []string{"", "alice"}[i%2], 100)
-			old = append(old, weak.Make(&r.Data[0]))
+			r := memoryRecord(fmt.Sprintf("old%0100d", i), []string{"", "alice"}[i%2], 100)
+			old = append(old, weak.Make(&r.Data[0]), weak.Make(unsafe.StringData(r.ID)))
 			put(t, s, r)
 		}
 		time.Sleep(time.Hour)
@@ -295,7 +330,7 @@ func TestExpiredLeaveAsNewOnesArrive(t *testing.T) {
 			}
 		}
 		if kept > 0 {
-			t.Errorf("%d of %d expired records are still in memory", kept, len(old))
+			t.Errorf("%d of %d ids and Data of expired records are still in memory", kept, len(old))
 		}
 		runtime.KeepAlive(s)
 	})

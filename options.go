@@ -201,7 +201,7 @@ func attribute(s string) bool {
 }
 
 func domain(s string) bool {
-	if s == "" || net.ParseIP(s).To4() != nil {
+	if s == "" || !strings.Contains(s, ":") && net.ParseIP(s).To4() != nil {
 		return true
 	}
 	number := false // the last label is one: browsers take the whole for an address

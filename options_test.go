@@ -136,7 +136,7 @@ func TestNamesDomainsAndPaths(t *testing.T) {
 		{"Domain", func(o *session.CookieOptions, s string) { o.Domain = s }, func(c *http.Cookie) string { return c.Domain },
 			[]string{"example.com", "app.example.com", "EXAMPLE.com", "xn--bcher-kva.example", "localhost", "1.example", "127.0.0.1"},
 			[]string{" ", "https://example.com", "example.com:8080", "*.example.com", "example.com/app", "example..com", "..example.com", "example.com.", ".", "-a.com", "a-.com", "a_b.com", "a b.com", "a;b.com", "bücher.example",
-				"a.com\r\nSet-Cookie: b", "[::1]", "1.2", "123", strings.Repeat("a", 64) + ".com", strings.Repeat("a.", 127) + "com"}},
+				"a.com\r\nSet-Cookie: b", "[::1]", "::1", "::ffff:127.0.0.1", "1.2", "123", "a.0x7f", strings.Repeat("a", 64) + ".com", strings.Repeat("a.", 127) + "com"}},
 		{"Path", func(o *session.CookieOptions, s string) { o.Path = s }, func(c *http.Cookie) string { return c.Path },
 			[]string{"/", "/app", "/app/", "/a b", "/a,b", "/%C3%A9"},
 			[]string{"app", " /app", "*", "/a;b", "/a\x00", "/a\nb", "/a\r\nSet-Cookie: b", "/é", "/\xff",

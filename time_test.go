@@ -132,6 +132,44 @@ func unusedIsUnused(rs routes) http.Handler {
 	})
 }
 
+// The clocks are checked on every read, whatever the store thinks the time is.
+func TestStoreThatForgetsTheTime(t *testing.T) {
+	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+		spy.Store = &hoarder{Store: spy.Store}
+		b := newBrowser(t, m.Handler(clockRoutes))
+		b.get("/login")
+		for _, want := range []string{"alice", ""} {
+			if got := body(b.get("/look")); got != want {
+				t.Errorf("the user is %q, want %q", got, want)
+			}
+			list, err := m.List(t.Context(), "alice")
+			if err != nil || (len(list) > 0) != (want != "") {
+				t.Errorf("List: %d sessions, %v", len(list), err)
+			}
+			time.Sleep(20 * minute)
+		}
+	})
+}
+
+// A hoarder answers with the record that it found last.
+type hoarder struct {
+	session.Store
+	last *session.Record
+}
+
+func (h *hoarder) Load(ctx context.Context, id string) (*session.Record, error) {
+	if r, err := h.Store.Load(ctx, id); err == nil {
+		h.last = r
+	}
+	last := *h.last
+	return &last, nil
+}
+
+func (h *hoarder) List(context.Context, string) ([]*session.Record, error) {
+	last := *h.last
+	return []*session.Record{&last}, nil
+}
+
 // A session tells when it ends, and the two clocks start again with Login.
 func TestClocksAreTold(t *testing.T) {
 	inBubble(t, session.Options{}, func(t *testing.T, _ *spyStore, m *session.Manager) {

@@ -346,6 +346,48 @@ func TestClear(t *testing.T) {
 	})
 }
 
+// Login keeps the values of an anonymous session and of the same user, and
+// forgets another user's; what is set after it is the new user's.
+func TestLoginKeepsOrForgets(t *testing.T) {
+	for _, c := range []struct{ before, after, name, flash string }{
+		{"", "alice", "value", "hello"},
+		{"alice", "alice", "value", "hello"},
+		{"alice", "bob", "", ""},
+	} {
+		visit, _, _ := newVisitor(t, session.Options{})
+		visit(func(s *session.Session) {
+			if c.before != "" {
+				s.Login(c.before)
+			}
+			name.Set(s, "value")
+			s.AddFlash("", "hello")
+		})
+		check := func(s *session.Session) {
+			t.Helper()
+			if s.User() != c.after || name.Get(s) != c.name || visits.Get(s) != 7 {
+				t.Errorf("%q, then %q: user %q, %q, %d", c.before, c.after, s.User(), name.Get(s), visits.Get(s))
+			}
+		}
+		visit(func(s *session.Session) {
+			visits.Set(s, 1)
+			s.Login(c.after)
+			visits.Update(s, func(n int) int {
+				if n == 0 {
+					n = 1 // it was another user's
+				}
+				return n + 6
+			})
+			check(s)
+		})
+		visit(func(s *session.Session) {
+			check(s)
+			if f := s.Flashes(); fmt.Sprint(f) != fmt.Sprint([]session.Flash{{Text: c.flash}}) && c.flash != "" || c.flash == "" && f != nil {
+				t.Errorf("%q, then %q: flashes %v", c.before, c.after, f)
+			}
+		})
+	}
+}
+
 func TestFlashes(t *testing.T) {
 	want := []session.Flash{{"info", "first"}, {"", `<b>"second"</b> 😀`}, {"info", "first"}}
 	visit, spy, _ := newVisitor(t, session.Options{})

@@ -15,7 +15,7 @@ import (
 
 // newGin has gin's own router and response writer in every page, "/bare" too.
 // gin.Default would add a log line per request to each.
-func newGin(*testing.B) app {
+func newGin(testing.TB) app {
 	gin.SetMode(gin.ReleaseMode)
 	r := gin.New()
 	r.Use(sessions.Sessions("mysession", memstore.NewStore(secret)))
@@ -97,7 +97,7 @@ func (a fiberApp) cookie(path string) string {
 	return strings.SplitN(string(ctx.Response.Header.Peek("Set-Cookie")), ";", 2)[0]
 }
 
-func newFiber(*testing.B) app {
+func newFiber(testing.TB) app {
 	f := fiber.New()
 	f.Use(session.New())
 	page := func(path string, do func(s *session.Middleware) bool) {

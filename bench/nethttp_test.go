@@ -108,7 +108,7 @@ func newHTTPApp(wrap func(http.Handler) http.Handler, cookieName string, p *page
 	})}
 }
 
-func newOurs(*testing.B) app {
+func newOurs(testing.TB) app {
 	var (
 		name  = session.NewKey[string]("name")
 		admin = session.NewKey[bool]("admin")
@@ -139,7 +139,7 @@ func newOurs(*testing.B) app {
 	})
 }
 
-func newSCS(*testing.B) app {
+func newSCS(testing.TB) app {
 	m := scs.New()
 	m.Lifetime = 24 * time.Hour
 	return newHTTPApp(m.LoadAndSave, "session", &pages{
@@ -163,10 +163,10 @@ func newSCS(*testing.B) app {
 	})
 }
 
-func newGorillaCookies(*testing.B) app { return newGorilla(gorilla.NewCookieStore(secret)) }
+func newGorillaCookies(testing.TB) app { return newGorilla(gorilla.NewCookieStore(secret)) }
 
-func newGorillaFiles(b *testing.B) app {
-	store := gorilla.NewFilesystemStore(b.TempDir(), secret)
+func newGorillaFiles(tb testing.TB) app {
+	store := gorilla.NewFilesystemStore(tb.TempDir(), secret)
 	store.MaxLength(16 << 10) // for the 4 KB
 	return newGorilla(store)
 }
@@ -207,7 +207,7 @@ func newGorilla(store gorilla.Store) app {
 	})
 }
 
-func newIcza(b *testing.B) app {
+func newIcza(testing.TB) app {
 	m := icza.NewCookieManager(icza.NewInMemStoreOptions(&icza.InMemStoreOptions{Logger: icza.NoopLogger}))
 	return newHTTPApp(nil, "sessid", &pages{
 		fill: func(w http.ResponseWriter, r *http.Request, b string) {

@@ -28,7 +28,7 @@ type app interface {
 }
 
 // apps make the servers, each as its library's README does.
-var apps = map[string]func(b *testing.B) app{
+var apps = map[string]func(tb testing.TB) app{
 	"ours":            newOurs,
 	"scs":             newSCS,
 	"gorilla-files":   newGorillaFiles,
@@ -56,6 +56,27 @@ var cases = map[string]func(b *testing.B, a app){
 func TestMain(m *testing.M) {
 	slog.SetDefault(slog.New(slog.DiscardHandler))
 	os.Exit(m.Run())
+}
+
+// Every library gives every page's right answer.
+func TestPages(t *testing.T) {
+	for _, l := range Libraries {
+		t.Run(l.Name, func(t *testing.T) {
+			a := apps[l.Name](t)
+			cookie := a.cookie("/fill")
+			for path, with := range map[string]string{
+				"/bare": cookie, "/empty": cookie, "/read": cookie, "/write": cookie, "/forged": forge(cookie), "/new": "",
+			} {
+				visit := a.visitor(path, with)
+				if !visit(0) || !visit(0) {
+					t.Error(path, ": not the right answer")
+				}
+			}
+			if a.visitor("/read", forge(cookie))(0) {
+				t.Error("/read finds a value with a forged cookie")
+			}
+		})
+	}
 }
 
 // BenchmarkPeers is the whole table. The program in ./peers runs each cell in a
@@ -99,8 +120,8 @@ func many(b *testing.B, a app, n, goroutines int) {
 		cookies[i] = a.cookie("/fill")
 	}
 	warm := a.visitor("/read", cookies...) // the browsers have been here before
-	for i := range cookies {
-		warm(i)
+	for i := range 2 * n {
+		warm(i % n)
 	}
 	var started atomic.Int64
 	runtime.GC()

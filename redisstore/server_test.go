@@ -16,9 +16,9 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// binary returns the path of a server, in Debian's places too. Without one the
+// lookPath returns the path of a server, in Debian's places too. Without one the
 // test fails where CI=true says that all must be there, and is skipped elsewhere.
-func binary(t testing.TB, name string) string {
+func lookPath(t testing.TB, name string) string {
 	t.Helper()
 	if path, err := exec.LookPath(name); err == nil {
 		return path
@@ -51,7 +51,7 @@ type server struct {
 // startServer starts a server that keeps nothing on disk but for what args say.
 func startServer(t testing.TB, args ...string) *server {
 	t.Helper()
-	path := binary(t, "redis-server")
+	path := lookPath(t, "redis-server")
 	var log []byte
 	for range 3 { // a free port may be taken the next moment
 		dir := t.TempDir()
@@ -101,7 +101,7 @@ func (s *server) start(dir string, args []string) bool {
 // startSentinel starts a Sentinel that watches a server by the name of "main".
 func startSentinel(t testing.TB, of *server) *server {
 	t.Helper()
-	path, dir, port := binary(t, "redis-server"), t.TempDir(), freePort(t)
+	path, dir, port := lookPath(t, "redis-server"), t.TempDir(), freePort(t)
 	_, watched, _ := net.SplitHostPort(of.addr)
 	conf := fmt.Sprintf("bind 127.0.0.1\nport %d\nsentinel monitor main 127.0.0.1 %s 1\n", port, watched)
 	if err := os.WriteFile(filepath.Join(dir, "sentinel.conf"), []byte(conf), 0o600); err != nil {

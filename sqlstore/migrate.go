@@ -6,11 +6,14 @@ import (
 	"strings"
 )
 
-// Schema returns the statements that make the table and its index. They change
-// nothing where those are there already.
+// Schema returns the statements that make the table and its index, for those
+// who apply them by other means than Migrate. They change nothing where both are
+// there already.
 func (s *Store) Schema() []string { return append([]string(nil), s.q.schema...) }
 
-// Migrate applies Schema. Any number of processes may do so at once.
+// Migrate applies Schema. Any number of processes may do so at once, each at its
+// start. It needs the right to create tables; where the application has none,
+// apply Schema as somebody who has.
 func (s *Store) Migrate(ctx context.Context) error {
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
@@ -35,10 +38,12 @@ const (
 	sweepPages = 128  // of 8 KiB
 )
 
-// Sweep deletes expired records and returns how many. It works in small batches
-// that lock nothing for long, never deletes a session that was extended
-// meanwhile, and any number of processes may sweep at once. There is no index
-// on the expiry, so it reads the whole table: every few minutes is often enough.
+// Sweep deletes expired records and returns how many, also if it ends early with
+// an error. It works in small batches that lock nothing for long, never deletes
+// a session that was extended meanwhile, and any number of processes may sweep
+// at once. There is no index on the expiry, so it reads the whole table: every
+// few minutes is often enough. Expired records that are still there do no harm
+// but take room.
 func (s *Store) Sweep(ctx context.Context) (deleted int, err error) {
 	if s.d.byPage {
 		return s.sweepByPage(ctx)

@@ -1,5 +1,14 @@
 // Package sqlstore keeps sessions in PostgreSQL, MySQL, MariaDB or SQLite,
-// through database/sql. It imports no driver: bring the one you use.
+// through database/sql, so that they survive a restart and any number of
+// processes share them. It imports no driver: bring the one you use. What each
+// wants in its data source name is in the README.
+//
+//	store, err := sqlstore.New(db, sqlstore.PostgreSQL, nil)
+//	err = store.Migrate(ctx) // once, at the start
+//	n, err := store.Sweep(ctx) // from time to time
+//
+// It passes the package storetest on PostgreSQL, on PostgreSQL behind PgBouncer
+// in transaction mode, on MariaDB and on SQLite.
 package sqlstore
 
 import (
@@ -22,12 +31,17 @@ type Options struct {
 }
 
 // A Store is a session.Store in one table. Every call is a single statement in
-// autocommit mode; only one that changed no row costs a second, to say why. It
+// autocommit mode; only one that changed no row costs another, to say why. It
 // keeps no state in the database's sessions, so that a pooler between them in
-// transaction mode does no harm. The clock is the application's.
+// transaction mode does no harm. The clock is the application's. Its methods may
+// be called by any number of goroutines at once.
+//
+// A write whose outcome nobody knows, because its deadline passed or the
+// connection broke after it was sent, is session.ErrIndeterminate. What the
+// database refused, and what never reached it, is an ordinary error.
 //
 // A record carries a checksum: one that was damaged is an error, never another
-// user's session.
+// user's session. An id has at most 128 bytes, a user at most 1024.
 type Store struct {
 	db *sql.DB
 	d  *dialect

@@ -55,7 +55,7 @@ func (s samples) median(c, lib, unit string) (float64, bool) {
 
 // A report is what becomes docs/benchmarks.md.
 type report struct {
-	n                    int
+	n, many              int
 	benchtime, goVersion string
 	samples              samples
 	stat, races          string
@@ -67,7 +67,7 @@ func write(w io.Writer, r report) {
 	p("# Benchmarks\n")
 	p("Written by `make bench-peers`. Times depend on the machine and on what else it does: read the ratios. Allocations are exact.\n")
 	p("## What a request costs\n")
-	p("A whole request, from the handler's first line to its last: the same request, a `ResponseWriter` that costs nothing, a session of three small values (a string of 16 bytes, a bool, an int), no network. Each library is set up as its README does it. Median time and allocations of %d runs; the fastest of each row in bold.\n", r.n)
+	p("A whole request, from the handler's first line to its last: the same request, a `ResponseWriter` that costs nothing, a session of three small values (a string of 16 bytes, a bool, an int), no network. Each library is set up as its README does it. Median time and allocations of %d runs (%d where there are 100 000 sessions or more); the best of each row in bold.\n", r.n, r.many)
 	head, rule := "| |", "|---|"
 	for _, l := range bench.Libraries {
 		head += " " + l.Name + " |"
@@ -79,22 +79,22 @@ func write(w io.Writer, r report) {
 	}
 	p("\nWhat they are:\n")
 	for _, l := range bench.Libraries {
-		p("- **%s**: %s %s. %s.", l.Name, l.Module, r.versions[l.Module], strings.ToUpper(l.Text[:1])+l.Text[1:])
+		p("- **%s**: %s %s, %s.", l.Name, l.Module, r.versions[l.Module], l.Text)
 	}
 	p("")
 	p("How to read it:\n")
 	p("- `gorilla-*` and `icza` have no middleware: a request that does not ask for its session costs nothing there.")
 	p("- `gin` and `fiber` bring their router and response with them, in each of their rows: the first row is what they cost without sessions. fiber's request is parsed already, as its own server would do it.")
-	p("- A token that is not signed needs no verification, so `new` and `forged` cost less where there is no signature; each forged cookie is then a look-up in the store.")
+	p("- Where tokens are not signed, nothing is verified: there a forged cookie costs a look-up in the store instead, and a remote store a round trip.")
 	p("- ours remembers cookies that it verified. The first read of a session by a process costs a verification more, about what `forged` costs.")
-	p("- ours touches a session's last use only when 1/20 of the idle timeout has passed; in these runs it does not.")
+	p("- ours writes a session's last use only when 1/20 of the idle timeout has passed; in these runs it does not.")
 	p("- –: 4 KB do not fit into a cookie; 100 000 files take minutes to make; cookies and files take no heap.\n")
 	p("## What requests that overlap do to each other\n")
 	p("`go run ./elsewhere` in `bench/`: real servers on loopback, 10 trials of each race, gates instead of sleeps.\n")
 	p("%s", strings.TrimSpace(r.races))
 	p("\n## Machine and commands\n")
 	p("%s, %d cores, %s/%s, %s.\n", r.samples.head["cpu"], runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, r.goVersion)
-	p("```sh\nmake bench-peers        # or, in bench/:\ngo run ./peers -n %d -benchtime %s\n```\n", r.n, r.benchtime)
+	p("```sh\nmake bench-peers        # or, in bench/:\ngo run ./peers -n %d -many %d -benchtime %s\n```\n", r.n, r.many, r.benchtime)
 	p("Each cell of each run is a process of its own; the runs are interleaved. The same results as benchstat sees them, compared with ours:\n")
 	p("```text\n%s\n```", trimLines(r.stat))
 }
@@ -113,7 +113,7 @@ func (r report) row(c string) string {
 		cell := "–"
 		if ok {
 			cell = quantity(c, v)
-			if v == best {
+			if v == best && c != "bare" {
 				cell = "**" + cell + "**"
 			}
 			if allocs, ok := r.samples.median(c, l.Name, "allocs/op"); ok {

@@ -1,0 +1,106 @@
+// Stores is examples/server over the stores that outlive the process. Beside
+// that server's variables, it reads
+//
+//	STORE  memory (the default)
+//	       sqlite:PATH
+//	       redis://127.0.0.1:6379/0
+//	       postgres://user:password@127.0.0.1/database
+//	       mysql://user:password@tcp(127.0.0.1)/database
+//
+// and needs a SESSION_SECRET with all of them but memory.
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/examples/server/site"
+	"github.com/coatcheck/session/redisstore"
+	"github.com/coatcheck/session/sqlstore"
+	"github.com/redis/go-redis/v9"
+
+	_ "github.com/go-sql-driver/mysql"
+	_ "github.com/jackc/pgx/v5/stdlib"
+	_ "modernc.org/sqlite"
+)
+
+func main() { site.Main(open) }
+
+// open opens the store that STORE names. Errors name the kind of store, never
+// the address, which may hold a password.
+func open(ctx context.Context, name string) (session.Store, error) {
+	kind, rest, _ := strings.Cut(name, ":")
+	switch kind {
+	case "redis", "rediss":
+		return openRedis(ctx, name)
+	case "postgres", "postgresql":
+		return openSQL(ctx, "pgx", name, sqlstore.PostgreSQL)
+	case "mysql":
+		dsn := strings.TrimPrefix(rest, "//")
+		if !strings.Contains(dsn, "?") {
+			dsn += "?interpolateParams=true" // one round trip a statement
+		}
+		return openSQL(ctx, "mysql", dsn, sqlstore.MySQL)
+	case "sqlite":
+		// SQLite would make the file readable to all.
+		f, err := os.OpenFile(rest, os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		f.Close()
+		return openSQL(ctx, "sqlite", "file:"+rest+"?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate", sqlstore.SQLite)
+	}
+	return nil, errors.New("must be memory, sqlite:PATH, redis://…, postgres://… or mysql://…")
+}
+
+func openRedis(ctx context.Context, address string) (session.Store, error) {
+	opts, err := redis.ParseURL(address)
+	if err != nil {
+		return nil, errors.New("the address of Redis is not a good one")
+	}
+	opts.ContextTimeoutEnabled = true
+	store, err := redisstore.New(redis.NewClient(opts), nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := store.Check(ctx); err != nil {
+		slog.Warn("Redis can lose sessions", "why", err)
+	}
+	return store, nil
+}
+
+func openSQL(ctx context.Context, driver, dsn string, dialect sqlstore.Dialect) (session.Store, error) {
+	db, err := sql.Open(driver, dsn)
+	if err != nil {
+		return nil, err
+	}
+	store, err := sqlstore.New(db, dialect, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := store.Migrate(ctx); err != nil {
+		return nil, err
+	}
+	go sweep(ctx, store)
+	return store, nil
+}
+
+// sweep deletes expired sessions every few minutes, until ctx ends.
+func sweep(ctx context.Context, store *sqlstore.Store) {
+	for tick := time.Tick(10 * time.Minute); ; {
+		select {
+		case <-tick:
+			if _, err := store.Sweep(ctx); err != nil {
+				slog.Warn("sweep", "err", err)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,177 @@
+package sqlstore_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/sqlstore"
+)
+
+// The README's way to make the file: what SQLite puts beside it is for its
+// owner's eyes too.
+func TestSQLiteFileMode(t *testing.T) {
+	dir := t.TempDir()
+	s := newStore(t, openSQLite(t, filepath.Join(dir, "sessions.db"), ""), sqlstore.SQLite)
+	must(t, s.Create(t.Context(), record("", time.Hour)))
+	files, err := os.ReadDir(dir)
+	must(t, err)
+	if len(files) < 3 {
+		t.Errorf("%d files, want the database, its log and its index", len(files))
+	}
+	for _, f := range files {
+		info, err := f.Info()
+		must(t, err)
+		if info.Mode() != 0o600 {
+			t.Errorf("%s has mode %v", f.Name(), info.Mode())
+		}
+	}
+}
+
+// What was stored is there after a restart.
+func TestSQLiteRestart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	db := openSQLite(t, path, "")
+	s, r := openStore(t, db, sqlstore.SQLite, "sessions"), record("alice", time.Hour)
+	must(t, s.Create(t.Context(), r))
+	db.Close()
+	s = openStore(t, openSQLite(t, path, ""), sqlstore.SQLite, "sessions")
+	if got, err := s.Load(t.Context(), r.ID); err != nil || got.Version != r.Version {
+		t.Errorf("after a restart: %+v, %v", got, err)
+	}
+}
+
+// Several processes may share the file. One that holds the lock for long makes
+// the others wait for busy_timeout at most.
+func TestSQLiteLocked(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	s := openStore(t, openSQLite(t, path, ""), sqlstore.SQLite, "sessions")
+	r := record("", time.Hour)
+	must(t, s.Create(t.Context(), r))
+	tx, err := openSQLite(t, path, "").Begin()
+	must(t, err)
+	start := time.Now()
+	err = s.Save(t.Context(), next(r), r.Version)
+	if took := time.Since(start); took < 900*time.Millisecond || took > 1500*time.Millisecond {
+		t.Errorf("it waited for %v, busy_timeout is 1 s", took)
+	}
+	if err == nil || errors.Is(err, session.ErrIndeterminate) {
+		t.Errorf("Save of a locked database: %v", err)
+	}
+	if _, err := s.Load(t.Context(), r.ID); err != nil {
+		t.Errorf("reading needs no lock: %v", err)
+	}
+	must(t, tx.Rollback())
+	must(t, s.Save(t.Context(), next(r), r.Version))
+}
+
+// A database that may not grow: in SQLite's own limit, anywhere, and on a file
+// system of 4 MB, where one can be mounted.
+func TestSQLiteFull(t *testing.T) {
+	t.Run("MaxPageCount", func(t *testing.T) {
+		fillUp(t, filepath.Join(t.TempDir(), "sessions.db"), "&_pragma=max_page_count(100)", nil, func(db *sql.DB) {
+			_, err := db.Exec("PRAGMA max_page_count = 1000000")
+			must(t, err)
+		})
+	})
+	t.Run("FileSystem", func(t *testing.T) {
+		dir := t.TempDir()
+		if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
+			t.Skipf("cannot mount a file system: %v", err)
+		}
+		t.Cleanup(func() { _ = syscall.Unmount(dir, 0) })
+		fillUp(t, filepath.Join(dir, "sessions.db"), "", func() {
+			f, err := os.Create(filepath.Join(dir, "ballast")) // in what is left of the last page
+			must(t, err)
+			for err == nil {
+				_, err = f.Write(make([]byte, 4096))
+			}
+			f.Close()
+		}, func(*sql.DB) {
+			must(t, syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=16m"))
+		})
+	})
+}
+
+// fillUp logs users in until that fails. Then stuff, unless nil, sees to it that
+// not a byte more fits, and in the end relieve makes room.
+func fillUp(t *testing.T, path, more string, stuff func(), relieve func(*sql.DB)) {
+	db := openSQLite(t, path, more)
+	store := openStore(t, db, sqlstore.SQLite, "sessions")
+	var failed []session.Event
+	o := session.Options{OnEvent: func(_ context.Context, e session.Event) {
+		if e.Kind == session.EventStoreFailed {
+			failed = append(failed, e)
+		}
+	}}
+	note := session.NewKey[string]("note")
+	site := newSite(t, store, o, func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		switch r.URL.Path {
+		case "/login":
+			s.Login("alice")
+			note.Set(s, strings.Repeat("x", 10_000))
+		case "/logout":
+			s.Logout()
+		}
+		fmt.Fprint(w, s.User())
+	})
+	var in []*browser
+	for {
+		b := site.browser()
+		status, _ := b.get("/login")
+		if status == http.StatusServiceUnavailable {
+			break
+		}
+		if in = append(in, b); status != http.StatusOK || len(in) > 1000 {
+			t.Fatalf("login %d: %d", len(in), status)
+		}
+	}
+	if len(in) < 10 || len(failed) == 0 || !strings.Contains(fmt.Sprint(failed[0].Err), "full") {
+		t.Fatalf("%d logins, and then %+v", len(in), failed)
+	}
+	if stuff != nil {
+		stuff()
+	}
+	stillIn := func(b *browser) bool {
+		status, user := b.get("/")
+		if status != http.StatusOK {
+			t.Errorf("reading: %d", status)
+		}
+		return user == "alice"
+	}
+	for i, b := range in {
+		if !stillIn(b) {
+			t.Errorf("login %d of %d was acknowledged and is gone", i, len(in))
+		}
+	}
+	// A logout may find room, in the record's own place. It must not lie.
+	refused := 0
+	for _, b := range in {
+		old := b.copy()
+		status, _ := b.get("/logout")
+		if status == http.StatusServiceUnavailable {
+			refused++
+		}
+		if in := stillIn(old); in != (status == http.StatusServiceUnavailable) {
+			t.Errorf("logout answered %d, and the session lives: %v", status, in)
+		}
+	}
+	t.Logf("%d logins fit; then %d logouts could not be stored, and said so", len(in), refused)
+	if stuff != nil && refused == 0 {
+		t.Error("the file system was full, and every logout found room")
+	}
+	relieve(db)
+	b := site.browser()
+	b.expect("/login", http.StatusOK)
+	b.expect("/logout", http.StatusOK)
+}
