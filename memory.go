@@ -89,24 +89,22 @@ func (m *MemoryStore) Create(ctx context.Context, r *Record) error {
 	}
 	now := time.Now()
 	e := newEntry(r, now)
-	if !now.Before(r.Expires) {
-		return nil // stored, and expired
-	}
 	if err := m.reserve(e.size(), now); err != nil {
 		return err
 	}
 	sh := m.lock(r.ID)
 	defer sh.mu.Unlock()
 	m.sweep(sh, now)
-	if old := m.live(sh, r.ID, now); old != nil {
-		m.used.Add(-e.size())
-		if old.version == r.Version {
-			return nil
-		}
+	old := m.live(sh, r.ID, now)
+	if old == nil && now.Before(r.Expires) {
+		sh.insert(e)
+		return nil
+	}
+	m.used.Add(-e.size())
+	if old != nil && old.version != r.Version {
 		return ErrExists
 	}
-	sh.insert(e)
-	return nil
+	return nil // r has expired, or is there already
 }
 
 // Save implements Store.
@@ -242,6 +240,9 @@ func (m *MemoryStore) sweep(sh *shard, now time.Time) {
 
 // reserve takes n bytes, and evicts to have them.
 func (m *MemoryStore) reserve(n int64, now time.Time) error {
+	if n > m.max {
+		return errFull // and nobody has to go for it
+	}
 	for used := m.used.Add(n); used > m.max; used = m.used.Load() {
 		if !m.evict(now) {
 			m.used.Add(-n)
