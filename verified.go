@@ -19,14 +19,14 @@ import (
 // character is compared with somebody else's value, or none, and the time that
 // takes tells nothing.
 //
-// Values are looked up without a lock. The table grows while it pushes many
-// out: 100 000 browsers in a table of 16 384 would find little.
+// Values are looked up without a lock. The table grows when it is half full, up
+// to its last size: 100 000 browsers in a table of 16 384 would find little.
 type verified struct {
 	seed  maphash.Seed
 	table atomic.Pointer[[]place]
 
-	mu     sync.Mutex // for put
-	pushed int        // since the table was made
+	mu sync.Mutex // for put
+	n  int        // entries
 }
 
 const (
@@ -70,27 +70,26 @@ func (v *verified) put(value, id string) {
 		return // two requests verified it at once
 	}
 	table := *v.table.Load()
-	if v.pushed > len(table)*ways/4 && len(table) < lastSize {
+	if v.n > len(table)*ways/2 && len(table) < lastSize {
 		table = v.grow(table)
 	}
-	if v.insert(table, &entry{value + id, len(value)}) {
-		v.pushed++
-	}
+	v.insert(table, &entry{value + id, len(value)})
 }
 
-// insert puts e first in its place and tells whether that pushed another out.
-func (v *verified) insert(table []place, e *entry) bool {
+// insert puts e first in its place, and pushes the last one out if that is full.
+func (v *verified) insert(table []place, e *entry) {
 	p := v.place(table, e.both[:e.cut])
 	for i := range p {
 		if e = p[i].Swap(e); e == nil {
-			return false
+			v.n++
+			return
 		}
 	}
-	return true
 }
 
 func (v *verified) grow(old []place) []place {
 	table := make([]place, 4*len(old))
+	v.n = 0
 	for i := range old {
 		for j := range old[i] {
 			if e := old[i][j].Load(); e != nil {
@@ -99,6 +98,5 @@ func (v *verified) grow(old []place) []place {
 		}
 	}
 	v.table.Store(&table)
-	v.pushed = 0
 	return table
 }
