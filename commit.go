@@ -3,113 +3,10 @@ package session
 import (
 	"context"
 	"errors"
-	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"time"
 )
-
-// Save commits now, instead of at the first byte of the response. It takes
-// ctx's values and deadline, not its cancellation. The error it returns is the
-// caller's to handle and does not replace the response. It returns ErrNotFound
-// or ErrReplaced if the session has ended; what was changed is dropped then.
-func (s *Session) Save(ctx context.Context) error {
-	s.turn.Lock()
-	defer s.done()
-	s.lock()
-	s.mu.Unlock()
-	c := s.k.until(ctx)
-	defer c.release()
-	logout := s.todo.logout
-	err := s.commit(c)
-	if err == nil && s.fate != alive && !logout {
-		err = s.ending()
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case err == nil && s.tardy:
-		err = s.err // saved, but for the call that came too late
-	case err == nil:
-		s.err = nil
-	}
-	s.told = err != nil
-	return err
-}
-
-// answer commits before the first byte of the response and closes the header:
-// what needs a cookie comes too late from here on, or, with Hijack, already.
-// It returns an error only if that must replace the response.
-func (s *Session) answer(hijack bool) error {
-	s.turn.Lock()
-	defer s.done()
-	s.mu.Lock()
-	if hijack {
-		s.takeBack()
-		s.late = true
-	}
-	if s.resend {
-		s.todo.remember = true // once more: is it still the newest token?
-	}
-	used, told := s.loaded, s.told
-	s.mu.Unlock()
-	var err error
-	if used && !told {
-		err = s.commitNow()
-	}
-	s.mu.Lock()
-	s.late = true
-	s.mu.Unlock()
-	return err
-}
-
-// abandon drops what is pending, except a Logout: the handler panicked.
-func (s *Session) abandon() {
-	s.turn.Lock()
-	defer s.done()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.todo = pending{logout: s.todo.logout}
-	if !s.unread {
-		s.forgive()
-	}
-}
-
-// finish commits what was changed after the first byte, now that the handler
-// has returned, and touches the record if that is due.
-func (s *Session) finish(answered bool) {
-	s.turn.Lock()
-	defer s.done()
-	s.mu.Lock()
-	s.over = true
-	ready := answered && s.loaded && !s.told && !s.stuck
-	s.mu.Unlock()
-	if !ready {
-		return
-	}
-	if err := s.commitNow(); err != nil {
-		s.mu.Lock()
-		s.report(err)
-		s.mu.Unlock()
-	}
-	s.touch()
-}
-
-// commitNow is commit for the response: an ending is no error of it. It makes
-// no context where there is nothing to do, as for most requests.
-func (s *Session) commitNow() error {
-	if s.plan() == nothing {
-		return nil
-	}
-	c := s.k.context(s.ctx)
-	defer c.release()
-	err := s.commit(c)
-	if err == ErrNotFound || err == ErrReplaced {
-		return nil
-	}
-	return err
-}
 
 // An action is what a commit must do next.
 type action uint8
@@ -266,41 +163,6 @@ func pause(ctx context.Context, try int) error {
 	}
 }
 
-// next returns the record that base, or nothing, becomes by what is pending.
-func (s *Session) next(base *Record, id string) (*Record, error) {
-	t, now := &s.todo, milliseconds(time.Now())
-	changes, rec := t.changes, &Record{Created: now, Deadline: now.Add(s.k.lifetime)}
-	var data []byte
-	switch {
-	case t.user != "":
-		*rec = Record{User: t.user, Created: t.at, Deadline: t.at.Add(s.k.lifetime)}
-		if base != nil && !t.forget {
-			data = base.Data
-		}
-		changes = append([]change{{name: remembered}}, changes...) // an earlier Remember ends
-	case base != nil:
-		*rec = *base
-		data = base.Data
-	}
-	if s.source != nil {
-		rec.LastSeen = later(rec.LastSeen, now)
-		rec.Expires = later(rec.Expires, earlier(now.Add(s.k.idle), rec.Deadline))
-	}
-	if t.remember || t.user != "" && !s.until.IsZero() {
-		rec.Deadline, rec.Expires = s.until, s.until
-		changes = append(slices.Clip(changes), change{name: remembered, raw: []byte("true")})
-	}
-	merged, size, err := merge(data, changes)
-	if errors.Is(err, errData) {
-		return nil, storeError("load", err)
-	}
-	if err == nil && size > s.k.maxData {
-		err = fmt.Errorf("session: Options.MaxDataSize: the values take %d bytes, the limit is %d", size, s.k.maxData)
-	}
-	rec.ID, rec.Data, rec.Version = id, merged, newVersion()
-	return rec, err
-}
-
 // install makes rec what is stored, and tok, unless nil, what the cookie gets.
 func (s *Session) install(rec *Record, tok *token, kind EventKind) {
 	s.mu.Lock()
@@ -346,66 +208,4 @@ func (s *Session) failed(err error) error {
 		s.note(EventStoreFailed, s.rec, err)
 	}
 	return err
-}
-
-// touch moves the record's clocks forward, if they are old enough to bother.
-func (s *Session) touch() {
-	now, rec := milliseconds(time.Now()), s.rec
-	if rec == nil || now.Sub(rec.LastSeen) <= s.k.idle/20 {
-		return
-	}
-	c := s.k.context(s.ctx)
-	defer c.release()
-	err := s.k.store.Touch(c, rec.ID, now, later(rec.Expires, earlier(now.Add(s.k.idle), rec.Deadline)))
-	if err == nil {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if errors.Is(err, ErrNotFound) {
-		s.note(EventDropped, rec, ErrNotFound)
-	} else {
-		s.note(EventStoreFailed, rec, storeError("touch", err))
-	}
-}
-
-// life returns for how long a cookie sent now is good, 0 for as long as the
-// browser is open. s.mu is held.
-func (s *Session) life(persistent bool) time.Duration {
-	if !persistent && find(s.rec.Data, remembered) == nil {
-		return 0
-	}
-	return time.Until(s.rec.Deadline)
-}
-
-// report tells of an error that came too late to replace the response.
-func (s *Session) report(err error) {
-	if !errors.Is(err, ErrStore) { // which has its event already
-		s.note(EventDropped, s.rec, err)
-	}
-	slog.ErrorContext(s.ctx, "session: too late to answer with an error", "err", err)
-}
-
-func newVersion() uint64 {
-	for {
-		if v := rand.Uint64() >> 1; v != 0 {
-			return v
-		}
-	}
-}
-
-func milliseconds(t time.Time) time.Time { return t.Truncate(time.Millisecond) }
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
 }

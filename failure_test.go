@@ -50,8 +50,14 @@ var answers = map[string]func(w http.ResponseWriter) error{
 	"Write":       func(w http.ResponseWriter) error { _, err := w.Write([]byte("paid!")); return err },
 	"WriteHeader": func(w http.ResponseWriter) error { w.WriteHeader(201); _, err := w.Write([]byte("paid!")); return err },
 	"Flush":       func(w http.ResponseWriter) error { return http.NewResponseController(w).Flush() },
-	"Hijack":      func(w http.ResponseWriter) error { _, _, err := http.NewResponseController(w).Hijack(); return err },
-	"nothing":     nil,
+	"Hijack": func(w http.ResponseWriter) error {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err == nil {
+			conn.Close()
+		}
+		return err
+	},
+	"nothing": nil,
 }
 
 // Promise 7. While the store cannot be read the user only looks logged out: the
@@ -537,6 +543,11 @@ func TestLostConnectionLosesNoWrite(t *testing.T) {
 				slow.ServeHTTP(w, r)
 			})))
 			b.get("/login")
+			spy.hook(func(ctx context.Context, _, _ string) error { // as a driver does
+				ctx, cancel := context.WithTimeout(ctx, time.Minute)
+				defer cancel()
+				return ctx.Err()
+			})
 			ctx, hangUp := context.WithCancel(t.Context())
 			go b.do(b.request("/slow").WithContext(ctx))
 			<-arrived

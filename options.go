@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -122,8 +121,7 @@ func (o Options) resolve() (Options, error) {
 		rule(len(s) >= minSecret, "Secrets[%d]: must be at least %d random bytes, is %d", i, minSecret, len(s))
 	}
 	if len(o.Secrets) == 0 {
-		o.Secrets = [][]byte{make([]byte, minSecret)}
-		rand.Read(o.Secrets[0])
+		o.Secrets = [][]byte{newToken()[:]} // as random and as long as a secret must be
 	}
 	if o.Store == nil {
 		o.Store = NewMemoryStore(nil)

@@ -95,7 +95,7 @@ func TestSweepSparesTheExtended(t *testing.T) {
 		{"PostgreSQL", sqlstore.PostgreSQL, func(t testing.TB) (_, _ *sql.DB) { return openPostgres(t), openPostgres(t) },
 			"SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'DELETE FROM %s %%'"},
 		{"MariaDB", sqlstore.MySQL, func(t testing.TB) (_, _ *sql.DB) { return openMariaDB(t), openMariaDB(t) },
-			"SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE 'DELETE FROM %s %%'"},
+			"SELECT variable_value FROM information_schema.global_status WHERE variable_name = 'INNODB_ROW_LOCK_CURRENT_WAITS' -- %s"},
 		{"SQLite", sqlstore.SQLite, func(t testing.TB) (_, _ *sql.DB) {
 			path := filepath.Join(t.TempDir(), "sessions.db")
 			return openSQLite(t, path, ""), openSQLite(t, path, "")
@@ -128,7 +128,10 @@ func TestSweepSparesTheExtended(t *testing.T) {
 			if db.waiting == "" {
 				time.Sleep(100 * time.Millisecond) // SQLite does not tell who waits
 			}
-			for n := 0; n == 0 && db.waiting != ""; time.Sleep(time.Millisecond) {
+			for n, since := 0, time.Now(); n == 0 && db.waiting != ""; time.Sleep(time.Millisecond) {
+				if time.Since(since) > 10*time.Second {
+					t.Fatal("Sweep waits for nobody")
+				}
 				must(t, toucher.QueryRow(fmt.Sprintf(db.waiting, table)).Scan(&n))
 			}
 			must(t, tx.Commit())

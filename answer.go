@@ -1,0 +1,140 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+)
+
+// This file is about when: commit.go says what and how.
+
+// Save commits now, instead of at the first byte of the response. It takes
+// ctx's values and deadline, not its cancellation. The error it returns is the
+// caller's to handle and does not replace the response. It returns ErrNotFound
+// or ErrReplaced if the session has ended; what was changed is dropped then.
+func (s *Session) Save(ctx context.Context) error {
+	s.turn.Lock()
+	defer s.done()
+	s.lock()
+	s.mu.Unlock()
+	c := s.k.until(ctx)
+	defer c.release()
+	logout := s.todo.logout
+	err := s.commit(c)
+	if err == nil && s.fate != alive && !logout {
+		err = s.ending()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err == nil && s.tardy:
+		err = s.err // saved, but for the call that came too late
+	case err == nil:
+		s.err = nil
+	}
+	s.told = err != nil
+	return err
+}
+
+// answer commits before the first byte of the response and closes the header:
+// what needs a cookie comes too late from here on, or, with Hijack, already.
+// It returns an error only if that must replace the response.
+func (s *Session) answer(hijack bool) error {
+	s.turn.Lock()
+	defer s.done()
+	s.mu.Lock()
+	if hijack {
+		s.takeBack()
+		s.late = true
+	}
+	if s.resend {
+		s.todo.remember = true // once more: is it still the newest token?
+	}
+	used, told := s.loaded, s.told
+	s.mu.Unlock()
+	var err error
+	if used && !told {
+		err = s.commitNow()
+	}
+	s.mu.Lock()
+	s.late = true
+	s.mu.Unlock()
+	return err
+}
+
+// abandon drops what is pending, except a Logout: the handler panicked.
+func (s *Session) abandon() {
+	s.turn.Lock()
+	defer s.done()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.todo = pending{logout: s.todo.logout}
+	if !s.unread {
+		s.forgive()
+	}
+}
+
+// finish commits what was changed after the first byte, now that the handler
+// has returned, and touches the record if that is due.
+func (s *Session) finish(answered bool) {
+	s.turn.Lock()
+	defer s.done()
+	s.mu.Lock()
+	s.over = true
+	ready := answered && s.loaded && !s.told && !s.stuck
+	s.mu.Unlock()
+	if !ready {
+		return
+	}
+	if err := s.commitNow(); err != nil {
+		s.mu.Lock()
+		s.report(err)
+		s.mu.Unlock()
+	}
+	s.touch()
+}
+
+// commitNow is commit for the response: an ending is no error of it. It makes
+// no context where there is nothing to do, as for most requests.
+func (s *Session) commitNow() error {
+	if s.plan() == nothing {
+		return nil
+	}
+	c := s.k.context(s.ctx)
+	defer c.release()
+	err := s.commit(c)
+	if err == ErrNotFound || err == ErrReplaced {
+		return nil
+	}
+	return err
+}
+
+// touch moves the record's clocks forward, if they are old enough to bother.
+func (s *Session) touch() {
+	now, rec := milliseconds(time.Now()), s.rec
+	if rec == nil || now.Sub(rec.LastSeen) <= s.k.idle/20 {
+		return
+	}
+	c := s.k.context(s.ctx)
+	defer c.release()
+	err := s.k.store.Touch(c, rec.ID, now, later(rec.Expires, earlier(now.Add(s.k.idle), rec.Deadline)))
+	if err == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if errors.Is(err, ErrNotFound) {
+		s.note(EventDropped, rec, ErrNotFound)
+	} else {
+		s.note(EventStoreFailed, rec, storeError("touch", err))
+	}
+}
+
+// report tells of an error that came too late to replace the response.
+func (s *Session) report(err error) {
+	if !errors.Is(err, ErrStore) { // which has its event already
+		s.note(EventDropped, s.rec, err)
+	}
+	slog.ErrorContext(s.ctx, "session: too late to answer with an error", "err", err)
+}
