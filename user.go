@@ -39,7 +39,8 @@ func (m *Manager) Revoke(ctx context.Context, user, id string) error {
 }
 
 // RevokeOthers ends all sessions of s's user but s (OWASP ASVS 5, 7.4.3: offer
-// it after a change of password). It is an error if s is anonymous.
+// it after a change of password). It is an error if s is anonymous. If another
+// request of the same browser renews s at that very moment, it may end s too.
 func (m *Manager) RevokeOthers(ctx context.Context, s *Session) error {
 	user, id := s.User(), s.ID()
 	if user == "" {

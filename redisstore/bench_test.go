@@ -63,7 +63,7 @@ func BenchmarkStore(b *testing.B) {
 	})
 }
 
-// A recorder keeps the arguments of the last command.
+// A recorder keeps the arguments of the last script.
 type recorder struct{ args []any }
 
 func (*recorder) DialHook(next redis.DialHook) redis.DialHook { return next }
@@ -74,7 +74,9 @@ func (*recorder) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proce
 
 func (r *recorder) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		r.args = cmd.Args()
+		if cmd.Name() == "evalsha" { // and not what opens a connection
+			r.args = cmd.Args()
+		}
 		return next(ctx, cmd)
 	}
 }

@@ -136,7 +136,11 @@ func TestDeadlineMovesInTheIndexFirst(t *testing.T) {
 		{r.Deadline, r}, // asks whether Deadline moves
 		{n.Deadline, r}, // saves
 	} {
-		<-g.reached
+		select {
+		case <-g.reached:
+		case err := <-saved:
+			t.Fatalf("Save answered %v at once", err)
+		}
 		holds(t, newStore(t, client), step.has)
 		if score() != step.score.UnixMilli() {
 			t.Errorf("the index has %v, want %v", time.UnixMilli(score()), step.score)
