@@ -58,7 +58,7 @@ var touchAndListFaults = []fault{
 			if err != nil {
 				return err
 			}
-			time.Sleep(2) // what is saved or deleted meanwhile comes back
+			time.Sleep(2 * time.Nanosecond) // what is saved or deleted meanwhile comes back
 			s.mu.Lock()
 			s.records[id] = *is
 			s.mu.Unlock()
@@ -204,11 +204,11 @@ var touchAndListFaults = []fault{
 // slowly lets a Delete come after a Touch has begun, and a Save after that.
 func slowly(s *mapStore) {
 	s.delete = func(ctx context.Context, id string) error {
-		time.Sleep(1)
+		time.Sleep(1 * time.Nanosecond)
 		return s.goodDelete(ctx, id)
 	}
 	s.save = func(ctx context.Context, r *session.Record, old uint64) error {
-		time.Sleep(3)
+		time.Sleep(3 * time.Nanosecond)
 		return s.goodSave(ctx, r, old)
 	}
 }

@@ -73,7 +73,7 @@ var writeFaults = []fault{
 
 	{"saves over what is there", func(s *mapStore) {
 		s.save = func(ctx context.Context, r *session.Record, _ uint64) error {
-			time.Sleep(1)
+			time.Sleep(1 * time.Nanosecond)
 			for {
 				is, err := s.goodLoad(ctx, r.ID)
 				if err != nil {
@@ -97,7 +97,7 @@ var writeFaults = []fault{
 			case is.Version != old:
 				return session.ErrConflict
 			}
-			time.Sleep(1)
+			time.Sleep(1 * time.Nanosecond)
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			if _, ok := s.live(r.ID); !ok {
@@ -115,7 +115,7 @@ var writeFaults = []fault{
 			} else if err == nil {
 				return nil
 			}
-			time.Sleep(1)
+			time.Sleep(1 * time.Nanosecond)
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.records[r.ID] = *r
@@ -125,7 +125,7 @@ var writeFaults = []fault{
 
 	{"revives", func(s *mapStore) {
 		s.save = func(ctx context.Context, r *session.Record, old uint64) error {
-			time.Sleep(1)
+			time.Sleep(1 * time.Nanosecond)
 			err := s.goodSave(ctx, r, old)
 			if errors.Is(err, session.ErrNotFound) {
 				return s.goodCreate(ctx, r)
@@ -196,7 +196,7 @@ var writeFaults = []fault{
 
 	{"counts versions itself", func(s *mapStore) {
 		s.save = func(ctx context.Context, r *session.Record, old uint64) error {
-			time.Sleep(1)
+			time.Sleep(1 * time.Nanosecond)
 			counted := *r
 			counted.Version = old + 1
 			return s.goodSave(ctx, &counted, old)
