@@ -47,11 +47,11 @@ func run(n, many int, benchtime, out string) error {
 	}
 	var raw bytes.Buffer
 	for i := range n {
-		log.Printf("round %d of %d", i+1, n)
 		for _, c := range bench.Cases {
 			if c.Many && i >= many {
 				continue
 			}
+			log.Printf("round %d of %d: %s", i+1, n, c.Name)
 			for _, l := range bench.Libraries {
 				text, err := output(binary, "-test.run", "^$", "-test.benchtime", benchtime,
 					"-test.bench", fmt.Sprintf("^BenchmarkPeers$/^case=%s$/^lib=%s$", regexp.QuoteMeta(c.Name), l.Name))

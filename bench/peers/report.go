@@ -75,7 +75,9 @@ func write(w io.Writer, r report) {
 	}
 	p("%s\n%s", head, rule)
 	for _, c := range bench.Cases {
-		p("| %s |%s", c.Text, r.row(c.Name))
+		if _, measured := r.main(c.Name, bench.Libraries[0].Name); measured {
+			p("| %s |%s", c.Text, r.row(c.Name))
+		}
 	}
 	p("\nWhat they are:\n")
 	for _, l := range bench.Libraries {
