@@ -10,9 +10,11 @@ SHELL := /bin/bash
 
 .PHONY: test servers lint bench
 
-# test runs all tests, and then says which could not run and why.
+# test runs all tests, and then says which could not run and why. The root's run
+# twice: allocations are counted without the race detector.
 test: servers
 	@log=$$(mktemp) && trap 'rm -f "$$log"' EXIT && \
+	go test . && \
 	for m in $(MODULES); do \
 		echo "== $$m" && cd "$(CURDIR)/$$m" && go mod tidy -diff && go vet ./... && \
 		go test $(RACE) -timeout 15m -v ./... 2>&1 | tee -a "$$log" | { grep -v -e '^=== ' -e '^ *--- PASS' -e '^PASS$$' || true; } || exit 1; \

@@ -1,3 +1,5 @@
+//go:build !race
+
 package session_test
 
 import (
@@ -38,7 +40,7 @@ func TestUntouchedCostsNothing(t *testing.T) {
 		r.Header.Set("Cookie", c.cookie)
 		w := &flushingDiscard{discard{http.Header{}}}
 		allocs := testing.AllocsPerRun(100, func() { h.ServeHTTP(w, r) })
-		if allocs > 2 && !raceDetector {
+		if allocs > 2 {
 			t.Errorf("%s: %v allocations, want at most 2", c.name, allocs)
 		}
 		if got := spy.summary(); got != "" {
@@ -61,9 +63,6 @@ func (*flushingDiscard) Flush() {}
 // Allocations are exact, so they are held to. Three small values in memory, a
 // cookie that was verified before, a writer that allocates nothing.
 func TestAllocations(t *testing.T) {
-	if raceDetector {
-		t.Skip("the race detector allocates")
-	}
 	for _, c := range []struct {
 		name   string
 		path   string // of the session, see benchSetup

@@ -126,11 +126,20 @@ func TestPlans(t *testing.T) {
 	explain := func(queries []pgx.TraceQueryStartData, want string) {
 		t.Helper()
 		q := queries[len(queries)-1]
-		args := q.Args
-		if _, ok := args[0].(pgx.QueryResultFormatsByOID); ok {
-			args = args[1:]
+		// As it is planned once for all arguments.
+		_, err := db.Exec("PREPARE p AS " + q.SQL)
+		must(t, err)
+		defer db.Exec("DEALLOCATE p")
+		var args []string
+		for _, arg := range q.Args {
+			switch arg := arg.(type) {
+			case []byte:
+				args = append(args, fmt.Sprintf(`'\x%x'`, arg))
+			case string, int64:
+				args = append(args, fmt.Sprintf("'%v'", arg))
+			}
 		}
-		lines, err := db.Query("EXPLAIN "+q.SQL, args...)
+		lines, err := db.Query("EXPLAIN EXECUTE p (" + strings.Join(args, ", ") + ")")
 		must(t, err)
 		defer lines.Close()
 		var plan, line string

@@ -1,0 +1,171 @@
+package faults_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+const (
+	clients = 8
+	slots   = 5 // ids in use at any time
+)
+
+// A board knows the ids in use. With again, an id that was deleted is created
+// again. Without, its slot gets a new one, as a Manager does: then an id is
+// not created any more once its Delete was called.
+type board struct {
+	again bool
+	mu    sync.Mutex
+	slots [slots]struct{ generation, creating int }
+}
+
+func name(slot, generation int) string { return fmt.Sprintf("id-%d-%d", slot, generation) }
+
+// any returns the slot's id, or now and then the one before: what is deleted
+// must stay so.
+func (b *board) any(rng *rand.Rand, slot int) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	g := b.slots[slot].generation
+	if g > 0 && rng.IntN(5) == 0 {
+		g--
+	}
+	return name(slot, g)
+}
+
+func (b *board) create(slot int) (id string, done func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := &b.slots[slot]
+	s.creating++
+	return name(slot, s.generation), func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		s.creating--
+	}
+}
+
+// retire returns an id to delete, unless it is about to be created.
+func (b *board) retire(slot int) (id string, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := &b.slots[slot]
+	id = name(slot, s.generation)
+	if !b.again {
+		if s.creating > 0 {
+			return "", false
+		}
+		s.generation++
+	}
+	return id, true
+}
+
+// A client calls a store, one call after the other, and writes down what
+// comes back.
+type client struct {
+	number  int
+	store   session.Store
+	board   *board
+	rng     *rand.Rand
+	start   time.Time
+	seen    map[string]uint64 // the last version seen of each id, or hoped for
+	history []call
+	broken  []string // answers that are wrong by themselves
+}
+
+func (c *client) run(until time.Time) {
+	for time.Now().Before(until) {
+		c.step()
+		time.Sleep(time.Duration(c.rng.Int64N(int64(4 * time.Millisecond))))
+	}
+}
+
+func (c *client) step() {
+	slot := c.rng.IntN(slots)
+	id := c.board.any(c.rng, slot)
+	timeout := time.Duration(100+c.rng.IntN(700)) * time.Millisecond
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	switch n := c.rng.IntN(100); {
+	case n < 35:
+		c.load(ctx, id)
+	case n < 67:
+		old, known := c.seen[id]
+		if !known || c.rng.IntN(20) == 0 {
+			old = c.version() // nobody's
+		}
+		r := c.record(id)
+		if c.do(call{method: "save", id: id, old: old, new: r.Version}, func() error { return c.store.Save(ctx, r, old) }) {
+			c.seen[id] = r.Version
+		}
+	case n < 80:
+		id, done := c.board.create(slot)
+		defer done()
+		r := c.record(id)
+		if c.do(call{method: "create", id: id, new: r.Version}, func() error { return c.store.Create(ctx, r) }) {
+			c.seen[id] = r.Version
+		}
+	case n < 92:
+		now := time.Now()
+		c.do(call{method: "touch", id: id}, func() error { return c.store.Touch(ctx, id, now, now.Add(13*time.Hour)) })
+	default:
+		if id, ok := c.board.retire(slot); ok {
+			c.do(call{method: "delete", id: id}, func() error { return c.store.Delete(ctx, id) })
+		}
+	}
+}
+
+// load loads a record, whose data must be its version's.
+func (c *client) load(ctx context.Context, id string) {
+	k := call{method: "load", id: id, client: c.number, from: time.Since(c.start)}
+	r, err := c.store.Load(ctx, id)
+	k.to, k.outcome, k.err = time.Since(c.start), outcomeOf(err), err
+	if err == nil {
+		k.version = r.Version
+		c.seen[id] = r.Version
+		if r.ID != id || string(r.Data) != data(r.Version) || r.User != user(id) {
+			c.broken = append(c.broken, fmt.Sprintf("Load(%s) returned %+v", id, r))
+		}
+	}
+	c.history = append(c.history, k)
+}
+
+// do makes a call, and tells whether it may have been applied.
+func (c *client) do(k call, f func() error) bool {
+	k.client, k.from = c.number, time.Since(c.start)
+	k.err = f()
+	k.to, k.outcome = time.Since(c.start), outcomeOf(k.err)
+	c.history = append(c.history, k)
+	if k.outcome == unknown && (errors.Is(k.err, session.ErrConflict) || errors.Is(k.err, session.ErrNotFound) || errors.Is(k.err, session.ErrExists)) {
+		c.broken = append(c.broken, fmt.Sprintf("%s answered two things at once: %v", k.method, k.err))
+	}
+	return k.outcome == ok || k.outcome == unknown
+}
+
+func (c *client) version() uint64 { return c.rng.Uint64()>>1 | 1 }
+
+// record returns a new version of the session with this id.
+func (c *client) record(id string) *session.Record {
+	now := time.Now().Truncate(time.Millisecond)
+	v := c.version()
+	return &session.Record{
+		ID: id, User: user(id), Version: v, Data: []byte(data(v)),
+		Created: now, LastSeen: now, Expires: now.Add(12 * time.Hour), Deadline: c.start.Truncate(time.Millisecond).Add(24 * time.Hour),
+	}
+}
+
+func data(version uint64) string { return fmt.Sprintf(`{"is":"%x"}`, version) }
+
+// user is nobody for some ids, so that anonymous sessions are among them.
+func user(id string) string {
+	if id[3] == '0' || id[3] == '1' {
+		return ""
+	}
+	return "user of " + id[:4]
+}

@@ -1,0 +1,140 @@
+package faults_test
+
+import (
+	"context"
+	"database/sql"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/redisstore"
+	"github.com/coatcheck/session/sqlstore"
+	_ "github.com/jackc/pgx/v5/stdlib"
+	"github.com/redis/go-redis/v9"
+)
+
+// Every history that clients of Redis make under faults has an explanation.
+func TestRedis(t *testing.T) {
+	series(t, startSystemRedis, false)
+}
+
+// So has every one of PostgreSQL.
+func TestPostgreSQL(t *testing.T) {
+	series(t, startSystemPostgres, false)
+}
+
+// PostgreSQL's hold although ids come back, which the package never asks for.
+func TestPostgreSQLAgain(t *testing.T) {
+	series(t, startSystemPostgres, true)
+}
+
+// series makes FAULT_RUNS runs of FAULT_SECONDS each and reports every one.
+// FAULT_SEED is the first one's seed.
+func series(t *testing.T, start func(t *testing.T) system, again bool) {
+	runs, seconds := number(t, "FAULT_RUNS", 1), number(t, "FAULT_SECONDS", 5)
+	seed := number(t, "FAULT_SEED", int(time.Now().UnixMilli()%1_000_000))
+	var report strings.Builder
+	report.WriteString(header)
+	for i := range runs {
+		t.Run("", func(t *testing.T) {
+			r := &run{seed: uint64(seed + i), again: again, length: time.Duration(seconds) * time.Second}
+			t.Logf("FAULT_SEED=%d", r.seed)
+			r.do(t, start(t))
+			report.WriteString(r.row())
+			check(t, r)
+		})
+	}
+	t.Log(report.String())
+}
+
+func check(t *testing.T, r *run) {
+	if r.startError != nil {
+		t.Error(r.startError)
+	}
+	for _, v := range r.verdict.violations {
+		t.Errorf("seed %d: %s", r.seed, v)
+	}
+	for _, v := range r.broken {
+		t.Errorf("seed %d: %s", r.seed, v)
+	}
+	if len(r.kills) == 0 || r.hits == 0 {
+		t.Errorf("seed %d: %d kills, %d frames hit: that was no test", r.seed, len(r.kills), r.hits)
+	}
+}
+
+func number(t *testing.T, name string, otherwise int) int {
+	if os.Getenv(name) == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(os.Getenv(name))
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+func startSystemRedis(t *testing.T) system {
+	return system{startRedis(t), func(t testing.TB, addr string) session.Store {
+		store, err := redisstore.New(redisClient(t, addr), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return store
+	}}
+}
+
+// redisClient has the client's defaults, its retries among them.
+func redisClient(t testing.TB, addr string) *redis.Client {
+	c := redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true})
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func startSystemPostgres(t *testing.T) system {
+	s := startPostgres(t)
+	store, db := openPostgres(t, s.addr)
+	var err error
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if err = db.Ping(); err == nil {
+			break // it listens before it answers
+		}
+	}
+	if err == nil {
+		err = store.Migrate(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return system{s, func(t testing.TB, addr string) session.Store {
+		store, _ := openPostgres(t, addr)
+		return store
+	}}
+}
+
+func openPostgres(t testing.TB, addr string) (*sqlstore.Store, *sql.DB) {
+	db, err := sql.Open("pgx", "postgres://postgres@"+addr+"/postgres?sslmode=disable")
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(10)
+	db.SetMaxIdleConns(10)
+	t.Cleanup(func() { db.Close() })
+	store, err := sqlstore.New(db, sqlstore.PostgreSQL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store, db
+}
+
+// TestMain silences the client, which logs the faults that the tests make.
+func TestMain(m *testing.M) {
+	redis.SetLogger(silence{})
+	os.Exit(m.Run())
+}
+
+type silence struct{}
+
+func (silence) Printf(context.Context, string, ...any) {}

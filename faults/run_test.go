@@ -1,0 +1,162 @@
+package faults_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// A system is a running server and how to reach it.
+type system struct {
+	server *server
+	open   func(t testing.TB, addr string) session.Store // a new client
+}
+
+// A run is one history made under faults, and what is known of it.
+type run struct {
+	seed    uint64
+	again   bool // deleted ids are created again
+	calm    bool // no faults
+	length  time.Duration
+	history []call
+	broken  []string
+	verdict verdict
+
+	mu         sync.Mutex
+	kills      []time.Duration // when the server was started again
+	stops      []time.Duration // when it was let go on
+	network    map[trouble]int // how often
+	hits       int             // frames that met with trouble
+	startError error
+}
+
+// do makes the history and has it judged. Six clients reach the server through
+// the proxy, two directly: they see what the others' lost replies were about.
+func (r *run) do(t *testing.T, sys system) {
+	p := startProxy(t, sys.server.addr, r.seed)
+	stores := []session.Store{sys.open(t, p.addr), sys.open(t, p.addr), sys.open(t, sys.server.addr)}
+	b := &board{again: r.again}
+	start := time.Now()
+	until := start.Add(r.length)
+	var all sync.WaitGroup
+	everybody := make([]*client, clients)
+	for i := range everybody {
+		everybody[i] = &client{number: i, store: stores[i*len(stores)/clients], board: b, start: start,
+			rng: rand.New(rand.NewPCG(r.seed, uint64(100+i))), seen: map[string]uint64{}}
+		all.Go(func() { everybody[i].run(until) })
+	}
+	r.network = map[trouble]int{}
+	if !r.calm {
+		all.Go(func() { r.haunt(sys.server, start, until) })
+		all.Go(func() { r.disturb(p, until) })
+	}
+	all.Wait()
+	p.set(none, 0)
+	r.hits = p.hits
+	for _, c := range everybody {
+		r.history = append(r.history, c.history...)
+		r.broken = append(r.broken, c.broken...)
+	}
+	r.look(t, sys, b, start)
+	r.verdict = judge(r.history)
+}
+
+// haunt kills the server and starts it again, and stops it for a while.
+func (r *run) haunt(s *server, start, until time.Time) {
+	rng := rand.New(rand.NewPCG(r.seed, 3))
+	between := func(from, to time.Duration) time.Duration { return from + time.Duration(rng.Int64N(int64(to-from))) }
+	for first := true; ; first = false {
+		time.Sleep(between(200*time.Millisecond, 1200*time.Millisecond))
+		if time.Until(until) < 400*time.Millisecond {
+			return
+		}
+		if first || rng.IntN(2) == 0 {
+			s.kill()
+			time.Sleep(between(0, 200*time.Millisecond))
+			begun := time.Since(start)
+			if err := s.start(); err != nil {
+				r.startError = err
+				return
+			}
+			r.kills = append(r.kills, begun)
+		} else {
+			s.pause(between(100*time.Millisecond, 2*time.Second))
+			r.stops = append(r.stops, time.Since(start))
+		}
+	}
+}
+
+// disturb has the proxy make trouble for a while, then none.
+func (r *run) disturb(p *proxy, until time.Time) {
+	rng := rand.New(rand.NewPCG(r.seed, 4))
+	for time.Now().Before(until) {
+		k := []trouble{drop, drop, delay, cut, cut, hole, forget}[rng.IntN(7)]
+		p.set(k, 0.02+0.2*rng.Float64())
+		time.Sleep(time.Duration(100+rng.IntN(600)) * time.Millisecond)
+		p.set(none, 0)
+		r.network[k]++
+		time.Sleep(time.Duration(50+rng.IntN(300)) * time.Millisecond)
+	}
+}
+
+// look loads everything once more when all is quiet: what was acknowledged must
+// still be there. What it sees belongs to the history.
+func (r *run) look(t *testing.T, sys system, b *board, start time.Time) {
+	store := sys.open(t, sys.server.addr)
+	c := &client{number: clients, store: store, start: start, seen: map[string]uint64{}}
+	for slot := range b.slots {
+		for g := range b.slots[slot].generation + 1 {
+			for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+				ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+				c.load(ctx, name(slot, g))
+				cancel()
+				if c.history[len(c.history)-1].outcome != failed {
+					break
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+		}
+	}
+	r.history = append(r.history, c.history...)
+	r.broken = append(r.broken, c.broken...)
+	if last := c.history[len(c.history)-1]; last.outcome == failed {
+		t.Errorf("seed %d: the server does not come back: %v", r.seed, last.err)
+	}
+}
+
+// back is the longest time from one of these moments until a call that began
+// after it was answered.
+func (r *run) back(since []time.Duration) (worst time.Duration) {
+	for _, moment := range since {
+		first := time.Duration(1<<63 - 1)
+		for _, c := range r.history {
+			if c.from >= moment && c.outcome != failed && c.outcome != unknown {
+				first = min(first, c.to-moment)
+			}
+		}
+		worst = max(worst, first)
+	}
+	return worst.Round(time.Millisecond)
+}
+
+// header and row are the report.
+const header = `
+| seed | operations | ids | kill -9 | SIGSTOP | drop | delay | cut | hole | frames hit | unknown | failed | back after kill | after SIGSTOP | violations |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
+`
+
+func (r *run) row() string {
+	var count [unknown + 1]int
+	for _, c := range r.history {
+		count[c.outcome]++
+	}
+	n := r.network
+	return fmt.Sprintf("| %d | %d | %d | %d | %d | %d | %d | %d | %d | %d | %d | %d | %v | %v | %d |\n", r.seed, len(r.history), r.verdict.ids,
+		len(r.kills), len(r.stops), n[drop], n[delay], n[cut], n[hole]+n[forget], r.hits, count[unknown], count[failed],
+		r.back(r.kills), r.back(r.stops), len(r.verdict.violations)+len(r.broken))
+}

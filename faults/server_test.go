@@ -1,0 +1,213 @@
+package faults_test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// lookPath returns the path of a server, in Debian's places too. Without one the
+// test fails where CI=true says that all must be there, and is skipped elsewhere.
+func lookPath(t testing.TB, name string) string {
+	t.Helper()
+	if path, err := exec.LookPath(name); err == nil {
+		return path
+	}
+	places, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)
+	for _, path := range append(places, "/usr/sbin/"+name) {
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("%s is not installed: make servers", name)
+	}
+	t.Skipf("%s is not installed: make servers", name)
+	return ""
+}
+
+// A server is a private one on a free loopback port, with its data in a
+// temporary folder, that can be killed and started again on both.
+type server struct {
+	dir, addr string
+	args      []string
+	cred      *syscall.Credential // some will not run as root
+
+	mu   sync.Mutex
+	cmd  *exec.Cmd
+	done chan struct{} // closed when the process has ended
+	over bool
+}
+
+// newServer prepares a server that runs as this user, if the tests run as root.
+func newServer(t testing.TB, as string) *server {
+	dir, err := os.MkdirTemp("", "faults")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{dir: dir, addr: freeAddr(t)}
+	if os.Getuid() == 0 && as != "" {
+		u, err := user.Lookup(as)
+		if err != nil {
+			t.Fatal(err)
+		}
+		uid, _ := strconv.Atoi(u.Uid)
+		gid, _ := strconv.Atoi(u.Gid)
+		s.cred = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+		if err := os.Chown(dir, uid, gid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		s.kill()
+		_ = os.RemoveAll(dir)
+	})
+	return s
+}
+
+func freeAddr(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func (s *server) port() string {
+	_, port, _ := net.SplitHostPort(s.addr)
+	return port
+}
+
+// start starts the server and waits until somebody listens. One that was
+// killed may need more than one go: what it held is not free at once.
+func (s *server) start() error {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+		if err := s.launch(); err != nil {
+			return err
+		}
+		for waiting := true; waiting && time.Now().Before(deadline); {
+			if c, err := net.Dial("tcp", s.addr); err == nil {
+				c.Close()
+				return nil
+			}
+			select {
+			case <-s.done:
+				waiting = false
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	}
+	log, _ := os.ReadFile(filepath.Join(s.dir, "log"))
+	return fmt.Errorf("%s does not start:\n%s", s.args[0], log[max(0, len(log)-4000):])
+}
+
+func (s *server) launch() error {
+	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd, done := exec.Command(s.args[0], s.args[1:]...), make(chan struct{})
+	cmd.Dir, cmd.Stdout, cmd.Stderr = s.dir, log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.cred, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	go func() {
+		_ = cmd.Wait()
+		close(done)
+	}()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cmd, s.done = cmd, done
+	return nil
+}
+
+// processes are the server's and its children's, stopped: none can have
+// another child meanwhile.
+func (s *server) stop() (pids []int) {
+	if s.cmd == nil {
+		return nil
+	}
+	select {
+	case <-s.done:
+		return nil // and the number may be another's by now
+	default:
+	}
+	pids = []int{s.cmd.Process.Pid}
+	_ = syscall.Kill(pids[0], syscall.SIGSTOP)
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pids[0]))
+	for _, task := range tasks {
+		children, _ := os.ReadFile(task)
+		for _, child := range strings.Fields(string(children)) {
+			pid, _ := strconv.Atoi(child)
+			pids = append(pids, pid)
+			_ = syscall.Kill(pid, syscall.SIGSTOP)
+		}
+	}
+	return pids
+}
+
+// pause stops all of the server's processes for a while.
+func (s *server) pause(d time.Duration) {
+	pids := s.stop()
+	time.Sleep(d)
+	for _, pid := range pids {
+		_ = syscall.Kill(pid, syscall.SIGCONT)
+	}
+}
+
+// kill kills all of the server's processes with SIGKILL.
+func (s *server) kill() {
+	for _, pid := range s.stop() {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	if s.cmd != nil {
+		<-s.done
+	}
+}
+
+// run runs a program to its end, as the server's user.
+func (s *server) run(t testing.TB, args ...string) {
+	t.Helper()
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Dir, cmd.SysProcAttr = s.dir, &syscall.SysProcAttr{Credential: s.cred}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", args[0], err, out)
+	}
+}
+
+// startRedis starts a Redis that has on disk what it acknowledges.
+func startRedis(t testing.TB, more ...string) *server {
+	path := lookPath(t, "redis-server")
+	s := newServer(t, "")
+	s.args = append([]string{path, "--bind", "127.0.0.1", "--port", s.port(), "--dir", s.dir,
+		"--save", "", "--appendonly", "yes", "--appendfsync", "always"}, more...)
+	if err := s.start(); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// startPostgres starts a PostgreSQL with its default durability.
+func startPostgres(t testing.TB) *server {
+	postgres, initdb := lookPath(t, "postgres"), lookPath(t, "initdb")
+	s := newServer(t, "postgres")
+	data := filepath.Join(s.dir, "data")
+	s.run(t, initdb, "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8")
+	s.args = []string{postgres, "-D", data, "-h", "127.0.0.1", "-p", s.port(), "-k", s.dir}
+	if err := s.start(); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
