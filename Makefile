@@ -8,7 +8,7 @@ RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
-.PHONY: test servers lint bench
+.PHONY: test servers lint bench bench-peers
 
 # test runs all tests, and then says which could not run and why. The root's run
 # twice: allocations are counted without the race detector.
@@ -35,3 +35,8 @@ lint:
 bench:
 	@bin=$$(mktemp) && go test -c -o "$$bin" . && \
 	for i in 1 2 3 4 5 6 7 8 9 10; do "$$bin" -test.run '^$$' -test.bench . -test.benchtime 0.2s | grep -e ^Benchmark -e ^cpu -e ^goos -e ^goarch -e ^pkg; done; rm -f "$$bin"
+
+# bench-peers measures the field's libraries beside this one and writes
+# docs/benchmarks.md. It takes half an hour on a quiet machine.
+bench-peers:
+	@./bench/run.sh

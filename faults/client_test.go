@@ -125,11 +125,11 @@ func (c *client) step() {
 func (c *client) load(ctx context.Context, id string) {
 	k := call{method: "load", id: id, client: c.number, from: time.Since(c.start)}
 	r, err := c.store.Load(ctx, id)
-	k.to, k.outcome, k.err = time.Since(c.start), outcomeOf(err), err
+	k.to, k.outcome, k.err = time.Since(c.start), outcomeOf(err), fmt.Sprint(err)
 	if err == nil {
 		k.version = r.Version
 		c.seen[id] = r.Version
-		if r.ID != id || string(r.Data) != data(r.Version) || r.User != user(id) {
+		if r.ID != id || string(r.Data) != data(r.Version) || r.User != owner(id) {
 			c.broken = append(c.broken, fmt.Sprintf("Load(%s) returned %+v", id, r))
 		}
 	}
@@ -139,11 +139,11 @@ func (c *client) load(ctx context.Context, id string) {
 // do makes a call, and tells whether it may have been applied.
 func (c *client) do(k call, f func() error) bool {
 	k.client, k.from = c.number, time.Since(c.start)
-	k.err = f()
-	k.to, k.outcome = time.Since(c.start), outcomeOf(k.err)
+	err := f()
+	k.to, k.outcome, k.err = time.Since(c.start), outcomeOf(err), fmt.Sprint(err)
 	c.history = append(c.history, k)
-	if k.outcome == unknown && (errors.Is(k.err, session.ErrConflict) || errors.Is(k.err, session.ErrNotFound) || errors.Is(k.err, session.ErrExists)) {
-		c.broken = append(c.broken, fmt.Sprintf("%s answered two things at once: %v", k.method, k.err))
+	if k.outcome == unknown && (errors.Is(err, session.ErrConflict) || errors.Is(err, session.ErrNotFound) || errors.Is(err, session.ErrExists)) {
+		c.broken = append(c.broken, fmt.Sprintf("%s answered two things at once: %v", k.method, err))
 	}
 	return k.outcome == ok || k.outcome == unknown
 }
@@ -155,15 +155,15 @@ func (c *client) record(id string) *session.Record {
 	now := time.Now().Truncate(time.Millisecond)
 	v := c.version()
 	return &session.Record{
-		ID: id, User: user(id), Version: v, Data: []byte(data(v)),
+		ID: id, User: owner(id), Version: v, Data: []byte(data(v)),
 		Created: now, LastSeen: now, Expires: now.Add(12 * time.Hour), Deadline: c.start.Truncate(time.Millisecond).Add(24 * time.Hour),
 	}
 }
 
 func data(version uint64) string { return fmt.Sprintf(`{"is":"%x"}`, version) }
 
-// user is nobody for some ids, so that anonymous sessions are among them.
-func user(id string) string {
+// owner is nobody for some ids, so that anonymous sessions are among them.
+func owner(id string) string {
 	if id[3] == '0' || id[3] == '1' {
 		return ""
 	}

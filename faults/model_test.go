@@ -21,7 +21,7 @@ type call struct {
 	from, to time.Duration // since the run's start
 	outcome  outcome
 	version  uint64 // what a load found
-	err      error
+	err      string // for people
 }
 
 // An outcome is what the caller knows afterwards.

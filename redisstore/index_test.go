@@ -156,6 +156,15 @@ func TestDeadlineMovesInTheIndexFirst(t *testing.T) {
 	if score() != n.Deadline.UnixMilli() {
 		t.Error("the entry moved backward: a slower save would find it removed")
 	}
+
+	// Nor does it move backward when a save of an earlier Deadline, which
+	// moves it forward from the record's, comes second.
+	last := next(r)
+	last.Deadline = r.Deadline.Add(time.Minute)
+	must(t, newStore(t, client).Save(t.Context(), last, back.Version))
+	if score() != n.Deadline.UnixMilli() {
+		t.Error("the entry moved backward: the save that was first would find it removed")
+	}
 }
 
 // List removes what is past its Deadline, and nothing else.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
 	"sort"
@@ -254,6 +255,42 @@ func TestNothingIsLeft(t *testing.T) {
 	if client.Exists(ctx, "session:u:carol").Val() != 0 {
 		t.Error("the index of a user without sessions is left")
 	}
+}
+
+// What has expired by the caller's clock is gone, although the server, whose
+// clock is another, has it still.
+func TestTheCallersClock(t *testing.T) {
+	client := startServer(t).client(nil)
+	store := newStore(t, client)
+	ctx := t.Context()
+	r := newRecord("alice")
+	r.Expires = time.Now().Add(50 * time.Millisecond).Truncate(time.Millisecond)
+	create(t, store, r)
+	must(t, client.Persist(ctx, "session:s:"+r.ID).Err())
+	time.Sleep(time.Until(r.Expires))
+	_, err := store.Load(ctx, r.ID)
+	for name, err := range map[string]error{
+		"Load":  err,
+		"Save":  store.Save(ctx, next(newRecordOf(r)), r.Version),
+		"Touch": store.Touch(ctx, r.ID, time.Now(), r.Deadline),
+	} {
+		if !errors.Is(err, session.ErrNotFound) {
+			t.Errorf("%s answered %v, want ErrNotFound", name, err)
+		}
+	}
+	if ids := lists(t, store, "alice"); len(ids) != 0 {
+		t.Errorf("List: %q", ids)
+	}
+	again := newRecordOf(r)
+	must(t, store.Create(ctx, again))
+	holds(t, store, again)
+}
+
+// newRecordOf returns a record with r's id and user that has not expired.
+func newRecordOf(r *session.Record) *session.Record {
+	n := newRecord(r.User)
+	n.ID = r.ID
+	return n
 }
 
 func TestPrefixes(t *testing.T) {

@@ -1,0 +1,190 @@
+package sqlstore
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"github.com/coatcheck/session"
+)
+
+// A Dialect names a kind of database.
+type Dialect string
+
+// The dialects. MySQL is MariaDB's too.
+const (
+	PostgreSQL Dialect = "postgresql" // 14 or later
+	MySQL      Dialect = "mysql"      // MySQL 8, MariaDB 10.6, or later, with InnoDB
+	SQLite     Dialect = "sqlite"     // 3.35 or later
+)
+
+// A dialect is what differs.
+type dialect struct {
+	schema   []string // with %[1]s for the table, which is %[2]s, its schema and dot, and %[3]s
+	lock     string   // begins a migration that others may begin too
+	numbered bool     // parameters are $1, $2, … and not ?
+	greatest string
+	least    string
+	upsert   bool // ON CONFLICT … DO UPDATE … WHERE
+	byPage   bool // Sweep goes by physical pages
+	maxData  int  // bytes; 0: more than anybody has
+}
+
+var dialects = map[Dialect]*dialect{
+	PostgreSQL: {
+		// fillfactor and no index on expires: a touch finds room on the row's
+		// own page and changes no index (HOT), which an index on the expiry
+		// would cost it.
+		schema: []string{
+			`CREATE TABLE IF NOT EXISTS %[1]s (id bytea PRIMARY KEY, version bigint NOT NULL, username bytea NOT NULL, data bytea NOT NULL, created bigint NOT NULL, deadline bigint NOT NULL, checksum bigint NOT NULL, seen bigint NOT NULL, expires bigint NOT NULL) WITH (fillfactor = 70)`,
+			`CREATE INDEX IF NOT EXISTS %[3]s_username ON %[1]s (username) WHERE username <> ''`,
+		},
+		lock:     `SELECT pg_advisory_xact_lock(8394652017)`,
+		numbered: true, greatest: "GREATEST", least: "LEAST", upsert: true, byPage: true,
+	},
+	MySQL: {
+		schema: []string{
+			`CREATE TABLE IF NOT EXISTS %[1]s (id VARBINARY(128) NOT NULL PRIMARY KEY, version BIGINT NOT NULL, username VARBINARY(1024) NOT NULL, data MEDIUMBLOB NOT NULL, created BIGINT NOT NULL, deadline BIGINT NOT NULL, checksum BIGINT NOT NULL, seen BIGINT NOT NULL, expires BIGINT NOT NULL, INDEX %[3]s_username (username)) ENGINE=InnoDB`,
+		},
+		greatest: "GREATEST", least: "LEAST", maxData: 16<<20 - 1,
+	},
+	SQLite: {
+		schema: []string{
+			// The data comes last: what is behind it costs its overflow pages.
+			`CREATE TABLE IF NOT EXISTS %[1]s (id BLOB NOT NULL PRIMARY KEY, version INTEGER NOT NULL, username BLOB NOT NULL, created INTEGER NOT NULL, deadline INTEGER NOT NULL, checksum INTEGER NOT NULL, seen INTEGER NOT NULL, expires INTEGER NOT NULL, data BLOB NOT NULL)`,
+			`CREATE INDEX IF NOT EXISTS %[2]s%[3]s_username ON %[3]s (username) WHERE username <> x''`,
+		},
+		greatest: "MAX", least: "MIN", upsert: true,
+	},
+}
+
+// queries are a dialect's statements for one table.
+type queries struct {
+	schema                                           []string
+	load, create, save, version, touch, delete, list string
+	reclaim                                          string // where create cannot replace an expired record
+	pages, sweepPages, sweepIDs, sweepDelete         string
+}
+
+func (d *dialect) queries(table string) (q queries) {
+	dot := strings.Index(table, ".") + 1
+	for _, s := range d.schema {
+		q.schema = append(q.schema, fmt.Sprintf(s, table, table[:dot], table[dot:]))
+	}
+	fill := func(s string) string { return d.number(strings.ReplaceAll(s, "TABLE", table)) }
+	set := "version = ?, username = ?, data = ?, created = ?, deadline = ?, checksum = ?, seen = ?, expires = ?"
+	q.load = fill("SELECT " + columns + " FROM TABLE WHERE id = ? AND expires > ?")
+	q.version = fill("SELECT version FROM TABLE WHERE id = ? AND expires > ?")
+	q.save = fill("UPDATE TABLE SET " + set + " WHERE id = ? AND version = ? AND expires > ?")
+	q.delete = fill("DELETE FROM TABLE WHERE id = ?")
+	// What a damaged row's checksum is off by, a touch leaves as it is. The
+	// checksum goes first: MySQL works from left to right, on what it has set.
+	seen, expires := d.greatest+"(seen, ?)", d.greatest+"(expires, "+d.least+"(?, deadline))"
+	q.touch = fill("UPDATE TABLE SET checksum = checksum + 3 * (" + seen + " - seen) + 5 * (" + expires + " - expires), seen = " + seen + ", expires = " + expires + " WHERE id = ? AND expires > ?")
+	q.list = fill("SELECT " + columns + " FROM TABLE WHERE username = ? AND username <> " + d.empty() + " AND expires > ?")
+	insert := " INTO TABLE (" + columns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+	if d.upsert {
+		var excluded []string
+		for _, c := range strings.Split(columns, ", ")[1:] {
+			excluded = append(excluded, c+" = excluded."+c)
+		}
+		q.create = fill("INSERT" + insert + " ON CONFLICT (id) DO UPDATE SET " + strings.Join(excluded, ", ") + " WHERE TABLE.expires <= ?")
+	} else {
+		// What IGNORE would ignore beside a duplicate id, fits has refused.
+		q.create = fill("INSERT IGNORE" + insert)
+		q.reclaim = fill("UPDATE TABLE SET " + set + " WHERE id = ? AND expires <= ?")
+	}
+	q.pages = fill("SELECT pg_relation_size('TABLE') / current_setting('block_size')::bigint")
+	q.sweepPages = fill("DELETE FROM TABLE WHERE ctid >= ?::tid AND ctid < ?::tid AND expires <= ?")
+	q.sweepIDs = fill("SELECT id, expires FROM TABLE WHERE id > ? ORDER BY id LIMIT ?")
+	q.sweepDelete = fill("DELETE FROM TABLE WHERE expires <= ? AND id IN ")
+	return q
+}
+
+// createTail is what create needs after the row.
+func (d *dialect) createTail(now int64) []any {
+	if d.upsert {
+		return []any{now}
+	}
+	return nil
+}
+
+func (d *dialect) empty() string {
+	if d.numbered {
+		return "''"
+	}
+	return "x''"
+}
+
+// number writes the parameters as the database wants them.
+func (d *dialect) number(query string) string {
+	if !d.numbered {
+		return query
+	}
+	var b strings.Builder
+	n := 0
+	for _, c := range query {
+		if c == '?' {
+			n++
+			fmt.Fprintf(&b, "$%d", n)
+		} else {
+			b.WriteRune(c)
+		}
+	}
+	return b.String()
+}
+
+// maxUser is what an index holds everywhere, in bytes.
+const maxUser = 1024
+
+// fits refuses what the columns cannot hold, rather than have it cut.
+func (d *dialect) fits(r *session.Record) error {
+	switch {
+	case len(r.ID) == 0 || len(r.ID) > 128:
+		return fmt.Errorf("sqlstore: the id has %d bytes, allowed are 1 to 128", len(r.ID))
+	case len(r.User) > maxUser:
+		return fmt.Errorf("sqlstore: the user has %d bytes, allowed are %d", len(r.User), maxUser)
+	case d.maxData > 0 && len(r.Data) > d.maxData:
+		return fmt.Errorf("sqlstore: the data has %d bytes, allowed are %d", len(r.Data), d.maxData)
+	}
+	return nil
+}
+
+// refused tells whether err is the database's own answer that it did not do it.
+// All else leaves that open: a deadline, a lost connection, a shutdown, and what
+// can befall a commit on its way to the disk.
+func refused(err error) bool {
+	var code interface{ Code() int } // modernc.org/sqlite
+	if errors.As(err, &code) {
+		switch code.Code() & 0xff {
+		case 1, 3, 5, 6, 8, 14, 18, 19, 20: // ERROR, PERM, BUSY, LOCKED, READONLY, CANTOPEN, TOOBIG, CONSTRAINT, MISMATCH
+			return true
+		}
+		return false
+	}
+	switch state := sqlState(err); {
+	case state == "40003": // statement completion unknown
+		return false
+	case len(state) == 5:
+		return strings.Contains("22 23 25 28 40 42 44 54 55", state[:2])
+	}
+	return false
+}
+
+// sqlState returns the code of the SQL standard in an answer of PostgreSQL or
+// MySQL, or "". Drivers are not imported: what they have in common is asked.
+func sqlState(err error) string {
+	var state interface{ SQLState() string } // pgx, lib/pq
+	if errors.As(err, &state) {
+		return state.SQLState()
+	}
+	for e := err; e != nil; e = errors.Unwrap(e) { // go-sql-driver/mysql
+		if v := reflect.Indirect(reflect.ValueOf(e)); v.Kind() == reflect.Struct && v.Type().Name() == "MySQLError" {
+			if f := v.FieldByName("SQLState"); f.IsValid() {
+				return fmt.Sprintf("%s", f)
+			}
+		}
+	}
+	return ""
+}

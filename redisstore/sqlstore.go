@@ -1,0 +1,217 @@
+// Package sqlstore keeps sessions in PostgreSQL, MySQL, MariaDB or SQLite,
+// through database/sql, so that they survive a restart and any number of
+// processes share them. It imports no driver: bring the one you use. What each
+// wants in its data source name is in the README.
+//
+//	store, err := sqlstore.New(db, sqlstore.PostgreSQL, nil)
+//	err = store.Migrate(ctx) // once, at the start
+//	n, err := store.Sweep(ctx) // from time to time
+//
+// It passes the package storetest on PostgreSQL, on PostgreSQL behind PgBouncer
+// in transaction mode, on MariaDB and on SQLite.
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// Options configure a Store. The zero value is good.
+type Options struct {
+	// Table is the table's name: letters, digits and underscores, at most 48,
+	// and before it, if you like, a schema and a dot. "": "sessions".
+	Table string
+}
+
+// A Store is a session.Store in one table. Every call is a single statement in
+// autocommit mode; only one that changed no row costs another, to say why. It
+// keeps no state in the database's sessions, so that a pooler between them in
+// transaction mode does no harm. The clock is the application's. Its methods may
+// be called by any number of goroutines at once.
+//
+// A write whose outcome nobody knows, because its deadline passed or the
+// connection broke after it was sent, is session.ErrIndeterminate. What the
+// database refused, and what never reached it, is an ordinary error.
+//
+// A record carries a checksum: one that was damaged is an error, never another
+// user's session. An id has at most 128 bytes, a user at most 1024.
+type Store struct {
+	db *sql.DB
+	d  *dialect
+	q  queries
+}
+
+// New returns a Store over db. It starts nothing and asks the database nothing:
+// call Migrate once before use, or apply Schema by your own means, and Sweep
+// from time to time. It returns an error if the dialect or the table's name is
+// not a good one.
+func New(db *sql.DB, d Dialect, opts *Options) (*Store, error) {
+	var o Options
+	if opts != nil {
+		o = *opts
+	}
+	if o.Table == "" {
+		o.Table = "sessions"
+	}
+	switch {
+	case db == nil:
+		return nil, errors.New("sqlstore: New: db is nil")
+	case dialects[d] == nil:
+		return nil, fmt.Errorf("sqlstore: New: %q is no dialect: use PostgreSQL, MySQL or SQLite", string(d))
+	case !tableName.MatchString(o.Table):
+		return nil, errors.New("sqlstore: Options.Table: must be letters, digits and underscores, at most 48, with a schema and a dot before it if need be")
+	}
+	return &Store{db, dialects[d], dialects[d].queries(o.Table)}, nil
+}
+
+var tableName = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]{0,47}\.)?[A-Za-z_][A-Za-z0-9_]{0,47}$`)
+
+// Load implements session.Store.
+func (s *Store) Load(ctx context.Context, id string) (*session.Record, error) {
+	r, err := scan(s.db.QueryRowContext(ctx, s.q.load, []byte(id), now()))
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, session.ErrNotFound
+	}
+	if err == nil && r.ID != id {
+		err = errDamaged
+	}
+	if err != nil {
+		return nil, clean("load", err)
+	}
+	return r, nil
+}
+
+// Create implements session.Store.
+func (s *Store) Create(ctx context.Context, r *session.Record) error {
+	if err := s.d.fits(r); err != nil {
+		return err
+	}
+	n, err := s.write(ctx, "create", s.q.create, append(s.row(r), s.d.createTail(now())...)...)
+	if err == nil && n == 0 && s.q.reclaim != "" {
+		n, err = s.write(ctx, "create", s.q.reclaim, append(s.row(r)[1:], []byte(r.ID), now())...)
+	}
+	if n > 0 || err != nil {
+		return err
+	}
+	err = s.why(ctx, "create", r, session.ErrExists)
+	switch {
+	case err != session.ErrNotFound:
+		return err
+	case r.Expires.UnixMilli() <= now():
+		return nil // it does not exist either way
+	}
+	return s.Create(ctx, r) // what was there has expired since
+}
+
+// Save implements session.Store.
+func (s *Store) Save(ctx context.Context, r *session.Record, old uint64) error {
+	if err := s.d.fits(r); err != nil {
+		return err
+	}
+	n, err := s.write(ctx, "save", s.q.save, append(s.row(r)[1:], []byte(r.ID), int64(old), now())...)
+	if n > 0 || err != nil {
+		return err
+	}
+	return s.why(ctx, "save", r, session.ErrConflict)
+}
+
+// why tells why a write of r changed no row: it was r's already, another one is
+// there, or none. That it was not applied is known, so no failure here is
+// ErrIndeterminate.
+func (s *Store) why(ctx context.Context, call string, r *session.Record, other error) error {
+	var version int64
+	err := s.db.QueryRowContext(ctx, s.q.version, []byte(r.ID), now()).Scan(&version)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return session.ErrNotFound
+	case err != nil:
+		return clean(call, err)
+	case uint64(version) == r.Version:
+		return nil
+	}
+	return other
+}
+
+// Touch implements session.Store.
+func (s *Store) Touch(ctx context.Context, id string, seen, expires time.Time) error {
+	last, end := seen.UnixMilli(), expires.UnixMilli()
+	n, err := s.write(ctx, "touch", s.q.touch, last, end, last, end, []byte(id), now())
+	if n > 0 || err != nil {
+		return err
+	}
+	// MySQL counts a row that stays as it is as none.
+	var version int64
+	err = s.db.QueryRowContext(ctx, s.q.version, []byte(id), now()).Scan(&version)
+	if errors.Is(err, sql.ErrNoRows) {
+		return session.ErrNotFound
+	}
+	return clean("touch", err)
+}
+
+// Delete implements session.Store.
+func (s *Store) Delete(ctx context.Context, id string) error {
+	_, err := s.write(ctx, "delete", s.q.delete, []byte(id))
+	return err
+}
+
+// List implements session.Store. A damaged record is an error, not skipped: it
+// might be one that RevokeAll must end.
+func (s *Store) List(ctx context.Context, user string) ([]*session.Record, error) {
+	if user == "" {
+		return nil, nil
+	}
+	rows, err := s.db.QueryContext(ctx, s.q.list, []byte(user), now())
+	if err != nil {
+		return nil, clean("list", err)
+	}
+	defer rows.Close()
+	var records []*session.Record
+	for rows.Next() {
+		r, err := scan(rows)
+		if err != nil {
+			return nil, clean("list", err)
+		}
+		records = append(records, r)
+	}
+	return records, clean("list", rows.Err())
+}
+
+// write executes a statement that changes one row at most. It takes a
+// connection of its own first: what fails until then, a full pool or a database
+// that is not there, is known not to have been applied.
+func (s *Store) write(ctx context.Context, call, query string, args ...any) (int64, error) {
+	for try := 0; ; try++ {
+		conn, err := s.db.Conn(ctx)
+		if err != nil {
+			return 0, clean(call, err)
+		}
+		n, err := execute(ctx, conn, query, args)
+		conn.Close()
+		switch bad := errors.Is(err, driver.ErrBadConn); { // the driver's word that nothing was sent
+		case err == nil:
+			return n, nil
+		case bad && try < 2:
+		case bad || refused(err):
+			return 0, clean(call, err)
+		default:
+			return 0, fmt.Errorf("sqlstore: %s: %w: %w", call, session.ErrIndeterminate, err)
+		}
+	}
+}
+
+func execute(ctx context.Context, conn *sql.Conn, query string, args []any) (int64, error) {
+	res, err := conn.ExecContext(ctx, query, args...)
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
+}
+
+func now() int64 { return time.Now().UnixMilli() }
