@@ -17,6 +17,9 @@ func (s *Session) Save(ctx context.Context) error {
 	s.turn.Lock()
 	defer s.done()
 	s.lock()
+	if s.late {
+		s.takeBack() // what an earlier Save failed to do in time
+	}
 	s.mu.Unlock()
 	c := s.k.until(ctx)
 	defer c.release()
@@ -29,7 +32,7 @@ func (s *Session) Save(ctx context.Context) error {
 	defer s.mu.Unlock()
 	switch {
 	case err == nil && s.tardy:
-		err = s.err // saved, but for the call that came too late
+		err, s.tardy = s.err, false // saved, but for the call that came too late
 	case err == nil:
 		s.err = nil
 	}
@@ -82,12 +85,13 @@ func (s *Session) finish(answered bool) {
 	defer s.done()
 	s.mu.Lock()
 	s.over = true
-	ready := answered && s.loaded && !s.told && !s.stuck
+	ready := answered && s.loaded && !s.told && (!s.stuck || s.todo.logout)
+	known := s.err
 	s.mu.Unlock()
 	if !ready {
 		return
 	}
-	if err := s.commitNow(); err != nil {
+	if err := s.commitNow(); err != nil && err != known {
 		s.mu.Lock()
 		s.report(err)
 		s.mu.Unlock()

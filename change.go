@@ -7,14 +7,14 @@ import (
 
 // change keeps a change for the commit.
 func (s *Session) change(c change) {
-	if c.name == `` && c.call != "Clear" {
-		panic("session: a Key must be made by NewKey")
-	}
 	s.revise("", func(t *pending) { s.keep(c) })
 }
 
 // keep adds a change to what is pending.
 func (s *Session) keep(c change) {
+	if c.name == "" && c.call != "Clear" {
+		panic("session: a Key must be made by NewKey")
+	}
 	if !s.shut {
 		s.todo.changes = add(s.todo.changes, c)
 	}
@@ -44,7 +44,9 @@ func (s *Session) update(call, name string, f func(in []byte) ([]byte, error)) {
 // always needs a cookie.
 func (s *Session) revise(token string, f func(*pending)) {
 	s.turn.Lock()
+	defer s.done()
 	s.lock()
+	defer s.mu.Unlock()
 	switch {
 	case s.unread:
 	case s.late && token != "":
@@ -62,22 +64,20 @@ func (s *Session) revise(token string, f func(*pending)) {
 			s.takeBack()
 		}
 	}
-	s.mu.Unlock()
-	s.done()
 }
 
 // refuse fails the request: nothing of the session is stored.
 func (s *Session) refuse(err error) {
 	s.turn.Lock()
+	defer s.done()
 	s.lock()
+	defer s.mu.Unlock()
 	if s.err == nil || !s.stuck {
 		s.err, s.stuck, s.told = err, true, false
 		if s.late {
 			s.report(err)
 		}
 	}
-	s.mu.Unlock()
-	s.done()
 }
 
 // takeBack forgets what needs a cookie, now that none can be set, and reports

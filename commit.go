@@ -85,7 +85,7 @@ func (s *Session) create(ctx context.Context) error {
 		return err
 	}
 	if err := s.k.store.Create(ctx, rec); err != nil {
-		return s.uncreated(ctx, rec, err)
+		return s.uncreated(rec, err)
 	}
 	kind := EventCreated
 	if rec.User != "" {
@@ -97,11 +97,11 @@ func (s *Session) create(ctx context.Context) error {
 }
 
 // uncreated tries to leave nothing behind of a Create that may have been applied.
-func (s *Session) uncreated(ctx context.Context, rec *Record, err error) error {
-	if errors.Is(err, ErrIndeterminate) {
-		_ = s.k.store.Delete(ctx, rec.ID) // nobody will ever hold its token
+func (s *Session) uncreated(rec *Record, err error) error {
+	if err = storeError("create", err); errors.Is(err, ErrIndeterminate) {
+		return s.undo(rec, err) // nobody will ever hold its token
 	}
-	return storeError("create", err)
+	return err
 }
 
 // save replaces the record, and merges with whoever was faster.
@@ -203,7 +203,7 @@ func (s *Session) failed(err error) error {
 	s.err = err
 	// A write that may have been applied is never repeated with the changes
 	// applied anew: an Update would count twice.
-	s.stuck = errors.Is(err, ErrIndeterminate)
+	s.stuck = s.stuck || errors.Is(err, ErrIndeterminate) && !s.todo.logout // an ending may be repeated
 	if errors.Is(err, ErrStore) {
 		s.note(EventStoreFailed, s.rec, err)
 	}

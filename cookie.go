@@ -146,6 +146,9 @@ func (c *cookies) verify(value string) (*token, bool) {
 // token returns the token in the request that belongs to this id.
 func (c *cookies) token(h http.Header, id string) *token {
 	for value := range c.values(h) {
+		if len(value) != shortValue && len(value) != longValue {
+			continue
+		}
 		if got, ok := c.id(value); ok && got == id {
 			t, _ := c.verify(value)
 			return t

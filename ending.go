@@ -94,15 +94,26 @@ func moved(err error) bool {
 
 // end carries out a Logout.
 func (s *Session) end(ctx context.Context) error {
-	id := s.grave
+	id, user := s.grave, ""
 	if s.rec != nil {
 		id = s.rec.ID
+		if s.source == nil {
+			user = s.rec.User // as for Revoke
+		}
+	}
+	ids := []string{id}
+	if id == "" && s.source != nil { // two live sessions: both end
+		found := s.source.tokens()
+		ids = found.ids[:found.n]
 	}
 	var rec *Record
-	if id != "" {
-		var err error
-		if rec, err = s.k.end(ctx, id, "", s.rec); err != nil {
+	for _, id := range ids {
+		ended, err := s.k.end(ctx, id, user, s.rec)
+		if err != nil {
 			return err
+		}
+		if ended != nil {
+			rec = ended
 		}
 	}
 	s.mu.Lock()
@@ -133,7 +144,7 @@ func (s *Session) renew(ctx context.Context) error {
 		return err
 	}
 	if err := s.k.store.Create(ctx, rec); err != nil {
-		return s.uncreated(ctx, rec, err)
+		return s.uncreated(rec, err)
 	}
 	login := s.todo.user != ""
 	for try := 0; ; try++ {
@@ -158,10 +169,22 @@ func (s *Session) renew(ctx context.Context) error {
 			rec = newer
 		case !moved(err):
 			return s.undo(rec, storeError("save", err))
-		default: // it was revoked before its token was out
+		default:
+			now, err := s.k.load(ctx, rec.ID)
+			if err != nil {
+				return s.undo(rec, err)
+			}
+			fate := fateOf(now)
+			if fate == alive { // a session that List returned was saved: begin again
+				_ = s.undo(rec, nil)
+			} else if _, err := s.k.end(ctx, old.ID, "", old); err != nil {
+				return err // it was revoked before its token was out, and is one with the old
+			}
 			s.mu.Lock()
-			s.rec, s.fate, s.grave, s.issued, s.resend = nil, gone, old.ID, nil, false
-			s.todo.user, s.todo.renew = "", true // which is dropped
+			if s.rec = old; fate != alive {
+				s.rec, s.fate, s.grave, s.issued = nil, gone, old.ID, nil
+				s.todo.user, s.todo.renew = "", true // which is dropped
+			}
 			s.mu.Unlock()
 			return nil
 		}

@@ -38,7 +38,11 @@ func (s *Session) lock() {
 	if s.loaded {
 		return
 	}
-	s.loaded = true
+	defer func() {
+		if !s.loaded {
+			s.mu.Unlock() // the store panicked: who recovers must not wait for ever
+		}
+	}()
 	if s.late && !s.over && s.k.lateUse.CompareAndSwap(false, true) {
 		slog.WarnContext(s.ctx, "session: first used after the first byte of the response: Vary and Cache-Control could not be set; call a method of the session before writing (logged once)")
 	}
@@ -47,6 +51,7 @@ func (s *Session) lock() {
 		defer c.release()
 		s.read(c, found)
 	}
+	s.loaded = true
 }
 
 // carry returns the ids of the verified tokens in the request.
@@ -97,8 +102,11 @@ func (s *Session) read(ctx context.Context, found candidates) {
 	switch {
 	case s.rec != nil:
 		s.fate, s.grave = alive, ""
-	case was != nil && s.fate == alive: // Reload found nothing where a session was
-		s.fate, s.grave = gone, was.ID
+	case s.fate != alive || found.n == 0:
+	case was != nil, time.Since(s.born) >= tombstoneLife:
+		// Reload found nothing where a session was, or a tombstone may have
+		// come and gone since the request began.
+		s.fate, s.grave = gone, found.ids[0]
 	}
 }
 

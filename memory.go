@@ -140,12 +140,15 @@ func (m *MemoryStore) replace(r *Record, version uint64, now time.Time) (lacking
 		return 0, ErrConflict
 	}
 	next := newEntry(r, now)
+	if next.size() > m.max {
+		return 0, errFull
+	}
 	grown := next.size() - e.size()
 	if used := m.used.Add(grown); grown > 0 && used > m.max {
 		m.used.Add(-grown)
 		return grown, nil
 	}
-	next.back = e.back
+	next.back = e.back || e.user != "" // a tombstone outlives what a crawler leaves
 	sh.remove(e)
 	if now.Before(r.Expires) {
 		sh.insert(next)
@@ -244,7 +247,7 @@ func (m *MemoryStore) reserve(n int64, now time.Time) error {
 		return errFull // and nobody has to go for it
 	}
 	for used := m.used.Add(n); used > m.max; used = m.used.Load() {
-		if !m.evict(now) {
+		if !m.evict(now) && m.used.Load() > m.max {
 			m.used.Add(-n)
 			return errFull
 		}

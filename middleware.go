@@ -61,7 +61,7 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 			return
 		}
 		x := &exchange{Context: r.Context(), m: m, r: r}
-		x.session.k, x.session.ctx, x.session.source = &m.keeper, x.Context, x
+		x.session.k, x.session.ctx, x.session.source, x.session.born = &m.keeper, x.Context, x, time.Now()
 		x.writer.ResponseWriter, x.writer.x = w, x
 		defer x.finish()
 		next.ServeHTTP(x.writer.like(w), r.WithContext(x))
@@ -139,7 +139,7 @@ func (x *exchange) header() error {
 	case s.issued != nil:
 		t = s.issued()
 	case s.resend:
-		t = x.m.cookies.token(x.r.Header, s.rec.ID)
+		t, s.resend = x.m.cookies.token(x.r.Header, s.rec.ID), false
 	}
 	var life time.Duration
 	if t != nil {

@@ -111,7 +111,7 @@ func (o Options) resolve() (Options, error) {
 	}
 	fallback := func(name string, d *time.Duration, def time.Duration) {
 		rule(*d == 0 || *d >= time.Millisecond, "%s: must be at least a millisecond, or 0 for the default", name)
-		if *d == 0 {
+		if *d = d.Truncate(time.Millisecond); *d == 0 {
 			*d = def
 		}
 	}

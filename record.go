@@ -46,7 +46,7 @@ func (s *Session) next(base *Record, id string) (*Record, error) {
 // life returns for how long a cookie sent now is good, 0 for as long as the
 // browser is open. s.mu is held.
 func (s *Session) life(persistent bool) time.Duration {
-	if !persistent && find(s.rec.Data, remembered) == nil {
+	if s.rec == nil || !persistent && find(s.rec.Data, remembered) == nil {
 		return 0
 	}
 	return time.Until(s.rec.Deadline)

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -20,6 +19,7 @@ import (
 type Session struct {
 	k      *keeper
 	ctx    context.Context // the request's, for its values only
+	born   time.Time       // of the request
 	source source          // nil: detached, made by Manager.List
 
 	// turn is held by whoever changes or commits, one at a time. It is taken
@@ -116,21 +116,25 @@ func (s *Session) Authenticated() time.Time {
 func (s *Session) Keys() []string {
 	s.lock()
 	defer s.unlock()
-	var names []string
-	keep := func(name []byte) {
-		if n, ok := decode[string](name); ok && !bytes.HasPrefix(name, []byte(reserved)) &&
-			lookup(s.base(), s.todo.changes, string(name)) != nil {
-			names = append(names, n)
-		}
-	}
+	there := map[string]bool{}
 	for w := (walker{data: s.base()}); w.next(); {
-		keep(w.name)
+		there[string(w.name)] = true
 	}
 	for _, c := range s.todo.changes {
-		keep([]byte(c.name))
+		if c.name == "" {
+			clear(there)
+			continue
+		}
+		there[c.name] = c.raw != nil
 	}
-	slices.SortFunc(names, strings.Compare)
-	return slices.Compact(names)
+	var names []string
+	for quoted, is := range there {
+		if name, ok := decode[string]([]byte(quoted)); ok && is && !strings.HasPrefix(quoted, reserved) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // Clear forgets all values and flashes. User, clocks and token stay.
@@ -166,8 +170,9 @@ func (s *Session) Logout() {
 	s.revise("", func(t *pending) {
 		*t = pending{logout: true}
 		s.until, s.shut = time.Time{}, false
-		if !errors.Is(s.err, ErrStore) {
-			s.forgive()
+		err := s.err
+		if s.forgive(); errors.Is(err, ErrStore) {
+			s.err = err // it stands until a Save succeeds, but not in the way of the ending
 		}
 	})
 }

@@ -155,6 +155,9 @@ func (s *Session) limit(ctx context.Context, rec *Record) {
 	others = slices.DeleteFunc(others, func(r *Record) bool { return r.ID == rec.ID })
 	slices.SortStableFunc(others, func(a, b *Record) int { return b.LastSeen.Compare(a.LastSeen) })
 	for i := s.k.maxUser - 1; i < len(others) && err == nil; i++ {
+		if newer := others[i].Created.Compare(rec.Created); newer > 0 || newer == 0 && others[i].ID > rec.ID {
+			continue // a login at the same time: of the two, it ends us
+		}
 		var ended *Record
 		if ended, err = s.k.end(ctx, others[i].ID, rec.User, others[i]); ended != nil {
 			s.mu.Lock()
