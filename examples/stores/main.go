@@ -54,7 +54,7 @@ func open(ctx context.Context, name string) (session.Store, error) {
 			return nil, err
 		}
 		f.Close()
-		return openSQL(ctx, "sqlite", "file:"+rest+"?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate", sqlstore.SQLite)
+		return openSQL(ctx, "sqlite", "file:"+rest+"?_txlock=immediate&_pragma=busy_timeout(1000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)", sqlstore.SQLite)
 	}
 	return nil, errors.New("must be memory, sqlite:PATH, redis://…, postgres://… or mysql://…")
 }
@@ -79,6 +79,11 @@ func openSQL(ctx context.Context, driver, dsn string, dialect sqlstore.Dialect) 
 	db, err := sql.Open(driver, dsn)
 	if err != nil {
 		return nil, err
+	}
+	db.SetMaxOpenConns(20)
+	db.SetMaxIdleConns(20)
+	if dialect == sqlstore.SQLite {
+		db.SetMaxOpenConns(1) // requests queue here, where their deadline is seen
 	}
 	store, err := sqlstore.New(db, dialect, nil)
 	if err != nil {
