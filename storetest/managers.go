@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"net/http"
@@ -41,6 +42,7 @@ type cluster struct {
 	managers [2]*session.Manager
 	servers  [2]*httptest.Server
 	browser  *http.Client
+	user     string // who logs in: nobody from another test, should the store be in use
 
 	// A handler that was asked to hold says on holding that it has loaded its
 	// session, and goes on when release is closed.
@@ -54,7 +56,7 @@ var (
 )
 
 func newCluster(t *testing.T, store session.Store) *cluster {
-	c := &cluster{t: t, store: store, browser: newBrowser(t), holding: make(chan struct{}, 100), release: make(chan struct{})}
+	c := &cluster{t: t, store: store, browser: newBrowser(t), user: rand.Text(), holding: make(chan struct{}, 100), release: make(chan struct{})}
 	for i := range c.managers {
 		m, err := session.New(&session.Options{
 			Store:   store,
@@ -154,18 +156,18 @@ func (c *cluster) copy() *http.Client {
 
 // parallelWrites: 50 different keys, 50 increments, 50 flashes, all at once.
 func parallelWrites(t *testing.T, c *cluster) {
-	c.get(c.browser, 0, "do=login:alice")
+	c.get(c.browser, 0, "do=login:"+c.user)
 	var wg sync.WaitGroup
 	for i := range 50 {
 		wg.Go(func() { c.get(c.browser, i, fmt.Sprintf("do=set:key%d&do=count&do=flash:f%d", i, i)) })
 	}
 	wg.Wait()
-	c.expect(c.get(c.browser, 1, "flashes"), "alice 50 51 50")
+	c.expect(c.get(c.browser, 1, "flashes"), c.user+" 50 51 50")
 }
 
 // slowRequestsOverlapALogout: a reader and a writer that began before it.
 func slowRequestsOverlapALogout(t *testing.T, c *cluster) {
-	c.get(c.browser, 0, "do=login:alice")
+	c.get(c.browser, 0, "do=login:"+c.user)
 	old := c.copy()
 	var wg sync.WaitGroup
 	replies := make([]reply, 4)
@@ -192,17 +194,17 @@ func slowWriterOverlapsALogin(t *testing.T, c *cluster) {
 	done := make(chan reply)
 	go func() { done <- c.get(c.browser, 1, "do=hold&do=slow:late") }()
 	<-c.holding
-	c.get(c.browser, 0, "do=login:alice&do=count")
+	c.get(c.browser, 0, "do=login:"+c.user+"&do=count")
 	close(c.release)
 	if r := <-done; r.cookie {
 		t.Error("the slow writer set a cookie after the login")
 	}
-	c.expect(c.get(c.browser, 1, ""), "alice 2 1")
+	c.expect(c.get(c.browser, 1, ""), c.user+" 2 1")
 }
 
 // parallelRenewals: of twenty tokens one lives, and it is in the one cookie.
 func parallelRenewals(t *testing.T, c *cluster) {
-	c.get(c.browser, 0, "do=login:alice&do=count")
+	c.get(c.browser, 0, "do=login:"+c.user+"&do=count")
 	old := c.copy()
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -222,9 +224,9 @@ func parallelRenewals(t *testing.T, c *cluster) {
 	if cookies != 1 {
 		t.Errorf("%d renewals set a cookie, want 1", cookies)
 	}
-	c.expect(c.get(c.browser, 0, ""), "alice 1 1")
+	c.expect(c.get(c.browser, 0, ""), c.user+" 1 1")
 	c.expect(c.get(old, 1, ""), " 0 0")
-	if live, err := c.managers[0].List(context.Background(), "alice"); err != nil || len(live) != 1 {
+	if live, err := c.managers[0].List(context.Background(), c.user); err != nil || len(live) != 1 {
 		t.Errorf("%d live sessions (%v), want 1", len(live), err)
 	}
 }
@@ -233,12 +235,12 @@ func parallelRenewals(t *testing.T, c *cluster) {
 // what was renewed meanwhile.
 func revocationReachesBoth(t *testing.T, c *cluster) {
 	phone := newBrowser(t)
-	c.get(c.browser, 0, "do=login:alice")
-	c.get(phone, 1, "do=login:alice")
+	c.get(c.browser, 0, "do=login:"+c.user)
+	c.get(phone, 1, "do=login:"+c.user)
 	done := make(chan reply)
 	go func() { done <- c.get(phone, 1, "do=renew&do=hold") }()
 	<-c.holding
-	if err := c.managers[0].RevokeAll(context.Background(), "alice"); err != nil {
+	if err := c.managers[0].RevokeAll(context.Background(), c.user); err != nil {
 		t.Fatal(err)
 	}
 	close(c.release)
@@ -247,7 +249,7 @@ func revocationReachesBoth(t *testing.T, c *cluster) {
 		c.expect(c.get(phone, i, ""), " 0 0")
 		c.expect(c.get(c.browser, i, ""), " 0 0")
 	}
-	if live, err := c.managers[1].List(context.Background(), "alice"); err != nil || len(live) != 0 {
+	if live, err := c.managers[1].List(context.Background(), c.user); err != nil || len(live) != 0 {
 		t.Errorf("%d live sessions (%v), want none", len(live), err)
 	}
 }
