@@ -58,7 +58,8 @@ func TestCheck(t *testing.T) {
 		host, port, _ := net.SplitHostPort(s.addr)
 		replica := startServer(t, "--replicaof", host+" "+port, "--appendonly", "yes", "--appendfsync", "always")
 		eventually(t, "the replica follows", func() bool {
-			return strings.Contains(client.Info(t.Context(), "replication").Val(), "state=online")
+			return strings.Contains(client.Info(t.Context(), "replication").Val(), "state=online") &&
+				strings.Contains(replica.client(nil).Info(t.Context(), "replication").Val(), "master_link_status:up")
 		})
 		same(t, lines(t, t.Context(), client), []string{"min-replicas-to-write is 0"})
 		same(t, lines(t, t.Context(), replica.client(nil)), []string{"it is a replica"})

@@ -1,76 +1,126 @@
-package sqlstore
+package redisstore
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"hash/crc32"
 	"time"
 
 	"github.com/coatcheck/session"
 )
 
-// columns are in the order of row and scan. Instants are Unix milliseconds.
-// Ids and users are bytes, for text is compared in ways that depend on the
-// collation, and some databases refuse a NUL in it.
-const columns = "id, version, username, data, created, deadline, checksum, seen, expires"
+// A stored record is a header of fixed size, which the scripts read and, for
+// two of its clocks, rewrite, and what only Go reads. Integers are big-endian,
+// times Unix milliseconds.
+//
+//	 0   1  the format
+//	 1   8  version
+//	 9  12  seen      a clock: the time, and a checksum of id and time
+//	21  12  expires   a clock
+//	33  12  deadline  a clock, interchangeable with expires
+//	45  16  SHA-256, cut, of the id and all but seen, expires and itself
+//	61   8  created
+//	69   4  length of the user
+//	73      user, data
+//
+// The checksums keep a damaged record, or one that a mistake has put under
+// another session's key, from being taken for a session. A clock has its own
+// because Touch moves it without reading the rest.
+const (
+	format     = 1
+	atVersion  = 1
+	atSeen     = 9
+	atExpires  = 21
+	atDeadline = 33
+	atSum      = 45
+	atCreated  = 61
+	atLength   = 69
+	atUser     = 73
+)
 
-var errDamaged = errors.New("the record is damaged")
+var errCorrupt = errors.New("the stored record is corrupt")
 
-// row returns the values of the columns.
-func (s *Store) row(r *session.Record) []any {
-	return []any{
-		[]byte(r.ID), int64(r.Version), []byte(r.User), bytesOf(r.Data),
-		r.Created.UnixMilli(), r.Deadline.UnixMilli(), checksum(r), r.LastSeen.UnixMilli(), r.Expires.UnixMilli(),
-	}
-}
+// The kinds of a clock, lest one pass for the other.
+const (
+	seenClock = 's'
+	endClock  = 'e'
+)
 
-// bytesOf keeps empty data from becoming NULL.
-func bytesOf(b []byte) []byte {
-	if b == nil {
-		return []byte{}
-	}
+func encode(r *session.Record) []byte {
+	b := make([]byte, atUser, atUser+len(r.User)+len(r.Data))
+	b[0] = format
+	binary.BigEndian.PutUint64(b[atVersion:], r.Version)
+	putClock(b[atSeen:], r.ID, seenClock, r.LastSeen)
+	putClock(b[atExpires:], r.ID, endClock, r.Expires)
+	putClock(b[atDeadline:], r.ID, endClock, r.Deadline)
+	binary.BigEndian.PutUint64(b[atCreated:], uint64(r.Created.UnixMilli()))
+	binary.BigEndian.PutUint32(b[atLength:], uint32(len(r.User)))
+	b = append(append(b, r.User...), r.Data...)
+	sum := checksum(r.ID, b)
+	copy(b[atSum:], sum[:])
 	return b
 }
 
-// scan reads one row.
-func scan(row interface{ Scan(...any) error }) (*session.Record, error) {
-	var r session.Record
-	var id, user []byte
-	var version, created, deadline, sum, seen, expires int64
-	if err := row.Scan(&id, &version, &user, &r.Data, &created, &deadline, &sum, &seen, &expires); err != nil {
-		return nil, err
+// decode returns the record stored under this id, or errCorrupt.
+func decode(id, stored string) (*session.Record, error) {
+	b := []byte(stored)
+	if len(b) < atUser || b[0] != format || [atCreated - atSum]byte(b[atSum:atCreated]) != checksum(id, b) {
+		return nil, errCorrupt
 	}
-	r.ID, r.User, r.Version = string(id), string(user), uint64(version)
-	r.Created, r.LastSeen = time.UnixMilli(created), time.UnixMilli(seen)
-	r.Deadline, r.Expires = time.UnixMilli(deadline), time.UnixMilli(expires)
-	if checksum(&r) != sum || r.Expires.After(r.Deadline) {
-		return nil, errDamaged
+	seen, ok1 := clock(b[atSeen:], id, seenClock)
+	expires, ok2 := clock(b[atExpires:], id, endClock)
+	deadline, ok3 := clock(b[atDeadline:], id, endClock)
+	length := uint64(binary.BigEndian.Uint32(b[atLength:]))
+	if !ok1 || !ok2 || !ok3 || length > uint64(len(b)-atUser) {
+		return nil, errCorrupt
 	}
-	return &r, nil
+	data := atUser + int(length)
+	return &session.Record{
+		ID:       id,
+		User:     string(b[atUser:data]),
+		Data:     b[data:],
+		Created:  time.UnixMilli(int64(binary.BigEndian.Uint64(b[atCreated:]))),
+		LastSeen: seen,
+		Deadline: deadline,
+		Expires:  expires,
+		Version:  binary.BigEndian.Uint64(b[atVersion:]),
+	}, nil
 }
 
-// checksum covers all that is in the record. The times that Touch moves are
-// added on top, for that is what a database can do itself: see queries.touch.
-func checksum(r *session.Record) int64 {
-	h := crc32.New(crc32.MakeTable(crc32.Castagnoli))
-	var n [8]byte
-	for _, field := range [][]byte{[]byte(r.ID), []byte(r.User), r.Data} {
-		binary.BigEndian.PutUint64(n[:], uint64(len(field)))
-		h.Write(n[:])
-		h.Write(field)
-	}
-	for _, v := range []uint64{r.Version, uint64(r.Created.UnixMilli()), uint64(r.Deadline.UnixMilli())} {
-		binary.BigEndian.PutUint64(n[:], v)
-		h.Write(n[:])
-	}
-	return int64(h.Sum32()) + 3*r.LastSeen.UnixMilli() + 5*r.Expires.UnixMilli()
+func putClock(b []byte, id string, kind byte, t time.Time) {
+	binary.BigEndian.PutUint64(b, uint64(t.UnixMilli()))
+	binary.BigEndian.PutUint32(b[8:], clockSum(b[:8], id, kind))
 }
 
-// clean wraps an error of the database; nil stays nil.
-func clean(call string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("sqlstore: %s: %w", call, err)
+// clock returns the time of a clock, and whether its checksum is right.
+func clock(b []byte, id string, kind byte) (time.Time, bool) {
+	t := time.UnixMilli(int64(binary.BigEndian.Uint64(b)))
+	return t, binary.BigEndian.Uint32(b[8:]) == clockSum(b[:8], id, kind)
 }
+
+// newClock is a clock by itself, as Touch sends it.
+func newClock(id string, kind byte, t time.Time) []byte {
+	b := make([]byte, 12)
+	putClock(b, id, kind, t)
+	return b
+}
+
+func clockSum(ms []byte, id string, kind byte) uint32 {
+	return crc32.Update(crc32.Update(crc32.Checksum([]byte{kind}, castagnoli), castagnoli, []byte(id)), castagnoli, ms)
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func checksum(id string, b []byte) (sum [atCreated - atSum]byte) {
+	h := sha256.New()
+	h.Write([]byte(id))
+	h.Write([]byte{0}) // which no id contains
+	h.Write(b[:atSeen])
+	h.Write(b[atDeadline:atSum])
+	h.Write(b[atCreated:])
+	copy(sum[:], h.Sum(nil))
+	return sum
+}
+
+func version(v uint64) []byte { return binary.BigEndian.AppendUint64(nil, v) }

@@ -1,0 +1,125 @@
+package redisstore_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/redisstore"
+	"github.com/redis/go-redis/v9"
+)
+
+// A server that hangs holds nobody past the context's deadline, whether the
+// connection is open already or not. What was sent to it is unknown.
+func TestHung(t *testing.T) {
+	s := startServer(t)
+	hung(t, []*server{s}, func() *redisstore.Store { return newStore(t, s.client(nil)) })
+}
+
+func hung(t *testing.T, nodes []*server, open func() *redisstore.Store) {
+	warm, cold := open(), open()
+	r := create(t, warm, newRecord("alice"))
+	for range 10 { // also where the next ones will be
+		create(t, warm, newRecord("alice"))
+	}
+	lists(t, warm, "alice")
+	for _, s := range nodes {
+		s.signal(syscall.SIGSTOP)
+		defer s.signal(syscall.SIGCONT)
+	}
+	for name, s := range map[string]*redisstore.Store{"open": warm, "new": cold} {
+		for call, do := range map[string]func(ctx context.Context) error{
+			"Load":   func(ctx context.Context) error { _, err := s.Load(ctx, r.ID); return err },
+			"List":   func(ctx context.Context) error { _, err := s.List(ctx, "alice"); return err },
+			"Create": func(ctx context.Context) error { return s.Create(ctx, newRecord("")) },
+			"Save":   func(ctx context.Context) error { return s.Save(ctx, next(r), r.Version) },
+			"Touch":  func(ctx context.Context) error { return s.Touch(ctx, r.ID, r.LastSeen, r.Expires) },
+			"Delete": func(ctx context.Context) error { return s.Delete(ctx, r.ID) },
+		} {
+			const limit = 200 * time.Millisecond
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			begun := time.Now()
+			err := do(ctx)
+			took := time.Since(begun)
+			cancel()
+			if took > limit+100*time.Millisecond {
+				t.Errorf("%s on a connection that is %s took %v", call, name, took)
+			}
+			if err == nil || isAnswer(err) {
+				t.Errorf("%s on a connection that is %s answered %v", call, name, err)
+			}
+			write := call != "Load" && call != "List"
+			if is := errors.Is(err, session.ErrIndeterminate); is && !write || !is && write && name == "open" {
+				t.Errorf("%s on a connection that is %s: indeterminate is %v: %v", call, name, is, err)
+			}
+		}
+	}
+}
+
+// A create that hangs is not sent again: if the first one arrived after the
+// second, and after the session has ended, it would be back.
+func TestHungCreateIsSentOnce(t *testing.T) {
+	s := startServer(t)
+	client := s.client(func(o *redis.Options) { o.ReadTimeout, o.MaxRetries = 50*time.Millisecond, 3 })
+	store := newStore(t, client)
+	for _, test := range []struct {
+		name   string
+		write  func(r *session.Record) error
+		resent bool
+	}{
+		{"a create", func(r *session.Record) error { return store.Create(t.Context(), newRecord("")) }, false},
+		{"a save", func(r *session.Record) error { return store.Save(t.Context(), next(r), r.Version) }, true},
+	} {
+		r := create(t, store, newRecord(""))
+		must(t, store.Save(t.Context(), r, r.Version)) // both scripts are known
+		openConnections(t, client, 4)
+		must(t, s.client(nil).ConfigResetStat(t.Context()).Err())
+		s.signal(syscall.SIGSTOP)
+		err := test.write(r)
+		s.signal(syscall.SIGCONT)
+		if !errors.Is(err, session.ErrIndeterminate) {
+			t.Errorf("%s answered %v, want ErrIndeterminate", test.name, err)
+		}
+		var n int
+		_, _ = fmt.Sscanf(sent(t, s.client(nil)), "evalsha=%d", &n)
+		if n == 0 || n > 1 != test.resent {
+			t.Errorf("%s was sent %d times", test.name, n)
+		}
+	}
+}
+
+// openConnections leaves so many open connections in the client's pool.
+func openConnections(t *testing.T, client *redis.Client, n int) {
+	t.Helper()
+	conns := make([]*redis.Conn, n)
+	for i := range conns {
+		conns[i] = client.Conn()
+		must(t, conns[i].Ping(t.Context()).Err())
+	}
+	for _, c := range conns {
+		must(t, c.Close())
+	}
+}
+
+// A network that swallows everything, from the first packet on.
+func TestUnreachable(t *testing.T) {
+	s := startServer(t)
+	store := newStore(t, s.client(func(o *redis.Options) {
+		o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			<-ctx.Done()
+			return nil, &net.OpError{Op: "dial", Net: network, Err: ctx.Err()}
+		}
+	}))
+	begun := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	err := store.Save(ctx, newRecord(""), 1)
+	if took := time.Since(begun); took > 300*time.Millisecond || err == nil || isAnswer(err) {
+		t.Errorf("Save took %v and answered %v", took, err)
+	}
+}
