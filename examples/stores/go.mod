@@ -8,7 +8,7 @@ require (
 	github.com/coatcheck/session/sqlstore v0.0.0
 	github.com/go-sql-driver/mysql v1.10.1
 	github.com/jackc/pgx/v5 v5.12.0
-	github.com/redis/go-redis/v9 v9.23.0
+	github.com/redis/go-redis/v9 v9.22.0
 	modernc.org/sqlite v1.55.0
 )
 
