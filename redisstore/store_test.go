@@ -20,6 +20,7 @@ import (
 func TestRedis(t *testing.T) {
 	store := newStore(t, startServer(t).client(nil))
 	storetest.Run(t, func(t *testing.T) session.Store { return store })
+	storetest.RunManagers(t, func(t *testing.T) session.Store { return store })
 }
 
 func TestSentinel(t *testing.T) {
@@ -38,6 +39,7 @@ func TestCluster(t *testing.T) {
 	t.Run("Contract", func(t *testing.T) {
 		store := newStore(t, clusterClient(t, nodes))
 		storetest.Run(t, func(t *testing.T) session.Store { return store })
+		storetest.RunManagers(t, func(t *testing.T) session.Store { return store })
 	})
 	t.Run("CreateHeldBetweenItsSteps", func(t *testing.T) { createHeldBetweenItsSteps(t, nodes) })
 	t.Run("CreateRacingRevokeAll", func(t *testing.T) { createRacingRevokeAll(t, nodes) })
