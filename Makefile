@@ -27,8 +27,9 @@ servers:
 
 lint:
 	@for m in $(MODULES); do \
-		echo "== lint $$m" && (cd $$m && test -z "$$(gofmt -l . | tee /dev/stderr)" && \
-		go vet ./... && go run $(STATICCHECK) ./...) || exit 1; \
+		echo "== lint $$m" && cd "$(CURDIR)/$$m" && \
+		unformatted=$$(gofmt -l .) && { [ -z "$$unformatted" ] || { echo "gofmt: $$unformatted"; false; }; } && \
+		go vet ./... && go run $(STATICCHECK) ./... || exit 1; \
 	done
 
 # bench runs the hot paths ten times, interleaved, for benchstat.

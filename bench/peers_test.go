@@ -68,8 +68,10 @@ func TestPages(t *testing.T) {
 				"/bare": cookie, "/empty": cookie, "/read": cookie, "/write": cookie, "/forged": forge(cookie), "/new": "",
 			} {
 				visit := a.visitor(path, with)
-				if !visit(0) || !visit(0) {
-					t.Error(path, ": not the right answer")
+				for range 2 { // again: what it did must not spoil it
+					if !visit(0) {
+						t.Error(path, ": not the right answer")
+					}
 				}
 			}
 			if a.visitor("/read", forge(cookie))(0) {
