@@ -150,8 +150,9 @@ func (s *Session) Reload(ctx context.Context) error {
 	case s.source != nil:
 		found = s.carry()
 	}
-	s.loaded = true
+	s.loaded = false // should the store panic: then nobody knows
 	s.read(c, found)
+	s.loaded = true
 	if s.rec == nil && s.err == nil {
 		s.issued = nil
 	}

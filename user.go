@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -146,28 +147,42 @@ func (k *keeper) list(ctx context.Context, user string) ([]*Record, error) {
 }
 
 // limit ends the user's least recently used sessions beyond Options.MaxPerUser,
-// now that rec has logged in. If it fails the login stands.
+// now that rec has logged in. Of logins at the same time the newest stay, and
+// that may end rec itself. If limit fails the login stands.
 func (s *Session) limit(ctx context.Context, rec *Record) {
 	if rec.User == "" || s.k.maxUser == 0 {
 		return
 	}
 	others, err := s.k.store.List(ctx, rec.User)
-	others = slices.DeleteFunc(others, func(r *Record) bool { return r.ID == rec.ID })
-	slices.SortStableFunc(others, func(a, b *Record) int { return b.LastSeen.Compare(a.LastSeen) })
-	for i := s.k.maxUser - 1; i < len(others) && err == nil; i++ {
-		if newer := others[i].Created.Compare(rec.Created); newer > 0 || newer == 0 && others[i].ID > rec.ID {
-			continue // a login at the same time: of the two, it ends us
+	if err != nil {
+		err = storeError("list", err)
+	}
+	room := s.k.maxUser - 1
+	others = slices.DeleteFunc(others, func(r *Record) bool {
+		newer := cmp.Or(r.Created.Compare(rec.Created), cmp.Compare(r.ID, rec.ID)) > 0
+		if newer {
+			room--
 		}
+		return newer || r.ID == rec.ID
+	})
+	slices.SortStableFunc(others, func(a, b *Record) int { return b.LastSeen.Compare(a.LastSeen) })
+	if room < 0 {
+		others = append(others, rec)
+	}
+	for i := max(room, 0); i < len(others) && err == nil; i++ {
 		var ended *Record
 		if ended, err = s.k.end(ctx, others[i].ID, rec.User, others[i]); ended != nil {
 			s.mu.Lock()
 			s.note(EventRevoked, ended, nil)
+			if ended.ID == rec.ID {
+				s.rec, s.fate, s.grave, s.issued = nil, gone, rec.ID, nil
+			}
 			s.mu.Unlock()
 		}
 	}
 	if err != nil {
 		s.mu.Lock()
-		s.note(EventStoreFailed, rec, storeError("limit", err))
+		s.note(EventStoreFailed, rec, err)
 		s.mu.Unlock()
 	}
 }

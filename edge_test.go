@@ -1,0 +1,231 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// The zero Key has no name, which is how the package marks a Clear. The program
+// hears of its mistake, and no value pays for it.
+func TestZeroKeyChangesNothing(t *testing.T) {
+	var zero session.Key[int]
+	for call, f := range map[string]func(s *session.Session){
+		"Set":    func(s *session.Session) { zero.Set(s, 1) },
+		"Update": func(s *session.Session) { zero.Update(s, func(n int) int { return n + 1 }) },
+	} {
+		visit, _, _ := newVisitor(t, session.Options{})
+		visit(func(s *session.Session) { name.Set(s, "kept") })
+		visit(func(s *session.Session) {
+			p := returns(t, func() { f(s) })
+			if p == nil || !strings.Contains(fmt.Sprint(p), "NewKey") {
+				t.Errorf("%s: panic(%v)", call, p)
+			}
+			returns(t, func() { visits.Set(s, 1) })
+		})
+		visit(func(s *session.Session) {
+			if name.Get(s) != "kept" || visits.Get(s) != 1 {
+				t.Errorf("after %s: %q, %d, keys %q", call, name.Get(s), visits.Get(s), s.Keys())
+			}
+		})
+	}
+}
+
+// A watch is a store that looks at the times it is given.
+type watch struct {
+	session.Store
+	t *testing.T
+	n int // looks
+}
+
+func (w *watch) look(times ...time.Time) {
+	w.n++
+	for i, at := range times {
+		if !at.Equal(at.Truncate(time.Millisecond)) {
+			w.t.Errorf("time %d is %v", i, at)
+		}
+	}
+}
+
+func (w *watch) Create(ctx context.Context, r *session.Record) error {
+	w.look(r.Created, r.LastSeen, r.Deadline, r.Expires)
+	return w.Store.Create(ctx, r)
+}
+
+func (w *watch) Save(ctx context.Context, r *session.Record, old uint64) error {
+	w.look(r.Created, r.LastSeen, r.Deadline, r.Expires)
+	return w.Store.Save(ctx, r, old)
+}
+
+func (w *watch) Touch(ctx context.Context, id string, seen, expires time.Time) error {
+	w.look(seen, expires)
+	return w.Store.Touch(ctx, id, seen, expires)
+}
+
+// Stores differ in how finely they keep time. What they are given they can all
+// keep: whole milliseconds, also where the options are not.
+func TestTimesAreWholeMilliseconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const odd = 123_456_789 * time.Nanosecond
+		store := &watch{Store: session.NewMemoryStore(nil), t: t}
+		m := newManager(t, session.Options{Store: store, Lifetime: day / 7, IdleTimeout: time.Hour / 7})
+		b := newBrowser(t, m.Handler(routes{
+			"/set":      clockRoutes["/set"],
+			"/login":    clockRoutes["/login"],
+			"/look":     clockRoutes["/look"],
+			"/renew":    clockRoutes["/renew"],
+			"/logout":   clockRoutes["/logout"],
+			"/remember": func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Remember(day / 7) },
+		}))
+		for _, path := range []string{"/set", "/login", "/look", "/renew", "/remember", "/look", "/set", "/logout"} {
+			n := store.n
+			time.Sleep(5*minute + odd) // long enough for a touch
+			if b.get(path); store.n == n {
+				t.Errorf("%s wrote nothing", path)
+			}
+			if t.Failed() {
+				t.Fatal("at", path)
+			}
+		}
+	})
+}
+
+// A tombstone of a user's session tells slow requests that there is a newer
+// token. A crawler that fills the store does not push it out: what it leaves
+// goes first.
+func TestTombstoneOutlivesACrawler(t *testing.T) {
+	m := newManager(t, session.Options{Store: session.NewMemoryStore(&session.MemoryOptions{MaxBytes: 20_000})})
+	h := m.Handler(clockRoutes)
+	b := newBrowser(t, h)
+	b.get("/login")
+	stale := b.replay(b.cookie())
+	b.get("/renew")
+	visitor := newBrowser(t, h)
+	visitor.get("/set")
+	for range 200 { // three times what fits
+		newBrowser(t, h).get("/set")
+	}
+	if body(visitor.get("/look")) != "" {
+		t.Fatal("the store was not full")
+	}
+	if got := body(stale.get("/err")); got != session.ErrReplaced.Error() {
+		t.Errorf("a slow request's Err is %s", got)
+	}
+	if resp := stale.get("/set"); setsCookie(resp) {
+		t.Error("a slow request overwrites the newer cookie")
+	}
+}
+
+// A record that has no room in an empty store gets none by evicting others, or
+// itself.
+func TestTooLargeASaveEvictsNobody(t *testing.T) {
+	for _, user := range []string{"alice", ""} {
+		s := storeOfTen()
+		put(t, s, memoryRecord("grows", user, 2*big))
+		for i := range 5 {
+			put(t, s, memoryRecord(fmt.Sprint("crawler", i), "", big))
+		}
+		r, err := s.Load(t.Context(), "grows")
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = s.Save(t.Context(), memoryRecord("grows", user, 11*big), r.Version)
+		if err == nil || errors.Is(err, session.ErrNotFound) || errors.Is(err, session.ErrConflict) {
+			t.Errorf("Save of user %q: %v", user, err)
+		}
+		for _, id := range []string{"grows", "crawler0", "crawler1", "crawler2", "crawler3", "crawler4"} {
+			if !lives(t, s, id) {
+				t.Errorf("Save of user %q evicted %s", user, id)
+			}
+		}
+	}
+}
+
+// Keys is right however many changes there are, over values that are stored:
+// the last change of a name counts, and Clear takes all before it.
+func TestKeysOfManyChanges(t *testing.T) {
+	visit, _, _ := newVisitor(t, session.Options{})
+	want := map[string]bool{}
+	check := func(s *session.Session) {
+		t.Helper()
+		var names []string
+		for n := range want {
+			names = append(names, n)
+		}
+		slices.Sort(names)
+		if got := s.Keys(); !slices.Equal(got, names) {
+			t.Errorf("%d keys, want %d", len(got), len(names))
+		}
+	}
+	set := func(s *session.Session, i int) {
+		session.NewKey[int](fmt.Sprint(i)).Set(s, i)
+		want[fmt.Sprint(i)] = true
+	}
+	remove := func(s *session.Session, i int) {
+		session.NewKey[int](fmt.Sprint(i)).Delete(s)
+		delete(want, fmt.Sprint(i))
+	}
+	visit(func(s *session.Session) {
+		for i := range 2000 {
+			set(s, i)
+		}
+		s.AddFlash("", "is no key")
+		check(s)
+	})
+	visit(func(s *session.Session) {
+		check(s)
+		for i := 1000; i < 3000; i++ {
+			set(s, i)
+		}
+		for i := 0; i < 3000; i += 3 {
+			remove(s, i)
+		}
+		for i := 0; i < 3000; i += 6 {
+			set(s, i)
+		}
+		check(s)
+	})
+	visit(func(s *session.Session) {
+		check(s)
+		set(s, 9000)
+		s.Clear()
+		clear(want)
+		check(s)
+		for i := 2500; i < 3500; i++ {
+			set(s, i)
+		}
+		remove(s, 2500)
+		check(s)
+	})
+	visit(check)
+}
+
+// Remember looks for the browser's own token among the cookies once more, and
+// what a stranger put before it costs no verification then either.
+func TestManyCookiesCostRememberNothing(t *testing.T) {
+	h := newManager(t, session.Options{}).Handler(reception)
+	name, value := logIn(t, h, "alice")
+	allocs := func(n int) float64 {
+		r := httptest.NewRequest("GET", "https://localhost/remember?1h", nil)
+		r.Header.Set("Cookie", strings.Repeat(name+"="+strings.Repeat("A", 1000)+"; ", n)+name+"="+value)
+		return testing.AllocsPerRun(10, func() {
+			w := httptest.NewRecorder()
+			if h.ServeHTTP(w, r); w.Header().Get("Set-Cookie") == "" {
+				t.Error("no cookie")
+			}
+		})
+	}
+	// The verification of one allocates, and 99 of them would show.
+	if one, many := allocs(1), allocs(100); many > one+50 {
+		t.Errorf("100 cookies of another length: %v allocations, one: %v", many, one)
+	}
+}

@@ -1,0 +1,143 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// returns runs f and hands back what it panicked with. It fails the test if f
+// waits for ever, as it would for a lock that a panic has left locked.
+func returns(t *testing.T, f func()) (panicked any) {
+	t.Helper()
+	done := make(chan any, 1)
+	go func() {
+		defer func() { done <- recover() }()
+		f()
+	}()
+	select {
+	case panicked = <-done:
+	case <-time.After(5 * time.Second):
+		t.Fatal("hangs")
+	}
+	return panicked
+}
+
+// first are ways to use a session, each of which loads it.
+var first = map[string]func(s *session.Session){
+	"User":      func(s *session.Session) { s.User() },
+	"Keys":      func(s *session.Session) { s.Keys() },
+	"Err":       func(s *session.Session) { s.Err() },
+	"Set":       func(s *session.Session) { name.Set(s, "after") },
+	"Update":    func(s *session.Session) { name.Update(s, func(string) string { return "after" }) },
+	"AddFlash":  func(s *session.Session) { s.AddFlash("", "after") },
+	"Login":     func(s *session.Session) { s.Login("alice") },
+	`Login("")`: func(s *session.Session) { s.Login("") },
+	"Logout":    func(s *session.Session) { s.Logout() },
+	"Save":      func(s *session.Session) { s.Save(context.Background()) },
+	"Reload":    func(s *session.Session) { s.Reload(context.Background()) },
+}
+
+// A bug in a store ends the request that met it, as any panic does, and not
+// the server: neither that request nor a later one waits for its locks.
+func TestPanicOfTheStoreGoesOn(t *testing.T) {
+	for use, f := range first {
+		t.Run(use, func(t *testing.T) {
+			t.Parallel()
+			spy := newSpy()
+			shop := slowRoutes(nil)
+			shop["/first"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) { f(s) }
+			b := newBrowser(t, newManager(t, session.Options{Store: spy}).Handler(shop))
+			b.get("/login")
+			spy.hook(panicking("Load"))
+			if p := returns(t, func() { b.get("/first") }); p != "a bug of the store" {
+				t.Errorf("the panic became %v", p)
+			}
+			spy.hook(nil)
+			if p := returns(t, func() {
+				if got := body(b.get("/user")); got != "alice before" {
+					t.Errorf("a later request is in as %q", got)
+				}
+			}); p != nil {
+				t.Errorf("a later request panics: %v", p)
+			}
+		})
+	}
+}
+
+// Who recovers from it inside the handler has a session that was not loaded
+// yet, and never one that looks logged out.
+func TestRecoveredPanicOfTheStore(t *testing.T) {
+	for use, f := range first {
+		t.Run(use, func(t *testing.T) {
+			t.Parallel()
+			spy := newSpy()
+			shop := slowRoutes(nil)
+			shop["/first"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				func() {
+					defer func() { recover() }()
+					f(s)
+				}()
+				spy.hook(nil)
+				if s.User() != "alice" && s.Err() == nil {
+					t.Errorf("in as %q, and Err is nil", s.User())
+				}
+			}
+			b := newBrowser(t, newManager(t, session.Options{Store: spy}).Handler(shop))
+			b.get("/login")
+			spy.hook(panicking("Load"))
+			if p := returns(t, func() { b.get("/first") }); p != nil {
+				t.Errorf("the request panics again: %v", p)
+			}
+		})
+	}
+}
+
+// panicking returns a hook that panics in one of the store's methods.
+func panicking(method string) func(context.Context, string, string) error {
+	return func(_ context.Context, call, _ string) error {
+		if call == method {
+			panic("a bug of the store")
+		}
+		return nil
+	}
+}
+
+// A handler saves a login, and then the store fails whatever it asks for. The
+// errors are the handler's to deal with, so the response is its own, with the
+// cookie of the session that was stored.
+func TestStoreFailsAfterASavedLogin(t *testing.T) {
+	spy := newSpy()
+	shop := slowRoutes(nil)
+	shop["/try"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+		s.Login("alice")
+		if err := s.Save(r.Context()); err != nil {
+			t.Error("Save:", err)
+		}
+		spy.down.Store(true)
+		if err := s.Reload(r.Context()); !errors.Is(err, errDown) {
+			t.Error("Reload of a store that is down:", err)
+		}
+		if err := s.Save(r.Context()); !errors.Is(err, errDown) {
+			t.Error("Save after it:", err)
+		}
+		fmt.Fprint(w, "try later")
+	}
+	b := newBrowser(t, newManager(t, session.Options{Store: spy}).Handler(shop))
+	if p := returns(t, func() {
+		if resp := b.get("/try"); resp.StatusCode != 200 || body(resp) != "try later" {
+			t.Error("the response became", resp.Status)
+		}
+	}); p != nil {
+		t.Error("panic:", p)
+	}
+	spy.down.Store(false)
+	if got := body(b.get("/user")); got != "alice " {
+		t.Errorf("afterwards in as %q", got)
+	}
+}

@@ -1,0 +1,342 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// once returns a hook that does something before the first call of a method.
+func once(spy *spyStore, method string, f func(ctx context.Context)) func(context.Context, string, string) error {
+	return func(ctx context.Context, call, _ string) error {
+		if call == method {
+			spy.hook(nil)
+			f(ctx)
+		}
+		return nil
+	}
+}
+
+// Nobody knows whether the Save was applied when the handler calls Logout. The
+// old cookie is dead then, whatever came of the Save, or the user is told.
+func TestLogoutAfterAnIndeterminateSave(t *testing.T) {
+	for _, applied := range []bool{true, false} {
+		for _, late := range []bool{true, false} {
+			for _, again := range []bool{true, false} { // the Logout's own write fails alike
+				t.Run(fmt.Sprint("applied=", applied, " late=", late, " again=", again), func(t *testing.T) {
+					spy := newSpy()
+					m := newManager(t, session.Options{Store: spy})
+					sent := open(t, m, "alice")
+					unsure := func(on bool) {
+						spy.hook(nil)
+						spy.after = nil
+						switch {
+						case on && applied:
+							spy.after = lost("Save")
+						case on:
+							spy.hook(failing("Save", session.ErrIndeterminate))
+						}
+					}
+					resp := newBrowser(t, m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+						write(s)
+						unsure(true)
+						if err := s.Save(r.Context()); !errors.Is(err, session.ErrIndeterminate) {
+							t.Error("Save:", err)
+						}
+						unsure(again)
+						if late {
+							fmt.Fprint(w, "first byte")
+						}
+						s.Logout()
+					}})).replay(sent).get("/")
+					unsure(false)
+					got := opens(t, m, sent)
+					if got != closed && (!again || !late && resp.StatusCode == 200) {
+						t.Errorf("answers %s, and the cookie still opens %q", resp.Status, got)
+					}
+				})
+			}
+		}
+	}
+}
+
+// Which of two live sessions is the user's cannot be told, so none is. But
+// who signs out means whatever this browser could be signed in with.
+func TestLogoutOfTwoLiveSessions(t *testing.T) {
+	m := newManager(t, session.Options{})
+	h := m.Handler(reception)
+	name, alice := logIn(t, h, "alice")
+	_, again := logIn(t, h, "alice")
+	_, bob := logIn(t, h, "bob")
+	_, elsewhere := logIn(t, h, "alice")
+	resp := present(h, "/logout", name+"="+alice+"; "+name+"="+bob, name+"="+again)
+	if c := issued(t, resp); c.MaxAge >= 0 {
+		t.Errorf("no deletion: %v", resp.Header)
+	}
+	for _, value := range []string{alice, again, bob} {
+		expectUser(t, h, "", name+"="+value)
+	}
+	expectUser(t, h, "alice", name+"="+elsewhere)
+}
+
+// An administrator who looks at the list while a token is replaced sees two
+// sessions, and ends the one whose token is not out yet, while the old one
+// changes. That ended it: they are the same session.
+func TestSuccessorIsRevokedBeforeItsTokenIsOut(t *testing.T) {
+	for _, path := range []string{"/renew", "/login"} {
+		spy := newSpy()
+		var told events
+		m := newManager(t, session.Options{Store: spy, OnEvent: told.on})
+		b := newBrowser(t, m.Handler(clockRoutes))
+		b.get("/login")
+		held := b.cookie()
+		old := body(b.get("/id"))
+		spy.hook(once(spy, "Save", func(ctx context.Context) {
+			all, err := m.List(ctx, "alice")
+			if err != nil || len(all) != 2 {
+				t.Errorf("%s: %d are listed (%v) before the swap", path, len(all), err)
+			}
+			for _, s := range all {
+				if s.ID() != old {
+					m.Revoke(ctx, "alice", s.ID())
+				}
+			}
+			b.get("/set")
+		}))
+		if resp := b.get(path); setsCookie(resp) || told.count(session.EventDropped) != 1 {
+			t.Errorf("%s: sets a cookie or drops nothing: %v, events %v", path, resp.Header, told.all)
+		}
+		if got := body(b.replay(held).get("/look")); got != "" {
+			t.Errorf("%s: the old cookie opens %q", path, got)
+		}
+		if all, err := m.List(t.Context(), "alice"); len(all) != 0 || err != nil {
+			t.Errorf("%s: %d are left (%v)", path, len(all), err)
+		}
+	}
+}
+
+// A program that changes values in all of a user's sessions meets one whose
+// token is being replaced. The user stays signed in, and has the value.
+func TestListedSessionIsSavedWhileItsTokenIsReplaced(t *testing.T) {
+	for _, path := range []string{"/renew", "/login"} {
+		for _, which := range []string{"the old one", "the successor", "both"} {
+			t.Run(path+" "+which, func(t *testing.T) {
+				spy := newSpy()
+				m := newManager(t, session.Options{Store: spy})
+				b := newBrowser(t, m.Handler(clockRoutes))
+				b.get("/login")
+				old := body(b.get("/id"))
+				spy.hook(once(spy, "Save", func(ctx context.Context) {
+					all, err := m.List(ctx, "alice")
+					if err != nil || len(all) != 2 {
+						t.Errorf("%d are listed (%v) before the swap", len(all), err)
+					}
+					for _, s := range all {
+						if which == "both" || (s.ID() == old) == (which == "the old one") {
+							name.Set(s, "listed ")
+							if err := s.Save(ctx); err != nil {
+								t.Error("Save:", err)
+							}
+						}
+					}
+				}))
+				if resp := b.get(path); resp.StatusCode != 200 || !setsCookie(resp) {
+					t.Error("no new cookie:", resp.Status)
+				}
+				if got := body(b.get("/look")); got != "listed alice" {
+					t.Errorf("the browser reads %q", got)
+				}
+				if all, err := m.List(t.Context(), "alice"); len(all) != 1 || err != nil {
+					t.Errorf("%d are left (%v), want one", len(all), err)
+				}
+			})
+		}
+	}
+}
+
+// A Create that took all the time there was may have been applied. The record
+// is deleted all the same, in time of its own: it would stay on the user's list
+// of devices, and nobody holds its token.
+func TestTimedOutCreateLeavesNothing(t *testing.T) {
+	for _, path := range []string{"/first", "/login", "/renew"} {
+		t.Run(path, func(t *testing.T) {
+			inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+				shop := slowRoutes(nil)
+				shop["/first"] = shop["/login"]
+				b := newBrowser(t, m.Handler(shop))
+				want := 0
+				if path != "/first" {
+					b.get("/login")
+					want = 1
+				}
+				spy.after = func(ctx context.Context, call, _ string, err error) error {
+					if call == "Create" {
+						<-ctx.Done()
+						return fmt.Errorf("%w: %w", session.ErrIndeterminate, ctx.Err())
+					}
+					return err
+				}
+				if resp := b.get(path); resp.StatusCode != 503 {
+					t.Error("answers", resp.Status)
+				}
+				if all, err := m.List(t.Context(), "alice"); len(all) != want || err != nil {
+					t.Errorf("%d sessions are listed (%v), want %d", len(all), err, want)
+				}
+			})
+		})
+	}
+}
+
+// An ending may be repeated, unlike changes: a second Save finds out, and what
+// it returns is how things are now.
+func TestLogoutIsSavedAgain(t *testing.T) {
+	for _, applied := range []bool{true, false} {
+		spy := newSpy()
+		m := newManager(t, session.Options{Store: spy})
+		sent := open(t, m, "alice")
+		resp := newBrowser(t, m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			s.Logout()
+			if applied {
+				spy.after = lost("Save")
+			} else {
+				spy.hook(failing("Save", session.ErrIndeterminate))
+			}
+			if err := s.Save(r.Context()); !errors.Is(err, session.ErrIndeterminate) {
+				t.Errorf("applied=%v: the first Save: %v", applied, err)
+			}
+			spy.after = nil
+			spy.hook(nil)
+			if err := s.Save(r.Context()); err != nil || s.Err() != nil {
+				t.Errorf("applied=%v: the second Save: %v, Err: %v", applied, err, s.Err())
+			}
+		}})).replay(sent).get("/")
+		if got := opens(t, m, sent); got != closed || resp.StatusCode != 200 {
+			t.Errorf("applied=%v: answers %s, and the cookie opens %q", applied, resp.Status, got)
+		}
+	}
+}
+
+// Logout of a listed session ends what the user's session has become meanwhile,
+// but not what somebody else began in the same browser.
+func TestLogoutOfAListedSessionIsTheUsers(t *testing.T) {
+	for path, want := range map[string]string{"/login?alice": "", "/renew": "", "/login?bob": "bob"} {
+		m := newManager(t, session.Options{})
+		b := newBrowser(t, m.Handler(reception))
+		b.get("/login?alice")
+		all, err := m.List(t.Context(), "alice")
+		if err != nil || len(all) != 1 {
+			t.Fatal(all, err)
+		}
+		b.get(path)
+		all[0].Logout()
+		if err := all[0].Save(t.Context()); err != nil {
+			t.Errorf("after %s: Save: %v", path, err)
+		}
+		if got := body(b.get("/")); got != want {
+			t.Errorf("after %s: the browser is in as %q, want %q", path, got, want)
+		}
+	}
+}
+
+// A request that takes its time before it asks for the session, as an upload
+// does, may find not even the tombstone of a token that was replaced after it
+// arrived. The browser holds a newer cookie, which its response must not touch.
+func TestFirstUseLongAfterTheTokenWasReplaced(t *testing.T) {
+	for _, meanwhile := range []string{"/renew", "/login", "/logout"} {
+		for what, f := range map[string]func(s *session.Session){
+			"Set":    write,
+			"Update": func(s *session.Session) { visits.Update(s, func(n int) int { return n + 1 }) },
+			"Logout": logOut,
+			"Renew":  func(s *session.Session) { s.Renew() },
+		} {
+			t.Run(meanwhile+" "+what, func(t *testing.T) {
+				inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+					g := newGate()
+					shop := slowRoutes(nil)
+					shop["/upload"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+						g.pass()
+						f(s)
+					}
+					b := newBrowser(t, m.Handler(shop))
+					b.get("/login")
+					var held string
+					resp := g.during(b, "/upload", func() {
+						b.get(meanwhile)
+						held = b.cookie()
+						time.Sleep(2 * minute)
+					})
+					if setsCookie(resp) || b.cookie() != held {
+						t.Error("its response touches the cookie:", resp.Header)
+					}
+				})
+			})
+		}
+	}
+}
+
+// With MaxPerUser 1, of two logins at the same time exactly one session is left,
+// in whatever order they reach the store, and also if the clock cannot tell
+// which of them came first.
+func TestTwoLoginsAndRoomForOne(t *testing.T) {
+	for _, tie := range []bool{false, true} {
+		t.Run(fmt.Sprint("tie=", tie), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				plays := 0
+				for s := new(script); plays == 0 || s.next(); plays++ {
+					logInTwice(t, s, tie)
+				}
+				t.Log(plays, "orders")
+			})
+		})
+	}
+}
+
+// logInTwice plays two logins in the order of the script. With tie, Login was
+// called in both at one time before either has reached the store.
+func logInTwice(t *testing.T, s *script, tie bool) {
+	spy := newSpy()
+	m := newManager(t, session.Options{Store: spy, MaxPerUser: 1})
+	called := [2]*gate{newGate(), newGate()}
+	h := m.Handler(routes{
+		"/look": clockRoutes["/look"],
+		"/login": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			s.Login("alice")
+			called[r.Context().Value(actor{}).(int)].pass()
+		},
+	})
+	browsers := [2]*browser{newBrowser(t, h), newBrowser(t, h)}
+	var begin, ops [2]func(context.Context)
+	for i, g := range called {
+		done := make(chan bool)
+		begin[i] = func(ctx context.Context) {
+			r := browsers[i].request("/login").WithContext(context.WithValue(ctx, actor{}, i))
+			go func() {
+				browsers[i].do(r)
+				close(done)
+			}()
+			<-g.there
+		}
+		ops[i] = func(ctx context.Context) {
+			if !tie {
+				begin[i](ctx)
+			}
+			close(g.open)
+			<-done
+		}
+	}
+	if tie {
+		begin[0](t.Context())
+		begin[1](t.Context())
+	}
+	steps := perform(spy, s, ops)
+	in := body(browsers[0].get("/look")) + body(browsers[1].get("/look"))
+	if all, err := m.List(t.Context(), "alice"); len(all) != 1 || err != nil || in != "alice" {
+		t.Errorf("%d sessions are left (%v), the browsers are in as %q, in this order: %q", len(all), err, in, steps)
+	}
+}
