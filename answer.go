@@ -16,13 +16,13 @@ import (
 func (s *Session) Save(ctx context.Context) error {
 	s.turn.Lock()
 	defer s.done()
-	s.lock()
+	c := s.k.until(ctx)
+	defer c.release()
+	s.lockWithin(c)
 	if s.late {
 		s.takeBack() // what an earlier Save failed to do in time
 	}
 	s.mu.Unlock()
-	c := s.k.until(ctx)
-	defer c.release()
 	logout := s.todo.logout
 	err := s.commit(c)
 	if err == nil && s.fate != alive && !logout {

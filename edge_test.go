@@ -229,3 +229,28 @@ func TestManyCookiesCostRememberNothing(t *testing.T) {
 		t.Errorf("100 cookies of another length: %v allocations, one: %v", many, one)
 	}
 }
+
+// Save takes ctx's deadline, also for the load that it may have to do first.
+func TestSaveLoadsWithinItsDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		spy := newSpy()
+		m := newManager(t, session.Options{Store: spy})
+		b := newBrowser(t, m.Handler(routes{
+			"/login": func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Login("alice") },
+			"/save": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				ctx, cancel := context.WithTimeout(r.Context(), 100*time.Millisecond)
+				defer cancel()
+				began := time.Now()
+				if err := s.Save(ctx); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != 100*time.Millisecond {
+					t.Errorf("Save: %v after %v", err, time.Since(began))
+				}
+			},
+		}))
+		b.get("/login")
+		spy.hook(func(ctx context.Context, call, id string) error {
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		b.get("/save")
+	})
+}

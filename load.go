@@ -33,7 +33,10 @@ type keeper struct {
 }
 
 // lock locks mu and sees to it that the session is loaded.
-func (s *Session) lock() {
+func (s *Session) lock() { s.lockWithin(nil) }
+
+// lockWithin is lock with the context of a call that the program gave one.
+func (s *Session) lockWithin(c *storeContext) {
 	s.mu.Lock()
 	if s.loaded {
 		return
@@ -47,8 +50,10 @@ func (s *Session) lock() {
 		slog.WarnContext(s.ctx, "session: first used after the first byte of the response: Vary and Cache-Control could not be set; call a method of the session before writing (logged once)")
 	}
 	if found := s.carry(); found.n > 0 {
-		c := s.k.context(s.ctx)
-		defer c.release()
+		if c == nil {
+			c = s.k.context(s.ctx)
+			defer c.release()
+		}
 		s.read(c, found)
 	}
 	s.loaded = true
@@ -103,7 +108,7 @@ func (s *Session) read(ctx context.Context, found candidates) {
 	case s.rec != nil:
 		s.fate, s.grave = alive, ""
 	case s.fate != alive || found.n == 0:
-	case was != nil, time.Since(s.born) >= tombstoneLife:
+	case was != nil, time.Now().UnixNano()-s.born >= int64(tombstoneLife):
 		// Reload found nothing where a session was, or a tombstone may have
 		// come and gone since the request began.
 		s.fate, s.grave = gone, found.ids[0]

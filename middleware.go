@@ -61,7 +61,7 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 			return
 		}
 		x := &exchange{Context: r.Context(), m: m, r: r}
-		x.session.k, x.session.ctx, x.session.source, x.session.born = &m.keeper, x.Context, x, time.Now()
+		x.session.k, x.session.ctx, x.session.source, x.session.born = &m.keeper, x.Context, x, time.Now().UnixNano()
 		x.writer.ResponseWriter, x.writer.x = w, x
 		defer x.finish()
 		next.ServeHTTP(x.writer.like(w), r.WithContext(x))

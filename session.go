@@ -19,7 +19,7 @@ import (
 type Session struct {
 	k      *keeper
 	ctx    context.Context // the request's, for its values only
-	born   time.Time       // of the request
+	born   int64           // when the request began, Unix nanoseconds
 	source source          // nil: detached, made by Manager.List
 
 	// turn is held by whoever changes or commits, one at a time. It is taken

@@ -253,7 +253,6 @@ func TestFirstUseLongAfterTheTokenWasReplaced(t *testing.T) {
 			"Set":    write,
 			"Update": func(s *session.Session) { visits.Update(s, func(n int) int { return n + 1 }) },
 			"Logout": logOut,
-			"Renew":  func(s *session.Session) { s.Renew() },
 		} {
 			t.Run(meanwhile+" "+what, func(t *testing.T) {
 				inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
