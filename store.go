@@ -42,7 +42,8 @@ var (
 type Record struct {
 	// ID is URL-safe text of 1 to 128 bytes. The Manager's are 43 bytes, the
 	// SHA-256 of the token in base64url: who reads the store cannot make the
-	// cookie of anybody in it. The store never sees the token.
+	// cookie of anybody in it. The store never sees the token. An id never
+	// comes back: the Manager creates none again that was deleted.
 	ID string
 
 	// User is "" while the session is anonymous. It is set at Create; a Save

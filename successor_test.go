@@ -222,6 +222,31 @@ func TestLogoutIsSavedAgain(t *testing.T) {
 	}
 }
 
+// A value that cannot be encoded still fails the request if the Logout before
+// it took two tries: the old session ends, and no new one begins.
+func TestMistakeStandsWhenALogoutIsSavedAgain(t *testing.T) {
+	spy := newSpy()
+	m := newManager(t, session.Options{Store: spy})
+	sent := open(t, m, "alice")
+	spy.forget()
+	newBrowser(t, m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+		s.Logout()
+		write(s)
+		session.NewKey[chan int]("odd").Set(s, nil)
+		spy.down.Store(true)
+		if err := s.Save(r.Context()); !errors.Is(err, errDown) {
+			t.Error("the first Save:", err)
+		}
+		spy.down.Store(false)
+		if err := s.Save(r.Context()); err == nil {
+			t.Error("the second Save returns nil")
+		}
+	}})).replay(sent).get("/")
+	if got := opens(t, m, sent); got != closed || spy.count("Create") != 0 {
+		t.Errorf("the cookie opens %q, %d new sessions", got, spy.count("Create"))
+	}
+}
+
 // Logout of a listed session ends what the user's session has become meanwhile,
 // but not what somebody else began in the same browser.
 func TestLogoutOfAListedSessionIsTheUsers(t *testing.T) {

@@ -82,7 +82,11 @@ type client struct {
 func (c *client) run(until time.Time) {
 	for time.Now().Before(until) {
 		c.step()
-		time.Sleep(time.Duration(c.rng.Int64N(int64(4 * time.Millisecond))))
+		pause := 4 * time.Millisecond
+		if n := len(c.history); n > 0 && c.history[n-1].outcome == failed {
+			pause = 40 * time.Millisecond // a server that is away answers fast
+		}
+		time.Sleep(time.Duration(c.rng.Int64N(int64(pause))))
 	}
 }
 
@@ -95,7 +99,10 @@ func (c *client) step() {
 	switch n := c.rng.IntN(100); {
 	case n < 35:
 		c.load(ctx, id)
-	case n < 67:
+	case n < 72:
+		if c.rng.IntN(3) > 0 {
+			c.load(ctx, id) // as a Manager does, and so often the newest
+		}
 		old, known := c.seen[id]
 		if !known || c.rng.IntN(20) == 0 {
 			old = c.version() // nobody's
@@ -104,14 +111,14 @@ func (c *client) step() {
 		if c.do(call{method: "save", id: id, old: old, new: r.Version}, func() error { return c.store.Save(ctx, r, old) }) {
 			c.seen[id] = r.Version
 		}
-	case n < 80:
+	case n < 84:
 		id, done := c.board.create(slot)
 		defer done()
 		r := c.record(id)
 		if c.do(call{method: "create", id: id, new: r.Version}, func() error { return c.store.Create(ctx, r) }) {
 			c.seen[id] = r.Version
 		}
-	case n < 92:
+	case n < 98:
 		now := time.Now()
 		c.do(call{method: "touch", id: id}, func() error { return c.store.Touch(ctx, id, now, now.Add(13*time.Hour)) })
 	default:

@@ -18,7 +18,15 @@ import (
 
 // Every history that clients of Redis make under faults has an explanation.
 func TestRedis(t *testing.T) {
-	series(t, startSystemRedis, false)
+	series(t, func(t *testing.T) system { return startSystemRedis(t, nil) }, false)
+}
+
+// Their client may give up a try before the store's deadline. What it has sent
+// then arrives late, after the next try.
+func TestRedisImpatient(t *testing.T) {
+	series(t, func(t *testing.T) system {
+		return startSystemRedis(t, func(o *redis.Options) { o.ReadTimeout = 50 * time.Millisecond })
+	}, false)
 }
 
 // So has every one of PostgreSQL.
@@ -40,7 +48,7 @@ func series(t *testing.T, start func(t *testing.T) system, again bool) {
 	report.WriteString(header)
 	for i := range runs {
 		t.Run("", func(t *testing.T) {
-			r := &run{seed: uint64(seed + i), again: again, length: time.Duration(seconds) * time.Second}
+			r := &run{seed: uint64(seed + i), again: again, haunted: true, troubles: network, length: time.Duration(seconds) * time.Second}
 			t.Logf("FAULT_SEED=%d", r.seed)
 			r.do(t, start(t))
 			report.WriteString(r.row())
@@ -49,6 +57,8 @@ func series(t *testing.T, start func(t *testing.T) system, again bool) {
 	}
 	t.Log(report.String())
 }
+
+var network = []trouble{drop, drop, delay, cut, cut, hole, forget}
 
 func check(t *testing.T, r *run) {
 	if r.startError != nil {
@@ -76,9 +86,9 @@ func number(t *testing.T, name string, otherwise int) int {
 	return n
 }
 
-func startSystemRedis(t *testing.T) system {
+func startSystemRedis(t *testing.T, adapt func(o *redis.Options)) system {
 	return system{startRedis(t), func(t testing.TB, addr string) session.Store {
-		store, err := redisstore.New(redisClient(t, addr), nil)
+		store, err := redisstore.New(redisClient(t, addr, adapt), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -86,9 +96,14 @@ func startSystemRedis(t *testing.T) system {
 	}}
 }
 
-// redisClient has the client's defaults, its retries among them.
-func redisClient(t testing.TB, addr string) *redis.Client {
-	c := redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true})
+// redisClient has the client's defaults, its retries among them, but for what
+// adapt says.
+func redisClient(t testing.TB, addr string, adapt func(o *redis.Options)) *redis.Client {
+	o := &redis.Options{Addr: addr, ContextTimeoutEnabled: true}
+	if adapt != nil {
+		adapt(o)
+	}
+	c := redis.NewClient(o)
 	t.Cleanup(func() { _ = c.Close() })
 	return c
 }

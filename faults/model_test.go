@@ -1,9 +1,11 @@
 package faults_test
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -183,16 +185,21 @@ func excerpt(ops []porcupine.Operation, info porcupine.LinearizationInfo) (text 
 		}
 	}
 	explained := map[porcupine.Operation]bool{}
-	stuck := int64(0)
 	for _, op := range longest {
 		explained[op] = true
-		stuck = max(stuck, op.Call)
 	}
+	stuck := int64(math.MaxInt64) // when the first one that is not had returned
+	for _, op := range ops {
+		if !explained[op] {
+			stuck = min(stuck, op.Return)
+		}
+	}
+	slices.SortFunc(ops, func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
+	const before, after = int64(300 * time.Millisecond), int64(100 * time.Millisecond)
 	for _, op := range ops {
 		c := op.Input.(call)
-		near := op.Call > stuck-int64(300*time.Millisecond) && op.Call < stuck+int64(100*time.Millisecond)
-		open := op.Return == math.MaxInt64 && op.Call < stuck+int64(100*time.Millisecond)
-		if !near && !open {
+		open := op.Return == math.MaxInt64
+		if op.Call > stuck+after || op.Return < stuck-before && !open && explained[op] {
 			continue
 		}
 		mark := "explained"

@@ -14,7 +14,7 @@ type trouble int
 const (
 	none   trouble = iota
 	drop           // a request passes, then the connection is cut in place of its reply
-	delay          // everything is late by up to 150 ms
+	delay          // every third frame is late, by up to 300 ms: what is sent again overtakes it
 	cut            // a frame passes in part, then the connection is cut
 	hole           // nothing passes in any direction; when it ends, what was swallowed arrives or is gone
 	forget         // like hole, but what was swallowed never arrives
@@ -120,13 +120,13 @@ func (p *proxy) fate(n int, reply bool) (pass int, wait func(), ends bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	struck := p.rng.Float64() < p.odds
-	over, late := p.over, time.Duration(p.rng.Int64N(int64(150*time.Millisecond)))
+	over, late := p.over, time.Duration(p.rng.Int64N(int64(300*time.Millisecond)))
 	switch {
 	case p.now == drop && reply && struck:
 		pass, ends = 0, true
 	case p.now == cut && struck:
 		pass, ends = p.rng.IntN(n), true
-	case p.now == delay:
+	case p.now == delay && p.rng.IntN(3) == 0:
 		pass, wait = n, func() { time.Sleep(late) }
 	case p.now == hole:
 		pass, wait = n, func() { <-over }

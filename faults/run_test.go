@@ -19,15 +19,16 @@ type system struct {
 
 // A run is one history made under faults, and what is known of it.
 type run struct {
-	seed    uint64
-	again   bool // deleted ids are created again
-	calm    bool // no faults
-	length  time.Duration
+	seed     uint64
+	again    bool // deleted ids are created again
+	haunted  bool // the server is killed and stopped
+	troubles []trouble
+	length   time.Duration
+
 	history []call
 	broken  []string
 	verdict verdict
 
-	mu         sync.Mutex
 	kills      []time.Duration // when the server was started again
 	stops      []time.Duration // when it was let go on
 	network    map[trouble]int // how often
@@ -51,8 +52,10 @@ func (r *run) do(t *testing.T, sys system) {
 		all.Go(func() { everybody[i].run(until) })
 	}
 	r.network = map[trouble]int{}
-	if !r.calm {
+	if r.haunted {
 		all.Go(func() { r.haunt(sys.server, start, until) })
+	}
+	if len(r.troubles) > 0 {
 		all.Go(func() { r.disturb(p, until) })
 	}
 	all.Wait()
@@ -95,7 +98,7 @@ func (r *run) haunt(s *server, start, until time.Time) {
 func (r *run) disturb(p *proxy, until time.Time) {
 	rng := rand.New(rand.NewPCG(r.seed, 4))
 	for time.Now().Before(until) {
-		k := []trouble{drop, drop, delay, cut, cut, hole, forget}[rng.IntN(7)]
+		k := r.troubles[rng.IntN(len(r.troubles))]
 		p.set(k, 0.02+0.2*rng.Float64())
 		time.Sleep(time.Duration(100+rng.IntN(600)) * time.Millisecond)
 		p.set(none, 0)

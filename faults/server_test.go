@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -42,10 +41,8 @@ type server struct {
 	args      []string
 	cred      *syscall.Credential // some will not run as root
 
-	mu   sync.Mutex
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the process has ended
-	over bool
 }
 
 // newServer prepares a server that runs as this user, if the tests run as root.
@@ -127,14 +124,12 @@ func (s *server) launch() error {
 		_ = cmd.Wait()
 		close(done)
 	}()
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.cmd, s.done = cmd, done
 	return nil
 }
 
-// processes are the server's and its children's, stopped: none can have
-// another child meanwhile.
+// stop stops all of the server's processes and returns them: the first one
+// first, so that it has no other children meanwhile.
 func (s *server) stop() (pids []int) {
 	if s.cmd == nil {
 		return nil

@@ -1,0 +1,88 @@
+package faults_test
+
+import (
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// Redis replicates asynchronously: a replica that is promoted may lack what the
+// master acknowledged. That is lost, but whoever wrote it learns of it, and
+// nothing is overwritten unseen.
+func TestPromotedReplica(t *testing.T) {
+	sys := startSystemRedis(t, nil)
+	link := startProxy(t, sys.server.addr, 1)
+	replica := startRedis(t)
+	master, standby := redisClient(t, sys.server.addr, nil), redisClient(t, replica.addr, nil)
+	ctx := t.Context()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(master.ConfigSet(ctx, "repl-diskless-sync-delay", "0").Err()) // or it waits for more replicas
+	host, port, _ := strings.Cut(link.addr, ":")
+	must(standby.ReplicaOf(ctx, host, port).Err())
+	eventually(t, "the replica has the master's data", func() bool {
+		info, _ := standby.Info(ctx, "replication").Result()
+		return strings.Contains(info, "master_link_status:up")
+	})
+
+	c := &client{rng: rand.New(rand.NewPCG(1, 1)), start: time.Now()}
+	before := sys.open(t, sys.server.addr)
+	first, second := c.record("id-2-0"), c.record("id-2-0")
+	must(before.Create(ctx, first))
+	if n, err := master.Wait(ctx, 1, 10*time.Second).Result(); n != 1 {
+		t.Fatal("the replica does not follow:", err)
+	}
+	link.set(forget, 1) // what comes now, it misses
+	login := c.record("id-3-0")
+	must(before.Save(ctx, second, first.Version))
+	must(before.Create(ctx, login))
+	sys.server.kill()
+	must(standby.ReplicaOf(ctx, "NO", "ONE").Err())
+
+	after := sys.open(t, replica.addr)
+	is := func(err, want error, what string) {
+		t.Helper()
+		if !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", what, err, want)
+		}
+	}
+	_, err := after.Load(ctx, login.ID)
+	is(err, session.ErrNotFound, "Load of the session that was lost")
+	is(after.Save(ctx, c.record(login.ID), login.Version), session.ErrNotFound, "Save of the session that was lost")
+	is(after.Touch(ctx, login.ID, time.Now(), login.Expires), session.ErrNotFound, "Touch of the session that was lost")
+
+	third := c.record(first.ID)
+	is(after.Save(ctx, third, second.Version), session.ErrConflict, "Save over the version that was lost")
+	r, err := after.Load(ctx, first.ID)
+	must(err)
+	if r.Version != first.Version {
+		t.Errorf("the promoted replica has version %x, want the first, %x", r.Version, first.Version)
+	}
+	// Somebody goes on from there. A counter in the server would give this the
+	// lost version's number, and the other writer would win unseen.
+	must(after.Save(ctx, third, first.Version))
+	is(after.Save(ctx, c.record(first.ID), second.Version), session.ErrConflict, "Save over the version that was lost, once more")
+	r, err = after.Load(ctx, first.ID)
+	must(err)
+	if r.Version != third.Version {
+		t.Errorf("version %x was overwritten by %x", third.Version, r.Version)
+	}
+}
+
+// eventually waits for what another process does in its own time.
+func eventually(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("still not so: %s", what)
+		}
+	}
+}

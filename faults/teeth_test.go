@@ -1,0 +1,139 @@
+package faults_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session"
+	"github.com/redis/go-redis/v9"
+)
+
+// A plainStore keeps nothing but versions, by the simplest commands. Its save
+// is one of those below.
+type plainStore struct {
+	client *redis.Client
+	save   save
+}
+
+type save func(ctx context.Context, c *redis.Client, r *session.Record, old uint64) error
+
+func (s plainStore) Load(ctx context.Context, id string) (*session.Record, error) {
+	v, err := s.client.Get(ctx, id).Uint64()
+	if errors.Is(err, redis.Nil) {
+		return nil, session.ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &session.Record{ID: id, User: owner(id), Version: v, Data: []byte(data(v))}, nil
+}
+
+func (s plainStore) Create(ctx context.Context, r *session.Record) error {
+	set, err := s.client.SetNX(ctx, r.ID, r.Version, 0).Result()
+	if err == nil && !set {
+		return session.ErrExists
+	}
+	return lost(err)
+}
+
+func (s plainStore) Save(ctx context.Context, r *session.Record, old uint64) error {
+	return s.save(ctx, s.client, r, old)
+}
+
+func (s plainStore) Touch(ctx context.Context, id string, _, _ time.Time) error {
+	n, err := s.client.Exists(ctx, id).Result()
+	if err == nil && n == 0 {
+		return session.ErrNotFound
+	}
+	return err
+}
+
+func (s plainStore) Delete(ctx context.Context, id string) error {
+	return lost(s.client.Del(ctx, id).Err())
+}
+
+func (s plainStore) List(context.Context, string) ([]*session.Record, error) { return nil, nil }
+
+func lost(err error) error {
+	if err != nil {
+		return fmt.Errorf("%w: %w", session.ErrIndeterminate, err)
+	}
+	return nil
+}
+
+// blindSave replaces whatever is there.
+func blindSave(ctx context.Context, c *redis.Client, r *session.Record, _ uint64) error {
+	set, err := c.SetXX(ctx, r.ID, r.Version, 0).Result()
+	if err == nil && !set {
+		return session.ErrNotFound
+	}
+	return lost(err)
+}
+
+// comparingSave replaces the version it was told to. It does not know its own
+// write again, so that a second try of the client's finds a conflict.
+func comparingSave(ctx context.Context, c *redis.Client, r *session.Record, old uint64) error {
+	n, err := compareAndSet.Run(ctx, c, []string{r.ID}, old, r.Version).Int()
+	if err != nil {
+		return lost(err)
+	}
+	return []error{nil, session.ErrConflict, session.ErrNotFound}[n]
+}
+
+var compareAndSet = redis.NewScript(`
+local is = redis.call('GET', KEYS[1])
+if not is then return 2 end
+if is ~= ARGV[1] then return 1 end
+redis.call('SET', KEYS[1], ARGV[2])
+return 0
+`)
+
+// A store that saves without comparing loses updates, and the checker sees it
+// although there are no faults at all.
+func TestBlindStoreIsCaught(t *testing.T) {
+	r := plainRun(t, blindSave, 0)
+	caught(t, r, true)
+}
+
+// A lost reply, the client's second try, and a conflict with oneself: the
+// checker sees a save that was applied although it answered a conflict.
+func TestClientRetriesAreCaught(t *testing.T) {
+	r := plainRun(t, comparingSave, 3, drop)
+	caught(t, r, true)
+}
+
+// The same store is innocent if its client tries nothing twice.
+func TestSingleTriesAreInnocent(t *testing.T) {
+	r := plainRun(t, comparingSave, -1, drop)
+	caught(t, r, false)
+}
+
+func plainRun(t *testing.T, how save, retries int, troubles ...trouble) *run {
+	sys := system{startRedis(t), func(t testing.TB, addr string) session.Store {
+		return plainStore{redisClient(t, addr, func(o *redis.Options) { o.MaxRetries = retries }), how}
+	}}
+	r := &run{seed: 1, troubles: troubles, length: 3 * time.Second}
+	if len(troubles) == 0 {
+		r.length = time.Second
+	}
+	r.do(t, sys)
+	return r
+}
+
+func caught(t *testing.T, r *run, want bool) {
+	t.Helper()
+	t.Log(header + r.row())
+	if len(r.history) < 100 || len(r.troubles) > 0 && r.hits == 0 {
+		t.Errorf("%d operations, %d frames hit: that was no test", len(r.history), r.hits)
+	}
+	if got := len(r.verdict.violations) > 0; got != want {
+		t.Errorf("caught is %v, want %v:\n%s", got, want, strings.Join(r.verdict.violations, "\n"))
+	}
+	if want && len(r.verdict.violations) > 0 {
+		t.Log(r.verdict.violations[0])
+	}
+}
