@@ -98,6 +98,40 @@ func TestRecoveredPanicOfTheStore(t *testing.T) {
 	}
 }
 
+// The same of a session that no cookie of the request leads to: one that the
+// request made, and one that List returned.
+func TestRecoveredPanicInAReload(t *testing.T) {
+	spy := newSpy()
+	m := newManager(t, session.Options{Store: spy})
+	check := func(what string, s *session.Session) {
+		spy.hook(panicking("Load"))
+		if p := returns(t, func() { s.Reload(context.Background()) }); p != "a bug of the store" {
+			t.Errorf("%s: the panic became %v", what, p)
+		}
+		spy.hook(nil)
+		if p := returns(t, func() {
+			if s.User() != "alice" && s.Err() == nil {
+				t.Errorf("%s: in as %q, and Err is nil", what, s.User())
+			}
+			if err := s.Reload(context.Background()); err != nil || s.User() != "alice" {
+				t.Errorf("%s: the next Reload: %v, in as %q", what, err, s.User())
+			}
+		}); p != nil {
+			t.Errorf("%s: it panics again: %v", what, p)
+		}
+	}
+	newBrowser(t, m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+		s.Login("alice")
+		s.Save(r.Context())
+		check("just logged in", s)
+	}})).get("/")
+	all, err := m.List(t.Context(), "alice")
+	if err != nil || len(all) != 1 {
+		t.Fatal(all, err)
+	}
+	check("listed", all[0])
+}
+
 // panicking returns a hook that panics in one of the store's methods.
 func panicking(method string) func(context.Context, string, string) error {
 	return func(_ context.Context, call, _ string) error {

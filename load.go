@@ -80,40 +80,46 @@ func (s *Session) unlock() {
 
 // read asks the store for the record of the one token that has a live one.
 func (s *Session) read(ctx context.Context, found candidates) {
-	was := s.rec
+	was, grave, fate := s.rec, "", alive
 	s.rec, s.fate, s.grave = nil, alive, ""
+	if was != nil {
+		s.grave = was.ID // for the next Reload, should this one fail
+	}
+	s.err, s.unread, s.stuck = errPanicked, true, true // until it is known to be otherwise
+	var last *Record
+	live := 0
 	for _, id := range found.ids[:found.n] {
 		rec, err := s.k.load(ctx, id)
 		if err != nil {
-			s.rec, s.err, s.unread, s.stuck = nil, err, true, true
-			if was != nil {
-				s.grave = was.ID // for the next Reload
-			}
+			s.err = err
 			s.note(EventStoreFailed, &Record{ID: id}, err)
 			return
 		}
 		switch f := fateOf(rec); {
 		case rec == nil:
-		case f != alive && s.grave == "":
-			s.fate, s.grave = f, id
-		case f == alive && s.rec != nil:
-			s.rec, s.fate, s.grave = nil, alive, ""
-			s.note(EventRejected, rec, errors.New("session: two live sessions in one request"))
-			return
 		case f == alive:
-			s.rec = rec
+			last = rec
+			live++
+		case grave == "":
+			fate, grave = f, id
 		}
 	}
-	switch {
-	case s.rec != nil:
-		s.fate, s.grave = alive, ""
-	case s.fate != alive || found.n == 0:
-	case was != nil, time.Now().UnixNano()-s.born >= int64(tombstoneLife):
+	s.err, s.unread, s.stuck = nil, false, false
+	switch s.grave = ""; {
+	case live > 1:
+		s.note(EventRejected, last, errors.New("session: two live sessions in one request"))
+	case live == 1:
+		s.rec = last
+	case grave != "":
+		s.fate, s.grave = fate, grave
+	case was != nil, found.n > 0 && time.Now().UnixNano()-s.born >= int64(tombstoneLife):
 		// Reload found nothing where a session was, or a tombstone may have
 		// come and gone since the request began.
 		s.fate, s.grave = gone, found.ids[0]
 	}
 }
+
+var errPanicked = storeError("load", errors.New("it panicked"))
 
 // load returns the record of this id, a tombstone too, or nil if there is none
 // or its time is up.
@@ -155,9 +161,8 @@ func (s *Session) Reload(ctx context.Context) error {
 	case s.source != nil:
 		found = s.carry()
 	}
-	s.loaded = false // should the store panic: then nobody knows
-	s.read(c, found)
 	s.loaded = true
+	s.read(c, found)
 	if s.rec == nil && s.err == nil {
 		s.issued = nil
 	}
