@@ -106,29 +106,30 @@ func (s *Session) end(ctx context.Context) error {
 		found := s.source.tokens()
 		ids = found.ids[:found.n]
 	}
-	var rec *Record
+	kind := EventLoggedOut
+	if s.source == nil {
+		kind = EventRevoked
+	}
+	ended := false
 	for _, id := range ids {
-		ended, err := s.k.end(ctx, id, user, s.rec)
+		rec, err := s.k.end(ctx, id, user, s.rec)
 		if err != nil {
 			return err
 		}
-		if ended != nil {
-			rec = ended
+		if rec != nil {
+			ended = true
+			s.mu.Lock()
+			s.note(kind, rec, nil)
+			s.mu.Unlock()
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	stale := rec == nil && id != "" // somebody else ended it: the browser may have a newer cookie
+	stale := !ended && id != "" // somebody else ended it: the browser may have a newer cookie
 	s.expire = s.carried && !stale
 	s.rec, s.issued, s.resend, s.todo.logout = nil, nil, false, false
-	kind := EventLoggedOut
-	if s.fate, s.grave = alive, ""; stale {
+	if s.fate, s.grave = alive, ""; stale || s.source == nil { // nobody would hold a new one's token
 		s.fate, s.grave = gone, id
-	} else if s.source == nil {
-		s.fate, s.grave, kind = gone, id, EventRevoked // nobody would hold a new one's token
-	}
-	if rec != nil {
-		s.note(kind, rec, nil)
 	}
 	return nil
 }

@@ -42,7 +42,8 @@ type Options struct {
 	MaxDataSize int
 
 	// MaxPerUser limits a user's sessions: after each Login the least recently
-	// used others beyond it end (OWASP ASVS 5, 7.1.2). 0: no limit.
+	// used others beyond it end (OWASP ASVS 5, 7.1.2). Of logins at the same
+	// time the newest by their processes' clocks stay. 0: no limit.
 	MaxPerUser int
 
 	Cookie CookieOptions
