@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 )
@@ -11,8 +12,9 @@ import (
 
 // Save commits now, instead of at the first byte of the response. It takes
 // ctx's values and deadline, not its cancellation. The error it returns is the
-// caller's to handle and does not replace the response. It returns ErrNotFound
-// or ErrReplaced if the session has ended; what was changed is dropped then.
+// caller's to handle and does not replace the response. It is ErrNotFound if the
+// session has ended, and ErrReplaced too if that was by a Login or Renew; what
+// was changed is dropped then.
 func (s *Session) Save(ctx context.Context) error {
 	s.turn.Lock()
 	defer s.done()
@@ -28,6 +30,9 @@ func (s *Session) Save(ctx context.Context) error {
 	if err == nil && s.fate != alive && !logout {
 		err = s.ending()
 	}
+	if err == ErrReplaced {
+		err = errReplaced
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -39,6 +44,8 @@ func (s *Session) Save(ctx context.Context) error {
 	s.told = err != nil
 	return err
 }
+
+var errReplaced = fmt.Errorf("%w: %w", ErrReplaced, ErrNotFound)
 
 // answer commits before the first byte of the response and closes the header:
 // what needs a cookie comes too late from here on, or, with Hijack, already.

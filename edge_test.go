@@ -260,3 +260,25 @@ func TestSaveLoadsWithinItsDeadline(t *testing.T) {
 		b.get("/save")
 	})
 }
+
+// A session whose token was replaced has ended too: who asks Save for the one
+// finds it, and who asks for the other.
+func TestSaveOfAReplacedSession(t *testing.T) {
+	m := newManager(t, session.Options{})
+	b := newBrowser(t, m.Handler(routes{
+		"/login": func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Login("alice") },
+		"/save": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			name.Set(s, "late")
+			if err := s.Save(r.Context()); !errors.Is(err, session.ErrNotFound) || !errors.Is(err, session.ErrReplaced) {
+				t.Errorf("Save: %v", err)
+			}
+			if err := s.Err(); err != session.ErrReplaced {
+				t.Errorf("Err: %v", err)
+			}
+		},
+	}))
+	b.get("/login")
+	old := b.replay(b.cookie())
+	b.get("/login")
+	old.get("/save")
+}
