@@ -140,12 +140,19 @@ func (s *Session) newer(ctx context.Context, old *Record, try int, err error) (*
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.fate = fateOf(rec); s.fate == alive {
+	f := fateOf(rec)
+	if f == alive {
 		s.note(EventConflict, rec, nil)
 		return rec, nil
 	}
-	s.rec, s.grave, s.issued, s.resend = nil, old.ID, nil, false
+	s.lose(old.ID, f)
 	return nil, nil
+}
+
+// lose forgets the stored session with this id, which has ended, and with it
+// any cookie that was due. s.mu is held.
+func (s *Session) lose(id string, f fate) {
+	s.rec, s.fate, s.grave, s.issued, s.resend = nil, f, id, nil, false
 }
 
 // pause waits before the next try, longer and more at random with each.

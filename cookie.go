@@ -75,13 +75,16 @@ const (
 	longValue  = 120
 )
 
+// plausible tells whether a value is worth verifying.
+func plausible(value string) bool { return len(value) == shortValue || len(value) == longValue }
+
 // read returns the ids of the verified tokens among the first few cookies of
 // our name that have the length of a value. All others cost nothing.
 func (c *cookies) read(h http.Header) (found candidates) {
 	tried := 0
 	for value := range c.values(h) {
 		found.carried = true
-		if len(value) != shortValue && len(value) != longValue || tried == maxCandidates {
+		if !plausible(value) || tried == maxCandidates {
 			continue
 		}
 		tried++
@@ -146,7 +149,7 @@ func (c *cookies) verify(value string) (*token, bool) {
 // token returns the token in the request that belongs to this id.
 func (c *cookies) token(h http.Header, id string) *token {
 	for value := range c.values(h) {
-		if len(value) != shortValue && len(value) != longValue {
+		if !plausible(value) {
 			continue
 		}
 		if got, ok := c.id(value); ok && got == id {
@@ -162,11 +165,10 @@ func (c *cookies) token(h http.Header, id string) *token {
 func (c *cookies) set(h http.Header, r *http.Request, t *token, life time.Duration) error {
 	cookie := c.template
 	if c.adapt != nil {
-		c.adapt(r, &cookie)
-		cookie = http.Cookie{
-			Name: c.name, Domain: cookie.Domain, Path: cookie.Path, SameSite: cookie.SameSite,
-			Partitioned: cookie.Partitioned, Secure: c.template.Secure, HttpOnly: true,
-		}
+		adapted := cookie
+		c.adapt(r, &adapted)
+		cookie.Domain, cookie.Path = adapted.Domain, adapted.Path
+		cookie.SameSite, cookie.Partitioned = adapted.SameSite, adapted.Partitioned
 		if err := errors.Join(cookieRules(&cookie)...); err != nil {
 			return fmt.Errorf("session: Options.Cookie.Adapt: %w", err)
 		}

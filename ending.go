@@ -175,27 +175,29 @@ func (s *Session) renew(ctx context.Context) error {
 			if err != nil {
 				return s.undo(rec, err)
 			}
-			fate := fateOf(now)
-			if fate == alive { // a session that List returned was saved: begin again
-				_ = s.undo(rec, nil)
-			} else if _, err := s.k.end(ctx, old.ID, "", old); err != nil {
-				return err // it was revoked before its token was out, and is one with the old
+			if fateOf(now) == alive { // a session that List returned was saved: begin again
+				s.mu.Lock()
+				s.rec = old
+				s.mu.Unlock()
+				return s.undo(rec, nil)
+			}
+			// It was revoked before its token was out, and is one with the old.
+			if _, err := s.k.end(ctx, old.ID, "", old); err != nil {
+				return err
 			}
 			s.mu.Lock()
-			if s.rec = old; fate != alive {
-				s.rec, s.fate, s.grave, s.issued = nil, gone, old.ID, nil
-				s.todo.user, s.todo.renew = "", true // which is dropped
-			}
+			s.lose(old.ID, gone)
+			s.todo.user, s.todo.renew = "", true // which is dropped
 			s.mu.Unlock()
 			return nil
 		}
 	}
-	if !login {
+	if login {
+		s.install(rec, tok, EventLoggedIn)
+		s.limit(ctx, rec)
+	} else {
 		s.install(rec, tok, EventRenewed)
-		return nil
 	}
-	s.install(rec, tok, EventLoggedIn)
-	s.limit(ctx, rec)
 	return nil
 }
 

@@ -129,7 +129,7 @@ func (k *keeper) load(ctx context.Context, id string) (*Record, error) {
 	case err == nil && (rec == nil || rec.ID != id):
 		return nil, storeError("load", errors.New("the store answered with another record"))
 	case err == nil:
-		if now := time.Now(); !now.Before(rec.Expires) || !now.Before(rec.Deadline) {
+		if rec.expired(time.Now()) {
 			return nil, nil
 		}
 		return rec, nil

@@ -43,6 +43,11 @@ func (s *Session) next(base *Record, id string) (*Record, error) {
 	return rec, err
 }
 
+// expired tells whether one of the two clocks has run out.
+func (r *Record) expired(now time.Time) bool {
+	return !now.Before(r.Expires) || !now.Before(r.Deadline)
+}
+
 // life returns for how long a cookie sent now is good, 0 for as long as the
 // browser is open. s.mu is held.
 func (s *Session) life(persistent bool) time.Duration {

@@ -85,6 +85,48 @@ func TestLogoutOfTwoLiveSessions(t *testing.T) {
 	expectUser(t, h, "alice", name+"="+elsewhere)
 }
 
+// revokeSuccessor returns a hook that, before a renewal's swap, revokes the
+// successor of the session with this id and changes the session itself.
+func revokeSuccessor(t *testing.T, spy *spyStore, m *session.Manager, b *browser, old string) func(context.Context, string, string) error {
+	return once(spy, "Save", func(ctx context.Context) {
+		all, err := m.List(ctx, "alice")
+		if err != nil || len(all) != 2 {
+			t.Errorf("%d are listed (%v) before the swap", len(all), err)
+		}
+		for _, s := range all {
+			if s.ID() != old {
+				m.Revoke(ctx, "alice", s.ID())
+			}
+		}
+		b.get("/set")
+	})
+}
+
+// The same after a Remember that was saved, and whose cookie is due: it must not
+// leave for a session that has ended.
+func TestRememberedSuccessorIsRevoked(t *testing.T) {
+	spy := newSpy()
+	var m *session.Manager
+	var b *browser
+	m = newManager(t, session.Options{Store: spy})
+	b = newBrowser(t, m.Handler(routes{
+		"/login": func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Login("alice") },
+		"/set":   func(w http.ResponseWriter, r *http.Request, s *session.Session) { name.Set(s, "meanwhile") },
+		"/both": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			s.Remember(time.Hour)
+			if err := s.Save(r.Context()); err != nil {
+				t.Error(err)
+			}
+			s.Renew()
+			spy.hook(revokeSuccessor(t, spy, m, b, s.ID()))
+		},
+	}))
+	b.get("/login")
+	if resp := b.get("/both"); setsCookie(resp) || resp.StatusCode != http.StatusOK {
+		t.Errorf("%s, %v", resp.Status, resp.Header)
+	}
+}
+
 // An administrator who looks at the list while a token is replaced sees two
 // sessions, and ends the one whose token is not out yet, while the old one
 // changes. That ended it: they are the same session.
@@ -96,19 +138,7 @@ func TestSuccessorIsRevokedBeforeItsTokenIsOut(t *testing.T) {
 		b := newBrowser(t, m.Handler(clockRoutes))
 		b.get("/login")
 		held := b.cookie()
-		old := body(b.get("/id"))
-		spy.hook(once(spy, "Save", func(ctx context.Context) {
-			all, err := m.List(ctx, "alice")
-			if err != nil || len(all) != 2 {
-				t.Errorf("%s: %d are listed (%v) before the swap", path, len(all), err)
-			}
-			for _, s := range all {
-				if s.ID() != old {
-					m.Revoke(ctx, "alice", s.ID())
-				}
-			}
-			b.get("/set")
-		}))
+		spy.hook(revokeSuccessor(t, spy, m, b, body(b.get("/id"))))
 		if resp := b.get(path); setsCookie(resp) || told.count(session.EventDropped) != 1 {
 			t.Errorf("%s: sets a cookie or drops nothing: %v, events %v", path, resp.Header, told.all)
 		}

@@ -131,16 +131,22 @@ func (k *keeper) revoke(ctx context.Context, user string, rec *Record) error {
 func (k *keeper) list(ctx context.Context, user string) ([]*Record, error) {
 	c := k.until(ctx)
 	defer c.release()
-	records, err := k.store.List(c, user)
+	records, err := k.live(c, user)
 	if err != nil {
-		err = storeError("list", err)
 		k.emit(ctx, EventStoreFailed, &Record{User: user}, err)
-		return nil, err
+	}
+	return records, err
+}
+
+// live is list within a commit, whose events wait for its end.
+func (k *keeper) live(ctx context.Context, user string) ([]*Record, error) {
+	records, err := k.store.List(ctx, user)
+	if err != nil {
+		return nil, storeError("list", err)
 	}
 	now := time.Now()
 	records = slices.DeleteFunc(records, func(r *Record) bool {
-		_, dead := isEnded(r.Data)
-		return dead || r.User != user || !now.Before(r.Expires) || !now.Before(r.Deadline)
+		return fateOf(r) != alive || r.User != user || r.expired(now)
 	})
 	slices.SortStableFunc(records, func(a, b *Record) int { return b.LastSeen.Compare(a.LastSeen) })
 	return records, nil
@@ -153,10 +159,7 @@ func (s *Session) limit(ctx context.Context, rec *Record) {
 	if rec.User == "" || s.k.maxUser == 0 {
 		return
 	}
-	others, err := s.k.store.List(ctx, rec.User)
-	if err != nil {
-		err = storeError("list", err)
-	}
+	others, err := s.k.live(ctx, rec.User)
 	room := s.k.maxUser - 1
 	others = slices.DeleteFunc(others, func(r *Record) bool {
 		newer := cmp.Or(r.Created.Compare(rec.Created), cmp.Compare(r.ID, rec.ID)) > 0
@@ -165,7 +168,6 @@ func (s *Session) limit(ctx context.Context, rec *Record) {
 		}
 		return newer || r.ID == rec.ID
 	})
-	slices.SortStableFunc(others, func(a, b *Record) int { return b.LastSeen.Compare(a.LastSeen) })
 	if room < 0 {
 		others = append(others, rec)
 	}
@@ -175,7 +177,7 @@ func (s *Session) limit(ctx context.Context, rec *Record) {
 			s.mu.Lock()
 			s.note(EventRevoked, ended, nil)
 			if ended.ID == rec.ID {
-				s.rec, s.fate, s.grave, s.issued = nil, gone, rec.ID, nil
+				s.lose(rec.ID, gone)
 			}
 			s.mu.Unlock()
 		}

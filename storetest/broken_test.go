@@ -139,18 +139,7 @@ var writeFaults = []fault{
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			is, ok := s.records[r.ID]
-			switch {
-			case ctx.Err() != nil:
-				return ctx.Err()
-			case !ok:
-				return session.ErrNotFound
-			case is.Version == r.Version:
-				return nil
-			case is.Version != old:
-				return session.ErrConflict
-			}
-			s.records[r.ID] = *r
-			return nil
+			return s.swap(ctx, is, ok, r, old)
 		}
 	}, "Expired/Save"},
 

@@ -84,6 +84,11 @@ func (s *mapStore) goodSave(ctx context.Context, r *session.Record, old uint64) 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	is, ok := s.live(r.ID)
+	return s.swap(ctx, is, ok, r, old)
+}
+
+// swap puts r in the place of what is there, if that is version old.
+func (s *mapStore) swap(ctx context.Context, is session.Record, ok bool, r *session.Record, old uint64) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
