@@ -1,17 +1,17 @@
 package session_test
 
 import (
-	"context"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/coatcheck/session"
+	"github.com/gorilla/securecookie"
 )
+
+// What a request costs, beside what it would cost without sessions. What many
+// sessions cost is in crowd_test.go.
 
 var (
 	benchName  = session.NewKey[string]("name")
@@ -121,85 +121,44 @@ func BenchmarkForged(b *testing.B) {
 		}
 		answer(w)
 	})
+	serve(b, h, forge(cookie))
+}
+
+// forge changes one character of the signature.
+func forge(cookie string) string {
 	i := len(cookie) - 20
-	c := byte('A')
-	if cookie[i] == c {
-		c = 'B'
+	c := "A"
+	if cookie[i] == 'A' {
+		c = "B"
 	}
-	serve(b, h, cookie[:i]+string(c)+cookie[i+1:])
+	return cookie[:i] + c + cookie[i+1:]
 }
 
-// BenchmarkReadMany reads at random from many sessions, on all cores.
-func BenchmarkReadMany(b *testing.B) {
-	for _, n := range []int{100, 100_000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			m := session.Must(session.New(nil))
-			h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				s := session.From(r.Context())
-				if r.URL.Path == "/new" {
-					benchName.Set(s, "0123456789abcdef")
-					benchCount.Set(s, 1)
-				} else if benchName.Get(s) == "" {
-					b.Error("no value")
-				}
-				answer(w)
-			}))
-			requests := make([]*http.Request, n)
-			for i := range requests {
-				w := &discard{http.Header{}}
-				h.ServeHTTP(w, httptest.NewRequest("GET", "https://localhost/new", nil))
-				requests[i] = httptest.NewRequest("GET", "https://localhost/", nil)
-				requests[i].Header.Set("Cookie", strings.SplitN(w.h.Get("Set-Cookie"), ";", 2)[0])
-				h.ServeHTTP(w, requests[i])
-			}
-			var from atomic.Int64
+// BenchmarkSecurecookie is what signing and verifying cost by themselves.
+func BenchmarkSecurecookie(b *testing.B) {
+	codec := securecookie.New(make([]byte, 32), nil).SetSerializer(securecookie.NopEncoder{}).MaxAge(0)
+	token, name := make([]byte, 32), "__Host-session"
+	good, err := codec.Encode(name, token)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("sign", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			codec.Encode(name, token)
+		}
+	})
+	verify := func(value string, want bool) func(b *testing.B) {
+		return func(b *testing.B) {
 			b.ReportAllocs()
-			b.ResetTimer()
-			b.RunParallel(func(pb *testing.PB) {
-				w := &discard{http.Header{"Content-Type": {"text/plain"}}}
-				for i := int(from.Add(7919)); pb.Next(); i += 7919 {
-					delete(w.h, "Vary")
-					delete(w.h, "Cache-Control")
-					h.ServeHTTP(w, requests[i%n])
-				}
-			})
-		})
-	}
-}
-
-// BenchmarkHeap reports the bytes of heap per stored session.
-func BenchmarkHeap(b *testing.B) {
-	for _, user := range []string{"", "user"} {
-		b.Run("user="+user, func(b *testing.B) {
-			const n = 200_000
 			for b.Loop() {
-				var before, after runtime.MemStats
-				runtime.GC()
-				runtime.ReadMemStats(&before)
-				store := session.NewMemoryStore(nil)
-				m := session.Must(session.New(&session.Options{Store: store, Secrets: [][]byte{make([]byte, 32)}}))
-				i := 0
-				h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					s := session.From(r.Context())
-					benchName.Set(s, "0123456789abcdef")
-					benchAdmin.Set(s, true)
-					benchCount.Set(s, i)
-					if user != "" {
-						s.Login(fmt.Sprint(user, i))
-					}
-				}))
-				r := httptest.NewRequest("GET", "https://localhost/", nil)
-				for i = range n {
-					h.ServeHTTP(&discard{http.Header{}}, r)
-				}
-				runtime.GC()
-				runtime.GC()
-				runtime.ReadMemStats(&after)
-				b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/n, "B/session")
-				if _, err := store.Load(context.Background(), "x"); err == nil {
-					b.Fatal()
+				var got []byte
+				if ok := codec.Decode(name, value, &got) == nil; ok != want {
+					b.Fatal(ok)
 				}
 			}
-		})
+		}
 	}
+	b.Run("verify", verify(good, true))
+	b.Run("refuse", verify(forge(good), false))
 }
