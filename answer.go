@@ -47,10 +47,20 @@ func (s *Session) Save(ctx context.Context) error {
 
 var errReplaced = fmt.Errorf("%w: %w", ErrReplaced, ErrNotFound)
 
+// A head is what the session asks of the response's header.
+type head struct {
+	used   bool          // it was loaded or looked for
+	found  bool          // and a stored one was there
+	expire bool          // the cookie must be deleted
+	token  *token        // the cookie must carry this one
+	resend string        // or again the browser's own, of this id
+	life   time.Duration // of the cookie
+}
+
 // answer commits before the first byte of the response and closes the header:
 // what needs a cookie comes too late from here on, or, with Hijack, already.
 // It returns an error only if that must replace the response.
-func (s *Session) answer(hijack bool) error {
+func (s *Session) answer(hijack bool) (head, error) {
 	s.turn.Lock()
 	defer s.done()
 	s.mu.Lock()
@@ -61,16 +71,22 @@ func (s *Session) answer(hijack bool) error {
 	if s.resend {
 		s.todo.remember = true // once more: is it still the newest token?
 	}
-	used, told := s.loaded, s.told
-	s.mu.Unlock()
 	var err error
-	if used && !told {
+	if s.loaded && !s.told && s.plan() != nothing {
+		s.mu.Unlock()
 		err = s.commitNow()
+		s.mu.Lock()
 	}
-	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.late = true
-	s.mu.Unlock()
-	return err
+	h := head{used: s.loaded, found: s.rec != nil || s.fate != alive, expire: s.expire}
+	switch {
+	case s.issued != nil:
+		h.token, h.life = s.issued(), s.life()
+	case s.resend:
+		h.resend, h.life, s.resend = s.rec.ID, s.life(), false
+	}
+	return h, err
 }
 
 // abandon drops what is pending, except a Logout: the handler panicked.
@@ -98,20 +114,18 @@ func (s *Session) finish(answered bool) {
 	if !ready {
 		return
 	}
-	if err := s.commitNow(); err != nil && err != known {
-		s.mu.Lock()
-		s.report(err)
-		s.mu.Unlock()
+	if s.plan() != nothing {
+		if err := s.commitNow(); err != nil && err != known {
+			s.mu.Lock()
+			s.report(err)
+			s.mu.Unlock()
+		}
 	}
 	s.touch()
 }
 
-// commitNow is commit for the response: an ending is no error of it. It makes
-// no context where there is nothing to do, as for most requests.
+// commitNow is commit for the response: an ending is no error of it.
 func (s *Session) commitNow() error {
-	if s.plan() == nothing {
-		return nil
-	}
 	c := s.k.context(s.ctx)
 	defer c.release()
 	err := s.commit(c)

@@ -127,6 +127,8 @@ func (s *Session) forgive() {
 // done ends the turn of who changed or committed, and hands over the events.
 func (s *Session) done() {
 	s.turn.Unlock()
-	s.mu.Lock()
-	s.unlock()
+	if s.k.onEvent != nil {
+		s.mu.Lock()
+		s.unlock()
+	}
 }

@@ -134,7 +134,7 @@ func (s *Session) newer(ctx context.Context, old *Record, try int, err error) (*
 		if err := pause(ctx, try); err != nil {
 			return nil, storeError("save", err)
 		}
-		if rec, err = s.k.load(ctx, old.ID); err != nil {
+		if rec, err = s.k.load(ctx, old.ID, time.Now()); err != nil {
 			return nil, err
 		}
 	}

@@ -2,7 +2,7 @@ package session
 
 import (
 	"context"
-	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -10,60 +10,66 @@ import (
 // context, never its cancellation (a lost connection loses no write), and a
 // deadline of its own. It is
 //
-//	context.WithDeadline(context.WithoutCancel(parent), deadline)
+//	context.WithDeadline(context.WithoutCancel(parent), began.Add(limit))
 //
 // made only when somebody waits on Done or asks for a value: a store in memory
 // does neither, and the timer and its four allocations would cost more than
 // the load.
 type storeContext struct {
 	parent   context.Context
-	deadline time.Time
+	began    time.Time
+	limit    time.Duration
+	timer    atomic.Pointer[timer] // nil until needed
+	released atomic.Bool
+}
 
-	mu       sync.Mutex
-	std      context.Context // nil until needed
-	cancel   context.CancelFunc
-	released bool
+// A timer is the standard library's context for the same.
+type timer struct {
+	context.Context
+	cancel context.CancelFunc
 }
 
 // context returns a context for one load, or for all the store calls of one
 // commit, that ends after Options.StoreTimeout. The caller releases it.
 func (k *keeper) context(parent context.Context) *storeContext {
-	return &storeContext{parent: parent, deadline: time.Now().Add(k.timeout)}
+	return &storeContext{parent: parent, began: time.Now(), limit: k.timeout}
 }
 
 // until is context for a call that the program makes with a ctx of its own,
 // whose deadline holds if it is nearer.
 func (k *keeper) until(ctx context.Context) *storeContext {
 	c := k.context(ctx)
-	if d, ok := ctx.Deadline(); ok && d.Before(c.deadline) {
-		c.deadline = d
+	if d, ok := ctx.Deadline(); ok {
+		c.limit = min(c.limit, d.Sub(c.began))
 	}
 	return c
 }
 
 func (c *storeContext) release() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.released = true
-	if c.cancel != nil {
-		c.cancel()
+	c.released.Store(true)
+	if t := c.timer.Load(); t != nil {
+		t.cancel()
 	}
 }
 
 func (c *storeContext) standard() context.Context {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.std == nil {
-		c.std, c.cancel = context.WithDeadline(context.WithoutCancel(c.parent), c.deadline)
-		if c.released {
-			c.cancel()
-		}
+	if t := c.timer.Load(); t != nil {
+		return t
 	}
-	return c.std
+	t := new(timer)
+	t.Context, t.cancel = context.WithDeadline(context.WithoutCancel(c.parent), c.began.Add(c.limit))
+	if !c.timer.CompareAndSwap(nil, t) {
+		t.cancel()
+		return c.timer.Load()
+	}
+	if c.released.Load() {
+		t.cancel()
+	}
+	return t
 }
 
 // Deadline implements context.Context.
-func (c *storeContext) Deadline() (time.Time, bool) { return c.deadline, true }
+func (c *storeContext) Deadline() (time.Time, bool) { return c.began.Add(c.limit), true }
 
 // Done implements context.Context.
 func (c *storeContext) Done() <-chan struct{} { return c.standard().Done() }
@@ -75,14 +81,12 @@ func (c *storeContext) Value(key any) any { return c.standard().Value(key) }
 
 // Err implements context.Context.
 func (c *storeContext) Err() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case c.std != nil:
-		return c.std.Err()
-	case c.released:
+	switch t := c.timer.Load(); {
+	case t != nil:
+		return t.Err()
+	case c.released.Load():
 		return context.Canceled
-	case !time.Now().Before(c.deadline):
+	case time.Since(c.began) >= c.limit: // half the price of time.Now
 		return context.DeadlineExceeded
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/textproto"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -34,19 +35,18 @@ func (t *token) id() string {
 
 // cookies reads and writes the cookie of one Manager.
 type cookies struct {
-	name       string
-	codecs     []*securecookie.SecureCookie // the first signs, all verify
-	verified   verified
-	template   http.Cookie
-	persistent bool
-	adapt      func(*http.Request, *http.Cookie)
-	warned     atomic.Bool
+	name     string
+	codecs   []*securecookie.SecureCookie // the first signs, all verify
+	verified verified
+	template http.Cookie
+	adapt    func(*http.Request, *http.Cookie)
+	warned   atomic.Bool
 }
 
 // newCookies derives a key for this purpose and this cookie's name from each
 // secret, so that a secret used elsewhere too signs nothing that is good here.
 func newCookies(o *CookieOptions, secrets [][]byte) (*cookies, error) {
-	c := &cookies{name: o.Name, template: *o.template(), persistent: o.Persistent, adapt: o.Adapt}
+	c := &cookies{name: o.Name, template: *o.template(), adapt: o.Adapt}
 	c.verified.init()
 	for i, secret := range secrets {
 		key, err := hkdf.Key(sha256.New, secret, nil, "github.com/coatcheck/session cookie "+o.Name, 32)
@@ -108,7 +108,7 @@ func (c *cookies) values(h http.Header) func(yield func(string) bool) {
 				var pair string
 				pair, line, _ = strings.Cut(line, ";")
 				name, value, ok := strings.Cut(pair, "=")
-				if ok && strings.Trim(name, " \t") == c.name && !yield(strings.Trim(value, " \t")) {
+				if ok && textproto.TrimString(name) == c.name && !yield(textproto.TrimString(value)) {
 					return
 				}
 			}
@@ -130,11 +130,14 @@ func (c *cookies) id(value string) (string, bool) {
 	return id, true
 }
 
+var strict = base64.URLEncoding.Strict()
+
 // verify returns the token of a value that one of the secrets has signed.
 func (c *cookies) verify(value string) (*token, bool) {
-	// Strict: base64 has up to 15 spellings of one value, and only ours is good.
-	raw, err := base64.URLEncoding.Strict().DecodeString(value)
-	if err != nil || base64.URLEncoding.EncodedLen(len(raw)) != len(value) {
+	// base64 has up to 15 spellings of one value, and only ours is good.
+	var raw [longValue]byte
+	n, err := strict.Decode(raw[:], []byte(value))
+	if err != nil || strict.EncodedLen(n) != len(value) {
 		return nil, false
 	}
 	for _, codec := range c.codecs {

@@ -61,7 +61,7 @@ func (k *keeper) end(ctx context.Context, id, user string, rec *Record) (*Record
 	for try := 0; ; try++ {
 		if rec == nil {
 			var err error
-			if rec, err = k.load(ctx, id); err != nil || rec == nil {
+			if rec, err = k.load(ctx, id, time.Now()); err != nil || rec == nil {
 				return nil, err
 			}
 		}
@@ -171,7 +171,7 @@ func (s *Session) renew(ctx context.Context) error {
 		case !moved(err):
 			return s.undo(rec, storeError("save", err))
 		default:
-			now, err := s.k.load(ctx, rec.ID)
+			now, err := s.k.load(ctx, rec.ID, time.Now())
 			if err != nil {
 				return s.undo(rec, err)
 			}

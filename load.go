@@ -28,8 +28,11 @@ type keeper struct {
 	timeout  time.Duration
 	maxData  int
 	maxUser  int
-	onEvent  func(context.Context, Event)
-	lateUse  atomic.Bool // logged already
+
+	persistent bool // Options.Cookie.Persistent
+	onEvent    func(context.Context, Event)
+	start      time.Time   // of the clock that requests are timed by
+	lateUse    atomic.Bool // logged already
 }
 
 // lock locks mu and sees to it that the session is loaded.
@@ -51,7 +54,8 @@ func (s *Session) lockWithin(c *storeContext) {
 	}
 	if found := s.carry(); found.n > 0 {
 		if c == nil {
-			c = s.k.context(s.ctx)
+			c = &s.asked
+			c.parent, c.began, c.limit = s.ctx, time.Now(), s.k.timeout
 			defer c.release()
 		}
 		s.read(c, found)
@@ -79,7 +83,7 @@ func (s *Session) unlock() {
 }
 
 // read asks the store for the record of the one token that has a live one.
-func (s *Session) read(ctx context.Context, found candidates) {
+func (s *Session) read(c *storeContext, found candidates) {
 	was, grave, fate := s.rec, "", alive
 	s.rec, s.fate, s.grave = nil, alive, ""
 	if was != nil {
@@ -89,7 +93,7 @@ func (s *Session) read(ctx context.Context, found candidates) {
 	var last *Record
 	live := 0
 	for _, id := range found.ids[:found.n] {
-		rec, err := s.k.load(ctx, id)
+		rec, err := s.k.load(c, id, c.began)
 		if err != nil {
 			s.err = err
 			s.note(EventStoreFailed, &Record{ID: id}, err)
@@ -112,7 +116,7 @@ func (s *Session) read(ctx context.Context, found candidates) {
 		s.rec = last
 	case grave != "":
 		s.fate, s.grave = fate, grave
-	case was != nil, found.n > 0 && time.Now().UnixNano()-s.born >= int64(tombstoneLife):
+	case was != nil, found.n > 0 && time.Since(s.k.start)-s.born >= tombstoneLife:
 		// Reload found nothing where a session was, or a tombstone may have
 		// come and gone since the request began.
 		s.fate, s.grave = gone, found.ids[0]
@@ -123,13 +127,13 @@ var errPanicked = storeError("load", errors.New("it panicked"))
 
 // load returns the record of this id, a tombstone too, or nil if there is none
 // or its time is up.
-func (k *keeper) load(ctx context.Context, id string) (*Record, error) {
+func (k *keeper) load(ctx context.Context, id string, now time.Time) (*Record, error) {
 	rec, err := k.store.Load(ctx, id)
 	switch {
 	case err == nil && (rec == nil || rec.ID != id):
 		return nil, storeError("load", errors.New("the store answered with another record"))
 	case err == nil:
-		if rec.expired(time.Now()) {
+		if rec.expired(now) {
 			return nil, nil
 		}
 		return rec, nil

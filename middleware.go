@@ -34,9 +34,10 @@ func New(opts *Options) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{cookies: c, onError: o.ErrorHandler}
+	m.start = time.Now()
 	m.keeper.store, m.onEvent = o.Store, o.OnEvent
 	m.lifetime, m.idle, m.timeout = o.Lifetime, o.IdleTimeout, o.StoreTimeout
-	m.maxData, m.maxUser = o.MaxDataSize, o.MaxPerUser
+	m.maxData, m.maxUser, m.persistent = o.MaxDataSize, o.MaxPerUser, o.Cookie.Persistent
 	if m.onError == nil {
 		m.onError = answerError
 	}
@@ -60,8 +61,8 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		x := &exchange{Context: r.Context(), m: m, r: r}
-		x.session.k, x.session.ctx, x.session.source, x.session.born = &m.keeper, x.Context, x, time.Now().UnixNano()
+		x := &exchange{m: m, r: r}
+		x.session.k, x.session.ctx, x.session.source, x.session.born = &m.keeper, r.Context(), x, time.Since(m.start)
 		x.writer.ResponseWriter, x.writer.x = w, x
 		defer x.finish()
 		next.ServeHTTP(x.writer.like(w), r.WithContext(x))
@@ -72,14 +73,13 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 // An exchange is one request and its response, in one allocation: the context
 // that carries the session, the session, and the response writer that commits it.
 type exchange struct {
-	context.Context // the request's, as it came
-	m               *Manager
-	r               *http.Request
-	session         Session
-	writer          writer
-	returned        bool // the handler did
-	panicked        bool // or it did not: the response is not ours to write
-	vary, control   [1]string
+	m             *Manager
+	r             *http.Request // as it came
+	session       Session
+	writer        writer
+	returned      bool // the handler did
+	panicked      bool // or it did not: the response is not ours to write
+	vary, control [1]string
 }
 
 type key struct{} // of the innermost session in a context
@@ -89,8 +89,13 @@ func (x *exchange) Value(k any) any {
 	if k == (key{}) || k == any(x.m) {
 		return &x.session
 	}
-	return x.Context.Value(k)
+	return x.session.ctx.Value(k)
 }
+
+// Deadline, Done and Err implement context.Context too, as the request's has them.
+func (x *exchange) Deadline() (time.Time, bool) { return x.session.ctx.Deadline() }
+func (x *exchange) Done() <-chan struct{}       { return x.session.ctx.Done() }
+func (x *exchange) Err() error                  { return x.session.ctx.Err() }
 
 // String keeps the request, with its cookies, out of what prints a context.
 func (x *exchange) String() string { return "session.Manager.Handler" }
@@ -119,9 +124,9 @@ func (m *Manager) From(ctx context.Context) *Session {
 // answer commits the session just before the header leaves, and completes the
 // header, or writes another response in place of the handler's.
 func (x *exchange) answer(hijack bool) error {
-	err := x.session.answer(hijack)
+	head, err := x.session.answer(hijack)
 	if err == nil {
-		err = x.header()
+		err = x.header(head)
 	}
 	if err != nil && !x.panicked {
 		x.replace(err)
@@ -130,29 +135,20 @@ func (x *exchange) answer(hijack bool) error {
 }
 
 // header tells caches what the response depends on, and sets the cookie.
-func (x *exchange) header() error {
-	s, h := &x.session, x.writer.Header()
-	s.mu.Lock()
-	used, found, expire := s.loaded, s.rec != nil || s.fate != alive, s.expire
-	var t *token
-	switch {
-	case s.issued != nil:
-		t = s.issued()
-	case s.resend:
-		t, s.resend = x.m.cookies.token(x.r.Header, s.rec.ID), false
-	}
-	var life time.Duration
-	if t != nil {
-		life = s.life(x.m.cookies.persistent)
-	}
-	s.mu.Unlock()
-	if used {
-		x.tellCaches(h, found, t != nil || expire)
-	}
-	if t == nil && !expire {
+func (x *exchange) header(head head) error {
+	if !head.used {
 		return nil
 	}
-	return x.m.cookies.set(h, x.r, t, life)
+	t, h := head.token, x.writer.Header()
+	if head.resend != "" {
+		t = x.m.cookies.token(x.r.Header, head.resend)
+	}
+	cookie := t != nil || head.expire
+	x.tellCaches(h, head.found, cookie)
+	if !cookie {
+		return nil
+	}
+	return x.m.cookies.set(h, x.r, t, head.life)
 }
 
 // tellCaches makes the response depend on the cookie. A response with a stored
@@ -183,7 +179,7 @@ func (x *exchange) finish() {
 	}
 	if !x.writer.wrote {
 		if err := x.writer.begin(false); err != nil && x.panicked {
-			slog.ErrorContext(x.Context, "session: not saved in a panic", "err", err)
+			slog.ErrorContext(x, "session: not saved in a panic", "err", err)
 		}
 	}
 	x.session.finish(x.writer.err == nil)

@@ -50,8 +50,8 @@ func (r *Record) expired(now time.Time) bool {
 
 // life returns for how long a cookie sent now is good, 0 for as long as the
 // browser is open. s.mu is held.
-func (s *Session) life(persistent bool) time.Duration {
-	if s.rec == nil || !persistent && find(s.rec.Data, remembered) == nil {
+func (s *Session) life() time.Duration {
+	if s.rec == nil || !s.k.persistent && find(s.rec.Data, remembered) == nil {
 		return 0
 	}
 	return time.Until(s.rec.Deadline)

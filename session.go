@@ -19,8 +19,9 @@ import (
 type Session struct {
 	k      *keeper
 	ctx    context.Context // the request's, for its values only
-	born   int64           // when the request began, Unix nanoseconds
+	born   time.Duration   // when the request began, by the keeper's clock
 	source source          // nil: detached, made by Manager.List
+	asked  storeContext    // of the load
 
 	// turn is held by whoever changes or commits, one at a time. It is taken
 	// before mu.
@@ -37,15 +38,15 @@ type Session struct {
 	stuck   bool          // err stands until Reload: nothing is stored before
 	tardy   bool          // err is of a call that came too late for its cookie
 	told    bool          // err was returned by Save: it is the caller's
-	rec     *Record       // as the store has it; nil: nothing stored
+	shut    bool          // a Login as somebody else came too late: nothing is changed after it
+	resend  bool          // the browser's own token must be sent again, as persistent
+	expire  bool          // the cookie must be deleted
 	fate    fate          // of a session that ended while, or just before, we ran
+	rec     *Record       // as the store has it; nil: nothing stored
 	grave   string        // the id of the tombstone that was found
 	until   time.Time     // Remember's end, if this request called it
 	todo    pending       // what was changed since
-	shut    bool          // a Login as somebody else came too late: nothing is changed after it
 	issued  func() *token // what the cookie must carry, made by this request; a func has no contents to print
-	resend  bool          // the browser's own token must be sent again, as persistent
-	expire  bool          // the cookie must be deleted
 	err     error
 	events  []Event
 }
@@ -61,10 +62,10 @@ const (
 // pending is what a request did and has not committed yet.
 type pending struct {
 	changes  []change
-	logout   bool      // end the stored session first; all else came after
-	forget   bool      // Login as somebody else: the stored values stay behind
 	user     string    // Login
 	at       time.Time // Login
+	logout   bool      // end the stored session first; all else came after
+	forget   bool      // Login as somebody else: the stored values stay behind
 	renew    bool
 	remember bool
 }

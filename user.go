@@ -98,7 +98,7 @@ func (m *Manager) newest(ctx context.Context, id string, lineage map[string]bool
 	defer c.release()
 	for {
 		lineage[id] = true
-		rec, err := m.load(c, id)
+		rec, err := m.load(c, id, time.Now())
 		if err != nil || rec == nil {
 			return id, err
 		}
