@@ -137,12 +137,13 @@ func (s *Session) commitNow() error {
 
 // touch moves the record's clocks forward, if they are old enough to bother.
 func (s *Session) touch() {
-	now, rec := milliseconds(time.Now()), s.rec
+	now, rec := s.now(), s.rec
 	if rec == nil || now.Sub(rec.LastSeen) <= s.k.idle/20 {
 		return
 	}
 	c := s.k.context(s.ctx)
 	defer c.release()
+	now = milliseconds(now)
 	err := s.k.store.Touch(c, rec.ID, now, later(rec.Expires, earlier(now.Add(s.k.idle), rec.Deadline)))
 	if err == nil {
 		return
@@ -154,6 +155,15 @@ func (s *Session) touch() {
 	} else {
 		s.note(EventStoreFailed, rec, storeError("touch", err))
 	}
+}
+
+// now is the time of the load and what has passed since, which is half the
+// price of time.Now.
+func (s *Session) now() time.Time {
+	if s.asked.began.IsZero() {
+		return time.Now()
+	}
+	return s.asked.began.Add(time.Since(s.asked.began))
 }
 
 // report tells of an error that came too late to replace the response.

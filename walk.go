@@ -28,40 +28,39 @@ type walker struct {
 }
 
 func (w *walker) next() bool {
+	d, i := w.data, blank(w.data, w.pos)
 	first := w.pos == 0
-	w.blank()
 	if first {
-		if !w.take('{') {
+		if peek(d, i) != '{' {
 			return w.stop()
 		}
-		w.blank()
+		i = blank(d, i+1)
 	}
-	if w.take('}') {
-		w.blank()
-		if w.pos != len(w.data) {
+	if peek(d, i) == '}' {
+		if blank(d, i+1) < len(d) {
 			return w.stop()
 		}
 		return false
 	}
-	if !first && !w.take(',') {
+	if !first {
+		if peek(d, i) != ',' {
+			return w.stop()
+		}
+		i = blank(d, i+1)
+	}
+	end := text(d, i)
+	if end < 0 {
 		return w.stop()
 	}
-	w.blank()
-	start := w.pos
-	if !w.text() {
+	w.name = d[i:end:end]
+	if i = blank(d, end); peek(d, i) != ':' {
 		return w.stop()
 	}
-	w.name = w.data[start:w.pos:w.pos]
-	w.blank()
-	if !w.take(':') {
+	i = blank(d, i+1)
+	if end = value(d, i); end < 0 {
 		return w.stop()
 	}
-	w.blank()
-	start = w.pos
-	if !w.value() {
-		return w.stop()
-	}
-	w.raw = w.data[start:w.pos:w.pos]
+	w.raw, w.pos = d[i:end:end], end
 	return true
 }
 
@@ -72,76 +71,76 @@ func (w *walker) stop() bool {
 	return false
 }
 
-func (w *walker) take(c byte) bool {
-	if w.pos < len(w.data) && w.data[w.pos] == c {
-		w.pos++
-		return true
+// The functions below take a position, and return the one after what they step
+// over, or -1 if that is not there.
+
+// peek returns the byte at i, or 0.
+func peek(d []byte, i int) byte {
+	if i < len(d) {
+		return d[i]
 	}
-	return false
+	return 0
 }
 
-func (w *walker) blank() {
-	for w.pos < len(w.data) {
-		switch w.data[w.pos] {
-		case ' ', '\t', '\n', '\r':
-			w.pos++
-		default:
-			return
-		}
+func blank(d []byte, i int) int {
+	for i < len(d) && (d[i] == ' ' || d[i] == '\t' || d[i] == '\n' || d[i] == '\r') {
+		i++
 	}
+	return i
 }
 
-// text steps over a string.
-func (w *walker) text() bool {
-	if !w.take('"') {
-		return false
+func text(d []byte, i int) int {
+	if peek(d, i) != '"' {
+		return -1
 	}
-	for {
-		i := bytes.IndexByte(w.data[w.pos:], '"')
-		if i < 0 {
-			return false
+	for i++; ; {
+		n := bytes.IndexByte(d[i:], '"')
+		if n < 0 {
+			return -1
 		}
-		w.pos += i + 1
+		i += n + 1
 		slashes := 0
-		for w.data[w.pos-2-slashes] == '\\' {
+		for d[i-2-slashes] == '\\' {
 			slashes++
 		}
 		if slashes%2 == 0 {
-			return true
+			return i
 		}
 	}
 }
 
-// value steps over a value.
-func (w *walker) value() bool {
-	start, depth := w.pos, 0
-	for w.pos < len(w.data) {
-		switch w.data[w.pos] {
+func value(d []byte, i int) int {
+	start, depth := i, 0
+	for i < len(d) {
+		switch d[i] {
 		case '"':
-			if !w.text() {
-				return false
-			}
-			if depth == 0 {
-				return true
+			if i = text(d, i); i < 0 || depth == 0 {
+				return i
 			}
 			continue
 		case '{', '[':
 			depth++
 		case '}', ']':
 			if depth == 0 {
-				return w.pos > start
+				return ended(start, i)
 			}
-			depth--
-			if depth == 0 {
-				w.pos++
-				return true
+			if depth--; depth == 0 {
+				return i + 1
 			}
 		case ',', ' ', '\t', '\n', '\r':
 			if depth == 0 {
-				return w.pos > start
+				return ended(start, i)
 			}
 		}
-		w.pos++
+		i++
 	}
-	return false
+	return -1
+}
+
+// ended returns i, the end of a number or a word, if there is one.
+func ended(start, i int) int {
+	if i == start {
+		return -1
+	}
+	return i
 }
