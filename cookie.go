@@ -28,6 +28,8 @@ func newToken() *token {
 	return t
 }
 
+const idLength = 43
+
 func (t *token) id() string {
 	sum := sha256.Sum256(t[:])
 	return base64.RawURLEncoding.EncodeToString(sum[:])

@@ -2,6 +2,7 @@ package session
 
 import (
 	"hash/maphash"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -16,87 +17,96 @@ import (
 // ones, and a fixed number of them, so that nobody with a script can fill the
 // memory either: who is pushed out is verified again. Its places are chosen by
 // a keyed hash of the whole value, so that a guess that is wrong in one
-// character is compared with somebody else's value, or none, and the time that
-// takes tells nothing.
+// character is compared with no value, or in one of 65 536 cases with somebody
+// else's, and the time that takes tells nothing.
 //
-// Values are looked up without a lock. The table grows when it is half full, up
-// to its last size: 100 000 browsers in a table of 16 384 would find little.
+// The table doubles when it has an entry for every place, up to its last size.
+// The one that it replaces is still looked into, and what is found there moves:
+// no request ever waits for a whole table to be copied.
 type verified struct {
-	seed  maphash.Seed
-	table atomic.Pointer[[]place]
-
-	mu sync.Mutex // for put
-	n  int        // entries
+	seed   maphash.Seed
+	tables atomic.Pointer[tables]
+	n      atomic.Int64 // entries of the newer table
+	grow   sync.Mutex
 }
 
+type tables struct{ now, before []place }
+
 const (
-	ways      = 4       // entries that share a place
+	ways      = 3       // entries that share a place
 	firstSize = 1 << 6  // places
-	lastSize  = 1 << 16 // places: 262 144 entries of about 200 bytes
+	lastSize  = 1 << 17 // places: 393 216 entries of about 200 bytes
 )
 
-type place [ways]atomic.Pointer[entry]
-
-// An entry is value and id in one string.
-type entry struct {
-	both string
-	cut  int
+// A place is one line of the processor's cache. Entries are a value and its id
+// in one string, the newest first, each with 16 bits of the hash, so that none
+// but the right one is looked at.
+type place struct {
+	mu   sync.Mutex
+	tags [ways]uint16
+	both [ways]string
 }
 
 func (v *verified) init() {
 	v.seed = maphash.MakeSeed()
-	table := make([]place, firstSize)
-	v.table.Store(&table)
-}
-
-func (v *verified) place(table []place, value string) *place {
-	return &table[maphash.String(v.seed, value)%uint64(len(table))]
+	v.tables.Store(&tables{now: make([]place, firstSize)})
 }
 
 func (v *verified) get(value string) (id string, ok bool) {
-	p := v.place(*v.table.Load(), value)
-	for i := range p {
-		if e := p[i].Load(); e != nil && e.both[:e.cut] == value {
-			return e.both[e.cut:], true
+	hash := maphash.String(v.seed, value)
+	t := v.tables.Load()
+	if id, ok = idOf(lookIn(t.now, hash), value); !ok && t.before != nil {
+		both := lookIn(t.before, hash)
+		if id, ok = idOf(both, value); ok {
+			v.insert(hash, both)
 		}
 	}
-	return "", false
+	return id, ok
+}
+
+func idOf(both, value string) (id string, ok bool) {
+	id, ok = strings.CutPrefix(both, value)
+	return id, ok && len(id) == idLength // lest one value be the beginning of another
+}
+
+func lookIn(table []place, hash uint64) string {
+	p := &table[hash%uint64(len(table))]
+	tag := uint16(hash >> 48)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range p.both {
+		if p.tags[i] == tag {
+			return p.both[i]
+		}
+	}
+	return ""
 }
 
 func (v *verified) put(value, id string) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if _, ok := v.get(value); ok {
-		return // two requests verified it at once
-	}
-	table := *v.table.Load()
-	if v.n > len(table)*ways/2 && len(table) < lastSize {
-		table = v.grow(table)
-	}
-	v.insert(table, &entry{value + id, len(value)})
+	v.insert(maphash.String(v.seed, value), value+id)
 }
 
-// insert puts e first in its place, and pushes the last one out if that is full.
-func (v *verified) insert(table []place, e *entry) {
-	p := v.place(table, e.both[:e.cut])
-	for i := range p {
-		if e = p[i].Swap(e); e == nil {
-			v.n++
-			return
-		}
+// insert puts an entry first in its place, in place of one with its tag, or
+// else of the last.
+func (v *verified) insert(hash uint64, both string) {
+	table := v.tables.Load().now
+	p := &table[hash%uint64(len(table))]
+	tag := uint16(hash >> 48)
+	p.mu.Lock()
+	at := 0
+	for at < ways-1 && p.both[at] != "" && p.tags[at] != tag {
+		at++
 	}
-}
-
-func (v *verified) grow(old []place) []place {
-	table := make([]place, 4*len(old))
-	v.n = 0
-	for i := range old {
-		for j := range old[i] {
-			if e := old[i][j].Load(); e != nil {
-				v.insert(table, e)
-			}
+	added := p.both[at] == ""
+	copy(p.both[1:], p.both[:at])
+	copy(p.tags[1:], p.tags[:at])
+	p.both[0], p.tags[0] = both, tag
+	p.mu.Unlock()
+	if added && v.n.Add(1) > int64(len(table)) && len(table) < lastSize && v.grow.TryLock() {
+		if len(v.tables.Load().now) == len(table) {
+			v.n.Store(0)
+			v.tables.Store(&tables{now: make([]place, 2*len(table)), before: table})
 		}
+		v.grow.Unlock()
 	}
-	v.table.Store(&table)
-	return table
 }
