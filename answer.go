@@ -137,8 +137,12 @@ func (s *Session) commitNow() error {
 
 // touch moves the record's clocks forward, if they are old enough to bother.
 func (s *Session) touch() {
-	now, rec := s.now(), s.rec
-	if rec == nil || now.Sub(rec.LastSeen) <= s.k.idle/20 {
+	rec := s.rec
+	if rec == nil {
+		return
+	}
+	now := s.now()
+	if now.Sub(rec.LastSeen) <= s.k.idle/20 {
 		return
 	}
 	c := s.k.context(s.ctx)

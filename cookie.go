@@ -41,6 +41,7 @@ type cookies struct {
 	codecs   []*securecookie.SecureCookie // the first signs, all verify
 	verified verified
 	template http.Cookie
+	line     string // of the template
 	adapt    func(*http.Request, *http.Cookie)
 	warned   atomic.Bool
 }
@@ -49,6 +50,7 @@ type cookies struct {
 // secret, so that a secret used elsewhere too signs nothing that is good here.
 func newCookies(o *CookieOptions, secrets [][]byte) (*cookies, error) {
 	c := &cookies{name: o.Name, template: *o.template(), adapt: o.Adapt}
+	c.line = c.template.String()
 	c.verified.init()
 	for i, secret := range secrets {
 		key, err := hkdf.Key(sha256.New, secret, nil, "github.com/coatcheck/session cookie "+o.Name, 32)
@@ -136,10 +138,11 @@ var strict = base64.URLEncoding.Strict()
 
 // verify returns the token of a value that one of the secrets has signed.
 func (c *cookies) verify(value string) (*token, bool) {
-	// base64 has up to 15 spellings of one value, and only ours is good.
-	var raw [longValue]byte
-	n, err := strict.Decode(raw[:], []byte(value))
-	if err != nil || strict.EncodedLen(n) != len(value) {
+	// base64 has up to 15 spellings of one value, which differ in the last
+	// characters, and many with line breaks in them: only ours is good.
+	var raw [3]byte
+	_, err := strict.Decode(raw[:], []byte(value[len(value)-4:]))
+	if err != nil || strings.ContainsAny(value, "\r\n") {
 		return nil, false
 	}
 	for _, codec := range c.codecs {
@@ -168,7 +171,7 @@ func (c *cookies) token(h http.Header, id string) *token {
 // set puts the cookie of token t into the header, or with a nil t its deletion.
 // A life of zero lasts until the browser closes.
 func (c *cookies) set(h http.Header, r *http.Request, t *token, life time.Duration) error {
-	cookie := c.template
+	cookie, line := c.template, c.line
 	if c.adapt != nil {
 		adapted := cookie
 		c.adapt(r, &adapted)
@@ -184,15 +187,20 @@ func (c *cookies) set(h http.Header, r *http.Request, t *token, life time.Durati
 	case life > 0:
 		cookie.MaxAge = int((min(life, maxAge) + time.Second - 1) / time.Second)
 	}
+	if c.adapt != nil || cookie.MaxAge != 0 {
+		line = cookie.String()
+	}
+	value := ""
 	if t != nil {
 		var err error
-		if cookie.Value, err = c.codecs[0].Encode(c.name, t[:]); err != nil {
+		if value, err = c.codecs[0].Encode(c.name, t[:]); err != nil {
 			return fmt.Errorf("session: the cookie could not be signed: %w", err)
 		}
 		c.warn(r)
 	}
 	c.remove(h)
-	h.Add("Set-Cookie", cookie.String())
+	begin := len(c.name) + len("=")
+	h["Set-Cookie"] = append(h["Set-Cookie"], line[:begin]+value+line[begin:])
 	return nil
 }
 
@@ -213,16 +221,14 @@ func (c *cookies) remove(h http.Header) {
 // warn logs, once, what will look to the developer like a session that is
 // forgotten on every request, or to an eavesdropper like a present.
 func (c *cookies) warn(r *http.Request) {
-	if c.warned.Load() || loopback(r.Host) {
-		return
-	}
 	switch {
+	case c.warned.Load():
 	case !c.template.Secure:
-		if c.warned.CompareAndSwap(false, true) {
+		if !loopback(r.Host) && c.warned.CompareAndSwap(false, true) {
 			slog.WarnContext(r.Context(), "session: the cookie leaves without Secure on a host that is not this machine, for everybody on the way to read: unset Options.Cookie.Insecure (logged once)", "host", r.Host)
 		}
 	case r.TLS == nil && r.Header.Get("Forwarded") == "" && r.Header.Get("X-Forwarded-Proto") == "":
-		if c.warned.CompareAndSwap(false, true) {
+		if !loopback(r.Host) && c.warned.CompareAndSwap(false, true) {
 			slog.WarnContext(r.Context(), "session: a Secure cookie leaves on a request without TLS, and the browser will not send it back: serve HTTPS, let the proxy that does set X-Forwarded-Proto, or for development set Options.Cookie.Insecure (logged once)", "host", r.Host)
 		}
 	}

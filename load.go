@@ -67,7 +67,7 @@ func (s *Session) lockWithin(c *storeContext) {
 func (s *Session) carry() candidates {
 	found := s.source.tokens()
 	if s.carried = found.carried; found.carried && found.n == 0 {
-		s.note(EventRejected, nil, errors.New("session: no cookie of our name has a good signature"))
+		s.note(EventRejected, nil, errBadSignature)
 	}
 	return found
 }
@@ -122,6 +122,8 @@ func (s *Session) read(c *storeContext, found candidates) {
 		s.fate, s.grave = gone, found.ids[0]
 	}
 }
+
+var errBadSignature = errors.New("session: no cookie of our name has a good signature")
 
 var errPanicked = storeError("load", errors.New("it panicked"))
 

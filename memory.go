@@ -139,21 +139,22 @@ func (m *MemoryStore) replace(r *Record, version uint64, now time.Time) (lacking
 	case e.version != version:
 		return 0, ErrConflict
 	}
-	next := newEntry(r, now)
-	if next.size() > m.max {
+	size := sizeOf(r.ID, r.User, r.Data)
+	if size > m.max {
 		return 0, errFull
 	}
-	grown := next.size() - e.size()
+	grown := size - e.size()
 	if used := m.used.Add(grown); grown > 0 && used > m.max {
 		m.used.Add(-grown)
 		return grown, nil
 	}
-	next.back = e.back || e.user != "" // a tombstone outlives what a crawler leaves
-	sh.remove(e)
-	if now.Before(r.Expires) {
-		sh.insert(next)
-	} else {
-		m.used.Add(-next.size())
+	sh.unlink(e)
+	e.back = e.back || e.user != "" // a tombstone outlives what a crawler leaves
+	e.set(r, now)
+	sh.link(e)
+	heap.Fix(&sh.expiring, int(e.at))
+	if !now.Before(r.Expires) {
+		m.drop(sh, e)
 	}
 	return 0, nil
 }

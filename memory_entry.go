@@ -20,12 +20,16 @@ type memoryEntry struct {
 }
 
 func newEntry(r *Record, now time.Time) *memoryEntry {
-	return &memoryEntry{
-		id: r.ID, user: r.User, data: r.Data,
-		created: r.Created.UnixMilli(), seen: r.LastSeen.UnixMilli(),
-		deadline: r.Deadline.UnixMilli(), expires: r.Expires.UnixMilli(),
-		version: r.Version, used: now.UnixNano(),
-	}
+	e := &memoryEntry{id: r.ID}
+	e.set(r, now)
+	return e
+}
+
+// set makes e hold r, whose id it has.
+func (e *memoryEntry) set(r *Record, now time.Time) {
+	e.user, e.data, e.version, e.used = r.User, r.Data, r.Version, now.UnixNano()
+	e.created, e.seen = r.Created.UnixMilli(), r.LastSeen.UnixMilli()
+	e.deadline, e.expires = r.Deadline.UnixMilli(), r.Expires.UnixMilli()
 }
 
 func (e *memoryEntry) record() *Record {
@@ -38,11 +42,13 @@ func (e *memoryEntry) record() *Record {
 }
 
 // size is what the entry takes, with its places in map, heap and list.
-func (e *memoryEntry) size() int64 {
+func (e *memoryEntry) size() int64 { return sizeOf(e.id, e.user, e.data) }
+
+func sizeOf(id, user string, data []byte) int64 {
 	const overhead = 128 + 16 + 48 + 16 // the entry, rounding, map, heap
-	n := int64(len(e.id) + len(e.data) + overhead)
-	if e.user != "" {
-		n += int64(2*len(e.user) + 64)
+	n := int64(len(id) + len(data) + overhead)
+	if user != "" {
+		n += int64(2*len(user) + 64)
 	}
 	return n
 }
@@ -50,6 +56,17 @@ func (e *memoryEntry) size() int64 {
 func (sh *shard) insert(e *memoryEntry) {
 	sh.entries[e.id] = e
 	heap.Push(&sh.expiring, e)
+	sh.link(e)
+}
+
+func (sh *shard) remove(e *memoryEntry) {
+	delete(sh.entries, e.id)
+	heap.Remove(&sh.expiring, int(e.at))
+	sh.unlink(e)
+}
+
+// link puts e last in its list.
+func (sh *shard) link(e *memoryEntry) {
 	if e.user == "" {
 		sh.list(e).push(e)
 		return
@@ -59,9 +76,8 @@ func (sh *shard) insert(e *memoryEntry) {
 	sh.users[e.user] = l
 }
 
-func (sh *shard) remove(e *memoryEntry) {
-	delete(sh.entries, e.id)
-	heap.Remove(&sh.expiring, int(e.at))
+// unlink takes e out of its list.
+func (sh *shard) unlink(e *memoryEntry) {
 	if e.user == "" {
 		sh.list(e).remove(e)
 		return
