@@ -1,8 +1,11 @@
 package session_test
 
 import (
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -132,6 +135,42 @@ func forge(cookie string) string {
 		c = "B"
 	}
 	return cookie[:i] + c + cookie[i+1:]
+}
+
+// BenchmarkFile serves a file of 1 MiB over loopback, which is a sendfile with
+// and without the middleware.
+func BenchmarkFile(b *testing.B) {
+	file := filepath.Join(b.TempDir(), "file.bin")
+	if err := os.WriteFile(file, make([]byte, 1<<20), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	serveFile := func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, file) }
+	h, cookie := benchSetup("/", serveFile)
+	for _, c := range []struct {
+		name string
+		h    http.Handler
+	}{{"bare", http.HandlerFunc(serveFile)}, {"untouched", h}} {
+		b.Run(c.name, func(b *testing.B) {
+			server := httptest.NewServer(c.h)
+			defer server.Close()
+			r, err := http.NewRequest("GET", server.URL, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			r.Header.Set("Cookie", cookie)
+			b.SetBytes(1 << 20)
+			for b.Loop() {
+				resp, err := server.Client().Do(r)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if n, err := io.Copy(io.Discard, resp.Body); n != 1<<20 || err != nil {
+					b.Fatal(n, err)
+				}
+				resp.Body.Close()
+			}
+		})
+	}
 }
 
 // BenchmarkSecurecookie is what signing and verifying cost by themselves.

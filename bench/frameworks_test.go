@@ -1,9 +1,9 @@
 package bench
 
 import (
+	"net"
 	"net/http"
 	"strings"
-	"testing"
 
 	"github.com/gin-contrib/sessions"
 	"github.com/gin-contrib/sessions/memstore"
@@ -15,7 +15,7 @@ import (
 
 // newGin has gin's own router and response writer in every page, "/bare" too.
 // gin.Default would add a log line per request to each.
-func newGin(testing.TB) app {
+func newGin(string) app {
 	gin.SetMode(gin.ReleaseMode)
 	r := gin.New()
 	r.Use(sessions.Sessions("mysession", memstore.NewStore(secret)))
@@ -97,7 +97,17 @@ func (a fiberApp) cookie(path string) string {
 	return strings.SplitN(string(ctx.Response.Header.Peek("Set-Cookie")), ";", 2)[0]
 }
 
-func newFiber(testing.TB) app {
+func (a fiberApp) serve(l net.Listener) error {
+	return fasthttp.Serve(l, func(ctx *fasthttp.RequestCtx) {
+		if string(ctx.Path()) == "/bare" {
+			a.bare(ctx)
+		} else {
+			a.h(ctx)
+		}
+	})
+}
+
+func newFiber(string) app {
 	f := fiber.New()
 	f.Use(session.New())
 	page := func(path string, do func(s *session.Middleware) bool) {

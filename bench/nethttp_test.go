@@ -1,10 +1,10 @@
 package bench
 
 import (
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"testing"
 	"time"
 
 	"github.com/alexedwards/scs/v2"
@@ -61,6 +61,19 @@ func (a httpApp) cookie(path string) string {
 	return strings.SplitN(w.Header().Get("Set-Cookie"), ";", 2)[0]
 }
 
+func (a httpApp) serve(l net.Listener) error {
+	mux := http.NewServeMux()
+	page := func(path string, h http.Handler) {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+			h.ServeHTTP(w, r)
+		})
+	}
+	page("/", a.h)
+	page("/bare", a.bare)
+	return http.Serve(l, mux)
+}
+
 // pages are an httpApp's: fill sets the three values and, if it is not empty, a
 // blob; read tells whether it found the name.
 type pages struct {
@@ -108,7 +121,7 @@ func newHTTPApp(wrap func(http.Handler) http.Handler, cookieName string, p *page
 	})}
 }
 
-func newOurs(testing.TB) app {
+func newOurs(string) app {
 	var (
 		name  = session.NewKey[string]("name")
 		admin = session.NewKey[bool]("admin")
@@ -139,7 +152,7 @@ func newOurs(testing.TB) app {
 	})
 }
 
-func newSCS(testing.TB) app {
+func newSCS(string) app {
 	m := scs.New()
 	m.Lifetime = 24 * time.Hour
 	return newHTTPApp(m.LoadAndSave, "session", &pages{
@@ -163,10 +176,10 @@ func newSCS(testing.TB) app {
 	})
 }
 
-func newGorillaCookies(testing.TB) app { return newGorilla(gorilla.NewCookieStore(secret)) }
+func newGorillaCookies(string) app { return newGorilla(gorilla.NewCookieStore(secret)) }
 
-func newGorillaFiles(tb testing.TB) app {
-	store := gorilla.NewFilesystemStore(tb.TempDir(), secret)
+func newGorillaFiles(dir string) app {
+	store := gorilla.NewFilesystemStore(dir, secret)
 	store.MaxLength(16 << 10) // for the 4 KB
 	return newGorilla(store)
 }
@@ -207,7 +220,7 @@ func newGorilla(store gorilla.Store) app {
 	})
 }
 
-func newIcza(testing.TB) app {
+func newIcza(string) app {
 	m := icza.NewCookieManager(icza.NewInMemStoreOptions(&icza.InMemStoreOptions{Logger: icza.NoopLogger}))
 	return newHTTPApp(nil, "sessid", &pages{
 		fill: func(w http.ResponseWriter, r *http.Request, b string) {

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"log/slog"
+	"net"
 	"os"
 	"runtime"
 	"strings"
@@ -25,10 +26,13 @@ type app interface {
 	visitor(path string, cookies ...string) func(i int) bool
 	// cookie returns "name=value" of the cookie that a page sets.
 	cookie(path string) string
+	// serve serves the pages, with the server that the library is made for.
+	serve(net.Listener) error
 }
 
-// apps make the servers, each as its library's README does.
-var apps = map[string]func(tb testing.TB) app{
+// apps make the servers, each as its library's README does. One of them keeps
+// its sessions in dir.
+var apps = map[string]func(dir string) app{
 	"ours":            newOurs,
 	"scs":             newSCS,
 	"gorilla-files":   newGorillaFiles,
@@ -55,14 +59,20 @@ var cases = map[string]func(b *testing.B, a app){
 // Some libraries log every forged cookie.
 func TestMain(m *testing.M) {
 	slog.SetDefault(slog.New(slog.DiscardHandler))
+	if name := os.Getenv(serveEnv); name != "" {
+		serveUntilStdinCloses(name)
+	}
 	os.Exit(m.Run())
 }
 
 // Every library gives every page's right answer.
 func TestPages(t *testing.T) {
 	for _, l := range Libraries {
+		if apps[l.Name] == nil {
+			continue
+		}
 		t.Run(l.Name, func(t *testing.T) {
-			a := apps[l.Name](t)
+			a := apps[l.Name](t.TempDir())
 			cookie := a.cookie("/fill")
 			for path, with := range map[string]string{
 				"/bare": cookie, "/empty": cookie, "/read": cookie, "/write": cookie, "/forged": forge(cookie), "/new": "",
@@ -96,7 +106,14 @@ func BenchmarkPeers(b *testing.B) {
 					case strings.HasPrefix(l.Name, "gorilla") && c.Name == "heap":
 						b.Skip("not in memory")
 					}
-					cases[c.Name](b, apps[l.Name](b))
+					if page, ok := strings.CutPrefix(c.Name, "server-"); ok {
+						wholeServer(b, l.Name, "/"+page)
+						return
+					}
+					if apps[l.Name] == nil {
+						b.Skip("whole servers only")
+					}
+					cases[c.Name](b, apps[l.Name](b.TempDir()))
 				})
 			}
 		})

@@ -1,5 +1,5 @@
 // express-session as its README sets it up, with the same pages as the Go
-// servers of ../elsewhere. With an argument the cookie has a maxAge too, as the
+// servers of ../elsewhere and ..'s benchmarks. With an argument the cookie has a maxAge too, as the
 // README's other examples give it. It listens on loopback and prints its port.
 const express = require('express')
 const session = require('express-session')
@@ -35,6 +35,9 @@ app.get('/open', (req, res) => {
   gate(req.query.gate).open()
   res.send('ok')
 })
+
+// The pages of ../peers_test.go.
+app.get('/bare', (req, res) => res.status(req.headers.cookie ? 200 : 418).send('ok'))
 
 app.use(session({
   secret: 'keyboard cat',
@@ -76,6 +79,12 @@ app.get('/logout', (req, res, next) => {
   })
 })
 app.get('/whoami', (req, res) => res.send(req.session.user || ''))
+
+app.get('/fill', (req, res) => {
+  Object.assign(req.session, { name: '0123456789abcdef', admin: true, count: 12345 })
+  res.send('ok')
+})
+app.get('/read', (req, res) => res.status(req.session.name ? 200 : 418).send('ok'))
 
 const server = app.listen(0, '127.0.0.1', () => console.log(server.address().port))
 process.stdin.resume().on('end', () => process.exit()) // ends with its parent

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"runtime"
@@ -75,8 +76,8 @@ func write(w io.Writer, r report) {
 	}
 	p("%s\n%s", head, rule)
 	for _, c := range bench.Cases {
-		if _, measured := r.main(c.Name, bench.Libraries[0].Name); measured {
-			p("| %s |%s", c.Text, r.row(c.Name))
+		if _, measured := r.samples.median(c.Name, bench.Libraries[0].Name, unit(c.Unit)); measured {
+			p("| %s |%s", c.Text, r.row(c.Name, unit(c.Unit)))
 		}
 	}
 	p("\nWhat they are:\n")
@@ -102,23 +103,23 @@ func write(w io.Writer, r report) {
 }
 
 // row is a line of the table.
-func (r report) row(c string) string {
+func (r report) row(c, unit string) string {
 	best := 0.0
 	for _, l := range bench.Libraries {
-		if v, ok := r.main(c, l.Name); ok && (best == 0 || v < best) {
+		if v, ok := r.samples.median(c, l.Name, unit); ok && (best == 0 || v < best) {
 			best = v
 		}
 	}
 	var row strings.Builder
 	for _, l := range bench.Libraries {
-		v, ok := r.main(c, l.Name)
+		v, ok := r.samples.median(c, l.Name, unit)
 		cell := "–"
 		if ok {
-			cell = quantity(c, v)
-			if v == best && c != "bare" {
+			cell = quantity(unit, v)
+			if v == best && !strings.HasSuffix(c, "bare") {
 				cell = "**" + cell + "**"
 			}
-			if allocs, ok := r.samples.median(c, l.Name, "allocs/op"); ok {
+			if allocs, ok := r.samples.median(c, l.Name, "allocs/op"); ok && unit == "ns/op" {
 				cell += fmt.Sprintf(" · %.0f", allocs)
 			}
 		}
@@ -127,20 +128,16 @@ func (r report) row(c string) string {
 	return row.String()
 }
 
-// main is what a case measures: time, or heap.
-func (r report) main(c, lib string) (float64, bool) {
-	if c == "heap" {
-		return r.samples.median(c, lib, "B/session")
-	}
-	return r.samples.median(c, lib, "ns/op")
-}
+func unit(of string) string { return cmp.Or(of, "ns/op") }
 
-func quantity(c string, v float64) string {
+func quantity(unit string, v float64) string {
 	switch {
-	case c == "heap":
+	case unit == "B/session":
 		return fmt.Sprintf("%.0f B", v)
-	case v >= 10_000:
+	case v >= 100_000:
 		return fmt.Sprintf("%.0f µs", v/1000)
+	case v >= 10_000:
+		return fmt.Sprintf("%.1f µs", v/1000)
 	case v >= 100:
 		return fmt.Sprintf("%.2f µs", v/1000)
 	}
