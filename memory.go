@@ -148,10 +148,13 @@ func (m *MemoryStore) replace(r *Record, version uint64, now time.Time) (lacking
 		m.used.Add(-grown)
 		return grown, nil
 	}
-	sh.unlink(e)
-	e.back = e.back || e.user != "" // a tombstone outlives what a crawler leaves
+	if e.user == "" || e.user != r.User {
+		sh.unlink(e)
+		e.back = e.back || e.user != "" // a tombstone outlives what a crawler leaves
+		e.user = r.User
+		sh.link(e)
+	}
 	e.set(r, now)
-	sh.link(e)
 	heap.Fix(&sh.expiring, int(e.at))
 	if !now.Before(r.Expires) {
 		m.drop(sh, e)
@@ -189,7 +192,8 @@ func (m *MemoryStore) Delete(ctx context.Context, id string) error {
 	return nil
 }
 
-// List implements Store. It looks at the user's own records only.
+// List implements Store. It looks at the user's own records only, those of one
+// shard under its lock.
 func (m *MemoryStore) List(ctx context.Context, user string) ([]*Record, error) {
 	if err := ctx.Err(); err != nil || user == "" {
 		return nil, err
