@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -18,9 +19,9 @@ import (
 
 // A crowd is many sessions of one Manager over one MemoryStore.
 type crowd struct {
-	store   *session.MemoryStore
-	handler http.Handler // reads a value; "/new" makes a session, "/login" one of a user
-	cookies []string
+	store        *session.MemoryStore
+	handler      http.Handler // reads a value; "/new" makes a session, "/login" one of a user
+	cookies, ids []string
 }
 
 // newCrowd fills a store with n sessions of three small values, and lets every
@@ -35,6 +36,9 @@ func newCrowd(tb testing.TB, n int, path string) *crowd {
 			if benchName.Get(s) == "" {
 				tb.Error("no value")
 			}
+			if len(c.ids) < len(c.cookies) {
+				c.ids = append(c.ids, s.ID())
+			}
 		case "/login":
 			s.Login(fmt.Sprint("user", len(c.cookies)))
 			fallthrough
@@ -45,7 +49,6 @@ func newCrowd(tb testing.TB, n int, path string) *crowd {
 		}
 		answer(w)
 	}))
-	c.cookies = make([]string, 0, n)
 	w, r := &discard{http.Header{}}, httptest.NewRequest("GET", "https://localhost"+path, nil)
 	for range n {
 		clear(w.h)
@@ -55,47 +58,45 @@ func newCrowd(tb testing.TB, n int, path string) *crowd {
 	}
 	visit := c.visitor()
 	for i := range 2 * n {
-		visit(i % n)
+		visit(c.cookies[i%n])
 	}
 	return c
 }
 
-// visitor returns a function, for one goroutine, that is a request of the i-th browser.
-func (c *crowd) visitor() func(i int) {
+// visitor returns a function, for one goroutine, that is a request with a cookie.
+func (c *crowd) visitor() func(cookie string) {
 	w, r := &discard{http.Header{}}, httptest.NewRequest("GET", "https://localhost/", nil)
-	cookie := []string{""}
-	r.Header["Cookie"] = cookie
-	return func(i int) {
+	line := []string{""}
+	r.Header["Cookie"] = line
+	return func(cookie string) {
 		clear(w.h)
-		cookie[0] = c.cookies[i]
+		line[0] = cookie
 		c.handler.ServeHTTP(w, r)
 	}
 }
 
-// stranger is visitor for a browser at random. Like a cookie that has just come
-// from the network, it is in the processor's cache, whatever their number:
-// cookies are copied a batch at a time, which takes little.
+// stranger is visitor with the cookies of browsers at random. Like a cookie
+// that has just come from the network, each is in the processor's cache,
+// whatever their number: they are copied a batch at a time, which takes little.
 func (c *crowd) stranger() func() {
-	w, r := &discard{http.Header{}}, httptest.NewRequest("GET", "https://localhost/", nil)
-	cookie := []string{""}
-	r.Header["Cookie"] = cookie
-	var batch string
-	var cut [65]int
-	next := 64
+	visit := c.visitor()
+	var batch [64]string
+	next := len(batch)
 	return func() {
-		if next == 64 {
-			var b strings.Builder
-			b.Grow(64 * len(c.cookies[0]))
-			for i := range 64 {
-				cut[i] = b.Len()
-				b.WriteString(c.cookies[rand.IntN(len(c.cookies))])
+		if next == len(batch) {
+			next = 0
+			var all strings.Builder
+			all.Grow(len(batch) * len(c.cookies[0]))
+			for range batch {
+				all.WriteString(c.cookies[rand.IntN(len(c.cookies))])
 			}
-			batch, cut[64], next = b.String(), b.Len(), 0
+			n := len(c.cookies[0]) // as that of all
+			for i := range batch {
+				batch[i] = all.String()[i*n : (i+1)*n]
+			}
 		}
-		cookie[0] = batch[cut[next]:cut[next+1]]
+		visit(batch[next])
 		next++
-		clear(w.h)
-		c.handler.ServeHTTP(w, r)
 	}
 }
 
@@ -120,43 +121,32 @@ func BenchmarkReadMany(b *testing.B) {
 }
 
 // BenchmarkCrowd reads at random of very many sessions while others arrive and
-// expired ones leave, 25 000 a second each. It reports the median and the 99th
-// percentile of a request's time, and of a call of Load alone, in nanoseconds.
+// expired ones leave, 25 000 a second each: a call of Load alone, a request in
+// this process, and a request as its browser waits for it, over loopback. It
+// reports the median and the 99th percentile of their times, in nanoseconds.
 func BenchmarkCrowd(b *testing.B) {
 	for _, n := range []int{1_000, 1_000_000} {
 		c := newCrowd(b, n, "/new")
-		ids := make([]string, n)
-		for i := range ids {
-			ids[i] = fmt.Sprintf("%043d", rand.Uint64())
-			now := time.Now().Truncate(time.Millisecond)
-			if err := c.store.Create(context.Background(), &session.Record{
-				ID: ids[i], Data: []byte(`{"admin":true,"count":12345,"name":"0123456789abcdef"}`), Version: 1,
-				Created: now, LastSeen: now, Deadline: now.Add(time.Hour), Expires: now.Add(time.Hour),
-			}); err != nil {
-				b.Fatal(err)
-			}
-		}
-		visit := c.visitor()
 		for _, call := range []struct {
 			name string
-			do   func(i int)
+			open func(*testing.B) func(id, cookie string)
 		}{
-			{"request", visit},
-			{"load", func(i int) {
-				if _, err := c.store.Load(context.Background(), ids[i]); err != nil {
-					b.Error(err)
-				}
-			}},
+			{"load", c.loads},
+			{"request", c.requests},
+			{"loopback", c.loopback},
 		} {
 			b.Run(fmt.Sprintf("sessions=%d/%s", n, call.name), func(b *testing.B) {
-				stop := come(b, c.store)
-				defer stop()
+				do := call.open(b)
+				defer come(b, c.store)()
 				runtime.GC()
 				took := make([]time.Duration, 0, 1<<22)
 				for b.Loop() {
+					// As what has just come from the network is, the cookie is in
+					// the processor's cache.
 					i := rand.IntN(n)
+					id, cookie := strings.Clone(c.ids[i]), strings.Clone(c.cookies[i])
 					start := time.Now()
-					call.do(i)
+					do(id, cookie)
 					if len(took) < cap(took) {
 						took = append(took, time.Since(start))
 					}
@@ -166,6 +156,37 @@ func BenchmarkCrowd(b *testing.B) {
 				b.ReportMetric(float64(took[len(took)*99/100]), "p99-ns")
 			})
 		}
+	}
+}
+
+func (c *crowd) loads(b *testing.B) func(id, cookie string) {
+	return func(id, _ string) {
+		if _, err := c.store.Load(context.Background(), id); err != nil {
+			b.Error(err)
+		}
+	}
+}
+
+func (c *crowd) requests(*testing.B) func(id, cookie string) {
+	visit := c.visitor()
+	return func(_, cookie string) { visit(cookie) }
+}
+
+func (c *crowd) loopback(b *testing.B) func(id, cookie string) {
+	server := httptest.NewServer(c.handler)
+	b.Cleanup(server.Close)
+	r, err := http.NewRequest("GET", server.URL, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return func(_, cookie string) {
+		r.Header["Cookie"] = []string{cookie}
+		resp, err := server.Client().Do(r)
+		if err != nil {
+			b.Fatal(err)
+		}
+		io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
 	}
 }
 
