@@ -17,20 +17,22 @@ import (
 // ones, and a fixed number of them, so that nobody with a script can fill the
 // memory either: who is pushed out is verified again. Its places are chosen by
 // a keyed hash of the whole value, so that a guess that is wrong in one
-// character is compared with no value, or in one of 65 536 cases with somebody
-// else's, and the time that takes tells nothing.
+// character is compared with no value, or once in some 20 000 guesses with
+// somebody else's, and the time that takes tells nothing.
 //
 // The table doubles when it has an entry for every place, up to its last size.
-// The one that it replaces is still looked into, and what is found there moves:
-// no request ever waits for a whole table to be copied.
+// The places of the one that it replaces move a few at a time, by those who add
+// an entry or still find theirs there: nobody waits for the whole of it.
 type verified struct {
 	seed   maphash.Seed
 	tables atomic.Pointer[tables]
-	n      atomic.Int64 // entries of the newer table
-	grow   sync.Mutex
 }
 
-type tables struct{ now, before []place }
+type tables struct {
+	now, before []place
+	n           atomic.Int64 // entries in now
+	moved       atomic.Int64 // places of before
+}
 
 const (
 	ways      = 3       // entries that share a place
@@ -53,60 +55,78 @@ func (v *verified) init() {
 }
 
 func (v *verified) get(value string) (id string, ok bool) {
-	hash := maphash.String(v.seed, value)
-	t := v.tables.Load()
-	if id, ok = idOf(lookIn(t.now, hash), value); !ok && t.before != nil {
-		both := lookIn(t.before, hash)
-		if id, ok = idOf(both, value); ok {
-			v.insert(hash, both)
+	hash, t := maphash.String(v.seed, value), v.tables.Load()
+	if id, ok = lookIn(t.now, hash, value); !ok && t.before != nil {
+		if id, ok = lookIn(t.before, hash, value); ok {
+			v.move(t)
 		}
 	}
 	return id, ok
 }
 
-func idOf(both, value string) (id string, ok bool) {
+func lookIn(table []place, hash uint64, value string) (id string, ok bool) {
+	p := &table[hash%uint64(len(table))]
+	tag, both := uint16(hash>>48), ""
+	p.mu.Lock()
+	for i := range p.both {
+		if p.tags[i] == tag {
+			both = p.both[i]
+			break
+		}
+	}
+	p.mu.Unlock()
 	id, ok = strings.CutPrefix(both, value)
 	return id, ok && len(id) == idLength // lest one value be the beginning of another
 }
 
-func lookIn(table []place, hash uint64) string {
-	p := &table[hash%uint64(len(table))]
-	tag := uint16(hash >> 48)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for i := range p.both {
-		if p.tags[i] == tag {
-			return p.both[i]
-		}
+func (v *verified) put(value, id string) {
+	t := v.tables.Load()
+	t.insert(maphash.String(v.seed, value), value+id)
+	switch {
+	case t.before != nil:
+		v.move(t)
+	case t.n.Load() > int64(len(t.now)) && len(t.now) < lastSize:
+		v.tables.CompareAndSwap(t, &tables{now: make([]place, 2*len(t.now)), before: t.now})
 	}
-	return ""
 }
 
-func (v *verified) put(value, id string) {
-	v.insert(maphash.String(v.seed, value), value+id)
+// move moves some places of before, and lets go of it when all are.
+func (v *verified) move(t *tables) {
+	const some = 2
+	from := int(t.moved.Add(some)) - some
+	for i := from; i < min(from+some, len(t.before)); i++ {
+		p := &t.before[i]
+		p.mu.Lock()
+		all := p.both
+		p.mu.Unlock()
+		for _, both := range all {
+			if both != "" {
+				t.insert(maphash.String(v.seed, both[:len(both)-idLength]), both)
+			}
+		}
+	}
+	if from >= len(t.before) {
+		done := &tables{now: t.now}
+		done.n.Store(t.n.Load())
+		v.tables.CompareAndSwap(t, done)
+	}
 }
 
 // insert puts an entry first in its place, in place of one with its tag, or
 // else of the last.
-func (v *verified) insert(hash uint64, both string) {
-	table := v.tables.Load().now
-	p := &table[hash%uint64(len(table))]
+func (t *tables) insert(hash uint64, both string) {
+	p := &t.now[hash%uint64(len(t.now))]
 	tag := uint16(hash >> 48)
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	at := 0
 	for at < ways-1 && p.both[at] != "" && p.tags[at] != tag {
 		at++
 	}
-	added := p.both[at] == ""
+	if p.both[at] == "" {
+		t.n.Add(1)
+	}
 	copy(p.both[1:], p.both[:at])
 	copy(p.tags[1:], p.tags[:at])
 	p.both[0], p.tags[0] = both, tag
-	p.mu.Unlock()
-	if added && v.n.Add(1) > int64(len(table)) && len(table) < lastSize && v.grow.TryLock() {
-		if len(v.tables.Load().now) == len(table) {
-			v.n.Store(0)
-			v.tables.Store(&tables{now: make([]place, 2*len(table)), before: table})
-		}
-		v.grow.Unlock()
-	}
 }

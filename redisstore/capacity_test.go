@@ -1,0 +1,141 @@
+package redisstore_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session"
+	"github.com/redis/go-redis/v9"
+)
+
+const goroutines, sessions = 32, 100_000 // a multiple
+
+// What one Redis holds. It runs commands on one processor, and so is full when
+// the redis-cpu-ns of a second's operations are 1e9, whatever the wall says
+// where the application shares its processors. Redis's time is counted in steps
+// of 10 ms: measure many operations (-benchtime 100000x). B/session is what
+// maxmemory is divided by; a user's name, of 11 letters here, counts twice.
+func BenchmarkCapacity(b *testing.B) {
+	s, records, perSession := fill(b, false)
+	store, ctx := newStore(b, s.client(allAtOnce)), context.Background()
+	measure := func(name string, f func(i int) error) {
+		b.Run(name, func(b *testing.B) {
+			server, app := processorTime(b, s)
+			together(b, b.N, f)
+			serverNow, appNow := processorTime(b, s)
+			b.ReportMetric(float64(appNow-app)/float64(b.N), "app-cpu-ns/op")
+			if serverNow > 0 {
+				b.ReportMetric(float64(serverNow-server)/float64(b.N), "redis-cpu-ns/op")
+			}
+		})
+	}
+	// Each goroutine has sessions of its own, lest one's save conflict with
+	// another's.
+	own := func(i int) *session.Record {
+		return records[i%goroutines+goroutines*rand.IntN(sessions/goroutines)]
+	}
+	measure("load", func(i int) error {
+		_, err := store.Load(ctx, own(i).ID)
+		return err
+	})
+	measure("save", func(i int) error {
+		r, now := own(i), time.Now()
+		r.Version, r.LastSeen, r.Expires = r.Version+1, now, now.Add(time.Hour)
+		return store.Save(ctx, r, r.Version-1)
+	})
+	measure("touch", func(i int) error { // moves both clocks
+		now := time.Now()
+		return store.Touch(ctx, own(i).ID, now, now.Add(time.Hour))
+	})
+	measure("create", func(int) error { return store.Create(ctx, smallRecord("")) }) // last, for the store grows
+
+	b.Run("memory/anonymous", func(b *testing.B) {
+		b.ReportMetric(0, "ns/op")
+		b.ReportMetric(perSession, "B/session")
+	})
+	perSession = 0
+	b.Run("memory/user", func(b *testing.B) {
+		if perSession == 0 { // and not again for a larger b.N
+			_, _, perSession = fill(b, true)
+		}
+		b.ReportMetric(0, "ns/op")
+		b.ReportMetric(perSession, "B/session")
+	})
+}
+
+// fill starts a server and creates sessions in it, anonymous ones or each of a
+// user of its own, and returns what memory the server took for each.
+func fill(b *testing.B, users bool) (s *server, records []*session.Record, perSession float64) {
+	s = startServer(b)
+	asking, filling := s.client(nil), s.client(allAtOnce)
+	info := func(name string) (n float64) {
+		text, err := asking.Info(b.Context()).Result()
+		must(b, err)
+		_, after, _ := strings.Cut(text, "\r\n"+name+":")
+		_, err = fmt.Sscan(after, &n)
+		must(b, err)
+		return n
+	}
+	before, connected := info("used_memory"), info("connected_clients")
+	store := newStore(b, filling)
+	records = make([]*session.Record, sessions)
+	together(b, sessions, func(i int) error {
+		user := ""
+		if users {
+			user = fmt.Sprintf("user-%06d", i)
+		}
+		records[i] = smallRecord(user)
+		return store.Create(b.Context(), records[i])
+	})
+	must(b, filling.Close()) // connections take memory too
+	eventually(b, "the connections are gone", func() bool { return info("connected_clients") == connected })
+	return s, records, (info("used_memory") - before) / sessions
+}
+
+func smallRecord(user string) *session.Record {
+	r := newRecord(user)
+	r.Data = []byte(`{"admin":true,"count":12345,"name":"0123456789abcdef"}`)
+	return r
+}
+
+// allAtOnce gives every goroutine a connection.
+func allAtOnce(o *redis.Options) { o.PoolSize = goroutines }
+
+// together calls f for each i < n, from the goroutine i%goroutines.
+func together(b *testing.B, n int, f func(i int) error) {
+	var wg sync.WaitGroup
+	for g := range goroutines {
+		wg.Go(func() {
+			for i := g; i < n; i += goroutines {
+				if err := f(i); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// processorTime returns what a server (0 where there is no /proc) and this
+// process have used.
+func processorTime(b *testing.B, s *server) (ofServer, ofApp time.Duration) {
+	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.pid))
+	_, after, _ := strings.Cut(string(line), ") ") // the name before may have spaces
+	if fields := strings.Fields(after); len(fields) > 12 {
+		user, _ := strconv.Atoi(fields[11])
+		system, _ := strconv.Atoi(fields[12])
+		ofServer = time.Duration(user+system) * 10 * time.Millisecond
+	}
+	var u syscall.Rusage
+	must(b, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+	return ofServer, time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
