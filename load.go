@@ -54,7 +54,9 @@ func (s *Session) lockWithin(c *storeContext) {
 	}
 	if found := s.carry(); found.n > 0 {
 		if c == nil {
-			c = &s.asked
+			if c = &s.asked; !c.began.IsZero() {
+				c = new(storeContext) // that one is used up: the store panicked
+			}
 			c.parent, c.began, c.limit = s.ctx, time.Now(), s.k.timeout
 			defer c.release()
 		}

@@ -35,7 +35,7 @@ const (
 // up to 8 KiB. Give -benchtime 10000x or more, for processor times come in
 // hundredths of a second, and from 50000x on they have autovacuum's part too.
 func BenchmarkCapacity(b *testing.B) {
-	db := openPostgres(b)
+	db, ctx := openPostgres(b), context.Background()
 	db.SetMaxOpenConns(clients)
 	db.SetMaxIdleConns(clients)
 	var durable bool
@@ -47,76 +47,67 @@ func BenchmarkCapacity(b *testing.B) {
 	must(b, err)
 	s, records, size := crowd(b, db, func() string { return "" })
 	b.Run("disk", func(b *testing.B) {
-		_, _, users := crowd(b, db, func() string { return fmt.Sprintf("user-%016x", rand.Uint64()) })
-		for name, size := range map[string]float64{"anonymous": size, "user": users} {
-			b.Run(name, func(b *testing.B) {
-				b.ReportMetric(size, "B/session")
-				b.ReportMetric(0, "ns/op")
-			})
-		}
+		report := func(b *testing.B) { b.ReportMetric(size, "B/session"); b.ReportMetric(0, "ns/op") }
+		b.Run("anonymous", report)
+		_, _, size = crowd(b, db, func() string { return fmt.Sprintf("user-%016x", rand.Uint64()) })
+		b.Run("user", report)
 	})
-	// Every client has sessions of its own, for versions must not conflict.
-	pick := func(client int) *session.Record { return records[rand.IntN(sessions/clients)*clients+client] }
-	ctx := context.Background()
-	for _, c := range []struct {
-		name string
-		op   func(client int) error
-	}{
-		{"load", func(client int) error {
-			_, err := s.Load(ctx, pick(client).ID)
-			return err
-		}},
-		{"save", func(client int) error {
-			r := pick(client)
-			old := r.Version
-			renew(r)
-			return s.Save(ctx, r, old)
-		}},
-		{"touch", func(client int) error {
-			now := time.Now()
-			return s.Touch(ctx, pick(client).ID, now, now.Add(12*time.Hour))
-		}},
-		{"create", func(int) error { return s.Create(ctx, newcomer("")) }},
-	} {
-		b.Run(c.name, func(b *testing.B) {
-			op := func(client, _ int) error { return c.op(client) }
-			share(b, clients*20, op) // a connection's first five executions are planned each
+	measure := func(name string, op func(client, _ int) error) {
+		b.Run(name, func(b *testing.B) {
+			share(b, clients*20, op) // a connection plans the first five executions each
 			wal, pg, app := walPosition(b, db), postgresCPU(b), ownCPU(b)
 			b.ResetTimer()
 			share(b, b.N, op)
 			b.StopTimer()
 			app, pg, wal = ownCPU(b)-app, postgresCPU(b)-pg, walPosition(b, db)-wal
 			b.ReportMetric(app/float64(b.N), "app-cpu-ns/op")
-			if _, err := os.Stat("/proc/self/stat"); err == nil {
+			if pg > 0 { // there is a /proc
 				b.ReportMetric(pg/float64(b.N), "pg-cpu-ns/op")
 			}
-			if c.name != "load" {
+			if name != "load" {
 				b.ReportMetric(wal/float64(b.N), "wal-B/op")
 			}
 		})
 	}
+	// Every client has sessions of its own, for versions must not conflict.
+	pick := func(client int) *session.Record { return records[rand.IntN(sessions/clients)*clients+client] }
+	measure("load", func(client, _ int) error {
+		_, err := s.Load(ctx, pick(client).ID)
+		return err
+	})
+	measure("save", func(client, _ int) error {
+		r := pick(client)
+		old := r.Version
+		change(r)
+		return s.Save(ctx, r, old)
+	})
+	measure("touch", func(client, _ int) error {
+		now := time.Now()
+		return s.Touch(ctx, pick(client).ID, now, now.Add(time.Hour))
+	})
+	measure("create", func(_, _ int) error { return s.Create(ctx, newcomer("")) })
 }
 
 // newcomer returns a session whose id is as long as a Manager's.
 func newcomer(user string) *session.Record {
-	now := time.Now().Truncate(time.Millisecond)
-	r := &session.Record{ID: fmt.Sprintf("%022x%021x", rand.Uint64(), rand.Uint64()), User: user, Created: now, Deadline: now.Add(24 * time.Hour)}
-	renew(r)
+	r := record(user, time.Hour)
+	r.ID = fmt.Sprintf("%022x%021x", rand.Uint64(), rand.Uint64())
+	change(r)
 	return r
 }
 
-// renew does to a record what a request does that sets a counter.
-func renew(r *session.Record) {
+// change does to a record what a request does that sets a counter.
+func change(r *session.Record) {
+	now := time.Now().Truncate(time.Millisecond)
 	r.Data = fmt.Appendf(nil, `{"admin":true,"count":%d,"name":"0123456789abcdef"}`, 10_000+rand.IntN(90_000))
-	r.LastSeen = time.Now().Truncate(time.Millisecond)
-	r.Expires, r.Version = r.LastSeen.Add(12*time.Hour), rand.Uint64()>>1|1
+	r.LastSeen, r.Expires, r.Version = now, now.Add(time.Hour), rand.Uint64()>>1|1
 }
 
 // crowd makes a table, fills and vacuums it, and returns the bytes per session.
 func crowd(b *testing.B, db *sql.DB, user func() string) (*sqlstore.Store, []*session.Record, float64) {
 	table, records := newTable(), make([]*session.Record, sessions)
-	s := openStore(b, db, sqlstore.PostgreSQL, table)
-	hasty := openStore(b, postgres(b).open(b, "pgx", postgresDSN(postgres(b).port)+"&synchronous_commit=off"), sqlstore.PostgreSQL, table)
+	s, server := openStore(b, db, sqlstore.PostgreSQL, table), postgres(b)
+	hasty := openStore(b, server.open(b, "pgx", postgresDSN(server.port)+"&synchronous_commit=off"), sqlstore.PostgreSQL, table)
 	share(b, sessions, func(_, i int) error {
 		records[i] = newcomer(user())
 		return hasty.Create(context.Background(), records[i])
@@ -158,11 +149,10 @@ func postgresCPU(b *testing.B) (ns float64) {
 	postmaster := strconv.Itoa(postgres(b).cmd.Process.Pid)
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, stat := range stats {
-		line, _ := os.ReadFile(stat) // it may have ended
+		line, _ := os.ReadFile(stat) // empty if the process has ended since
 		_, rest, _ := strings.Cut(string(line), ") ")
-		fields := strings.Fields(rest) // from the third on, the state
 		var times []string
-		switch {
+		switch fields := strings.Fields(rest); { // state, parent, …
 		case len(fields) < 15:
 		case stat == "/proc/"+postmaster+"/stat":
 			times = fields[11:15] // utime, stime, cutime, cstime
@@ -170,9 +160,9 @@ func postgresCPU(b *testing.B) (ns float64) {
 			times = fields[11:13]
 		}
 		for _, hundredths := range times {
-			n, err := strconv.ParseInt(hundredths, 10, 64)
+			n, err := strconv.ParseFloat(hundredths, 64)
 			must(b, err)
-			ns += float64(n) * 1e7
+			ns += n * 1e7
 		}
 	}
 	return ns
