@@ -9,7 +9,7 @@ RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
-.PHONY: test servers lint bench bench-peers
+.PHONY: test servers lint bench bench-memory bench-peers
 
 # test runs all tests, and then says which could not run and why. The root's run
 # twice: allocations are counted without the race detector.
@@ -34,10 +34,16 @@ lint:
 		go vet ./... && go run $(STATICCHECK) ./... || exit 1; \
 	done
 
-# bench runs the hot paths ten times, interleaved, for benchstat.
+MANY := Many|Crowd|Heap
+
+# bench runs the hot paths ten times, interleaved, for benchstat; bench-memory
+# what very many sessions cost, once.
 bench:
 	@bin=$$(mktemp) && go test -c -o "$$bin" . && \
-	for i in 1 2 3 4 5 6 7 8 9 10; do "$$bin" -test.run '^$$' -test.bench . -test.benchtime 0.2s | grep -e ^Benchmark -e ^cpu -e ^goos -e ^goarch -e ^pkg; done; rm -f "$$bin"
+	for i in 1 2 3 4 5 6 7 8 9 10; do "$$bin" -test.run '^$$' -test.bench . -test.skip "$(MANY)" -test.benchtime 0.2s | grep -e ^Benchmark -e ^cpu -e ^goos -e ^goarch -e ^pkg; done; rm -f "$$bin"
+
+bench-memory:
+	@go test -run '^$$' -bench "$(MANY)" -benchtime 1s .
 
 # bench-peers measures the field's libraries beside this one and writes
 # docs/benchmarks.md. It takes half an hour on a quiet machine.

@@ -74,7 +74,7 @@ func BenchmarkCapacity(b *testing.B) {
 // fill starts a server and creates sessions in it, anonymous ones or each of a
 // user of its own, and returns what memory the server took for each.
 func fill(b *testing.B, users bool) (s *server, records []*session.Record, perSession float64) {
-	s = startServer(b)
+	s = startServer(b, "--appendonly", "yes", "--appendfsync", "always") // as the README wants it
 	asking, filling := s.client(nil), s.client(allAtOnce)
 	info := func(name string) (n float64) {
 		text, err := asking.Info(b.Context()).Result()
