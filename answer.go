@@ -138,16 +138,11 @@ func (s *Session) commitNow() error {
 // touch moves the record's clocks forward, if they are old enough to bother.
 func (s *Session) touch() {
 	rec := s.rec
-	if rec == nil {
+	if rec == nil || s.asked.now().Sub(rec.LastSeen) <= s.k.idle/20 {
 		return
 	}
-	now := s.now()
-	if now.Sub(rec.LastSeen) <= s.k.idle/20 {
-		return
-	}
-	c := s.k.context(s.ctx)
+	c, now := s.k.context(s.ctx), milliseconds(time.Now())
 	defer c.release()
-	now = milliseconds(now)
 	err := s.k.store.Touch(c, rec.ID, now, later(rec.Expires, earlier(now.Add(s.k.idle), rec.Deadline)))
 	if err == nil {
 		return
@@ -159,15 +154,6 @@ func (s *Session) touch() {
 	} else {
 		s.note(EventStoreFailed, rec, storeError("touch", err))
 	}
-}
-
-// now is the time of the load and what has passed since, which is half the
-// price of time.Now.
-func (s *Session) now() time.Time {
-	if s.asked.began.IsZero() {
-		return time.Now()
-	}
-	return s.asked.began.Add(time.Since(s.asked.began))
 }
 
 // report tells of an error that came too late to replace the response.

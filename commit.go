@@ -1,7 +1,6 @@
 package session
 
 import (
-	"context"
 	"errors"
 	"math/rand/v2"
 	"slices"
@@ -52,7 +51,7 @@ func (s *Session) holds() bool {
 // commit acts until nothing is left to do. s.turn is held, so that nobody else
 // writes the session's fields; they are read here without s.mu, and written
 // under it.
-func (s *Session) commit(ctx context.Context) error {
+func (s *Session) commit(c *storeContext) error {
 	for {
 		var err error
 		switch s.plan() {
@@ -61,15 +60,15 @@ func (s *Session) commit(ctx context.Context) error {
 		case refuse:
 			return s.err
 		case end:
-			err = s.end(ctx)
+			err = s.end(c)
 		case drop:
 			err = s.drop()
 		case create:
-			err = s.create(ctx)
+			err = s.create(c)
 		case save:
-			err = s.save(ctx)
+			err = s.save(c)
 		case renew:
-			err = s.renew(ctx)
+			err = s.renew(c)
 		}
 		if err != nil {
 			return s.failed(err)
@@ -78,13 +77,13 @@ func (s *Session) commit(ctx context.Context) error {
 }
 
 // create stores a new session and asks for its cookie.
-func (s *Session) create(ctx context.Context) error {
+func (s *Session) create(c *storeContext) error {
 	tok := newToken()
 	rec, err := s.next(nil, tok.id())
 	if err != nil {
 		return err
 	}
-	if err := s.k.store.Create(ctx, rec); err != nil {
+	if err := s.k.store.Create(c, rec); err != nil {
 		return s.uncreated(rec, err)
 	}
 	kind := EventCreated
@@ -92,7 +91,7 @@ func (s *Session) create(ctx context.Context) error {
 		kind = EventLoggedIn
 	}
 	s.install(rec, tok, kind)
-	s.limit(ctx, rec)
+	s.limit(c, rec)
 	return nil
 }
 
@@ -105,19 +104,19 @@ func (s *Session) uncreated(rec *Record, err error) error {
 }
 
 // save replaces the record, and merges with whoever was faster.
-func (s *Session) save(ctx context.Context) error {
+func (s *Session) save(c *storeContext) error {
 	base := s.rec
 	for try := 0; ; try++ {
 		rec, err := s.next(base, base.ID)
 		if err != nil {
 			return err
 		}
-		err = s.k.store.Save(ctx, rec, base.Version)
+		err = s.k.store.Save(c, rec, base.Version)
 		if err == nil {
 			s.install(rec, nil, "")
 			return nil
 		}
-		if base, err = s.newer(ctx, base, try, err); base == nil {
+		if base, err = s.newer(c, base, try, err); base == nil {
 			return err // nil: it has ended, and the plan is to drop
 		}
 	}
@@ -125,16 +124,16 @@ func (s *Session) save(ctx context.Context) error {
 
 // newer returns what old has become, after a Save of it answered err. Nil
 // without an error: it has ended, which the session knows then.
-func (s *Session) newer(ctx context.Context, old *Record, try int, err error) (*Record, error) {
+func (s *Session) newer(c *storeContext, old *Record, try int, err error) (*Record, error) {
 	var rec *Record
 	switch {
 	case !moved(err):
 		return nil, storeError("save", err)
 	case errors.Is(err, ErrConflict):
-		if err := pause(ctx, try); err != nil {
+		if err := pause(c, try); err != nil {
 			return nil, storeError("save", err)
 		}
-		if rec, err = s.k.load(ctx, old.ID, time.Now()); err != nil {
+		if rec, err = s.k.load(c, old.ID); err != nil {
 			return nil, err
 		}
 	}
@@ -156,17 +155,17 @@ func (s *Session) lose(id string, f fate) {
 }
 
 // pause waits before the next try, longer and more at random with each.
-func pause(ctx context.Context, try int) error {
+func pause(c *storeContext, try int) error {
 	if try == 0 {
-		return ctx.Err()
+		return c.Err()
 	}
 	t := time.NewTimer(rand.N(250 * time.Microsecond << min(try, 7)))
 	defer t.Stop()
 	select {
 	case <-t.C:
 		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	case <-c.Done():
+		return c.Err()
 	}
 }
 

@@ -32,7 +32,22 @@ type timer struct {
 // context returns a context for one load, or for all the store calls of one
 // commit, that ends after Options.StoreTimeout. The caller releases it.
 func (k *keeper) context(parent context.Context) *storeContext {
-	return &storeContext{parent: parent, began: time.Now(), limit: k.timeout}
+	c := new(storeContext)
+	c.begin(parent, k.timeout)
+	return c
+}
+
+func (c *storeContext) begin(parent context.Context, limit time.Duration) {
+	c.parent, c.began, c.limit = parent, time.Now(), limit
+}
+
+// now is time.Now, at half its price once c has begun. That was moments ago, in
+// which the two clocks that time.Now reads do not part.
+func (c *storeContext) now() time.Time {
+	if c.began.IsZero() {
+		return time.Now()
+	}
+	return c.began.Add(time.Since(c.began))
 }
 
 // until is context for a call that the program makes with a ctx of its own,
@@ -86,7 +101,7 @@ func (c *storeContext) Err() error {
 		return t.Err()
 	case c.released.Load():
 		return context.Canceled
-	case time.Since(c.began) >= c.limit: // half the price of time.Now
+	case time.Since(c.began) >= c.limit:
 		return context.DeadlineExceeded
 	}
 	return nil

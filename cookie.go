@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/textproto"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -112,12 +111,23 @@ func (c *cookies) values(h http.Header) func(yield func(string) bool) {
 				var pair string
 				pair, line, _ = strings.Cut(line, ";")
 				name, value, ok := strings.Cut(pair, "=")
-				if ok && textproto.TrimString(name) == c.name && !yield(textproto.TrimString(value)) {
+				if ok && trim(name) == c.name && !yield(trim(value)) {
 					return
 				}
 			}
 		}
 	}
+}
+
+// trim takes spaces and tabs off both ends.
+func trim(s string) string {
+	for s != "" && (s[0] == ' ' || s[0] == '\t') {
+		s = s[1:]
+	}
+	for s != "" && (s[len(s)-1] == ' ' || s[len(s)-1] == '\t') {
+		s = s[:len(s)-1]
+	}
+	return s
 }
 
 // id returns the record's id of a value with a good signature.
@@ -138,8 +148,9 @@ var strict = base64.URLEncoding.Strict()
 
 // verify returns the token of a value that one of the secrets has signed.
 func (c *cookies) verify(value string) (*token, bool) {
-	// base64 has up to 15 spellings of one value, which differ in the last
-	// characters, and many with line breaks in them: only ours is good.
+	// base64 has up to 15 spellings of one value, which differ in the bits that
+	// the last four characters have too many, and many with line breaks in them.
+	// Only ours is good. All other mistakes securecookie finds before it hashes.
 	var raw [3]byte
 	_, err := strict.Decode(raw[:], []byte(value[len(value)-4:]))
 	if err != nil || strings.ContainsAny(value, "\r\n") {

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -21,8 +22,9 @@ import (
 // A crowd is many sessions of one Manager over one MemoryStore.
 type crowd struct {
 	store        *session.MemoryStore
-	handler      http.Handler // reads a value; "/new" makes a session, "/login" one of a user; "/id" notes ids
-	cookies, ids []string
+	handler      http.Handler // "/" reads a value, "/new" makes a session, "/login" one of a user of its own
+	made         int          // sessions, which have their number as a value
+	cookies, ids []string     // "/id" notes the ids
 }
 
 // newCrowd fills a store with n sessions of three small values.
@@ -38,13 +40,16 @@ func newCrowd(tb testing.TB, n int, path string) *crowd {
 			}
 		case "/id":
 			c.ids = append(c.ids, s.ID())
+		case "/number":
+			w.Header().Set("Number", strconv.Itoa(benchCount.Get(s)))
 		case "/login":
-			s.Login(fmt.Sprint("user", len(c.cookies)))
+			s.Login(fmt.Sprint("user", c.made))
 			fallthrough
 		default:
 			benchName.Set(s, "0123456789abcdef")
 			benchAdmin.Set(s, true)
-			benchCount.Set(s, len(c.cookies))
+			benchCount.Set(s, c.made)
+			c.made++
 		}
 		answer(w)
 	}))
@@ -72,16 +77,38 @@ func (c *crowd) comeBack(path string, goroutines int) {
 	wg.Wait()
 }
 
-// visitor returns a function, for one goroutine, that is a request with a cookie.
-func (c *crowd) visitor(path string) func(cookie string) {
+// visitor returns a function, for one goroutine, that is a request with a
+// cookie, and returns the header of the response.
+func (c *crowd) visitor(path string) func(cookie string) http.Header {
 	w, r := &discard{http.Header{}}, httptest.NewRequest("GET", "https://localhost"+path, nil)
 	line := []string{""}
 	r.Header["Cookie"] = line
-	return func(cookie string) {
+	return func(cookie string) http.Header {
 		clear(w.h)
 		line[0] = cookie
 		c.handler.ServeHTTP(w, r)
+		return w.h
 	}
+}
+
+// Of thousands of browsers that come at once, while their cookies are verified
+// for the first time and remembered, each gets its own session and no other.
+func TestEveryBrowserGetsItsOwn(t *testing.T) {
+	const n = 3000
+	c := newCrowd(t, n, "/new")
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			visit := c.visitor("/number")
+			for i := range 3 * n {
+				i = (i*7 + g) % n // the same ones at the same time, but not only
+				if got := visit(c.cookies[i]).Get("Number"); got != strconv.Itoa(i) {
+					t.Errorf("browser %d got the session of %s", i, got)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // stranger is visitor with the cookies of browsers at random. Like a cookie

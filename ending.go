@@ -2,7 +2,6 @@ package session
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"time"
 )
@@ -57,11 +56,11 @@ func fateOf(rec *Record) fate {
 // was renewed its successor. It returns the record that it ended, or nil if
 // there was none, or none of this user's ("": anybody's). A rec that is not nil
 // is what the caller knows of it and spares a load.
-func (k *keeper) end(ctx context.Context, id, user string, rec *Record) (*Record, error) {
+func (k *keeper) end(c *storeContext, id, user string, rec *Record) (*Record, error) {
 	for try := 0; ; try++ {
 		if rec == nil {
 			var err error
-			if rec, err = k.load(ctx, id, time.Now()); err != nil || rec == nil {
+			if rec, err = k.load(c, id); err != nil || rec == nil {
 				return nil, err
 			}
 		}
@@ -73,14 +72,14 @@ func (k *keeper) end(ctx context.Context, id, user string, rec *Record) (*Record
 			id, rec, try = next, nil, -1
 			continue
 		}
-		err := k.store.Save(ctx, bury(rec, ""), rec.Version)
+		err := k.store.Save(c, bury(rec, ""), rec.Version)
 		switch {
 		case err == nil:
 			return rec, nil
 		case !moved(err):
 			return nil, storeError("end", err)
 		}
-		if err := pause(ctx, try); err != nil {
+		if err := pause(c, try); err != nil {
 			return nil, storeError("end", err)
 		}
 		rec = nil
@@ -93,7 +92,7 @@ func moved(err error) bool {
 }
 
 // end carries out a Logout.
-func (s *Session) end(ctx context.Context) error {
+func (s *Session) end(c *storeContext) error {
 	id, user := s.grave, ""
 	if s.rec != nil {
 		id = s.rec.ID
@@ -112,7 +111,7 @@ func (s *Session) end(ctx context.Context) error {
 	}
 	ended := false
 	for _, id := range ids {
-		rec, err := s.k.end(ctx, id, user, s.rec)
+		rec, err := s.k.end(c, id, user, s.rec)
 		if err != nil {
 			return err
 		}
@@ -138,22 +137,22 @@ func (s *Session) end(ctx context.Context) error {
 // swaps a tombstone over the old record. Of many renewals at once one swap
 // succeeds; the others take back what they created. A process that dies in
 // between leaves a record whose token nobody holds.
-func (s *Session) renew(ctx context.Context) error {
+func (s *Session) renew(c *storeContext) error {
 	old, tok := s.rec, newToken()
 	rec, err := s.next(old, tok.id())
 	if err != nil {
 		return err
 	}
-	if err := s.k.store.Create(ctx, rec); err != nil {
+	if err := s.k.store.Create(c, rec); err != nil {
 		return s.uncreated(rec, err)
 	}
 	login := s.todo.user != ""
 	for try := 0; ; try++ {
-		err = s.k.store.Save(ctx, bury(old, rec.ID), old.Version)
+		err = s.k.store.Save(c, bury(old, rec.ID), old.Version)
 		if err == nil {
 			break
 		}
-		if old, err = s.newer(ctx, old, try, err); old == nil {
+		if old, err = s.newer(c, old, try, err); old == nil {
 			if err == nil && login {
 				break // the old session has ended: this one began with a password
 			}
@@ -164,14 +163,14 @@ func (s *Session) renew(ctx context.Context) error {
 		if err != nil {
 			return s.undo(rec, err)
 		}
-		err = s.k.store.Save(ctx, newer, rec.Version)
+		err = s.k.store.Save(c, newer, rec.Version)
 		switch {
 		case err == nil:
 			rec = newer
 		case !moved(err):
 			return s.undo(rec, storeError("save", err))
 		default:
-			now, err := s.k.load(ctx, rec.ID, time.Now())
+			now, err := s.k.load(c, rec.ID)
 			if err != nil {
 				return s.undo(rec, err)
 			}
@@ -182,7 +181,7 @@ func (s *Session) renew(ctx context.Context) error {
 				return s.undo(rec, nil)
 			}
 			// It was revoked before its token was out, and is one with the old.
-			if _, err := s.k.end(ctx, old.ID, "", old); err != nil {
+			if _, err := s.k.end(c, old.ID, "", old); err != nil {
 				return err
 			}
 			s.mu.Lock()
@@ -194,7 +193,7 @@ func (s *Session) renew(ctx context.Context) error {
 	}
 	if login {
 		s.install(rec, tok, EventLoggedIn)
-		s.limit(ctx, rec)
+		s.limit(c, rec)
 	} else {
 		s.install(rec, tok, EventRenewed)
 	}

@@ -31,7 +31,7 @@ type keeper struct {
 
 	persistent bool // Options.Cookie.Persistent
 	onEvent    func(context.Context, Event)
-	start      time.Time   // of the clock that requests are timed by
+	start      time.Time   // when New was called
 	lateUse    atomic.Bool // logged already
 }
 
@@ -57,7 +57,7 @@ func (s *Session) lockWithin(c *storeContext) {
 			if c = &s.asked; !c.began.IsZero() {
 				c = new(storeContext) // that one is used up: the store panicked
 			}
-			c.parent, c.began, c.limit = s.ctx, time.Now(), s.k.timeout
+			c.begin(s.ctx, s.k.timeout)
 			defer c.release()
 		}
 		s.read(c, found)
@@ -87,15 +87,15 @@ func (s *Session) unlock() {
 // read asks the store for the record of the one token that has a live one.
 func (s *Session) read(c *storeContext, found candidates) {
 	was, grave, fate := s.rec, "", alive
-	s.rec, s.fate, s.grave = nil, alive, ""
+	s.rec, s.fate = nil, alive
 	if was != nil {
-		s.grave = was.ID // for the next Reload, should this one fail
+		s.grave = was.ID // for the next Reload, should this one fail, and the one after it
 	}
 	s.err, s.unread, s.stuck = errPanicked, true, true // until it is known to be otherwise
 	var last *Record
 	live := 0
 	for _, id := range found.ids[:found.n] {
-		rec, err := s.k.load(c, id, c.began)
+		rec, err := s.k.load(c, id)
 		if err != nil {
 			s.err = err
 			s.note(EventStoreFailed, &Record{ID: id}, err)
@@ -118,9 +118,9 @@ func (s *Session) read(c *storeContext, found candidates) {
 		s.rec = last
 	case grave != "":
 		s.fate, s.grave = fate, grave
-	case was != nil, found.n > 0 && time.Since(s.k.start)-s.born >= tombstoneLife:
-		// Reload found nothing where a session was, or a tombstone may have
-		// come and gone since the request began.
+	case was != nil, found.n > 0 && (s.source == nil || time.Since(s.k.start)-s.born >= tombstoneLife):
+		// Nothing is where a session was, or a tombstone may have come and gone
+		// since the request began.
 		s.fate, s.grave = gone, found.ids[0]
 	}
 }
@@ -131,13 +131,13 @@ var errPanicked = storeError("load", errors.New("it panicked"))
 
 // load returns the record of this id, a tombstone too, or nil if there is none
 // or its time is up.
-func (k *keeper) load(ctx context.Context, id string, now time.Time) (*Record, error) {
-	rec, err := k.store.Load(ctx, id)
+func (k *keeper) load(c *storeContext, id string) (*Record, error) {
+	rec, err := k.store.Load(c, id)
 	switch {
 	case err == nil && (rec == nil || rec.ID != id):
 		return nil, storeError("load", errors.New("the store answered with another record"))
 	case err == nil:
-		if rec.expired(now) {
+		if rec.expired(c.now()) {
 			return nil, nil
 		}
 		return rec, nil
@@ -151,10 +151,10 @@ func (k *keeper) load(ctx context.Context, id string, now time.Time) (*Record, e
 // the store again. A long request learns this way that its session has ended:
 // User is "" then. It takes ctx's values and deadline, not its cancellation.
 func (s *Session) Reload(ctx context.Context) error {
-	c := s.k.until(ctx)
-	defer c.release()
 	s.turn.Lock()
 	defer s.done()
+	c := s.k.until(ctx)
+	defer c.release()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.todo, s.until, s.resend = pending{}, time.Time{}, false

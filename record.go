@@ -10,7 +10,7 @@ import (
 
 // next returns the record that base, or nothing, becomes by what is pending.
 func (s *Session) next(base *Record, id string) (*Record, error) {
-	t, now := &s.todo, milliseconds(s.now())
+	t, now := &s.todo, milliseconds(time.Now())
 	changes, rec := t.changes, &Record{Created: now, Deadline: now.Add(s.k.lifetime)}
 	var data []byte
 	switch {

@@ -18,10 +18,10 @@ import (
 // later is saved when the handler returns.
 type Session struct {
 	k      *keeper
-	ctx    context.Context // the request's, for its values only
-	born   time.Duration   // when the request began, by the keeper's clock
+	ctx    context.Context // the request's
+	born   time.Duration   // when the request began, since keeper.start
 	source source          // nil: detached, made by Manager.List
-	asked  storeContext    // of the load
+	asked  storeContext    // of the load; nobody else's before loaded, and constant after
 
 	// turn is held by whoever changes or commits, one at a time. It is taken
 	// before mu.

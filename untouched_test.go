@@ -63,9 +63,11 @@ type flushingDiscard struct{ discard }
 func (*flushingDiscard) Flush() {}
 
 // Allocations are exact, so they are held to. Three small values in memory, a
-// cookie that was verified before, a writer that allocates nothing. Most of a
-// new session's are securecookie's and net/http's.
+// cookie that was verified before, a writer that allocates nothing. What signing
+// a new session's cookie takes is securecookie's and Go's.
 func TestAllocations(t *testing.T) {
+	codec := securecookie.New(make([]byte, 32), nil).SetSerializer(securecookie.NopEncoder{}).MaxAge(0)
+	signing := testing.AllocsPerRun(100, func() { codec.Encode("__Host-session", make([]byte, 32)) })
 	for _, c := range []struct {
 		name   string
 		path   string // of the session, see benchSetup
@@ -76,7 +78,7 @@ func TestAllocations(t *testing.T) {
 		{"read one value", "/", true, func(s *session.Session) { benchName.Get(s) }, 4},
 		{"read one of 4 KB of values", "/big", true, func(s *session.Session) { benchName.Get(s) }, 4},
 		{"read and write one value", "/", true, func(s *session.Session) { benchCount.Set(s, benchCount.Get(s)+1) }, 8},
-		{"new session", "/", false, func(s *session.Session) { benchName.Set(s, "0123456789abcdef") }, 34},
+		{"new session", "/", false, func(s *session.Session) { benchName.Set(s, "0123456789abcdef") }, signing + 15},
 	} {
 		h, cookie := benchSetup(c.path, func(w http.ResponseWriter, r *http.Request) {
 			c.do(session.From(r.Context()))
@@ -139,5 +141,23 @@ func TestForgedCookieCostsOneVerification(t *testing.T) {
 	r.Header.Set("Cookie", name+"="+value)
 	if got := testing.AllocsPerRun(100, func() { h.ServeHTTP(w, r) }); got > verification+2 {
 		t.Errorf("%v allocations, want 2 beside a verification's %v", got, verification)
+	}
+}
+
+// A cookie is believed if the whole of it was verified before, not if it falls
+// into the place of one in a table: of so many guesses several would.
+func TestGuessesAreNotBelieved(t *testing.T) {
+	c := newCrowd(t, 4000, "/new")
+	c.comeBack("/", 1)
+	visit := c.visitor("/number")
+	guess := []byte(c.cookies[1])
+	at := len(guess) - 60
+	for i := range 500_000 {
+		for j := range 5 {
+			guess[at+j] = 'a' + byte(i>>(4*j)&15)
+		}
+		if got := visit(string(guess)).Get("Number"); got != "0" { // what an empty session has
+			t.Fatalf("the %dth guess is in the session of %s", i, got)
+		}
 	}
 }

@@ -98,7 +98,7 @@ func (m *Manager) newest(ctx context.Context, id string, lineage map[string]bool
 	defer c.release()
 	for {
 		lineage[id] = true
-		rec, err := m.load(c, id, time.Now())
+		rec, err := m.load(c, id)
 		if err != nil || rec == nil {
 			return id, err
 		}
@@ -139,8 +139,8 @@ func (k *keeper) list(ctx context.Context, user string) ([]*Record, error) {
 }
 
 // live is list within a commit, whose events wait for its end.
-func (k *keeper) live(ctx context.Context, user string) ([]*Record, error) {
-	records, err := k.store.List(ctx, user)
+func (k *keeper) live(c *storeContext, user string) ([]*Record, error) {
+	records, err := k.store.List(c, user)
 	if err != nil {
 		return nil, storeError("list", err)
 	}
@@ -155,11 +155,11 @@ func (k *keeper) live(ctx context.Context, user string) ([]*Record, error) {
 // limit ends the user's least recently used sessions beyond Options.MaxPerUser,
 // now that rec has logged in. Of logins at the same time the newest stay, and
 // that may end rec itself. If limit fails the login stands.
-func (s *Session) limit(ctx context.Context, rec *Record) {
+func (s *Session) limit(c *storeContext, rec *Record) {
 	if rec.User == "" || s.k.maxUser == 0 {
 		return
 	}
-	others, err := s.k.live(ctx, rec.User)
+	others, err := s.k.live(c, rec.User)
 	room := s.k.maxUser - 1
 	others = slices.DeleteFunc(others, func(r *Record) bool {
 		newer := cmp.Or(r.Created.Compare(rec.Created), cmp.Compare(r.ID, rec.ID)) > 0
@@ -173,7 +173,7 @@ func (s *Session) limit(ctx context.Context, rec *Record) {
 	}
 	for i := max(room, 0); i < len(others) && err == nil; i++ {
 		var ended *Record
-		if ended, err = s.k.end(ctx, others[i].ID, rec.User, others[i]); ended != nil {
+		if ended, err = s.k.end(c, others[i].ID, rec.User, others[i]); ended != nil {
 			s.mu.Lock()
 			s.note(EventRevoked, ended, nil)
 			if ended.ID == rec.ID {

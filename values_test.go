@@ -637,8 +637,10 @@ func TestReloadAfterAFailure(t *testing.T) {
 	check := func(t *testing.T, spy *spyStore, s *session.Session) {
 		t.Helper()
 		spy.down.Store(true)
-		if err := s.Reload(context.Background()); !errors.Is(err, session.ErrStore) || !errors.Is(s.Err(), session.ErrStore) {
-			t.Errorf("Reload of a store that is down: %v", err)
+		for range 3 {
+			if err := s.Reload(context.Background()); !errors.Is(err, session.ErrStore) || !errors.Is(s.Err(), session.ErrStore) {
+				t.Errorf("Reload of a store that is down: %v", err)
+			}
 		}
 		spy.down.Store(false)
 		if err := s.Reload(context.Background()); err != nil || s.Err() != nil || s.User() != "alice" {
@@ -683,4 +685,28 @@ func TestReloadAfterAFailure(t *testing.T) {
 		}
 		check(t, spy, sessions[0])
 	})
+}
+
+// A session that List returned cannot come back once it has ended: nobody would
+// hold its token.
+func TestDetachedSessionThatEndedIsNotSaved(t *testing.T) {
+	visit, spy, m := newVisitor(t, session.Options{})
+	visit(func(s *session.Session) { s.Login("alice") })
+	sessions, err := m.List(t.Context(), "alice")
+	if err != nil || len(sessions) != 1 {
+		t.Fatal(sessions, err)
+	}
+	s := sessions[0]
+	if err := spy.Delete(t.Context(), s.ID()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		name.Set(s, "lost")
+		if err := s.Save(t.Context()); !errors.Is(err, session.ErrNotFound) {
+			t.Errorf("Save: %v", err)
+		}
+		if err := s.Reload(t.Context()); !errors.Is(err, session.ErrNotFound) {
+			t.Errorf("Reload: %v", err)
+		}
+	}
 }

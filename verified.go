@@ -2,6 +2,7 @@ package session
 
 import (
 	"hash/maphash"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,12 +27,15 @@ import (
 type verified struct {
 	seed   maphash.Seed
 	tables atomic.Pointer[tables]
+	grow   sync.Mutex // tried only
 }
 
 type tables struct {
-	now, before []place
-	n           atomic.Int64 // entries in now
-	moved       atomic.Int64 // places of before
+	now    []place
+	before atomic.Pointer[[]place] // nil: all has moved
+	n      atomic.Int64            // entries in now
+	taken  atomic.Int64            // places of before that somebody moves, or has moved
+	moved  atomic.Int64            // and those that he has
 }
 
 const (
@@ -56,9 +60,12 @@ func (v *verified) init() {
 
 func (v *verified) get(value string) (id string, ok bool) {
 	hash, t := maphash.String(v.seed, value), v.tables.Load()
-	if id, ok = lookIn(t.now, hash, value); !ok && t.before != nil {
-		if id, ok = lookIn(t.before, hash, value); ok {
-			v.move(t)
+	if id, ok = lookIn(t.now, hash, value); ok {
+		return id, true
+	}
+	if before := t.before.Load(); before != nil {
+		if id, ok = lookIn(*before, hash, value); ok {
+			v.move(t, *before)
 		}
 	}
 	return id, ok
@@ -82,33 +89,38 @@ func lookIn(table []place, hash uint64, value string) (id string, ok bool) {
 func (v *verified) put(value, id string) {
 	t := v.tables.Load()
 	t.insert(maphash.String(v.seed, value), value+id)
-	switch {
-	case t.before != nil:
-		v.move(t)
-	case t.n.Load() > int64(len(t.now)) && len(t.now) < lastSize:
-		v.tables.CompareAndSwap(t, &tables{now: make([]place, 2*len(t.now)), before: t.now})
+	if before := t.before.Load(); before != nil {
+		v.move(t, *before)
+	} else if t.n.Load() > int64(len(t.now)) && len(t.now) < lastSize && v.grow.TryLock() {
+		defer v.grow.Unlock()
+		if v.tables.Load() == t {
+			larger := &tables{now: make([]place, 2*len(t.now))}
+			larger.before.Store(&t.now)
+			v.tables.Store(larger)
+		}
 	}
 }
 
-// move moves some places of before, and lets go of it when all are.
-func (v *verified) move(t *tables) {
-	const some = 2
-	from := int(t.moved.Add(some)) - some
-	for i := from; i < min(from+some, len(t.before)); i++ {
-		p := &t.before[i]
+// move moves some places of before. Who moves the last lets go of it.
+func (v *verified) move(t *tables, before []place) {
+	const some = 2 // of which the number of places is a multiple
+	from := int(t.taken.Add(some)) - some
+	if from >= len(before) {
+		return
+	}
+	for i := range some {
+		p := &before[from+i]
 		p.mu.Lock()
 		all := p.both
 		p.mu.Unlock()
-		for _, both := range all {
+		for _, both := range slices.Backward(all[:]) {
 			if both != "" {
 				t.insert(maphash.String(v.seed, both[:len(both)-idLength]), both)
 			}
 		}
 	}
-	if from >= len(t.before) {
-		done := &tables{now: t.now}
-		done.n.Store(t.n.Load())
-		v.tables.CompareAndSwap(t, done)
+	if t.moved.Add(some) == int64(len(before)) {
+		t.before.Store(nil)
 	}
 }
 

@@ -71,9 +71,6 @@ func (w *walker) stop() bool {
 	return false
 }
 
-// The functions below take a position, and return the one after what they step
-// over, or -1 if that is not there.
-
 // peek returns the byte at i, or 0.
 func peek(d []byte, i int) byte {
 	if i < len(d) {
@@ -81,6 +78,9 @@ func peek(d []byte, i int) byte {
 	}
 	return 0
 }
+
+// blank, text and value step over what is at i, and return the position after
+// it; -1 if there is no string or no value.
 
 func blank(d []byte, i int) int {
 	for i < len(d) && (d[i] == ' ' || d[i] == '\t' || d[i] == '\n' || d[i] == '\r') {
