@@ -135,7 +135,8 @@ func (s *Session) commitNow() error {
 	return err
 }
 
-// touch moves the record's clocks forward, if they are old enough to bother.
+// touch moves the record's clocks forward, if they are old enough to bother. The
+// cheap clock tells whether they are; what is written is wall time.
 func (s *Session) touch() {
 	rec := s.rec
 	if rec == nil || s.asked.now().Sub(rec.LastSeen) <= s.k.idle/20 {
