@@ -112,13 +112,14 @@ func (r *run) disturb(p *proxy, until time.Time) {
 func (r *run) look(t *testing.T, sys system, b *board, start time.Time) {
 	store := sys.open(t, sys.server.addr)
 	c := &client{number: clients, store: store, start: start, seen: map[string]uint64{}}
+	deadline := time.Now().Add(20 * time.Second) // for all of them, should the server be gone
 	for slot := range b.slots {
 		for g := range b.slots[slot].generation + 1 {
-			for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+			for {
 				ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 				c.load(ctx, name(slot, g))
 				cancel()
-				if c.history[len(c.history)-1].outcome != failed {
+				if c.history[len(c.history)-1].outcome != failed || time.Now().After(deadline) {
 					break
 				}
 				time.Sleep(20 * time.Millisecond)

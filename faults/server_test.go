@@ -93,14 +93,17 @@ func (s *server) start() error {
 			return err
 		}
 		for waiting := true; waiting && time.Now().Before(deadline); {
-			if c, err := net.Dial("tcp", s.addr); err == nil {
+			c, err := net.Dial("tcp", s.addr)
+			if err == nil {
 				c.Close()
-				return nil
 			}
 			select {
 			case <-s.done:
-				waiting = false
+				waiting = false // whoever listens there, it is not this one
 			case <-time.After(5 * time.Millisecond):
+				if err == nil {
+					return nil
+				}
 			}
 		}
 	}
@@ -141,6 +144,7 @@ func (s *server) stop() (pids []int) {
 	}
 	pids = []int{s.cmd.Process.Pid}
 	_ = syscall.Kill(pids[0], syscall.SIGSTOP)
+	await(pids[0], "TZ") // or it might have another child in a moment
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pids[0]))
 	for _, task := range tasks {
 		children, _ := os.ReadFile(task)
@@ -162,13 +166,31 @@ func (s *server) pause(d time.Duration) {
 	}
 }
 
-// kill kills all of the server's processes with SIGKILL.
+// kill kills all of the server's processes with SIGKILL, and waits until they
+// hold nothing: a child that is still dying listens on the server's address, and
+// would be taken for the next one.
 func (s *server) kill() {
-	for _, pid := range s.stop() {
+	pids := s.stop()
+	for _, pid := range pids {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
 	if s.cmd != nil {
 		<-s.done
+	}
+	for _, pid := range pids {
+		await(pid, "ZX")
+	}
+}
+
+// await waits until a process is in one of these states, as /proc has them, or
+// is gone; five seconds at most.
+func await(pid int, states string) {
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		_, rest, ok := strings.Cut(string(stat), ") ") // after the name comes the state
+		if err != nil || !ok || strings.Contains(states, rest[:1]) {
+			return
+		}
 	}
 }
 
