@@ -16,23 +16,23 @@ var Libraries = []struct{ Name, Module, Text string }{
 	{"express", "express-session", "its MemoryStore, under express and Node; whole servers only"},
 }
 
-// Cases are its rows, in ns/op if there is no other Unit. Those with many
-// sessions take long to prepare.
+// Cases are its rows, and what they are measured in. Those with many sessions
+// take long to prepare.
 var Cases = []struct {
 	Name, Text string
 	Many       bool
 	Unit       string
 }{
-	{"bare", "no session library, a handler that reads a cookie", false, ""},
-	{"untouched", "the handler does not ask for its session", false, ""},
-	{"read", "read one value of three", false, ""},
-	{"read+write", "read and write one value", false, ""},
-	{"new", "a new session with one value", false, ""},
-	{"forged", "a forged cookie, the handler looks for a value", false, ""},
-	{"read-4KB", "read one small value beside one of 4 KB", false, ""},
-	{"read-100", "read one value, of 100 sessions in turn, all read before", false, ""},
-	{"read-100k", "the same, of 100 000 sessions", true, ""},
-	{"read-100k-2", "the same on 2 goroutines, time per request", true, ""},
+	{"bare", "no session library, a handler that reads a cookie", false, "ns/op"},
+	{"untouched", "the handler does not ask for its session", false, "ns/op"},
+	{"read", "read one value of three", false, "ns/op"},
+	{"read+write", "read and write one value", false, "ns/op"},
+	{"new", "a new session with one value", false, "ns/op"},
+	{"forged", "a forged cookie, the handler looks for a value", false, "ns/op"},
+	{"read-4KB", "read one small value beside one of 4 KB", false, "ns/op"},
+	{"read-100", "read one value, of 100 sessions in turn, all read before", false, "ns/op"},
+	{"read-100k", "the same, of 100 000 sessions", true, "ns/op"},
+	{"read-100k-2", "the same on 2 goroutines, time per request", true, "ns/op"},
 	{"heap", "heap per session, of 200 000", true, "B/session"},
 	{"server-bare", "whole server on loopback: processor time per request, the handler reads a cookie", false, "cpu-ns/op"},
 	{"server-read", "whole server on loopback: the same, read one value of three", false, "cpu-ns/op"},

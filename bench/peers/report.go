@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"io"
 	"runtime"
@@ -76,8 +75,8 @@ func write(w io.Writer, r report) {
 	}
 	p("%s\n%s", head, rule)
 	for _, c := range bench.Cases {
-		if _, measured := r.samples.median(c.Name, bench.Libraries[0].Name, unit(c.Unit)); measured {
-			p("| %s |%s", c.Text, r.row(c.Name, unit(c.Unit)))
+		if _, measured := r.samples.median(c.Name, bench.Libraries[0].Name, c.Unit); measured {
+			p("| %s |%s", c.Text, r.row(c.Name, c.Unit))
 		}
 	}
 	p("\nWhat they are:\n")
@@ -128,8 +127,6 @@ func (r report) row(c, unit string) string {
 	}
 	return row.String()
 }
-
-func unit(of string) string { return cmp.Or(of, "ns/op") }
 
 func quantity(unit string, v float64) string {
 	switch {
