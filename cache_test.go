@@ -10,8 +10,9 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// Vary whenever the session was looked for, private if there is one and the
-// handler said nothing, no-store with our Set-Cookie whatever the handler said.
+// Vary whenever the session was looked for; if there is one and the handler said
+// nothing, no-store to somebody who is logged in and private to others; no-store
+// with our Set-Cookie whatever the handler said.
 func TestCachesAreTold(t *testing.T) {
 	m := newManager(t, session.Options{})
 	for _, c := range []struct {
@@ -26,24 +27,27 @@ func TestCachesAreTold(t *testing.T) {
 		{name: "looked for", do: read, wantVary: []string{"Cookie"}},
 		{name: "looked for, public", do: read, cache: []string{"public"}, wantVary: []string{"Cookie"}, wantCache: []string{"public"}},
 		{name: "forged cookie", from: "forged", do: read, wantVary: []string{"Cookie"}},
-		{name: "found", from: "alice", do: read, wantVary: []string{"Cookie"}, wantCache: []string{"private"}},
+		{name: "found", from: "alice", do: read, wantVary: []string{"Cookie"}, wantCache: []string{"no-store"}},
+		{name: "found, anonymous", from: guest, do: read, wantVary: []string{"Cookie"}, wantCache: []string{"private"}},
 		{name: "found, asked only for Err", from: "alice", do: func(s *session.Session) { s.Err() },
+			wantVary: []string{"Cookie"}, wantCache: []string{"no-store"}},
+		{name: "found, private", from: "alice", do: read, cache: []string{"private"},
 			wantVary: []string{"Cookie"}, wantCache: []string{"private"}},
 		{name: "found, public", from: "alice", do: read, cache: []string{"public, max-age=60"},
 			wantVary: []string{"Cookie"}, wantCache: []string{"public, max-age=60"}},
 		{name: "found, no-cache", from: "alice", do: read, cache: []string{"no-cache", "must-revalidate"},
 			wantVary: []string{"Cookie"}, wantCache: []string{"no-cache", "must-revalidate"}},
-		{name: "changed", from: "alice", do: write, wantVary: []string{"Cookie"}, wantCache: []string{"private"}},
+		{name: "changed", from: "alice", do: write, wantVary: []string{"Cookie"}, wantCache: []string{"no-store"}},
 		{name: "Set-Cookie", do: write, wantVary: []string{"Cookie"}, wantCache: []string{"no-store"}},
 		{name: "Set-Cookie, public", do: write, cache: []string{"public", "max-age=60"},
 			wantVary: []string{"Cookie"}, wantCache: []string{"no-store"}},
 		{name: "deletion, public", from: "alice", do: logOut, cache: []string{"public"},
 			wantVary: []string{"Cookie"}, wantCache: []string{"no-store"}},
 		{name: "another Vary", from: "alice", do: read, vary: []string{"Accept", "Origin"},
-			wantVary: []string{"Accept", "Cookie", "Origin"}, wantCache: []string{"private"}},
+			wantVary: []string{"Accept", "Cookie", "Origin"}, wantCache: []string{"no-store"}},
 		{name: "Vary: Cookie already", from: "alice", do: read, vary: []string{"cookie"},
-			wantVary: []string{"cookie"}, wantCache: []string{"private"}},
-		{name: "Vary: *", from: "alice", do: read, vary: []string{"*"}, wantVary: []string{"*"}, wantCache: []string{"private"}},
+			wantVary: []string{"cookie"}, wantCache: []string{"no-store"}},
+		{name: "Vary: *", from: "alice", do: read, vary: []string{"*"}, wantVary: []string{"*"}, wantCache: []string{"no-store"}},
 	} {
 		sent := open(t, m, c.from)
 		if c.from == "forged" {

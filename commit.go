@@ -3,159 +3,177 @@ package session
 import (
 	"errors"
 	"math/rand/v2"
-	"slices"
 	"time"
+
+	"github.com/coatcheck/session/internal/storectx"
 )
 
-// An action is what a commit must do next.
-type action uint8
-
-const (
-	nothing action = iota
-	end            // the stored session; what came after is a second action
-	refuse         // an error stands in the way
-	drop           // the changes: the session has ended while we ran
-	create         // a record, and a cookie
-	save           // the changes, under the same token
-	renew          // under a new token, and end the old one
-)
-
-// plan decides. It is a pure function of the session's state.
-func (s *Session) plan() action {
-	switch t := &s.todo; {
-	case t.logout && !s.unread:
-		return end
-	case s.stuck:
-		return refuse
-	case s.rec != nil && (t.user != "" || t.renew):
-		return renew
-	case t.user != "":
-		return create
-	case s.fate != alive && (len(t.changes) > 0 || t.renew || t.remember):
-		return drop
-	case s.rec != nil && (len(t.changes) > 0 || t.remember):
-		return save
-	case s.rec == nil && s.holds():
-		return create
-	}
-	return nothing
+// A commit carries out what plan says, until nothing is left to do. The
+// session's changing is held, so that nobody else writes its fields; they are
+// read here without mu, and written under it.
+type commit struct {
+	*Session
+	c *storectx.Context
 }
 
-// holds tells whether a session that is not stored has anything to store.
-func (s *Session) holds() bool {
-	return slices.ContainsFunc(s.todo.changes, func(c change) bool {
-		return lookup(nil, s.todo.changes, c.name) != nil
-	})
-}
-
-// commit acts until nothing is left to do. s.turn is held, so that nobody else
-// writes the session's fields; they are read here without s.mu, and written
-// under it.
-func (s *Session) commit(c *storeContext) error {
+func (k commit) run() error {
 	for {
 		var err error
-		switch s.plan() {
-		case nothing:
+		asked := k.todo.logout || k.todo.asks()
+		switch k.plan() {
+		case rest:
+			if k.problem.is == passing {
+				k.problem = problem{}
+			}
 			return nil
 		case refuse:
-			return s.err
+			return k.problem.err
 		case end:
-			err = s.end(c)
+			err = k.end()
 		case drop:
-			err = s.drop()
+			err = k.drop()
 		case create:
-			err = s.create(c)
+			err = k.create()
 		case save:
-			err = s.save(c)
-		case renew:
-			err = s.renew(c)
+			err = k.save()
+		case replace:
+			err = k.replace()
 		}
 		if err != nil {
-			return s.failed(err)
+			return k.failed(err, asked)
 		}
 	}
+}
+
+func (s *Session) plan() action {
+	return plan(s.at, &s.stored, &s.todo, s.problem, s.withheld())
+}
+
+// withheld tells whether the browser may hold a session's cookie that it kept
+// back from this request, which a new anonymous session would overwrite.
+func (s *Session) withheld() bool {
+	return s.stored.is == nothing && !s.carried && s.source != nil && s.todo.holds() && s.source.tokens().withheld
 }
 
 // create stores a new session and asks for its cookie.
-func (s *Session) create(c *storeContext) error {
-	tok := newToken()
-	rec, err := s.next(nil, tok.id())
+func (k commit) create() error {
+	d, err := k.first(nil)
 	if err != nil {
 		return err
 	}
-	if err := s.k.store.Create(c, rec); err != nil {
-		return s.uncreated(rec, err)
+	if err := k.m.store.Create(k.c, d.rec); err != nil {
+		return k.uncreated(d.rec, err)
 	}
-	kind := EventCreated
-	if rec.User != "" {
-		kind = EventLoggedIn
-	}
-	s.install(rec, tok, kind)
-	s.limit(c, rec)
+	k.install(d)
+	k.limit()
 	return nil
 }
 
 // uncreated tries to leave nothing behind of a Create that may have been applied.
-func (s *Session) uncreated(rec *Record, err error) error {
+func (k commit) uncreated(rec *Record, err error) error {
 	if err = storeError("create", err); errors.Is(err, ErrIndeterminate) {
-		return s.undo(rec, err) // nobody will ever hold its token
+		return k.undo(rec, err) // nobody will ever hold its token
 	}
 	return err
 }
 
-// save replaces the record, and merges with whoever was faster.
-func (s *Session) save(c *storeContext) error {
-	base := s.rec
-	for try := 0; ; try++ {
-		rec, err := s.next(base, base.ID)
+// undo deletes a record that is not to be, and returns err. Its own deadline
+// lets it do so although the store's silence has used up the commit's.
+func (k commit) undo(rec *Record, err error) error {
+	c := storectx.New(k.ctx, k.m.timeout)
+	defer c.Release()
+	_ = k.m.store.Delete(c, rec.ID) // what is left if it fails is a record whose token nobody holds
+	return err
+}
+
+// save replaces the record by the next version of it, and merges with whoever
+// was faster.
+func (k commit) save() error {
+	for try := 0; k.stored.is == live; try++ {
+		d, err := k.next()
 		if err != nil {
 			return err
 		}
-		err = s.k.store.Save(c, rec, base.Version)
-		if err == nil {
-			s.install(rec, nil, "")
+		if d.rec == nil {
+			k.install(draft{rec: k.stored.rec})
 			return nil
 		}
-		if base, err = s.newer(c, base, try, err); base == nil {
-			return err // nil: it has ended, and the plan is to drop
+		login := k.todo.user != ""
+		err = k.m.store.Save(k.c, d.rec, k.stored.rec.Version)
+		if err != nil && d.token != nil && errors.Is(err, ErrIndeterminate) {
+			err = k.resolve(d, err)
+		}
+		if err == nil {
+			if k.install(d); login {
+				k.limit()
+			}
+			return nil
+		}
+		if err = k.moved(k.stored.rec.ID, try, err); err != nil {
+			return err
 		}
 	}
+	return nil // it has ended: the plan is another one
 }
 
-// newer returns what old has become, after a Save of it answered err. Nil
-// without an error: it has ended, which the session knows then.
-func (s *Session) newer(c *storeContext, old *Record, try int, err error) (*Record, error) {
+// resolve asks the store what became of a renewal's Save whose outcome is
+// unknown. The record tells: its newest key is the renewal's or not. If it
+// cannot be loaded now, a Reload finds out. The load has a deadline of its own,
+// for the store's silence may have used up the commit's.
+func (k commit) resolve(d draft, err error) error {
+	k.mu.Lock()
+	k.stored.maybe = &d
+	k.mu.Unlock()
+	c := storectx.New(k.ctx, k.m.timeout)
+	defer c.Release()
+	rec, failed := k.m.load(c, d.rec.ID)
+	if failed == nil && rec != nil && opensNewest(rec.Data, d.ref.Key) {
+		return nil
+	}
+	return err
+}
+
+// moved finds out what a record has become, after a Save of it answered err. It
+// returns an error if that tells nothing of the record.
+func (k commit) moved(id string, try int, err error) error {
 	var rec *Record
 	switch {
-	case !moved(err):
-		return nil, storeError("save", err)
+	case !hasMoved(err):
+		return storeError("save", err)
 	case errors.Is(err, ErrConflict):
-		if err := pause(c, try); err != nil {
-			return nil, storeError("save", err)
+		if err := pause(k.c, try); err != nil {
+			return storeError("save", err)
 		}
-		if rec, err = s.k.load(c, old.ID); err != nil {
-			return nil, err
+		if rec, err = k.m.load(k.c, id); err != nil {
+			return err
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	f := fateOf(rec)
-	if f == alive {
-		s.note(EventConflict, rec, nil)
-		return rec, nil
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	is := whatIs(rec)
+	if is != live {
+		k.lose(is)
+		return nil
 	}
-	s.lose(old.ID, f)
-	return nil, nil
+	st := &k.stored
+	if k.source != nil && st.then == nil && firstKey(rec.Data) != firstKey(st.rec.Data) {
+		st.then = st.rec // somebody asked for a renewal: what this request sees stays as it was
+	}
+	st.rec, st.due = rec, upkeep{}
+	if k.source != nil && st.then == nil {
+		st.due = k.m.upkeep(rec, st.held, time.Now())
+	}
+	k.note(EventConflict, rec, nil)
+	return nil
 }
 
-// lose forgets the stored session with this id, which has ended, and with it
-// any cookie that was due. s.mu is held.
-func (s *Session) lose(id string, f fate) {
-	s.rec, s.fate, s.grave, s.issued, s.resend = nil, f, id, nil, false
+// hasMoved tells whether a Save was refused because the record is another one now.
+func hasMoved(err error) bool {
+	return !errors.Is(err, ErrIndeterminate) && (errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound))
 }
 
 // pause waits before the next try, longer and more at random with each.
-func pause(c *storeContext, try int) error {
+func pause(c *storectx.Context, try int) error {
 	if try == 0 {
 		return c.Err()
 	}
@@ -169,49 +187,91 @@ func pause(c *storeContext, try int) error {
 	}
 }
 
-// install makes rec what is stored, and tok, unless nil, what the cookie gets.
-func (s *Session) install(rec *Record, tok *token, kind EventKind) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if tok != nil {
-		s.issued, s.resend, s.expire = func() *token { return tok }, false, false
-		s.note(kind, rec, nil)
-	} else if s.todo.remember {
-		s.resend = s.issued == nil
+// install makes d what is stored, and its token, if it has one, what the cookie
+// gets.
+func (k commit) install(d draft) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	st := &k.stored
+	if d.token != nil {
+		k.cookie = cookie{carry, d.token}
+		*st = stored{held: d.ref}
 	}
-	s.rec, s.fate, s.grave, s.todo = rec, alive, "", pending{}
+	if d.event != "" {
+		k.note(d.event, d.rec, nil)
+	}
+	if st.then != nil {
+		k.seeOwnChanges()
+	}
+	st.is, st.rec, st.due = live, d.rec, upkeep{}
+	k.todo = pending{}
 }
 
-// drop forgets the changes of a session that has ended while we ran.
-func (s *Session) drop() error {
-	err := s.ending()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.note(EventDropped, &Record{ID: s.grave}, err)
-	s.todo = pending{}
+// seeOwnChanges lets a request that sees the session as it was before a renewal
+// see what it did itself. mu is held.
+func (k commit) seeOwnChanges() {
+	then := *k.stored.then
+	if k.todo.user != "" {
+		then.Created = k.todo.at
+	}
+	if members, _, err := membersOf(nil, then.Data, time.Time{}); err == nil {
+		if members, err = apply(k.todo.changes, members); err == nil {
+			then.Data, _ = encode(members)
+		}
+	}
+	k.stored.then = &then
+}
+
+// lose forgets the stored session, which is over, and with it any cookie that
+// was due. mu is held.
+func (k commit) lose(is knowledge) {
+	k.stored = stored{is: is, held: k.stored.held}
+	k.cookie = cookie{}
+}
+
+// drop forgets the changes that no session is there to hold.
+func (k commit) drop() error {
+	err := k.stored.err()
+	if err == nil {
+		err = errWithheld
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.note(EventDropped, &Record{ID: k.stored.held.ID}, err)
+	k.todo = pending{}
 	return err
 }
 
-func (s *Session) ending() error {
-	if s.fate == replaced {
-		return ErrReplaced
-	}
-	return ErrNotFound
-}
+var errWithheld = errors.New("session: a request from another site came without a cookie, which SameSite keeps back: a new anonymous session would take the place of the one that the browser may have. Redirect to a page of this site, and begin it there")
 
-// failed makes err the session's. An ending is none: see Err.
-func (s *Session) failed(err error) error {
-	if err == ErrNotFound || err == ErrReplaced {
+// failed makes err the session's. That there is no session to hold a change is
+// none of its problems, and neither is an upkeep that failed: the next request
+// sees to that.
+func (k commit) failed(err error, asked bool) error {
+	if isEnding(err) {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.err = err
-	// A write that may have been applied is never repeated with the changes
-	// applied anew: an Update would count twice.
-	s.stuck = s.stuck || errors.Is(err, ErrIndeterminate) && !s.todo.logout // an ending may be repeated
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if errors.Is(err, ErrStore) {
-		s.note(EventStoreFailed, s.rec, err)
+		k.note(EventStoreFailed, k.stored.rec, err)
+	}
+	switch {
+	case !asked:
+		k.stored.due = upkeep{}
+		return nil
+	case k.problem.lasts(): // and stands when an ending has succeeded
+	case errors.Is(err, ErrIndeterminate) && !k.todo.logout:
+		// A write that may have been applied is never repeated with the changes
+		// applied anew: an Update would count twice. An ending may be repeated.
+		k.problem = problem{lasting, err}
+	default:
+		k.problem = problem{passing, err}
 	}
 	return err
+}
+
+// isEnding tells whether an error says that there is no session to hold a change.
+func isEnding(err error) bool {
+	return err == ErrNotFound || err == ErrReplaced || err == errTwins || err == errWithheld
 }

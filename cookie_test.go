@@ -316,6 +316,9 @@ func tokenOf(t testing.TB, value string) []byte {
 	return token
 }
 
+// keyOf returns the secret half of them.
+func keyOf(t testing.TB, value string) []byte { return tokenOf(t, value)[16:] }
+
 // A secret is replaced in two deployments, and nobody is signed out: what the
 // old one signed stays good, and the first one signs what comes next.
 func TestSecretRotation(t *testing.T) {
@@ -448,7 +451,8 @@ func TestMaxAge(t *testing.T) {
 		time.Sleep(24 * time.Hour)
 		pair = maxAge(t, present(h, "/renew", pair), 29*day)
 		pair = maxAge(t, present(h, "/remember?24000h", pair), 400*day)
-		maxAge(t, present(h, "/login?alice", pair), 0) // which ends an earlier Remember
+		pair = maxAge(t, present(h, "/login?alice", pair), 400*day) // a password asked for again
+		maxAge(t, present(h, "/login?bob", pair), 0)                // which ends alice's Remember
 	})
 }
 
@@ -475,7 +479,11 @@ func TestDeletionOnlyOfWhatTheRequestCarried(t *testing.T) {
 		{"replaced a moment ago", "/logout", func(t *testing.T, name, value string) string {
 			issued(t, present(h, "/renew", name+"="+value))
 			return name + "=" + value
-		}, true},
+		}, false},
+		{"another user's a moment ago", "/logout", func(t *testing.T, name, value string) string {
+			issued(t, present(h, "/login?bob", name+"="+value))
+			return name + "=" + value
+		}, true}, // which ended bob's too
 		{"ended a moment ago", "/logout", func(t *testing.T, name, value string) string {
 			issued(t, present(h, "/logout", name+"="+value))
 			return name + "=" + value

@@ -2,25 +2,42 @@ package session
 
 import (
 	"bytes"
-	"errors"
 	"time"
+
+	"github.com/coatcheck/session/internal/object"
+	"github.com/coatcheck/session/internal/storectx"
 )
 
 // A tombstone takes the place of a session's record when it ends. It stays for
-// a minute, so that requests under way learn of the ending and, after a
-// renewal, which record is the successor. It belongs to no user and holds no
-// values.
+// a minute, so that requests under way learn of the ending and, after a Login,
+// which session took its place. It belongs to no user and holds no values:
+//
+//	{"session.ended":"logout"}, "revoked" or "login"
+//	,"session.next":"…"                    after a Login, the id of the other session
 const (
-	tombstone     = `{"session.ended":"`
+	endedMember   = `"session.ended"`
+	nextMember    = `"session.next"`
 	tombstoneLife = time.Minute
 )
 
-// bury returns the tombstone of rec; next is the id of a renewal's successor, or "".
-func bury(rec *Record, next string) *Record {
+// Why a session ended.
+const (
+	byLogout = "logout"
+	byRevoke = "revoked"
+	byLogin  = "login"
+)
+
+// tombstone returns what takes the place of rec. next is the id of the session
+// that a Login began, or "".
+func tombstone(rec *Record, why, next string) *Record {
+	members := []object.Member{{Name: []byte(endedMember), Raw: []byte(`"` + why + `"`)}}
+	if next != "" {
+		members = object.Set(members, nextMember, []byte(`"`+next+`"`))
+	}
 	end := milliseconds(time.Now().Add(tombstoneLife))
 	return &Record{
 		ID:       rec.ID,
-		Data:     []byte(tombstone + next + `"}`),
+		Data:     object.Write(members),
 		Created:  rec.Created,
 		LastSeen: rec.LastSeen,
 		Deadline: end,
@@ -29,42 +46,41 @@ func bury(rec *Record, next string) *Record {
 	}
 }
 
-// isEnded tells whether Data is a tombstone's, and the successor it names.
-func isEnded(data []byte) (next string, ok bool) {
-	rest, ok := bytes.CutPrefix(data, []byte(tombstone))
-	if !ok {
+// isTombstone tells whether Data is a tombstone's, and which session it names.
+func isTombstone(data []byte) (next string, is bool) {
+	if !bytes.HasPrefix(data, []byte("{"+endedMember)) {
 		return "", false
 	}
-	return string(bytes.TrimSuffix(rest, []byte(`"}`))), true
+	return string(bytes.Trim(object.Find(data, nextMember), `"`)), true
 }
 
-// fateOf tells what became of a session; nil: there is no record any more.
-func fateOf(rec *Record) fate {
+// whatIs tells what a record says of its session; nil: there is none any more.
+func whatIs(rec *Record) knowledge {
 	if rec == nil {
-		return gone
+		return ended
 	}
-	switch next, dead := isEnded(rec.Data); {
+	switch next, dead := isTombstone(rec.Data); {
 	case !dead:
-		return alive
+		return live
 	case next == "":
-		return gone
+		return ended
 	}
 	return replaced
 }
 
-// end ends the session with this id, whoever changes it meanwhile, and if it
-// was renewed its successor. It returns the record that it ended, or nil if
-// there was none, or none of this user's ("": anybody's). A rec that is not nil
-// is what the caller knows of it and spares a load.
-func (k *keeper) end(c *storeContext, id, user string, rec *Record) (*Record, error) {
+// end ends the session with this id, whoever changes it meanwhile, and if a
+// Login gave its place to another session that one. It returns the record that
+// it ended, or nil if there was none, or none of this user's ("": anybody's). A
+// rec that is not nil is what the caller knows of it and spares a load.
+func (m *Manager) end(c *storectx.Context, id, user, why string, rec *Record) (*Record, error) {
 	for try := 0; ; try++ {
 		if rec == nil {
 			var err error
-			if rec, err = k.load(c, id); err != nil || rec == nil {
+			if rec, err = m.load(c, id); err != nil || rec == nil {
 				return nil, err
 			}
 		}
-		next, dead := isEnded(rec.Data)
+		next, dead := isTombstone(rec.Data)
 		switch {
 		case dead && next == "", !dead && user != "" && rec.User != user:
 			return nil, nil
@@ -72,11 +88,11 @@ func (k *keeper) end(c *storeContext, id, user string, rec *Record) (*Record, er
 			id, rec, try = next, nil, -1
 			continue
 		}
-		err := k.store.Save(c, bury(rec, ""), rec.Version)
+		err := m.store.Save(c, tombstone(rec, why, ""), rec.Version)
 		switch {
 		case err == nil:
 			return rec, nil
-		case !moved(err):
+		case !hasMoved(err):
 			return nil, storeError("end", err)
 		}
 		if err := pause(c, try); err != nil {
@@ -86,125 +102,134 @@ func (k *keeper) end(c *storeContext, id, user string, rec *Record) (*Record, er
 	}
 }
 
-// moved tells whether a Save was refused because the record is another one now.
-func moved(err error) bool {
-	return !errors.Is(err, ErrIndeterminate) && (errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound))
-}
-
 // end carries out a Logout.
-func (s *Session) end(c *storeContext) error {
-	id, user := s.grave, ""
-	if s.rec != nil {
-		id = s.rec.ID
-		if s.source == nil {
-			user = s.rec.User // as for Revoke
+func (k commit) end() error {
+	st, user, why, kind := k.stored, "", byLogout, EventLoggedOut
+	var known, last *Record
+	if st.is == live {
+		known = st.rec
+	}
+	if k.source == nil { // as Revoke does it
+		why, kind = byRevoke, EventRevoked
+		if known != nil {
+			user = known.User
 		}
 	}
-	ids := []string{id}
-	if id == "" && s.source != nil { // two live sessions: both end
-		found := s.source.tokens()
-		ids = found.ids[:found.n]
-	}
-	kind := EventLoggedOut
-	if s.source == nil {
-		kind = EventRevoked
-	}
-	ended := false
-	for _, id := range ids {
-		rec, err := s.k.end(c, id, user, s.rec)
+	for _, id := range k.toEnd() {
+		rec, err := k.m.end(k.c, id, user, why, known)
 		if err != nil {
 			return err
 		}
 		if rec != nil {
-			ended = true
-			s.mu.Lock()
-			s.note(kind, rec, nil)
-			s.mu.Unlock()
+			last = rec
+			k.mu.Lock()
+			k.note(kind, rec, nil)
+			k.mu.Unlock()
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	stale := !ended && id != "" // somebody else ended it: the browser may have a newer cookie
-	s.expire = s.carried && !stale
-	s.rec, s.issued, s.resend, s.todo.logout = nil, nil, false, false
-	if s.fate, s.grave = alive, ""; stale || s.source == nil { // nobody would hold a new one's token
-		s.fate, s.grave = gone, id
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.todo.logout = false
+	k.lose(nothing)
+	switch {
+	case k.source == nil, // nobody would hold a new one's token
+		st.then != nil, // and here the browser has, or may have, a newer cookie
+		st.is == live && last != nil && firstKey(last.Data) != firstKey(st.rec.Data),
+		(st.is == live || st.is == replaced || st.is == ended) && last == nil:
+		k.stored = stored{is: ended, held: st.held}
+	case st.is == stale:
+		k.stored = stored{is: stale, held: st.held}
+	case k.carried:
+		k.cookie.do = remove
 	}
 	return nil
 }
 
-// renew puts the session under a new token: it creates the successor, and then
-// swaps a tombstone over the old record. Of many renewals at once one swap
-// succeeds; the others take back what they created. A process that dies in
+// toEnd returns the ids of the sessions that a Logout ends: of two live ones
+// both, for who signs out means whatever this browser could be signed in with.
+func (k commit) toEnd() (ids []string) {
+	switch k.stored.is {
+	case twins:
+		found := k.source.tokens()
+		for _, ref := range found.refs[:found.n] {
+			ids = append(ids, ref.ID)
+		}
+	case live, replaced, ended:
+		ids = append(ids, k.stored.held.ID)
+	}
+	return ids
+}
+
+// replace gives the browser a new session for the user who logs in: it creates
+// that, and then swaps a tombstone over the old record. What others save in an
+// anonymous session meanwhile belongs to the new one too. A process that dies in
 // between leaves a record whose token nobody holds.
-func (s *Session) renew(c *storeContext) error {
-	old, tok := s.rec, newToken()
-	rec, err := s.next(old, tok.id())
+func (k commit) replace() error {
+	d, err := k.first(k.inherited())
 	if err != nil {
 		return err
 	}
-	if err := s.k.store.Create(c, rec); err != nil {
-		return s.uncreated(rec, err)
+	if err := k.m.store.Create(k.c, d.rec); err != nil {
+		return k.uncreated(d.rec, err)
 	}
-	login := s.todo.user != ""
 	for try := 0; ; try++ {
-		err = s.k.store.Save(c, bury(old, rec.ID), old.Version)
+		old := k.stored.rec
+		err := k.m.store.Save(k.c, tombstone(old, byLogin, d.rec.ID), old.Version)
 		if err == nil {
 			break
 		}
-		if old, err = s.newer(c, old, try, err); old == nil {
-			if err == nil && login {
-				break // the old session has ended: this one began with a password
-			}
-			return s.undo(rec, err)
+		if err := k.moved(old.ID, try, err); err != nil {
+			return k.undo(d.rec, err)
 		}
-		// Somebody saved values meanwhile: they belong to the successor too.
-		newer, err := s.next(old, rec.ID)
+		if k.stored.is != live {
+			break // the old session has ended: this one began with a password
+		}
+		values := k.inherited()
+		if values == nil {
+			continue
+		}
+		newer, err := k.firstRecord(d.ref, values)
 		if err != nil {
-			return s.undo(rec, err)
+			return k.undo(d.rec, err)
 		}
-		err = s.k.store.Save(c, newer, rec.Version)
+		err = k.m.store.Save(k.c, newer, d.rec.Version)
 		switch {
 		case err == nil:
-			rec = newer
-		case !moved(err):
-			return s.undo(rec, storeError("save", err))
+			d.rec = newer
+		case hasMoved(err):
+			return k.overtaken(d.rec)
 		default:
-			now, err := s.k.load(c, rec.ID)
-			if err != nil {
-				return s.undo(rec, err)
-			}
-			if fateOf(now) == alive { // a session that List returned was saved: begin again
-				s.mu.Lock()
-				s.rec = old
-				s.mu.Unlock()
-				return s.undo(rec, nil)
-			}
-			// It was revoked before its token was out, and is one with the old.
-			if _, err := s.k.end(c, old.ID, "", old); err != nil {
-				return err
-			}
-			s.mu.Lock()
-			s.lose(old.ID, gone)
-			s.todo.user, s.todo.renew = "", true // which is dropped
-			s.mu.Unlock()
-			return nil
+			return k.undo(d.rec, storeError("save", err))
 		}
 	}
-	if login {
-		s.install(rec, tok, EventLoggedIn)
-		s.limit(c, rec)
-	} else {
-		s.install(rec, tok, EventRenewed)
-	}
+	k.install(d)
+	k.limit()
 	return nil
 }
 
-// undo deletes a successor that is not to be, and returns err. Its own deadline
-// lets it do so although the store's silence has used up the commit's.
-func (s *Session) undo(rec *Record, err error) error {
-	c := s.k.context(s.ctx)
-	defer c.release()
-	_ = s.k.store.Delete(c, rec.ID) // what is left if it fails is a record whose token nobody holds
-	return err
+// overtaken deals with a new session that somebody changed who found it in its
+// user's list, before its token was out: it begins again, unless it was revoked.
+// Then it is one with the old session, which ends too.
+func (k commit) overtaken(rec *Record) error {
+	now, err := k.m.load(k.c, rec.ID)
+	if err != nil || whatIs(now) == live {
+		return k.undo(rec, err)
+	}
+	old := k.stored.rec
+	if _, err := k.m.end(k.c, old.ID, "", byRevoke, old); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.lose(ended)
+	k.todo.user, k.todo.renew = "", true // which is dropped
+	return nil
+}
+
+// inherited returns the values that a Login takes over: an anonymous session's.
+func (k commit) inherited() []byte {
+	if rec := k.stored.shown(); rec.User == "" {
+		return rec.Data
+	}
+	return nil
 }

@@ -12,11 +12,12 @@ type EventKind string
 const (
 	// EventCreated: an anonymous session was stored for the first time.
 	EventCreated EventKind = "created"
-	// EventLoggedIn: Login took effect. ID is the new session's.
+	// EventLoggedIn: Login took effect. ID is a new session's, or, if the user
+	// was logged in already, the same as before.
 	EventLoggedIn EventKind = "logged_in"
 	// EventLoggedOut: Logout took effect. ID is the ended session's.
 	EventLoggedOut EventKind = "logged_out"
-	// EventRenewed: Renew replaced the token. ID is the new session's.
+	// EventRenewed: Renew, Remember or Options.RenewAfter replaced the token.
 	EventRenewed EventKind = "renewed"
 	// EventRevoked: the session was ended from elsewhere: Revoke, RevokeOthers,
 	// RevokeAll, Options.MaxPerUser, or Logout of a session that List returned.
@@ -24,6 +25,10 @@ const (
 	// EventRejected: a cookie with a bad signature, or two live sessions in one
 	// request. The request goes on without a session.
 	EventRejected EventKind = "rejected"
+	// EventReplayed: a token came that was replaced too long ago: a straggler's,
+	// or a thief's. The request goes on without a session, whose ID and User
+	// these are; Revoke them to sign out both. Err is ErrReplaced.
+	EventReplayed EventKind = "replayed"
 	// EventConflict: a save met a newer record and merged with it. Nothing was lost.
 	EventConflict EventKind = "conflict"
 	// EventDropped: a change was lost to an ending, or came too late for the
@@ -45,7 +50,7 @@ type Event struct {
 
 // note keeps an event until the session's locks are released. s.mu is held.
 func (s *Session) note(kind EventKind, rec *Record, err error) {
-	if s.k.onEvent == nil {
+	if s.m.onEvent == nil {
 		return
 	}
 	e := Event{Kind: kind, Err: err}
@@ -56,9 +61,9 @@ func (s *Session) note(kind EventKind, rec *Record, err error) {
 }
 
 // emit hands over an event of no session in particular.
-func (k *keeper) emit(ctx context.Context, kind EventKind, rec *Record, err error) {
-	if k.onEvent != nil {
-		k.onEvent(ctx, Event{Kind: kind, ID: rec.ID, User: rec.User, Err: err})
+func (m *Manager) emit(ctx context.Context, kind EventKind, rec *Record, err error) {
+	if m.onEvent != nil {
+		m.onEvent(ctx, Event{Kind: kind, ID: rec.ID, User: rec.User, Err: err})
 	}
 }
 

@@ -120,10 +120,10 @@ var saving = []struct {
 	{"changed", "Save", false, func(s *session.Session) { name.Set(s, "after") }},
 	{"Logout", "Save", false, func(s *session.Session) { s.Logout() }},
 	{"Remember", "Save", true, func(s *session.Session) { s.Remember(1e15) }},
-	{"Login, first step", "Create", true, func(s *session.Session) { s.Login("alice") }},
-	{"Login, second step", "Save", true, func(s *session.Session) { s.Login("alice") }},
-	{"Renew, first step", "Create", true, func(s *session.Session) { s.Renew() }},
-	{"Renew, second step", "Save", true, func(s *session.Session) { s.Renew() }},
+	{"Login as another, first step", "Create", true, func(s *session.Session) { s.Login("bob") }},
+	{"Login as another, second step", "Save", true, func(s *session.Session) { s.Login("bob") }},
+	{"Login again", "Save", true, func(s *session.Session) { s.Login("alice") }},
+	{"Renew", "Save", true, func(s *session.Session) { s.Renew() }},
 	{"Logout and a new session", "Create", true, func(s *session.Session) { s.Logout(); name.Set(s, "new") }},
 }
 
@@ -262,7 +262,7 @@ func TestErrorHandler(t *testing.T) {
 		}
 	}
 	stale := b.replay(b.cookie())
-	b.get("/renew")
+	b.get("/bob")
 	if calls = 0; stale.get("/renew").StatusCode != 200 || calls != 0 {
 		t.Error("ErrorHandler was called for a token that was replaced")
 	}
@@ -375,7 +375,7 @@ func TestIndeterminateSaveIsNeverRepeated(t *testing.T) {
 // nobody holds.
 func TestIndeterminateTokenIsTakenBack(t *testing.T) {
 	for _, c := range []struct{ path, call string }{
-		{"/first", "Create"}, {"/login", "Create"}, {"/renew", "Create"}, {"/login", "Save"}, {"/renew", "Save"},
+		{"/first", "Create"}, {"/bob", "Create"}, {"/bob", "Save"},
 	} {
 		for _, applied := range []bool{true, false} {
 			t.Run(fmt.Sprint(c.path, " ", c.call, " applied=", applied), func(t *testing.T) {
@@ -449,7 +449,7 @@ func TestEndlessConflict(t *testing.T) {
 			}
 			return nil
 		})
-		for _, path := range []string{"/logout", "/renew", "/login"} {
+		for _, path := range []string{"/logout", "/renew", "/login", "/bob"} {
 			start := time.Now()
 			expectReplaced(t, b.get(path), 503)
 			if took := time.Since(start); took != time.Second {
@@ -514,10 +514,13 @@ func TestLostConnectionLosesNoWrite(t *testing.T) {
 			name.Set(session.From(r.Context()), "after")
 		}, "alice after", 1},
 		{"Logout", func(w http.ResponseWriter, r *http.Request, _ *session.Manager) { session.From(r.Context()).Logout() }, " ", 0},
-		{"Renew", func(w http.ResponseWriter, r *http.Request, _ *session.Manager) { session.From(r.Context()).Renew() }, " ", 1},
+		{"Renew", func(w http.ResponseWriter, r *http.Request, _ *session.Manager) { session.From(r.Context()).Renew() }, "alice before", 1},
 		{"Login", func(w http.ResponseWriter, r *http.Request, _ *session.Manager) {
 			session.From(r.Context()).Login("alice")
-		}, " ", 1},
+		}, "alice before", 1},
+		{"Login as another", func(w http.ResponseWriter, r *http.Request, _ *session.Manager) {
+			session.From(r.Context()).Login("bob")
+		}, " ", 0},
 		{"RevokeAll", func(w http.ResponseWriter, r *http.Request, m *session.Manager) {
 			if err := m.RevokeAll(r.Context(), "alice"); err != nil {
 				t.Error("RevokeAll:", err)

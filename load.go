@@ -3,9 +3,10 @@ package session
 import (
 	"context"
 	"errors"
-	"log/slog"
-	"sync/atomic"
 	"time"
+
+	"github.com/coatcheck/session/internal/storectx"
+	"github.com/coatcheck/session/internal/token"
 )
 
 // A source is where a session's token comes from.
@@ -13,59 +14,33 @@ type source interface {
 	tokens() candidates
 }
 
-// candidates are the ids of the verified tokens that a request carried.
+// candidates are the tokens that a request carried, as far as they verify.
 type candidates struct {
-	ids     [maxCandidates]string
-	n       int
-	carried bool // a cookie of our name was there, good or bad
+	refs     [maxCandidates]token.Ref
+	n        int
+	carried  bool // a cookie of our name was there, good or bad
+	withheld bool // there was none, and the browser may have kept it back
 }
 
-// A keeper is what sessions need of their Manager: the store and the rules.
-type keeper struct {
-	store    Store
-	lifetime time.Duration
-	idle     time.Duration
-	timeout  time.Duration
-	maxData  int
-	maxUser  int
-
-	persistent bool // Options.Cookie.Persistent
-	onEvent    func(context.Context, Event)
-	start      time.Time   // when New was called
-	lateUse    atomic.Bool // logged already
-}
-
-// lock locks mu and sees to it that the session is loaded.
-func (s *Session) lock() { s.lockWithin(nil) }
-
-// lockWithin is lock with the context of a call that the program gave one.
-func (s *Session) lockWithin(c *storeContext) {
-	s.mu.Lock()
-	if s.loaded {
+// load looks for the request's session, for the first time. s.mu is held. c is
+// the context of a call that the program gave one, or nil.
+func (s *Session) load(c *storectx.Context) {
+	found := s.carry()
+	if found.n == 0 {
+		s.stored.is = nothing
 		return
 	}
-	defer func() {
-		if !s.loaded {
-			s.mu.Unlock() // the store panicked: who recovers must not wait for ever
+	if c == nil {
+		if c = &s.loading; !c.Began().IsZero() {
+			c = new(storectx.Context) // that one is used up: the store panicked
 		}
-	}()
-	if s.late && !s.over && s.k.lateUse.CompareAndSwap(false, true) {
-		slog.WarnContext(s.ctx, "session: first used after the first byte of the response: Vary and Cache-Control could not be set; call a method of the session before writing (logged once)")
+		c.Begin(s.ctx, s.m.timeout)
+		defer c.Release()
 	}
-	if found := s.carry(); found.n > 0 {
-		if c == nil {
-			if c = &s.asked; !c.began.IsZero() {
-				c = new(storeContext) // that one is used up: the store panicked
-			}
-			c.begin(s.ctx, s.k.timeout)
-			defer c.release()
-		}
-		s.read(c, found)
-	}
-	s.loaded = true
+	s.stored, s.problem = s.look(c, found, stored{})
 }
 
-// carry returns the ids of the verified tokens in the request.
+// carry returns the tokens in the request. s.mu is held.
 func (s *Session) carry() candidates {
 	found := s.source.tokens()
 	if s.carried = found.carried; found.carried && found.n == 0 {
@@ -74,125 +49,154 @@ func (s *Session) carry() candidates {
 	return found
 }
 
-// unlock unlocks mu and hands over the events noted under it.
-func (s *Session) unlock() {
-	events := s.events
-	s.events = nil
-	s.mu.Unlock()
-	for _, e := range events {
-		s.k.onEvent(s.ctx, e)
-	}
-}
-
-// read asks the store for the record of the one token that has a live one.
-func (s *Session) read(c *storeContext, found candidates) {
-	was, grave, fate := s.rec, "", alive
-	s.rec, s.fate = nil, alive
-	if was != nil {
-		s.grave = was.ID // for the next Reload, should this one fail, and the one after it
-	}
-	s.err, s.unread, s.stuck = errPanicked, true, true // until it is known to be otherwise
-	var last *Record
-	live := 0
-	for _, id := range found.ids[:found.n] {
-		rec, err := s.k.load(c, id)
-		if err != nil {
-			s.err = err
-			s.note(EventStoreFailed, &Record{ID: id}, err)
-			return
+// look asks the store which of the tokens opens a session. was is what a Reload
+// knew before it. s.mu is held.
+func (s *Session) look(c *storectx.Context, found candidates, was stored) (stored, problem) {
+	var best, other stored // other: what became of the first session that is over
+	for i, ref := range found.refs[:found.n] {
+		var this stored
+		if i > 0 && ref.ID == best.held.ID {
+			this = s.recognise(best.rec, ref, c.Began(), was) // two tokens of one session
+		} else {
+			rec, err := s.m.load(c, ref.ID)
+			if err == nil && whatIs(rec) == live && values(rec.Data) == 0 {
+				err = errNoKey
+			}
+			if err != nil {
+				s.note(EventStoreFailed, &Record{ID: ref.ID}, err)
+				was.is = unknown
+				return was, problem{lasting, err}
+			}
+			this = s.recognise(rec, ref, c.Began(), was)
 		}
-		switch f := fateOf(rec); {
-		case rec == nil:
-		case f == alive:
-			last = rec
-			live++
-		case grave == "":
-			fate, grave = f, id
+		switch {
+		case this.is != live:
+			if other.is == unread && this.is != nothing {
+				other = this
+			}
+		case best.is == live && best.held.ID != this.held.ID:
+			s.note(EventRejected, this.rec, errTwins)
+			return stored{is: twins}, problem{}
+		case best.is != live || best.then != nil:
+			best = this
 		}
 	}
-	s.err, s.unread, s.stuck = nil, false, false
-	switch s.grave = ""; {
-	case live > 1:
-		s.note(EventRejected, last, errors.New("session: two live sessions in one request"))
-	case live == 1:
-		s.rec = last
-	case grave != "":
-		s.fate, s.grave = fate, grave
-	case was != nil, found.n > 0 && (s.source == nil || time.Since(s.k.start)-s.born >= tombstoneLife):
+	switch {
+	case best.is == live:
+		return best, problem{}
+	case other.is == stale:
+		s.note(EventReplayed, other.rec, ErrReplaced)
+		other.rec = nil
+		return other, problem{}
+	case other.is != unread:
+		return other, problem{}
+	case was.held.ID != "", time.Since(s.m.start)-s.arrived >= tombstoneLife:
 		// Nothing is where a session was, or a tombstone may have come and gone
 		// since the request began.
-		s.fate, s.grave = gone, found.ids[0]
+		return stored{is: ended, held: found.refs[0]}, problem{}
 	}
+	return stored{is: nothing}, problem{}
 }
 
-var errBadSignature = errors.New("session: no cookie of our name has a good signature")
+var (
+	errBadSignature = errors.New("session: no cookie of our name has a good signature")
+	errTwins        = errors.New("session: two live sessions in one request: a Login or Logout ends them")
+	errNoKey        = storeError("load", errors.New("the stored data does not begin with a session.key"))
+	errPanicked     = storeError("load", errors.New("it panicked"))
+)
 
-var errPanicked = storeError("load", errors.New("it panicked"))
+// recognise tells what a record is to who holds a token that has its id.
+func (s *Session) recognise(rec *Record, held token.Ref, now time.Time, was stored) stored {
+	st := stored{is: whatIs(rec), rec: rec, held: held}
+	switch {
+	case rec == nil:
+		st.is = nothing
+	case st.is != live || s.source == nil:
+	case opensNewest(rec.Data, held.Key), isGood(rec.Data, held.Key, now),
+		held == was.held && was.then == nil && was.rec != nil && firstKey(was.rec.Data) == firstKey(rec.Data):
+		// The last: a request keeps its session across renewals by age.
+		st.due = s.m.upkeep(rec, held, now)
+	default:
+		if st.then = asItWas(rec, held.Key, now); st.then == nil {
+			st.is = stale
+		}
+	}
+	if st.is != live && st.is != stale {
+		st.rec = nil
+	}
+	return st
+}
+
+// upkeep returns what the record's key needs now that a request with this good
+// token is here.
+func (m *Manager) upkeep(rec *Record, held token.Ref, now time.Time) (due upkeep) {
+	at, unseen := made(rec)
+	newest := opensNewest(rec.Data, held.Key)
+	due.seen = newest && unseen
+	switch age := now.Sub(at); {
+	case m.renewAfter == 0 || rec.User == "":
+	case newest:
+		due.renew = age >= m.renewAfter
+	default:
+		due.renew = unseen && age > overlap
+	}
+	return due
+}
 
 // load returns the record of this id, a tombstone too, or nil if there is none
-// or its time is up.
-func (k *keeper) load(c *storeContext, id string) (*Record, error) {
-	rec, err := k.store.Load(c, id)
+// or its time was up when the store was asked.
+func (m *Manager) load(c *storectx.Context, id string) (*Record, error) {
+	rec, err := m.store.Load(c, id)
 	switch {
 	case err == nil && (rec == nil || rec.ID != id):
 		return nil, storeError("load", errors.New("the store answered with another record"))
-	case err == nil:
-		if rec.expired(c.now()) {
-			return nil, nil
-		}
-		return rec, nil
-	case errors.Is(err, ErrNotFound):
+	case err == nil && rec.expired(c.Began()), errors.Is(err, ErrNotFound):
 		return nil, nil
+	case err != nil:
+		return nil, storeError("load", err)
 	}
-	return nil, storeError("load", err)
+	return rec, nil
 }
 
 // Reload forgets all unsaved changes, a Login or Logout among them, and reads
 // the store again. A long request learns this way that its session has ended:
-// User is "" then. It takes ctx's values and deadline, not its cancellation.
+// User is "" then, and Reload returns ErrReplaced if its token was replaced by
+// a Login or a renewal that was asked for. It takes ctx's values and deadline,
+// not its cancellation.
 func (s *Session) Reload(ctx context.Context) error {
-	s.turn.Lock()
+	s.changing.Lock()
 	defer s.done()
-	c := s.k.until(ctx)
-	defer c.release()
+	c := storectx.Within(ctx, s.m.timeout)
+	defer c.Release()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.todo, s.until, s.resend = pending{}, time.Time{}, false
-	s.forgive()
-	s.unread = false
+	was := s.stored
 	var found candidates
 	switch {
-	case s.rec != nil:
-		found.ids[0], found.n = s.rec.ID, 1
-	case s.grave != "":
-		found.ids[0], found.n = s.grave, 1
-	case s.source != nil:
+	case was.maybe != nil:
+		found.refs[0], found.refs[1], found.n = was.maybe.ref, was.held, 2
+	case was.held.ID != "":
+		found.refs[0], found.n = was.held, 1
+	case was.is != nothing:
 		found = s.carry()
 	}
-	s.loaded = true
-	s.read(c, found)
-	if s.rec == nil && s.err == nil {
-		s.issued = nil
+	s.todo = pending{}
+	s.stored.is, s.problem = unknown, problem{lasting, errPanicked} // until it is known to be otherwise
+	if found.n == 0 {
+		s.stored, s.problem = stored{is: nothing}, problem{}
+	} else {
+		s.stored, s.problem = s.look(c, found, was)
 	}
 	switch {
-	case s.err == nil && s.fate == replaced:
-		return ErrReplaced
-	case s.err == nil && s.rec == nil && s.source == nil:
-		return ErrNotFound
+	case s.problem.err != nil:
+		return s.problem.err
+	case was.maybe != nil && s.stored.held == was.maybe.ref:
+		s.cookie = cookie{carry, was.maybe.token}
+	case s.stored.is != live && s.cookie.do == carry:
+		s.cookie = cookie{}
 	}
-	return s.err
-}
-
-// Err loads the session and returns what stands between it and its store now:
-// nil, a failure of the store (ErrStore), a call that was refused, or
-// ErrReplaced. While it is a failure of the store the session only looks
-// anonymous: guard with Err whatever a handler does outside its response. A
-// Save or Reload that succeeds clears it.
-func (s *Session) Err() error {
-	s.lock()
-	defer s.unlock()
-	if s.err == nil && s.fate == replaced && s.todo.user == "" && !s.todo.logout {
-		return ErrReplaced
+	if s.source != nil && s.stored.is == ended {
+		return nil
 	}
-	return s.err
+	return s.stored.err()
 }

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/coatcheck/session/internal/token"
 )
 
 // Options configure a Manager. The zero value is safe: sessions in memory,
@@ -45,6 +48,13 @@ type Options struct {
 	// used others beyond it end (OWASP ASVS 5, 7.1.2). Of logins at the same
 	// time the newest by their processes' clocks stay. 0: no limit.
 	MaxPerUser int
+
+	// RenewAfter, if set, is at least a minute: a request that uses a logged-in
+	// session whose token is older gets another one, so that a stolen cookie is
+	// good for about that long (NIST SP 800-63B-4, 5.1). Nobody is signed out by
+	// it: the token before stays good until ten seconds after the new one first
+	// came back. 0: never.
+	RenewAfter time.Duration
 
 	Cookie CookieOptions
 
@@ -98,7 +108,7 @@ type CookieOptions struct {
 const (
 	minSecret     = 32
 	maxSecrets    = 4
-	maxCandidates = 4
+	minRenewAfter = time.Minute
 	maxAge        = 400 * 24 * time.Hour // RFC 6265bis, 5.5
 )
 
@@ -122,7 +132,8 @@ func (o Options) resolve() (Options, error) {
 		rule(len(s) >= minSecret, "Secrets[%d]: must be at least %d random bytes, is %d", i, minSecret, len(s))
 	}
 	if len(o.Secrets) == 0 {
-		o.Secrets = [][]byte{newToken()[:]} // as random and as long as a secret must be
+		o.Secrets = [][]byte{make([]byte, minSecret)}
+		rand.Read(o.Secrets[0])
 	}
 	if o.Store == nil {
 		o.Store = NewMemoryStore(nil)
@@ -135,6 +146,10 @@ func (o Options) resolve() (Options, error) {
 	if o.MaxDataSize == 0 {
 		o.MaxDataSize = 64 << 10
 	}
+	if o.ErrorHandler == nil {
+		o.ErrorHandler = answerError
+	}
+	rule(o.RenewAfter == 0 || o.RenewAfter >= minRenewAfter, "RenewAfter: must be at least a minute, or 0 for never")
 	rule(o.MaxPerUser >= 0, "MaxPerUser: must not be negative")
 	c := &o.Cookie
 	if c.Name == "" {
@@ -154,7 +169,7 @@ func (o Options) resolve() (Options, error) {
 		c.SameSite = http.SameSiteLaxMode
 	}
 	rule(httpToken(c.Name), "Cookie.Name: must be letters, digits and !#$%%&'*+-.^_`|~ (RFC 6265, 4.1.1)")
-	rule(len(c.Name) <= 4096-longValue, "Cookie.Name: must leave room for the value, together at most 4096 bytes (RFC 6265bis, 5.6)")
+	rule(len(c.Name) <= 4096-token.MaxLength, "Cookie.Name: must leave room for the value, together at most 4096 bytes (RFC 6265bis, 5.6)")
 	errs = append(errs, cookieRules(c.template())...)
 	return o, errors.Join(errs...)
 }

@@ -1,60 +1,152 @@
 package session
 
 import (
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"github.com/coatcheck/session/internal/object"
+	"github.com/coatcheck/session/internal/token"
 )
 
-// next returns the record that base, or nothing, becomes by what is pending.
-func (s *Session) next(base *Record, id string) (*Record, error) {
+// A draft is a record that a commit wants to store, and the token that goes
+// with it, if there is a new one.
+type draft struct {
+	rec   *Record // nil: what is stored is right as it is
+	ref   token.Ref
+	token func() string // its value; nil: none
+	event EventKind     // of the token
+}
+
+// newToken gives the draft a new token: to the session of this id, or with ""
+// to a new one.
+func (d *draft) newToken(m *Manager, id string, event EventKind) {
+	var value string
+	value, d.ref = m.cookies.tokens.New(id)
+	d.token, d.event = func() string { return value }, event
+}
+
+// first returns the record of a new session, with the values of data and what
+// this request asked for.
+func (s *Session) first(data []byte) (d draft, err error) {
+	event := EventCreated
+	if s.todo.user != "" {
+		event = EventLoggedIn
+	}
+	d.newToken(s.m, "", event)
+	d.rec, err = s.firstRecord(d.ref, data)
+	return d, err
+}
+
+func (s *Session) firstRecord(ref token.Ref, data []byte) (*Record, error) {
 	t, now := &s.todo, milliseconds(time.Now())
-	changes, rec := t.changes, &Record{Created: now, Deadline: now.Add(s.k.lifetime)}
-	var data []byte
+	rec := &Record{ID: ref.ID, User: t.user, Created: now, LastSeen: now}
+	if t.user != "" {
+		rec.Created = t.at
+	}
+	rec.Deadline = rec.Created.Add(s.m.lifetime)
+	rec.Expires = earlier(now.Add(s.m.idle), rec.Deadline)
+	var room [16]object.Member
+	members, _, err := membersOf(room[:0], data, now)
+	if err != nil {
+		return nil, err
+	}
+	members = object.Set(members, remembered, nil) // which was another session
+	return rec, s.complete(rec, members, keys{newest: quote(ref.Key)}, true)
+}
+
+// next returns the record that the stored one becomes by what this request
+// asked for, and by the upkeep that is due.
+//
+// A request whose key is neither the newest nor as good changes values, and
+// when the user was authenticated, but makes no further key and puts off no
+// end: what it had asked for somebody else has done first.
+func (s *Session) next() (d draft, err error) {
+	st, t, now := &s.stored, &s.todo, milliseconds(time.Now())
+	var room [16]object.Member
+	members, k, err := membersOf(room[:0], st.rec.Data, now)
+	if err != nil {
+		return d, err
+	}
+	rec := *st.rec
+	inPlace := s.source != nil && st.then == nil && (opensNewest(rec.Data, st.held.Key) || isGood(rec.Data, st.held.Key, now))
 	switch {
-	case t.user != "":
-		*rec = Record{User: t.user, Created: t.at, Deadline: t.at.Add(s.k.lifetime)}
-		if base != nil && !t.forget {
-			data = base.Data
+	case inPlace && (t.user != "" || t.renew || !t.remember.IsZero()):
+		event := EventRenewed
+		if t.user != "" {
+			event = EventLoggedIn
 		}
-		changes = append([]change{{name: remembered}}, changes...) // an earlier Remember ends
-	case base != nil:
-		*rec = *base
-		data = base.Data
+		d.newToken(s.m, rec.ID, event)
+		k.renewAsked(d.ref.Key, rec.Created, now, withoutMetadata(members))
+	case inPlace && st.due.renew && s.at == open:
+		d.newToken(s.m, rec.ID, EventRenewed)
+		if st.due.seen {
+			k.seen(now)
+		}
+		k.renewByAge(d.ref.Key, st.held.Key, now)
+	case st.due.seen:
+		k.seen(now)
+	case t.user == "" && len(t.changes) == 0:
+		return d, nil
+	}
+	if t.user != "" {
+		d.event = EventLoggedIn
+		rec.Created = t.at
+		if object.Get(members, remembered) == nil {
+			rec.Deadline = t.at.Add(s.m.lifetime)
+		}
 	}
 	if s.source != nil {
 		rec.LastSeen = later(rec.LastSeen, now)
-		rec.Expires = later(rec.Expires, earlier(now.Add(s.k.idle), rec.Deadline))
+		rec.Expires = later(rec.Expires, earlier(now.Add(s.m.idle), rec.Deadline))
 	}
-	if t.remember || t.user != "" && !s.until.IsZero() {
-		rec.Deadline, rec.Expires = s.until, s.until
-		changes = append(slices.Clip(changes), change{name: remembered, raw: []byte("true")})
+	d.rec = &rec
+	return d, s.complete(d.rec, members, k, inPlace)
+}
+
+// complete puts the members, as the pending changes leave them, and the keys
+// into rec, and makes it remembered if that was asked for.
+func (s *Session) complete(rec *Record, members []object.Member, k keys, mayRemember bool) error {
+	members, err := apply(s.todo.changes, members)
+	if err != nil {
+		return err
 	}
-	merged, size, err := merge(data, changes)
-	if errors.Is(err, errData) {
-		return nil, storeError("load", err)
+	if end := s.todo.remember; mayRemember && !end.IsZero() {
+		rec.Deadline, rec.Expires = end, end
+		members = object.Set(members, remembered, []byte("true"))
 	}
-	if err == nil && size > s.k.maxData {
-		err = fmt.Errorf("session: Options.MaxDataSize: the values take %d bytes, the limit is %d", size, s.k.maxData)
+	var size int
+	rec.Data, size = encode(k.appendTo(members))
+	rec.Version = newVersion()
+	if size > s.m.maxData {
+		return fmt.Errorf("session: Options.MaxDataSize: the values take %d bytes, the limit is %d", size, s.m.maxData)
 	}
-	rec.ID, rec.Data, rec.Version = id, merged, newVersion()
-	return rec, err
+	return nil
+}
+
+// membersOf returns the members of Data, the keys apart.
+func membersOf(room []object.Member, data []byte, now time.Time) ([]object.Member, keys, error) {
+	members, err := object.Append(room, data)
+	if err != nil {
+		return nil, keys{}, storeError("load", fmt.Errorf("the stored data is %w", err))
+	}
+	k, members := keysOf(members, now)
+	return members, k, nil
+}
+
+func withoutMetadata(members []object.Member) []object.Member {
+	return slices.DeleteFunc(slices.Clone(members), func(m object.Member) bool { return isMetadata(m.Name) })
+}
+
+// isRemembered tells whether Remember set the end of the session.
+func isRemembered(r *Record) bool {
+	return object.FindAfter(r.Data, values(r.Data), remembered) != nil
 }
 
 // expired tells whether one of the two clocks has run out.
 func (r *Record) expired(now time.Time) bool {
 	return !now.Before(r.Expires) || !now.Before(r.Deadline)
-}
-
-// life returns for how long a cookie sent now is good, 0 for as long as the
-// browser is open. s.mu is held.
-func (s *Session) life() time.Duration {
-	if s.rec == nil || !s.k.persistent && find(s.rec.Data, remembered) == nil {
-		return 0
-	}
-	return time.Until(s.rec.Deadline)
 }
 
 func newVersion() uint64 {

@@ -49,7 +49,7 @@ func TestLife(t *testing.T) {
 	renewed := b.cookie()
 	expect(b, "/visit", "4alice")
 	expect(b.replay(anonymous), "/look", "0")
-	expect(b.replay(loggedIn), "/look", "0")
+	expect(b.replay(loggedIn), "/look", "3alice") // for ten seconds, as it was
 	expect(b, "/look", "4alice")
 	b.get("/logout")
 	if b.cookie() != "" {

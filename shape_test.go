@@ -42,18 +42,21 @@ func logOut(s *session.Session) { s.Logout() }
 
 var deeds = []deed{
 	{name: "untouched", from: "alice", opens: "old of alice"},
-	{name: "read", from: "alice", do: read, calls: "Load", vary: "Cookie", cache: "private", opens: "old of alice"},
+	{name: "read", from: "alice", do: read, calls: "Load", vary: "Cookie", cache: "no-store", opens: "old of alice"},
+	{name: "read, anonymous", from: guest, do: read, calls: "Load", vary: "Cookie", cache: "private", opens: "old of "},
 	{name: "read nothing", do: read, vary: "Cookie", opens: closed},
 	{name: "new session", do: write, calls: "Create", cookie: "set", vary: "Cookie", cache: "no-store", opens: "new of "},
 	{name: "new session, saved early", calls: "Create", cookie: "set", vary: "Cookie", cache: "no-store", opens: "new of ",
 		do: func(s *session.Session) { write(s); s.Save(context.Background()) }},
-	{name: "changed", from: "alice", do: write, calls: "Load Save", vary: "Cookie", cache: "private", opens: "new of alice"},
+	{name: "changed", from: "alice", do: write, calls: "Load Save", vary: "Cookie", cache: "no-store", opens: "new of alice"},
 	{name: "first Login", do: func(s *session.Session) { s.Login("bob") },
 		calls: "Create", cookie: "set", vary: "Cookie", cache: "no-store", opens: " of bob"},
 	{name: "Login", from: guest, do: func(s *session.Session) { s.Login("bob") },
 		calls: "Load Create Save", cookie: "set", vary: "Cookie", cache: "no-store", opens: "old of bob", old: closed},
 	{name: "Renew", from: "alice", do: func(s *session.Session) { s.Renew() },
-		calls: "Load Create Save", cookie: "set", vary: "Cookie", cache: "no-store", opens: "old of alice", old: closed},
+		calls: "Load Save", cookie: "set", vary: "Cookie", cache: "no-store", opens: "old of alice", old: "old of alice"},
+	{name: "Login again", from: "alice", do: func(s *session.Session) { s.Login("alice") },
+		calls: "Load Save", cookie: "set", vary: "Cookie", cache: "no-store", opens: "old of alice", old: "old of alice"},
 	{name: "Remember", from: "alice", do: func(s *session.Session) { s.Remember(time.Hour) },
 		calls: "Load Save", cookie: "set", vary: "Cookie", cache: "no-store", opens: "old of alice", old: "old of alice"},
 	{name: "Logout", from: "alice", do: logOut, calls: "Load Save", cookie: "deleted", vary: "Cookie", cache: "no-store", opens: closed, old: closed},
@@ -61,7 +64,7 @@ var deeds = []deed{
 	{name: "Logout, new session", from: "alice", do: func(s *session.Session) { s.Logout(); write(s) },
 		calls: "Load Create Save", cookie: "set", vary: "Cookie", cache: "no-store", opens: "new of ", old: closed},
 	{name: "changed late", from: "alice", do: read, late: write,
-		calls: "Load Save", vary: "Cookie", cache: "private", opens: "new of alice"},
+		calls: "Load Save", vary: "Cookie", cache: "no-store", opens: "new of alice"},
 	{name: "first used late", from: "alice", late: write, calls: "Load Save", opens: "new of alice"},
 }
 
@@ -157,7 +160,7 @@ func TestEveryAnswer(t *testing.T) {
 				}))
 				for _, d = range deeds {
 					if way.buffered && d.do == nil && d.late != nil {
-						d.vary, d.cache = "Cookie", "private" // it is not late at all
+						d.vary, d.cache = "Cookie", "no-store" // it is not late at all
 					}
 					sent := open(t, m, d.from)
 					spy.forget()
@@ -430,8 +433,8 @@ func TestRecoveredPanicHasTheRightHeader(t *testing.T) {
 		do            func(s *session.Session)
 		cookie, cache string
 	}{
-		{"read", "alice", read, "", "private"},
-		{"changed", "alice", write, "", "private"},
+		{"read", "alice", read, "", "no-store"},
+		{"changed", "alice", write, "", "no-store"},
 		{"new session", "", write, "", ""},
 		{"new session, saved", "", func(s *session.Session) { write(s); s.Save(context.Background()) }, "set", "no-store"},
 		{"Login", guest, func(s *session.Session) { s.Login("bob") }, "", "private"},

@@ -30,19 +30,20 @@ var (
 	// written, which says nothing about whether its user is logged in.
 	ErrStore = errors.New("session: the store failed")
 
-	// ErrReplaced is the Err of a session whose token was replaced a moment
-	// ago, by a Login or Renew in another request of the same browser. The
-	// browser holds the new cookie by now: let the client try again. It is not
-	// a failure and not given to ErrorHandler.
-	ErrReplaced = errors.New("session: the token was replaced a moment ago")
+	// ErrReplaced is the Err of a request whose token was replaced, and not just
+	// now: by a Login as another user, or by a renewal more than ten seconds ago.
+	// The browser holds a newer one: such a request is a straggler, or somebody
+	// else's who has the old token. It is not a failure and not given to
+	// ErrorHandler.
+	ErrReplaced = errors.New("session: the token was replaced")
 )
 
 // A Record is what a Store keeps of one session. All its times are in whole
 // milliseconds; the Manager truncates them.
 type Record struct {
-	// ID is URL-safe text of 1 to 128 bytes. The Manager's are 43 bytes, the
-	// SHA-256 of the token in base64url: who reads the store cannot make the
-	// cookie of anybody in it. The store never sees the token. An id never
+	// ID is URL-safe text of 1 to 128 bytes. The Manager's are 22 bytes, random.
+	// The store never sees a token, only the hash of its key, which is in Data:
+	// who reads the store cannot make the cookie of anybody in it. An id never
 	// comes back: the Manager creates none again that was deleted.
 	ID string
 

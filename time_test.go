@@ -24,6 +24,7 @@ var clockRoutes = routes{
 	"/err":    func(w http.ResponseWriter, r *http.Request, s *session.Session) { fmt.Fprint(w, s.Err()) },
 	"/id":     func(w http.ResponseWriter, r *http.Request, s *session.Session) { fmt.Fprint(w, s.ID()) },
 	"/login":  func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Login("alice") },
+	"/bob":    func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Login("bob") },
 	"/renew":  func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Renew() },
 	"/logout": func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Logout() },
 	"/remember": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
@@ -294,7 +295,7 @@ func TestFailingTouchIsAnEvent(t *testing.T) {
 // An ending stays visible for a minute, so that requests under way learn of it:
 // a record of nobody's, without values.
 func TestTombstonesLastAMinute(t *testing.T) {
-	for path, want := range map[string]error{"/renew": session.ErrReplaced, "/login": session.ErrReplaced, "/logout": nil} {
+	for path, want := range map[string]error{"/bob": session.ErrReplaced, "/logout": nil} {
 		t.Run(path, func(t *testing.T) {
 			inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
 				b := newBrowser(t, m.Handler(clockRoutes))
@@ -341,9 +342,10 @@ func TestRemember(t *testing.T) {
 		{"with a login before it", []any{"/login+remember"}, d},
 		{"with a login after it", []any{"/remember+login"}, d},
 		{"with a login, and renewed", []any{"/login+remember", 10 * day, "/renew"}, 20 * day},
-		{"ended by a later login", []any{"/login+remember", 10 * day, "/login"}, 20 * minute},
+		{"kept by a later login of the same user", []any{"/login+remember", 10 * day, "/login"}, 20 * day},
+		{"ended by a later login of another", []any{"/login+remember", 10 * day, "/bob"}, 20 * minute},
 		{"ended by a later login, anonymous before", []any{"/remember", 10 * day, "/login"}, 20 * minute},
-		{"after a login that ended it", []any{"/login+remember", 10 * day, "/login", "/login+remember"}, d},
+		{"after a login that ended it", []any{"/login+remember", 10 * day, "/bob", "/login+remember"}, d},
 		{"ended by a logout", []any{"/login+remember", 10 * day, "/logout"}, 0},
 		{"not for the next session", []any{"/remember", 10 * day, "/logout", "/set"}, 20 * minute},
 	} {

@@ -19,8 +19,8 @@ import (
 // assertions tell the truth: a handler finds Flush and Hijack where they work.
 type writer struct {
 	http.ResponseWriter
-	x     *exchange
-	wrote bool  // the header has left, or somebody else writes it
+	q     *request
+	began bool  // the header has left, or somebody else writes it
 	err   error // why the response was replaced
 }
 
@@ -30,9 +30,9 @@ type flushWriter struct{ *writer }
 // hijackWriter is the writer of HTTP/1.1.
 type hijackWriter struct{ flushWriter }
 
-// like returns w with the optional methods that an http.ResponseController
+// as returns w with the optional methods that an http.ResponseController
 // would find on to.
-func (w *writer) like(to http.ResponseWriter) http.ResponseWriter {
+func (w *writer) as(to http.ResponseWriter) http.ResponseWriter {
 	flush := false
 	for {
 		if _, ok := to.(http.Hijacker); ok {
@@ -56,9 +56,9 @@ func (w *writer) like(to http.ResponseWriter) http.ResponseWriter {
 
 // begin is the moment before the first byte.
 func (w *writer) begin(hijack bool) error {
-	if !w.wrote {
-		w.wrote = true
-		w.err = w.x.answer(hijack)
+	if !w.began {
+		w.began = true
+		w.err = w.q.beforeFirstByte(hijack)
 	}
 	return w.err
 }
@@ -125,8 +125,8 @@ func (w hijackWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // replace lets ErrorHandler write the response, without what the handler had
 // prepared for its own.
-func (x *exchange) replace(err error) {
-	h := x.writer.Header()
+func (q *request) replace(err error) {
+	h := q.writer.Header()
 	maps.DeleteFunc(h, func(name string, _ []string) bool {
 		switch {
 		case strings.HasPrefix(name, "Content-Security-Policy"): // is not about the content
@@ -136,9 +136,9 @@ func (x *exchange) replace(err error) {
 		}
 		return false
 	})
-	x.tellCaches(h, false, false)
-	w := &errorWriter{ResponseWriter: x.writer.ResponseWriter, status: errorStatus(err)}
-	x.m.onError(w, x.r.WithContext(x), err)
+	q.tellCaches("")
+	w := &errorWriter{ResponseWriter: q.writer.ResponseWriter, status: errorStatus(err)}
+	q.m.onError(w, q.r.WithContext(q), err)
 	w.Write(nil)
 }
 

@@ -1,4 +1,4 @@
-package session
+package token
 
 import (
 	"hash/maphash"
@@ -8,13 +8,12 @@ import (
 	"sync/atomic"
 )
 
-// verified remembers the values that securecookie has verified, and the ids of
-// their records. Verifying costs more than everything else a request does.
+// Verified remembers the values that its Signer has verified, and what they
+// refer to. Verifying costs more than everything else a request does.
 //
-// It is safe to believe it: an entry is made only after securecookie verified
-// that very value under the secrets of this Manager, which never change; the
-// whole value is compared, not a hash of it; and the table is gone with the
-// Manager. It holds good values only, so that nobody can fill it with forged
+// It is safe to believe it: an entry is made only after the Signer verified
+// that very value under its secrets, which never change; the whole value is
+// compared, not a hash of it; and the table is gone with the Signer. It holds good values only, so that nobody can fill it with forged
 // ones, and a fixed number of them, so that nobody with a script can fill the
 // memory either: who is pushed out is verified again. Its places are chosen by
 // a keyed hash of the whole value, so that a guess that is wrong in one
@@ -24,7 +23,8 @@ import (
 // The table doubles when it has an entry for every place, up to its last size.
 // The places of the one that it replaces move a few at a time, by those who add
 // an entry or still find theirs there: nobody waits for the whole of it.
-type verified struct {
+type Verified struct {
+	*Signer
 	seed   maphash.Seed
 	tables atomic.Pointer[tables]
 	grow   sync.Mutex // tried only
@@ -42,10 +42,12 @@ const (
 	ways      = 3       // entries that share a place
 	firstSize = 1 << 6  // places
 	lastSize  = 1 << 17 // places: 393 216 entries of about 200 bytes
+
+	refLength = 2 * RefLength // of an entry's end
 )
 
-// A place is one line of the processor's cache. Entries are a value and its id
-// in one string, the newest first, each with 16 bits of the hash, so that none
+// A place is one line of the processor's cache. Entries are a value, its id and
+// its key's hash in one string, the newest first, each with 16 bits of the hash, so that none
 // but the right one is looked at.
 type place struct {
 	mu   sync.Mutex
@@ -53,25 +55,42 @@ type place struct {
 	both [ways]string
 }
 
-func (v *verified) init() {
-	v.seed = maphash.MakeSeed()
+// NewVerified returns a Verified that remembers nothing yet.
+func NewVerified(s *Signer) *Verified {
+	v := &Verified{Signer: s, seed: maphash.MakeSeed()}
 	v.tables.Store(&tables{now: make([]place, firstSize)})
+	return v
 }
 
-func (v *verified) get(value string) (id string, ok bool) {
+// Verify is Signer.Verify, at a tenth of its price for a value seen before.
+func (v *Verified) Verify(value string) (Ref, bool) {
+	if ref, ok := v.get(value); ok {
+		return ref, true
+	}
+	ref, ok := v.Signer.Verify(value)
+	if ok {
+		v.put(value, ref)
+	}
+	return ref, ok
+}
+
+func (v *Verified) get(value string) (Ref, bool) {
 	hash, t := maphash.String(v.seed, value), v.tables.Load()
-	if id, ok = lookIn(t.now, hash, value); ok {
-		return id, true
+	if ref, ok := lookIn(t.now, hash, value); ok {
+		return ref, true
 	}
-	if before := t.before.Load(); before != nil {
-		if id, ok = lookIn(*before, hash, value); ok {
-			v.move(t, *before)
-		}
+	before := t.before.Load()
+	if before == nil {
+		return Ref{}, false
 	}
-	return id, ok
+	ref, ok := lookIn(*before, hash, value)
+	if ok {
+		v.move(t, *before)
+	}
+	return ref, ok
 }
 
-func lookIn(table []place, hash uint64, value string) (id string, ok bool) {
+func lookIn(table []place, hash uint64, value string) (Ref, bool) {
 	p := &table[hash%uint64(len(table))]
 	tag, both := uint16(hash>>48), ""
 	p.mu.Lock()
@@ -82,13 +101,16 @@ func lookIn(table []place, hash uint64, value string) (id string, ok bool) {
 		}
 	}
 	p.mu.Unlock()
-	id, ok = strings.CutPrefix(both, value)
-	return id, ok && len(id) == idLength // lest one value be the beginning of another
+	ref, ok := strings.CutPrefix(both, value)
+	if !ok || len(ref) != refLength { // lest one value be the beginning of another
+		return Ref{}, false
+	}
+	return Ref{ref[:RefLength], ref[RefLength:]}, true
 }
 
-func (v *verified) put(value, id string) {
+func (v *Verified) put(value string, ref Ref) {
 	t := v.tables.Load()
-	t.insert(maphash.String(v.seed, value), value+id)
+	t.insert(maphash.String(v.seed, value), value+ref.ID+ref.Key)
 	if before := t.before.Load(); before != nil {
 		v.move(t, *before)
 	} else if t.n.Load() > int64(len(t.now)) && len(t.now) < lastSize && v.grow.TryLock() {
@@ -102,7 +124,7 @@ func (v *verified) put(value, id string) {
 }
 
 // move moves some places of before. Who moves the last lets go of it.
-func (v *verified) move(t *tables, before []place) {
+func (v *Verified) move(t *tables, before []place) {
 	const some = 2 // of which the number of places is a multiple
 	from := int(t.taken.Add(some)) - some
 	if from >= len(before) {
@@ -115,7 +137,7 @@ func (v *verified) move(t *tables, before []place) {
 		p.mu.Unlock()
 		for _, both := range slices.Backward(all[:]) {
 			if both != "" {
-				t.insert(maphash.String(v.seed, both[:len(both)-idLength]), both)
+				t.insert(maphash.String(v.seed, both[:len(both)-refLength]), both)
 			}
 		}
 	}

@@ -1,0 +1,113 @@
+// Package storectx makes the contexts that a store is called with.
+package storectx
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+)
+
+// A Context has the values of the context it was begun with, never its
+// cancellation (a lost connection loses no write), and a deadline of its own.
+// It is
+//
+//	context.WithDeadline(context.WithoutCancel(parent), began.Add(limit))
+//
+// made only when somebody waits on Done or asks for a value: a store in memory
+// does neither, and the timer and its four allocations would cost more than
+// the load. The zero Context must be begun before it is used.
+type Context struct {
+	parent   context.Context
+	began    time.Time
+	limit    time.Duration
+	standard atomic.Pointer[standard] // nil until needed
+	released atomic.Bool
+}
+
+// standard is the standard library's context for the same.
+type standard struct {
+	context.Context
+	cancel context.CancelFunc
+}
+
+// New returns a Context that has begun.
+func New(parent context.Context, limit time.Duration) *Context {
+	c := new(Context)
+	c.Begin(parent, limit)
+	return c
+}
+
+// Within is New for a call that was given a context of its own, whose deadline
+// holds if it is nearer.
+func Within(ctx context.Context, limit time.Duration) *Context {
+	c := New(ctx, limit)
+	if d, ok := ctx.Deadline(); ok {
+		c.limit = min(c.limit, d.Sub(c.began))
+	}
+	return c
+}
+
+// Begin reads the clock and starts the time that c has. Who begins it releases
+// it. A Context begins once.
+func (c *Context) Begin(parent context.Context, limit time.Duration) {
+	c.parent, c.began, c.limit = parent, time.Now(), limit
+}
+
+// Began returns when c began, or the zero time if it has not.
+func (c *Context) Began() time.Time { return c.began }
+
+// Release ends c and frees what it holds.
+func (c *Context) Release() {
+	c.released.Store(true)
+	if s := c.standard.Load(); s != nil {
+		s.cancel()
+	}
+}
+
+func (c *Context) make() context.Context {
+	if s := c.standard.Load(); s != nil {
+		return s
+	}
+	s := new(standard)
+	s.Context, s.cancel = context.WithDeadline(context.WithoutCancel(c.parent), c.began.Add(c.limit))
+	if !c.standard.CompareAndSwap(nil, s) {
+		s.cancel()
+		return c.standard.Load()
+	}
+	if c.released.Load() {
+		s.cancel()
+	}
+	return s
+}
+
+// Deadline implements context.Context.
+func (c *Context) Deadline() (time.Time, bool) { return c.began.Add(c.limit), true }
+
+// Done implements context.Context.
+func (c *Context) Done() <-chan struct{} { return c.make().Done() }
+
+// Value implements context.Context. It goes through the standard context,
+// which is how package context finds its own cancellation and starts no
+// goroutine for contexts derived from this one.
+func (c *Context) Value(key any) any { return c.make().Value(key) }
+
+// Err implements context.Context.
+func (c *Context) Err() error {
+	if s := c.standard.Load(); s != nil {
+		return s.Err()
+	}
+	return c.ErrAt(time.Now())
+}
+
+// ErrAt is Err for who has just read the clock, which is most of what Err costs.
+func (c *Context) ErrAt(now time.Time) error {
+	switch s := c.standard.Load(); {
+	case s != nil:
+		return s.Err()
+	case c.released.Load():
+		return context.Canceled
+	case now.Sub(c.began) >= c.limit:
+		return context.DeadlineExceeded
+	}
+	return nil
+}

@@ -1,0 +1,216 @@
+package session
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// Login binds the session to a user who has just been authenticated, gives it a
+// new token (OWASP ASVS 5, 7.2.4: session fixation) and starts both clocks
+// again, the absolute one only if the session is not remembered (see Remember).
+//
+// The values of an anonymous session or of the same user are kept, another
+// user's are forgotten. A Login of the user who is logged in already, such as a
+// password asked for again, keeps the session's id; any other begins a new
+// session, and requests under way in the old one lose it. Two live sessions in
+// one request end. The empty user fails the request.
+func (s *Session) Login(user string) {
+	if user == "" {
+		s.refuse(errors.New("session: Login: the user is empty"))
+		return
+	}
+	s.revise("Login", func(t *pending) {
+		was := s.visible().User
+		if t.user != "" {
+			was = t.user
+		}
+		if was != "" && was != user {
+			*t = pending{logout: t.logout, remember: t.remember}
+		}
+		t.logout = t.logout || s.stored.is == twins
+		t.user, t.at = user, milliseconds(time.Now())
+	})
+}
+
+// Logout ends the session, here and in the store: once the response has
+// reached the client, no request of any process makes a token of it valid
+// again. Unsaved changes are discarded; values set afterwards start a new one.
+func (s *Session) Logout() {
+	s.revise("", func(t *pending) {
+		*t = pending{logout: true}
+		if errors.Is(s.problem.err, ErrStore) {
+			s.problem.is = passing // it stands until a Save succeeds, but not in the way of the ending
+		} else {
+			s.problem = problem{}
+		}
+	})
+}
+
+// Renew gives the session a new token, with the same id, values and absolute
+// end. Call it when its privileges change (NIST SP 800-63B-4, 5.1). Requests
+// that are under way with the token before it lose nothing: for ten seconds
+// they see the session as it was just before, and what they change is kept.
+// After that the old token is ErrReplaced. Of several Renews at once one makes
+// a token. A session that is not stored yet needs none.
+func (s *Session) Renew() {
+	s.revise("Renew", func(t *pending) { t.renew = t.renew || !t.logout && s.stored.is != nothing })
+}
+
+// Remember ends the session d from now, in place of both clocks and beyond
+// Options.Lifetime too, in a cookie that survives the closing of the browser,
+// with a new token as by Renew. Renew and a Login of the same user keep it;
+// Logout and a later Login of another user end it. A d of zero or less fails
+// the request. Browsers keep a cookie for 400 days at most (RFC 6265bis, 5.5).
+func (s *Session) Remember(d time.Duration) {
+	if d <= 0 {
+		s.refuse(errors.New("session: Remember: the duration is not positive"))
+		return
+	}
+	s.revise("Remember", func(t *pending) { t.remember = milliseconds(time.Now().Add(d)) })
+}
+
+// Clear forgets all values and flashes. User, clocks and token stay.
+func (s *Session) Clear() {
+	s.revise("", func(t *pending) {
+		if s.visible() != noRecord || len(t.changes) > 0 {
+			s.keep(change{call: "Clear"})
+		}
+	})
+}
+
+// change keeps a change for the commit.
+func (s *Session) change(c change) {
+	s.revise("", func(*pending) { s.keep(c) })
+}
+
+// update applies f to a member's value and keeps f for the case that the
+// commit finds another value there.
+func (s *Session) update(call, name string, f func(in []byte) ([]byte, error)) {
+	for done := false; !done; {
+		done = true // also if there is nothing to revise
+		in := s.value(name)
+		raw, err := f(in) // without a lock: it is the program's code
+		if err != nil {
+			s.refuse(err)
+			return
+		}
+		s.revise("", func(t *pending) {
+			if done = bytes.Equal(in, lookup(s.base(), t.changes, name)); done {
+				s.keep(change{call, name, raw, in, f})
+			}
+		})
+	}
+}
+
+// keep adds a change to what is pending.
+func (s *Session) keep(c change) {
+	if c.name == "" && c.call != "Clear" {
+		panic("session: a Key must be made by NewKey")
+	}
+	if s.problem.is != missedLogin {
+		s.todo.changes = add(s.todo.changes, c)
+	}
+}
+
+// revise changes what is pending, unless the session could not be loaded: then
+// nothing is changed, and Err tells why. token names the call if it is one that
+// always needs a cookie.
+func (s *Session) revise(token string, f func(*pending)) {
+	s.changing.Lock()
+	defer s.done()
+	s.lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.stored.is == unknown:
+	case s.at != open && token != "":
+		var t pending
+		f(&t)
+		if t.user != "" || t.renew || !t.remember.IsZero() {
+			s.tooLate(token, s.changesUser(t.user))
+		}
+	default:
+		f(&s.todo)
+		s.problem.retry()
+		if s.at != open {
+			s.takeBack()
+		}
+	}
+}
+
+// changesUser tells whether a Login would give the session to another user.
+func (s *Session) changesUser(user string) bool {
+	was := s.visible().User
+	return user != "" && was != "" && was != user
+}
+
+// refuse fails the request: nothing of the session is stored.
+func (s *Session) refuse(err error) {
+	s.changing.Lock()
+	defer s.done()
+	s.lock()
+	defer s.mu.Unlock()
+	if !s.problem.lasts() {
+		s.problem = problem{lasting, err}
+		if s.at != open {
+			s.report(err)
+		}
+	}
+}
+
+// takeBack forgets what needs a cookie, now that none can be set, and reports
+// it by the name of the call.
+func (s *Session) takeBack() {
+	t, call, another := &s.todo, "", false
+	switch {
+	case t.user != "":
+		call = "Login"
+		if another = s.changesUser(t.user); another {
+			t.changes = nil // they were the other user's
+		}
+	case t.renew:
+		call = "Renew"
+	case !t.remember.IsZero():
+		call = "Remember"
+	case s.cookie.do == carry && s.at == open:
+		call = "Save"
+	}
+	t.user, t.renew, t.remember = "", false, time.Time{}
+	if s.source != nil && (s.stored.is == nothing || t.logout) && t.holds() {
+		if call == "" {
+			call = t.changes[0].call
+		}
+		t.changes = nil
+	}
+	if call != "" {
+		s.tooLate(call, another)
+	}
+}
+
+// tooLate reports a call whose cookie can no longer be set. another is whether
+// it was a Login that would have given the session to another user.
+func (s *Session) tooLate(call string, another bool) {
+	if s.source == nil {
+		s.problem = problem{lasting, fmt.Errorf("session: %s: a session that List returned has no cookie", call)}
+		return
+	}
+	err := fmt.Errorf("session: %s: the header of the response has left, and with it the cookie that this needs: call it before the first byte", call)
+	switch {
+	case s.problem.lasts():
+	case another || s.problem.is == missedLogin:
+		s.problem = problem{missedLogin, err}
+	default:
+		s.problem = problem{missed, err}
+	}
+	s.report(err)
+}
+
+// report tells of an error that came too late to replace the response.
+func (s *Session) report(err error) {
+	if !errors.Is(err, ErrStore) { // which has its event already
+		s.note(EventDropped, s.stored.rec, err)
+	}
+	slog.ErrorContext(s.ctx, "session: too late to answer with an error", "err", err)
+}

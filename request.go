@@ -1,0 +1,121 @@
+package session
+
+import (
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A request is one request on its way through Handler, in one allocation: the
+// context that carries the session, the session, and the response writer that
+// commits it.
+type request struct {
+	m             *Manager
+	r             *http.Request // as it came
+	session       Session
+	writer        writer
+	returned      bool // the handler did
+	panicked      bool // or it did not: the response is not ours to write
+	vary, control [1]string
+}
+
+type innermost struct{} // the key of the innermost session in a context
+
+// Value implements context.Context.
+func (q *request) Value(key any) any {
+	if key == (innermost{}) || key == any(q.m) {
+		return &q.session
+	}
+	return q.session.ctx.Value(key)
+}
+
+// Deadline, Done and Err implement context.Context too, as the request's has them.
+func (q *request) Deadline() (time.Time, bool) { return q.session.ctx.Deadline() }
+func (q *request) Done() <-chan struct{}       { return q.session.ctx.Done() }
+func (q *request) Err() error                  { return q.session.ctx.Err() }
+
+// String keeps the request, with its cookies, out of what prints a context.
+func (q *request) String() string { return "session.Manager.Handler" }
+
+// tokens implements source.
+func (q *request) tokens() candidates { return q.m.cookies.read(q.r) }
+
+// beforeFirstByte commits the session just before the header leaves, and
+// completes the header, or writes another response in place of the handler's.
+func (q *request) beforeFirstByte(hijack bool) error {
+	h, err := q.session.beforeFirstByte(hijack)
+	if err == nil {
+		err = q.complete(h)
+	}
+	if err != nil && !q.panicked {
+		q.replace(err)
+	}
+	return err
+}
+
+// complete tells caches what the response depends on, and sets the cookie.
+func (q *request) complete(h header) error {
+	if !h.used {
+		return nil
+	}
+	control := ""
+	switch {
+	case h.cookie.do != leave:
+		control = "no-store"
+	case len(q.writer.Header()["Cache-Control"]) > 0: // the handler knows better
+	case h.user:
+		control = "no-store"
+	case h.found:
+		control = "private"
+	}
+	q.tellCaches(control)
+	return q.m.cookies.apply(h.cookie, q.writer.Header(), q.r, h.life)
+}
+
+// tellCaches makes the response depend on the cookie. A response to somebody
+// who is logged in is nobody's to keep (OWASP ASVS 5, 14.3.2), one in an
+// anonymous session the browser's, unless the handler knows better; one with
+// our Set-Cookie is nobody's whatever the handler says (RFC 9111, 7.3).
+func (q *request) tellCaches(control string) {
+	h := q.writer.Header()
+	vary := h["Vary"]
+	if !slices.ContainsFunc(vary, func(v string) bool { return strings.EqualFold(v, "Cookie") || v == "*" }) {
+		q.vary[0] = "Cookie"
+		h["Vary"] = append(q.vary[:1:1], vary...)
+	}
+	if control != "" {
+		q.control[0] = control
+		h["Cache-Control"] = q.control[:1:1]
+	}
+}
+
+// finish ends the request when the handler has returned or panicked. It does
+// not recover: the panic goes on, and the response is not ours to write.
+func (q *request) finish() {
+	if q.panicked = !q.returned; q.panicked {
+		q.session.abandon()
+	}
+	if !q.writer.began {
+		if q.bypassed() {
+			q.session.headerLeft()
+		} else if err := q.writer.begin(false); err != nil && q.panicked {
+			slog.ErrorContext(q, "session: not saved in a panic", "err", err)
+		}
+	}
+	q.session.finish(q.writer.err == nil)
+}
+
+// bypassed tells whether the response was written to another writer than ours,
+// as happens inside a framework that keeps its own, and logs the fix, once.
+func (q *request) bypassed() bool {
+	w, ok := q.writer.ResponseWriter.(interface{ Written() bool }) // gin's, among others
+	if !ok || !w.Written() {
+		return false
+	}
+	if q.m.bypassed.CompareAndSwap(false, true) {
+		slog.ErrorContext(q, "session: the response was not written to the http.ResponseWriter that Manager.Handler gives to its handler, so that no cookie was set: wrap the whole framework (sessions.Handler(engine)), not a handler inside it (logged once)", "path", q.r.URL.Path)
+	}
+	return true
+}

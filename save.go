@@ -1,0 +1,182 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/coatcheck/session/internal/storectx"
+)
+
+// This file is about when: commit.go says what and how.
+
+// Save commits now, instead of at the first byte of the response, and counts as
+// use: it touches the session if that is due. It takes ctx's values and
+// deadline, not its cancellation. The error it returns is the caller's to handle
+// and does not replace the response. It is ErrNotFound if the session has ended,
+// and ErrReplaced too if its token was replaced; what was changed is dropped
+// then.
+func (s *Session) Save(ctx context.Context) error {
+	s.changing.Lock()
+	defer s.done()
+	c := storectx.Within(ctx, s.m.timeout)
+	defer c.Release()
+	s.lockWithin(c)
+	if s.at != open {
+		s.takeBack() // what an earlier Save failed to do in time
+	}
+	s.mu.Unlock()
+	logout := s.todo.logout
+	err := commit{s, c}.run()
+	if err == nil && !logout {
+		err = s.stored.err()
+	}
+	if err == nil {
+		err = s.touch(c, time.Now())
+	}
+	if err == ErrReplaced {
+		err = errReplaced
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err == nil && s.problem.late():
+		err = s.problem.err // saved, but for the call that came too late
+	case err == nil:
+		s.problem = problem{}
+	case !isEnding(err) && err != errReplaced && s.problem.err == nil:
+		s.problem = problem{passing, err}
+	}
+	s.problem.report()
+	return err
+}
+
+var errReplaced = fmt.Errorf("%w: %w", ErrReplaced, ErrNotFound)
+
+// A header is what the session asks of the response's header.
+type header struct {
+	used   bool // it was loaded or looked for
+	found  bool // and a stored one was there
+	user   bool // of somebody who is logged in
+	cookie cookie
+	life   time.Duration // of the cookie, 0: for as long as the browser is open
+}
+
+// beforeFirstByte commits and closes the header: what needs a cookie comes too
+// late from here on, or, with Hijack, already. It returns an error only if that
+// must replace the response.
+func (s *Session) beforeFirstByte(hijack bool) (header, error) {
+	s.changing.Lock()
+	defer s.done()
+	s.mu.Lock()
+	if hijack {
+		s.takeBack()
+		s.at = sent
+	}
+	var err error
+	if s.stored.is != unread && !s.problem.reported() && s.plan() != rest {
+		s.mu.Unlock()
+		err = s.commitNow()
+		s.mu.Lock()
+	}
+	defer s.mu.Unlock()
+	s.at = max(s.at, sent)
+	h := header{used: s.stored.is != unread, cookie: s.cookie}
+	h.found = s.stored.is > nothing
+	if rec := s.stored.shown(); rec != nil {
+		h.user = rec.User != ""
+		if s.m.persistent || isRemembered(rec) {
+			h.life = time.Until(rec.Deadline)
+		}
+	}
+	return h, err
+}
+
+// headerLeft closes the header of a response that left without our knowledge.
+func (s *Session) headerLeft() {
+	s.changing.Lock()
+	defer s.done()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stored.is != unread {
+		s.takeBack()
+	}
+	s.at = sent
+}
+
+// abandon drops what is pending, except a Logout: the handler panicked.
+func (s *Session) abandon() {
+	s.changing.Lock()
+	defer s.done()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.todo = pending{logout: s.todo.logout}
+	if s.stored.is != unknown {
+		s.problem = problem{}
+	}
+}
+
+// finish commits what was changed after the first byte, now that the handler
+// has returned, and touches the record if that is due.
+func (s *Session) finish(answered bool) {
+	s.changing.Lock()
+	defer s.done()
+	s.mu.Lock()
+	s.at = returned
+	ready := answered && s.stored.is != unread && !s.problem.reported() && (!s.problem.lasts() || s.todo.logout)
+	known := s.problem.err
+	s.mu.Unlock()
+	if !ready {
+		return
+	}
+	if s.plan() != rest {
+		if err := s.commitNow(); err != nil && err != known {
+			s.mu.Lock()
+			s.report(err)
+			s.mu.Unlock()
+		}
+	}
+	s.touch(nil, s.loading.Began())
+}
+
+// commitNow is a commit for the response: an ending is no error of it.
+func (s *Session) commitNow() error {
+	c := storectx.New(s.ctx, s.m.timeout)
+	defer c.Release()
+	if err := (commit{s, c}).run(); !isEnding(err) {
+		return err
+	}
+	return nil
+}
+
+// touch moves the record's clocks forward, if at that time they were old enough
+// to bother. A nil c is a context of its own.
+func (s *Session) touch(c *storectx.Context, used time.Time) error {
+	rec := s.stored.rec
+	if s.stored.is != live || s.source == nil || used.Sub(rec.LastSeen) <= s.m.idle/20 {
+		return nil
+	}
+	if c == nil {
+		c = storectx.New(s.ctx, s.m.timeout)
+		defer c.Release()
+	}
+	now := milliseconds(time.Now())
+	touched := *rec
+	touched.LastSeen, touched.Expires = now, later(rec.Expires, earlier(now.Add(s.m.idle), rec.Deadline))
+	err := s.m.store.Touch(c, rec.ID, touched.LastSeen, touched.Expires)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err == nil:
+		s.stored.rec = &touched
+		return nil
+	case errors.Is(err, ErrNotFound):
+		s.note(EventDropped, rec, ErrNotFound)
+		s.stored = stored{is: ended, held: s.stored.held}
+		return ErrNotFound
+	}
+	err = storeError("touch", err)
+	s.note(EventStoreFailed, rec, err)
+	return err
+}
