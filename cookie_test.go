@@ -240,6 +240,58 @@ func TestSeveralCookiesOfOurName(t *testing.T) {
 	}
 }
 
+// Two live cookies of our name are left when a Domain or Path was changed, or
+// when two deployments ran for a while. Each page has no session then; but who
+// logs in must get in, and so the Login ends both. What else is changed is
+// dropped: a third session would be one more.
+func TestLoginEndsTwins(t *testing.T) {
+	for _, at := range []string{"/login?carol", "/login?alice"} {
+		var log events
+		store := newSpy()
+		h := newManager(t, session.Options{Store: store, OnEvent: log.on}).Handler(reception)
+		name, alice := logIn(t, h, "alice")
+		_, bob := logIn(t, h, "bob")
+		both := name + "=" + alice + "; " + name + "=" + bob
+		if resp := present(h, "/set", both); setsCookie(resp) || log.count(session.EventDropped) != 1 || resp.StatusCode != 200 {
+			t.Errorf("Set: %s %v; events %v", resp.Status, resp.Header, log.all)
+		}
+		fresh := issued(t, present(h, at, both)).Value
+		_, user, _ := strings.Cut(at, "?")
+		for _, other := range []string{alice, bob} { // one of which the browser still holds
+			expectUser(t, h, user, name+"="+fresh+"; "+name+"="+other)
+			expectUser(t, h, "", name+"="+other)
+		}
+		if n := log.count(session.EventLoggedOut); n != 2 {
+			t.Errorf("%d times EventLoggedOut", n)
+		}
+	}
+}
+
+// The cookies of before and after a renewal are two of one session, wherever
+// they stand: no twins, and the newest counts.
+func TestTwoTokensOfOneSession(t *testing.T) {
+	var log events
+	h := newManager(t, session.Options{OnEvent: log.on}).Handler(routes{
+		"/login": reception["/login"], "/renew": reception["/renew"],
+		"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			fmt.Fprint(w, s.User(), visits.Get(s))
+		},
+		"/count": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			visits.Update(s, func(n int) int { return n + 1 })
+		},
+	})
+	n, old := logIn(t, h, "alice")
+	fresh := issued(t, present(h, "/renew", n+"="+old)).Value
+	present(h, "/count", n+"="+fresh)
+	expectUser(t, h, "alice0", n+"="+old)
+	for _, line := range []string{n + "=" + old + "; " + n + "=" + fresh, n + "=" + fresh + "; " + n + "=" + old} {
+		expectUser(t, h, "alice1", line)
+	}
+	if log.count(session.EventRejected) != 0 {
+		t.Errorf("events %v", log.all)
+	}
+}
+
 // lose deletes a user's records behind the Manager's back.
 func lose(t *testing.T, store session.Store, user string) {
 	t.Helper()

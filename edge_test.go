@@ -261,3 +261,57 @@ func TestSaveOfAReplacedSession(t *testing.T) {
 	b.get("/bob")
 	old.get("/save")
 }
+
+// Logout, Save, Reload, Set in one request: what comes after the Logout begins
+// anew, whatever was asked of the store in between.
+func TestReloadAfterALogoutThatWasSaved(t *testing.T) {
+	spy := newSpy()
+	m := newManager(t, session.Options{Store: spy})
+	sent := open(t, m, "alice")
+	b := newBrowser(t, m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+		s.Logout()
+		if err := s.Save(r.Context()); err != nil {
+			t.Error("Save:", err)
+		}
+		if err := s.Reload(r.Context()); err != nil || s.User() != "" {
+			t.Error("Reload:", err, s.User())
+		}
+		name.Set(s, "anew")
+	}})).replay(sent)
+	if resp := b.get("/"); !setsCookie(resp) || opens(t, m, b.cookie()) != "anew of " {
+		t.Errorf("the browser's cookie opens %q", opens(t, m, b.cookie()))
+	}
+	if got := opens(t, m, sent); got != closed {
+		t.Errorf("the old cookie opens %q", got)
+	}
+}
+
+// A record whose Data no Manager has written is damaged, which is no reason to
+// take its user for logged out.
+func TestRecordWithoutAKey(t *testing.T) {
+	for _, data := range []string{"", "{}", `{"name":"old"}`, `{"session.key":7}`, `{"session.key":""}`, "null"} {
+		spy := newSpy()
+		var log events
+		m := newManager(t, session.Options{Store: spy, OnEvent: log.on})
+		sent := open(t, m, "alice")
+		all, err := spy.List(t.Context(), "alice")
+		if err != nil || len(all) != 1 {
+			t.Fatal(all, err)
+		}
+		rec := *all[0]
+		rec.Data, rec.Version = []byte(data), rec.Version/2+1
+		if err := spy.Store.Save(t.Context(), &rec, all[0].Version); err != nil {
+			t.Fatal(err)
+		}
+		b := newBrowser(t, m.Handler(reception)).replay(sent)
+		if resp := b.get("/"); resp.StatusCode != 503 || log.count(session.EventReplayed) != 0 || log.count(session.EventStoreFailed) != 1 {
+			t.Errorf("%q: %s, events %v", data, resp.Status, log.all)
+		}
+		if err := m.RevokeAll(t.Context(), "alice"); err != nil {
+			t.Errorf("%q: RevokeAll: %v", data, err)
+		}
+		if resp := b.get("/"); resp.StatusCode != 200 {
+			t.Errorf("%q: after RevokeAll: %s", data, resp.Status)
+		}
+	}
+}

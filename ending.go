@@ -130,17 +130,19 @@ func (k commit) end() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.todo.logout = false
-	k.lose(nothing)
+	k.lose(ended)
 	switch {
+	case st.is == stale:
+		k.stored.is = stale
 	case k.source == nil, // nobody would hold a new one's token
 		st.then != nil, // and here the browser has, or may have, a newer cookie
 		st.is == live && last != nil && firstKey(last.Data) != firstKey(st.rec.Data),
 		(st.is == live || st.is == replaced || st.is == ended) && last == nil:
-		k.stored = stored{is: ended, held: st.held}
-	case st.is == stale:
-		k.stored = stored{is: stale, held: st.held}
-	case k.carried:
-		k.cookie.do = remove
+	default:
+		k.stored = stored{is: nothing}
+		if k.carried {
+			k.cookie.do = remove
+		}
 	}
 	return nil
 }

@@ -84,9 +84,8 @@ func (s *Session) look(c *storectx.Context, found candidates, was stored) (store
 	switch {
 	case best.is == live:
 		return best, problem{}
-	case other.is == stale:
-		s.note(EventReplayed, other.rec, ErrReplaced)
-		other.rec = nil
+	case other.is == stale && was.held.ID == "":
+		s.note(EventReplayed, other.rec, ErrReplaced) // a Reload is no replay: its request came in time
 		return other, problem{}
 	case other.is != unread:
 		return other, problem{}
@@ -198,5 +197,5 @@ func (s *Session) Reload(ctx context.Context) error {
 	if s.source != nil && s.stored.is == ended {
 		return nil
 	}
-	return s.stored.err()
+	return s.stored.over()
 }

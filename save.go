@@ -30,7 +30,7 @@ func (s *Session) Save(ctx context.Context) error {
 	logout := s.todo.logout
 	err := commit{s, c}.run()
 	if err == nil && !logout {
-		err = s.stored.err()
+		err = s.stored.over()
 	}
 	if err == nil {
 		err = s.touch(c, time.Now())

@@ -124,7 +124,7 @@ func (s *Session) Keys() []string {
 func (s *Session) Err() error {
 	s.lock()
 	defer s.unlock()
-	if s.problem.err == nil && s.stored.err() == ErrReplaced && s.todo.user == "" && !s.todo.logout {
+	if s.problem.err == nil && s.stored.over() == ErrReplaced && s.todo.user == "" && !s.todo.logout {
 		return ErrReplaced
 	}
 	return s.problem.err

@@ -53,13 +53,11 @@ func (st *stored) shown() *Record {
 	return st.rec
 }
 
-// err is what Save says of a session that is no longer there, or nil.
-func (st *stored) err() error {
+// over is what Save says of a session that the request no longer has, or nil.
+func (st *stored) over() error {
 	switch st.is {
 	case stale, replaced:
 		return ErrReplaced
-	case twins:
-		return errTwins
 	case ended:
 		return ErrNotFound
 	}

@@ -257,6 +257,53 @@ func TestTouchesAreRare(t *testing.T) {
 	})
 }
 
+// A long request has no other way to say that its user is there: Save counts as
+// use, and touches if that is due, also where nothing was changed.
+func TestSaveIsUse(t *testing.T) {
+	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+		b := newBrowser(t, m.Handler(routes{"/login": clockRoutes["/login"], "/look": clockRoutes["/look"],
+			"/stream": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				fmt.Fprint(w, "first byte")
+				for range 7 { // 70 minutes, of an idle timeout of 20
+					time.Sleep(10 * minute)
+					if err := s.Save(r.Context()); err != nil || !s.LastSeen().Equal(time.Now()) || !s.Expires().Equal(time.Now().Add(20*minute)) {
+						t.Errorf("Save: %v; seen %v, ends %v", err, s.LastSeen(), s.Expires())
+					}
+					if err := s.Save(r.Context()); err != nil {
+						t.Error(err)
+					}
+				}
+				touches := spy.count("Touch")
+				if touches != 7 {
+					t.Errorf("%d touches, want 7", touches)
+				}
+				spy.hook(failing("Touch", errDown))
+				time.Sleep(10 * minute)
+				if err := s.Save(r.Context()); !errors.Is(err, session.ErrStore) || !errors.Is(err, errDown) {
+					t.Errorf("Save of a store that is down: %v", err)
+				}
+				spy.hook(nil)
+				if err := s.Save(r.Context()); err != nil || s.Err() != nil {
+					t.Errorf("Save of one that is back: %v, Err: %v", err, s.Err())
+				}
+				spy.hook(func(_ context.Context, call, id string) error {
+					if call == "Touch" {
+						return spy.Store.Delete(context.Background(), id)
+					}
+					return nil
+				})
+				time.Sleep(10 * minute)
+				for range 2 {
+					if err := s.Save(r.Context()); err != session.ErrNotFound || s.User() != "" {
+						t.Errorf("Save of a session that is gone: %v, in as %q", err, s.User())
+					}
+				}
+			}}))
+		b.get("/login")
+		b.get("/stream")
+	})
+}
+
 // A touch that fails, or finds nothing, is an event and nothing else.
 func TestFailingTouchIsAnEvent(t *testing.T) {
 	for _, c := range []struct {

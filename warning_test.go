@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
@@ -119,3 +120,66 @@ func TestWarningIsOfACookieAndOnce(t *testing.T) {
 		t.Errorf("another Manager is silent, or not: %s", log)
 	}
 }
+
+// Inside a framework that keeps its own writer, a middleware that hands on only
+// the request loses every cookie. Where that writer tells that it was written,
+// the developer is told, once, and no session is made that nobody can come back
+// to; what is changed in a session that the browser holds is kept.
+func TestResponsePastOurWriter(t *testing.T) {
+	log := captureLog(t)
+	var told events
+	spy := newSpy()
+	m := newManager(t, session.Options{Store: spy, OnEvent: told.on})
+	sent := open(t, m, "alice")
+	spy.forget()
+	past := func(do func(s *session.Session)) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			own := &writtenRecorder{ResponseWriter: w}
+			m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { // c.Request = r; c.Next()
+				do(session.From(r.Context()))
+				own.Write(ok)
+			})).ServeHTTP(own, r)
+		})
+	}
+	for range 3 {
+		if resp := newBrowser(t, past(write)).get("/"); resp.StatusCode != 200 {
+			t.Error(resp.Status)
+		}
+	}
+	if spy.count("") != 0 || told.count(session.EventDropped) != 3 {
+		t.Errorf("calls of the store: %q, events %v", spy.summary(), told.all)
+	}
+	newBrowser(t, past(write)).replay(sent).get("/")
+	if got := opens(t, m, sent); got != "new of alice" {
+		t.Errorf("the cookie opens %q", got)
+	}
+	if text := log.String(); strings.Count(text, "sessions.Handler(engine)") != 1 {
+		t.Errorf("logged %q", text)
+	}
+	log.Reset()
+	for _, wrong := range []bool{false, true} { // our writer, and a writer that was not written
+		newBrowser(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if write(session.From(r.Context())); !wrong {
+					w.Write(ok)
+				}
+			})).ServeHTTP(&writtenRecorder{ResponseWriter: w}, r)
+		})).get("/")
+	}
+	if log.Len() != 0 {
+		t.Errorf("logged without need: %s", log)
+	}
+}
+
+// A writtenRecorder is a framework's writer, as gin's.
+type writtenRecorder struct {
+	http.ResponseWriter
+	written bool
+}
+
+func (w *writtenRecorder) Write(p []byte) (int, error) {
+	w.written = true
+	return w.ResponseWriter.Write(p)
+}
+
+func (w *writtenRecorder) Written() bool { return w.written }

@@ -1,0 +1,80 @@
+package session
+
+import (
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/coatcheck/session/internal/storectx"
+)
+
+// resolve asks the store what became of a renewal's Save whose outcome is
+// unknown. The record tells: its newest key is the renewal's or not. If it
+// cannot be loaded now, a Reload finds out. The load has a deadline of its own,
+// for the store's silence may have used up the commit's.
+func (k commit) resolve(d draft, err error) error {
+	k.mu.Lock()
+	k.stored.maybe = &d
+	k.mu.Unlock()
+	c := storectx.New(k.ctx, k.m.timeout)
+	defer c.Release()
+	rec, failed := k.m.load(c, d.rec.ID)
+	if failed == nil && rec != nil && opensNewest(rec.Data, d.ref.Key) {
+		return nil
+	}
+	return err
+}
+
+// moved finds out what a record has become, after a Save of it answered err. It
+// returns an error if that tells nothing of the record.
+func (k commit) moved(id string, try int, err error) error {
+	var rec *Record
+	switch {
+	case !hasMoved(err):
+		return storeError("save", err)
+	case errors.Is(err, ErrConflict):
+		if err := pause(k.c, try); err != nil {
+			return storeError("save", err)
+		}
+		if rec, err = k.m.load(k.c, id); err != nil {
+			return err
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	is := whatIs(rec)
+	if is != live {
+		k.lose(is)
+		return nil
+	}
+	st := &k.stored
+	if k.source != nil && st.then == nil && firstKey(rec.Data) != firstKey(st.rec.Data) {
+		st.then = st.rec // somebody asked for a renewal: what this request sees stays as it was
+	}
+	st.rec, st.due = rec, upkeep{}
+	if k.source != nil && st.then == nil {
+		st.due = k.m.upkeep(rec, st.held, time.Now())
+	}
+	k.note(EventConflict, rec, nil)
+	return nil
+}
+
+// hasMoved tells whether a Save was refused because the record is another one now.
+func hasMoved(err error) bool {
+	return !errors.Is(err, ErrIndeterminate) && (errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound))
+}
+
+// pause waits before the next try, longer and more at random with each.
+func pause(c *storectx.Context, try int) error {
+	if try == 0 {
+		return c.Err()
+	}
+	t := time.NewTimer(rand.N(250 * time.Microsecond << min(try, 7)))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-c.Done():
+		return c.Err()
+	}
+}

@@ -1,0 +1,110 @@
+package session_test
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/coatcheck/session"
+)
+
+// Promise 16. A request that another site makes, and that SameSite keeps our
+// cookie back from, begins no anonymous session: it would take the place of the
+// one that the browser may hold.
+func TestRequestThatCouldNotBringTheCookie(t *testing.T) {
+	const lax, strict, nonE = http.SameSiteLaxMode, http.SameSiteStrictMode, http.SameSiteNoneMode
+	for _, c := range []struct {
+		name         string
+		sameSite     http.SameSite
+		method       string
+		site, dest   string // Sec-Fetch-Site and -Dest
+		cookie       string // that the request brings
+		dropsSession bool
+	}{
+		{"a payment provider's way back", lax, "POST", "cross-site", "document", "", true},
+		{"form_post", lax, "POST", "cross-site", "iframe", "", true},
+		{"a link", lax, "GET", "cross-site", "document", "", false},
+		{"a link, asked for by HEAD", lax, "HEAD", "cross-site", "document", "", false},
+		{"an image", lax, "GET", "cross-site", "image", "", true},
+		{"a frame", lax, "GET", "cross-site", "iframe", "", true},
+		{"a script's request", lax, "GET", "cross-site", "empty", "", true},
+		{"a link, to a strict cookie", strict, "GET", "cross-site", "document", "", true},
+		{"a form, to a strict cookie", strict, "POST", "cross-site", "document", "", true},
+		{"a form, to a cookie for all", nonE, "POST", "cross-site", "document", "", false},
+		{"our own page", lax, "POST", "same-origin", "document", "", false},
+		{"a sibling's page", strict, "POST", "same-site", "document", "", false},
+		{"typed in", strict, "GET", "none", "document", "", false},
+		{"an old browser", strict, "POST", "", "", "", false},
+		{"a bad cookie that came", lax, "POST", "cross-site", "document", "x", false},
+	} {
+		for _, adapted := range []bool{false, true} {
+			spy := newSpy()
+			var log events
+			o := session.CookieOptions{SameSite: c.sameSite}
+			if adapted {
+				o = session.CookieOptions{Adapt: func(_ *http.Request, k *http.Cookie) { k.SameSite = c.sameSite }}
+			}
+			m := newManager(t, session.Options{Store: spy, OnEvent: log.on, Cookie: o})
+			do := func(f func(s *session.Session)) *http.Response {
+				r := httptest.NewRequest(c.method, "https://localhost/paid", nil)
+				r.Header.Set("Sec-Fetch-Site", c.site)
+				r.Header.Set("Sec-Fetch-Dest", c.dest)
+				if c.cookie != "" {
+					r.Header.Set("Cookie", "__Host-session="+c.cookie)
+				}
+				w := httptest.NewRecorder()
+				m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { f(session.From(r.Context())) })).ServeHTTP(w, r)
+				return w.Result()
+			}
+			var saved error
+			for _, f := range []func(s *session.Session){
+				func(s *session.Session) { s.AddFlash("info", "Thank you!") },
+				func(s *session.Session) { name.Set(s, "x"); saved = s.Save(t.Context()) },
+			} {
+				log.all = nil
+				resp := do(f)
+				if resp.StatusCode != 200 || setsCookie(resp) == c.dropsSession {
+					t.Errorf("%s, adapted %v: %s, a cookie: %v", c.name, adapted, resp.Status, setsCookie(resp))
+				}
+				e := log.last(session.EventDropped)
+				if dropped := e.Err != nil; dropped != c.dropsSession || dropped && !strings.Contains(e.Err.Error(), "another site") {
+					t.Errorf("%s, adapted %v: %+v", c.name, adapted, log.all)
+				}
+			}
+			if (saved != nil) != c.dropsSession || errors.Is(saved, session.ErrNotFound) {
+				t.Errorf("%s: Save: %v", c.name, saved)
+			}
+			if n := spy.count("Create"); (n == 0) != c.dropsSession {
+				t.Errorf("%s: %d sessions were made", c.name, n)
+			}
+			if resp := do(func(s *session.Session) { s.Login("alice") }); !setsCookie(resp) {
+				t.Errorf("%s: Login was not obeyed", c.name)
+			}
+		}
+	}
+}
+
+// Who was logged in when he went to pay still is when he comes back.
+func TestSignedInAfterPaying(t *testing.T) {
+	m := newManager(t, session.Options{})
+	b := newBrowser(t, m.Handler(routes{
+		"/login": func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Login("alice") },
+		"/paid": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			s.AddFlash("info", "Thank you!")
+			http.Redirect(w, r, "/thanks", http.StatusSeeOther)
+		},
+		"/thanks": func(w http.ResponseWriter, r *http.Request, s *session.Session) { w.Write([]byte(s.User())) },
+	}))
+	b.get("/login")
+	r := httptest.NewRequest("POST", "https://localhost/paid", nil) // without the Lax cookie
+	r.Header.Set("Sec-Fetch-Site", "cross-site")
+	r.Header.Set("Sec-Fetch-Dest", "document")
+	if resp := b.do(r); resp.StatusCode != http.StatusSeeOther {
+		t.Error(resp.Status)
+	}
+	if got := body(b.get("/thanks")); got != "alice" {
+		t.Errorf("in as %q", got)
+	}
+}

@@ -1,0 +1,547 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+const second = time.Second
+
+// asks are the ways to ask for another token.
+var asks = map[string]func(s *session.Session){
+	"Renew":       func(s *session.Session) { s.Renew() },
+	"Remember":    func(s *session.Session) { s.Remember(30 * day) },
+	"Login again": func(s *session.Session) { s.Login("alice") },
+}
+
+// A desk runs what a test wants in the sessions of browsers.
+type desk struct {
+	t   *testing.T
+	spy *spyStore
+	m   *session.Manager
+	log events
+	f   func(s *session.Session)
+}
+
+// atDesk runs a test on a fake clock.
+func atDesk(t *testing.T, o session.Options, f func(d *desk)) {
+	t.Helper()
+	d := &desk{}
+	o.OnEvent = d.log.on
+	inBubble(t, o, func(t *testing.T, spy *spyStore, m *session.Manager) {
+		d.t, d.spy, d.m = t, spy, m
+		f(d)
+	})
+}
+
+// browser returns one that is logged in as alice, and has the name "before".
+func (d *desk) browser() *browser {
+	b := newBrowser(d.t, d.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		d.f(session.From(r.Context()))
+	})))
+	d.do(b, func(s *session.Session) {
+		s.Login("alice")
+		name.Set(s, "before")
+	})
+	return b
+}
+
+// do runs f as the handler of a request, and tells whether that set a cookie.
+func (d *desk) do(b *browser, f func(s *session.Session)) (cookie bool) {
+	d.t.Helper()
+	d.f = f
+	resp := b.get("/")
+	if resp.StatusCode != 200 {
+		d.t.Errorf("answers %s", resp.Status)
+	}
+	return setsCookie(resp)
+}
+
+// expect fails the test unless a request of b is alice's and reads this name.
+func (d *desk) expect(b *browser, want string) {
+	d.t.Helper()
+	d.do(b, func(s *session.Session) {
+		if got := name.Get(s); s.User() != "alice" || got != want || s.Err() != nil {
+			d.t.Errorf("in as %q, reads %q, want %q; Err: %v", s.User(), got, want, s.Err())
+		}
+	})
+}
+
+// expectReplaced fails the test unless b's token is nobody's.
+func (d *desk) expectReplaced(b *browser) {
+	d.t.Helper()
+	d.do(b, func(s *session.Session) {
+		if s.User() != "" || s.ID() != "" || name.Get(s) != "" || s.Err() != session.ErrReplaced {
+			d.t.Errorf("in as %q, ID %q, reads %q, Err: %v", s.User(), s.ID(), name.Get(s), s.Err())
+		}
+	})
+}
+
+// Promise 3. For ten seconds the token before a renewal that was asked for sees
+// the session as it was, and no more; what it changes is kept, and it sets no
+// cookie. Then it is nobody's.
+func TestTokenBeforeARenewalThatWasAskedFor(t *testing.T) {
+	for how, ask := range asks {
+		t.Run(how, func(t *testing.T) {
+			atDesk(t, session.Options{}, func(d *desk) {
+				b := d.browser()
+				time.Sleep(minute)
+				old := b.replay(b.cookie())
+				var id string
+				var authenticated time.Time
+				d.do(b, func(s *session.Session) { id, authenticated = s.ID(), s.Authenticated() })
+				if !d.do(b, func(s *session.Session) { ask(s); name.Set(s, "after") }) {
+					t.Fatal("no new cookie")
+				}
+				for _, wait := range []time.Duration{0, 10*second - time.Millisecond} {
+					time.Sleep(wait)
+					if d.do(old, func(s *session.Session) {
+						if s.ID() != id || !s.Authenticated().Equal(authenticated) {
+							t.Errorf("sees %s, authenticated %v, want %s, %v", s.ID(), s.Authenticated(), id, authenticated)
+						}
+						name.Update(s, func(v string) string { return v + "!" })
+						visits.Update(s, func(n int) int { return n + 1 })
+						if name.Get(s) != "before!" {
+							t.Errorf("reads %q", name.Get(s))
+						}
+						if err := s.Save(t.Context()); err != nil || name.Get(s) != "before!" || !s.Authenticated().Equal(authenticated) {
+							t.Errorf("Save: %v; reads %q, authenticated %v", err, name.Get(s), s.Authenticated())
+						}
+						s.AddFlash("", "hello")
+					}) {
+						t.Error("it sets a cookie")
+					}
+					d.expect(old, "before")
+				}
+				d.expect(b, "after!!")
+				d.do(b, func(s *session.Session) {
+					if visits.Get(s) != 2 || len(s.Flashes()) != 2 || s.ID() != id {
+						t.Errorf("kept: %d visits", visits.Get(s))
+					}
+				})
+				time.Sleep(time.Millisecond)
+				d.expectReplaced(old)
+				d.expect(b, "after!!")
+				if d.log.count(session.EventReplayed) != 1 || d.log.count(session.EventDropped) != 0 {
+					t.Errorf("events %+v", d.log.all)
+				}
+			})
+		})
+	}
+}
+
+// Promise 3. The token before makes no further key and puts off no end. Its
+// Login again is a password that was asked for again, and counts.
+func TestTokenBeforeAsksForARenewal(t *testing.T) {
+	for first, one := range asks {
+		for second, other := range asks {
+			t.Run(first+", "+second, func(t *testing.T) {
+				atDesk(t, session.Options{}, func(d *desk) {
+					b := d.browser()
+					old := b.replay(b.cookie())
+					d.do(b, one)
+					var ends, authenticated time.Time
+					look := func(s *session.Session) { ends, authenticated = s.Expires(), s.Authenticated() }
+					d.do(b, look)
+					wasEnd, was := ends, authenticated
+					time.Sleep(5 * time.Second)
+					if d.do(old, other) {
+						t.Error("it sets a cookie")
+					}
+					d.do(b, look)
+					if moved := !authenticated.Equal(was); moved != (second == "Login again") {
+						t.Errorf("Authenticated moved: %v", moved)
+					}
+					if first == "Remember" && !ends.Equal(wasEnd) || ends.After(wasEnd.Add(minute)) {
+						t.Errorf("it ends at %v, was %v", ends, wasEnd)
+					}
+					time.Sleep(10 * time.Second)
+					d.expectReplaced(old)
+					d.expect(b, "before")
+					if n := d.log.count(session.EventDropped); n != 0 {
+						t.Errorf("%d dropped", n)
+					}
+				})
+			})
+		}
+	}
+}
+
+// Promises 2 and 3. Its Logout ends the session, and leaves the newer cookie
+// alone; what is set after it has no session.
+func TestTokenBeforeLogsOut(t *testing.T) {
+	for how, ask := range asks {
+		t.Run(how, func(t *testing.T) {
+			atDesk(t, session.Options{}, func(d *desk) {
+				b := d.browser()
+				old := b.replay(b.cookie())
+				d.do(b, ask)
+				if d.do(old, func(s *session.Session) { s.Logout(); name.Set(s, "new") }) {
+					t.Error("it sets a cookie")
+				}
+				for _, b := range []*browser{b, old} {
+					d.do(b, func(s *session.Session) {
+						if s.User() != "" || !s.IsNew() {
+							t.Errorf("still in as %q", s.User())
+						}
+					})
+				}
+			})
+		})
+	}
+}
+
+// Two renewals within ten seconds: the token before the first one still sees
+// what was before the first, the second's what was before the second.
+func TestRenewalsInARow(t *testing.T) {
+	atDesk(t, session.Options{}, func(d *desk) {
+		b := d.browser()
+		var old []*browser
+		for i := range 3 {
+			old = append(old, b.replay(b.cookie()))
+			d.do(b, func(s *session.Session) { s.Renew(); name.Set(s, fmt.Sprint("after ", i)) })
+			time.Sleep(3 * time.Second)
+		}
+		for i, want := range []string{"before", "after 0", "after 1"} {
+			d.expect(old[i], want)
+		}
+		d.expect(b, "after 2")
+		time.Sleep(time.Second)
+		d.expectReplaced(old[0])
+		d.expect(old[1], "after 0")
+		time.Sleep(10 * time.Second)
+		d.expectReplaced(old[2])
+		d.expect(b, "after 2")
+	})
+}
+
+// Promise 3. A logged-in session that is used gets another token when its own is
+// old. The one before it is good without restriction until ten seconds after
+// the new one came.
+func TestRenewalByAge(t *testing.T) {
+	atDesk(t, session.Options{RenewAfter: 5 * minute}, func(d *desk) {
+		b := d.browser()
+		old := b.replay(b.cookie())
+		read := func(s *session.Session) { name.Get(s) }
+		time.Sleep(5*minute - time.Millisecond)
+		if d.do(b, read) {
+			t.Fatal("a new cookie before its time")
+		}
+		time.Sleep(time.Millisecond)
+		if !d.do(b, read) || d.log.count(session.EventRenewed) != 1 {
+			t.Fatalf("no new cookie; events %v", d.log.all)
+		}
+		saves := d.spy.count("Save")
+		// As twenty requests at once are: no cookie for them, and nothing lost.
+		if d.do(old, func(s *session.Session) { name.Set(s, "old") }) {
+			t.Error("another cookie for the old token within ten seconds")
+		}
+		if d.do(b, read) {
+			t.Error("a cookie for the new token")
+		}
+		d.expect(b, "old")
+		if n := d.spy.count("Save") - saves; n != 2 {
+			t.Errorf("%d Saves, want the one of the change and one that the new token has come", n)
+		}
+		d.do(b, func(s *session.Session) { name.Set(s, "new") })
+		time.Sleep(10*second - time.Millisecond)
+		d.expect(old, "new") // it sees what is new
+		time.Sleep(time.Millisecond)
+		d.expectReplaced(old)
+		d.expect(b, "new")
+		if n := d.log.count(session.EventReplayed); n != 1 {
+			t.Errorf("%d times EventReplayed", n)
+		}
+	})
+}
+
+// Promise 3. While the new token has not come, the old one stays good, and a
+// request with it gets another, every ten seconds at most: a response may have
+// been lost, or a laptop slept. The one that was slow to come is good too.
+func TestLostResponsesOfARenewalByAge(t *testing.T) {
+	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+		b := d.browser()
+		read := func(s *session.Session) { name.Get(s) }
+		var lost []*browser
+		for i := range 10 {
+			time.Sleep(minute)
+			deaf := b.replay(b.cookie()) // whose responses b does not see
+			if !d.do(deaf, read) {
+				t.Fatalf("no cookie after %d lost ones", i)
+			}
+			lost = append(lost, deaf)
+			time.Sleep(10 * time.Second)
+			if d.do(b, read) {
+				t.Fatal("another cookie within ten seconds")
+			}
+		}
+		time.Sleep(time.Millisecond)
+		if !d.do(b, read) {
+			t.Fatal("no cookie")
+		}
+		d.expect(lost[9], "before") // slow, not lost
+		d.expect(b, "before")
+		time.Sleep(10 * time.Second)
+		d.expectReplaced(lost[9])
+		d.expect(b, "before")
+	})
+}
+
+// Promise 3. The old token may do all that the new one may: also renew, when
+// both go the way of a renewal that was asked for, and sign out.
+func TestOldTokenIsGoodWithoutRestriction(t *testing.T) {
+	for _, come := range []bool{true, false} { // has the new one?
+		for how, ask := range asks {
+			t.Run(fmt.Sprint(how, " come=", come), func(t *testing.T) {
+				atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+					b := d.browser()
+					time.Sleep(minute)
+					old := b.replay(b.cookie())
+					d.expect(b, "before")
+					if come {
+						d.expect(b, "before")
+					}
+					if !d.do(old, func(s *session.Session) { ask(s); name.Set(s, "after") }) {
+						t.Fatal("no cookie")
+					}
+					d.expect(b, "before")
+					time.Sleep(10 * time.Second)
+					d.expectReplaced(b)
+					d.expect(old, "after")
+				})
+			})
+		}
+		atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+			b := d.browser()
+			time.Sleep(minute)
+			old := b.replay(b.cookie())
+			d.expect(b, "before")
+			if come {
+				d.expect(b, "before")
+			}
+			if !d.do(old, func(s *session.Session) { s.Logout() }) || old.cookie() != "" {
+				t.Error("no deletion")
+			}
+			d.do(b, func(s *session.Session) {
+				if s.User() != "" {
+					t.Error("still in")
+				}
+			})
+		})
+	}
+}
+
+// By age only what a cookie can leave for, and only who is logged in.
+func TestNoRenewalByAge(t *testing.T) {
+	for what, o := range map[string]session.Options{"anonymous": {RenewAfter: minute}, "not asked for": {}, "after the first byte": {RenewAfter: minute}, "not used": {RenewAfter: minute}} {
+		t.Run(what, func(t *testing.T) {
+			inBubble(t, o, func(t *testing.T, spy *spyStore, m *session.Manager) {
+				b := newBrowser(t, m.Handler(routes{"/login": clockRoutes["/login"], "/set": clockRoutes["/set"],
+					"/look": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+						switch what {
+						case "not used":
+							return
+						case "after the first byte":
+							fmt.Fprint(w, "first byte")
+						}
+						name.Get(s)
+						visits.Update(s, func(n int) int { return n + 1 })
+					}}))
+				if b.get("/set"); what != "anonymous" {
+					b.get("/login")
+				}
+				for range 5 {
+					time.Sleep(2 * minute)
+					if setsCookie(b.get("/look")) {
+						t.Error("a cookie")
+					}
+				}
+			})
+		})
+	}
+}
+
+// Promise 3. A request keeps the session that it loaded, however long it lasts:
+// over renewals by age it sees what is new; over one that was asked for it sees
+// what it saw, and what it changes is kept, also after the ten seconds.
+func TestLongRequest(t *testing.T) {
+	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+		b := d.browser()
+		ctx := t.Context()
+		slow := b.replay(b.cookie())
+		h := d.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s := session.From(r.Context())
+			s.User()
+			for i := range 4 { // by age, all used
+				time.Sleep(minute)
+				value := fmt.Sprint("by age ", i)
+				if !d.do(b, func(s *session.Session) { name.Set(s, value) }) {
+					t.Error("no renewal by age")
+				}
+				d.expect(b, value)
+				time.Sleep(11 * time.Second)
+				if err := s.Reload(ctx); err != nil || name.Get(s) != value || s.User() != "alice" {
+					t.Errorf("Reload: %v; reads %q, want %q", err, name.Get(s), value)
+				}
+				visits.Update(s, func(n int) int { return n + 1 })
+				if err := s.Save(ctx); err != nil || s.User() != "alice" {
+					t.Errorf("Save: %v", err)
+				}
+			}
+			d.do(b, func(s *session.Session) { s.Renew(); name.Set(s, "asked") })
+			time.Sleep(minute)
+			visits.Update(s, func(n int) int { return n + 1 })
+			if err := s.Save(ctx); err != nil || name.Get(s) != "by age 3" || s.User() != "alice" || visits.Get(s) != 5 {
+				t.Errorf("Save: %v; reads %q", err, name.Get(s))
+			}
+			if err := s.Reload(ctx); err != session.ErrReplaced || s.User() != "" || s.Err() != session.ErrReplaced {
+				t.Errorf("Reload: %v; in as %q", err, s.User())
+			}
+			if n := d.log.count(session.EventReplayed); n != 0 {
+				t.Errorf("%d times EventReplayed: a Reload is no replay", n)
+			}
+		}))
+		if resp := newBrowser(t, h).replay(slow.cookie()).get("/"); resp.StatusCode != 200 || setsCookie(resp) {
+			t.Error(resp.Status, resp.Header)
+		}
+		d.do(b, func(s *session.Session) {
+			if name.Get(s) != "asked" || visits.Get(s) != 5 {
+				t.Errorf("kept: %q, %d", name.Get(s), visits.Get(s))
+			}
+		})
+	})
+}
+
+// The README's recipe: a replayed token signs out both thief and owner.
+func TestReplayedTokenSignsOut(t *testing.T) {
+	var m *session.Manager
+	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, _ *session.Manager) {
+		m = newManager(t, session.Options{Store: spy, OnEvent: func(ctx context.Context, e session.Event) {
+			if e.Kind == session.EventReplayed && e.User != "" {
+				m.Revoke(ctx, e.User, e.ID)
+			}
+		}})
+		b := newBrowser(t, m.Handler(clockRoutes))
+		b.get("/login")
+		thief := b.replay(b.cookie())
+		b.get("/renew")
+		time.Sleep(11 * time.Second)
+		if got := body(b.get("/look")); got != "alice" {
+			t.Fatalf("in as %q", got)
+		}
+		thief.get("/look")
+		if got := body(b.get("/look")); got != "" {
+			t.Errorf("the owner is still in as %q", got)
+		}
+	})
+}
+
+// A renewal whose Save was applied, or not, and nobody knows: the record tells,
+// at once or by a Reload. Nobody is signed out by it.
+func TestIndeterminateRenewal(t *testing.T) {
+	for how, ask := range asks {
+		for _, applied := range []bool{true, false} {
+			for _, loads := range []bool{true, false} { // the store, after it
+				t.Run(fmt.Sprint(how, " applied=", applied, " loads=", loads), func(t *testing.T) {
+					atDesk(t, session.Options{}, func(d *desk) {
+						b := d.browser()
+						h := d.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+							s := session.From(r.Context())
+							ask(s)
+							visits.Update(s, func(n int) int { return n + 1 })
+							d.spy.hook(func(_ context.Context, call, _ string) error {
+								if call == "Save" && !applied {
+									return session.ErrIndeterminate
+								}
+								if call == "Load" && !loads {
+									return errDown
+								}
+								return nil
+							})
+							if applied {
+								d.spy.after = lost("Save")
+							}
+							err := s.Save(r.Context())
+							d.spy.hook(nil)
+							d.spy.after = nil
+							if known := applied && loads; known != (err == nil) || !known && !errors.Is(err, session.ErrIndeterminate) {
+								t.Errorf("Save: %v", err)
+							}
+							if err := s.Reload(r.Context()); err != nil || s.User() != "alice" {
+								t.Errorf("Reload: %v, in as %q", err, s.User())
+							}
+						}))
+						held := b.cookie()
+						b.h = h
+						if resp := b.get("/"); resp.StatusCode != 200 || setsCookie(resp) != applied || (b.cookie() != held) != applied {
+							t.Errorf("%s, a cookie: %v", resp.Status, setsCookie(resp))
+						}
+						time.Sleep(11 * time.Second)
+						b.h = d.m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+							if got := visits.Get(s); s.User() != "alice" || (got == 1) != applied {
+								t.Errorf("in as %q, %d visits", s.User(), got)
+							}
+						}})
+						b.get("/")
+					})
+				})
+			}
+		}
+	}
+}
+
+// What nobody asked for fails no request: neither a renewal by age nor the note
+// that the new token has come.
+func TestFailingUpkeepIsAnEvent(t *testing.T) {
+	for _, cause := range []error{errDown, session.ErrIndeterminate} {
+		atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+			b := d.browser()
+			time.Sleep(minute)
+			old := b.replay(b.cookie())
+			for _, what := range []string{"renewal by age", "first use"} {
+				d.spy.hook(failing("Save", cause))
+				if d.do(b, func(s *session.Session) {
+					if s.User() != "alice" || s.Err() != nil {
+						t.Errorf("in as %q, Err: %v", s.User(), s.Err())
+					}
+				}) {
+					t.Errorf("%s: a cookie of a token that was not stored", what)
+				}
+				d.spy.hook(nil)
+				if e := d.log.last(session.EventStoreFailed); !errors.Is(e.Err, cause) || e.User != "alice" {
+					t.Errorf("%s: event %+v", what, e)
+				}
+				d.expect(b, "before")
+				d.expect(old, "before")
+			}
+		})
+	}
+}
+
+// None of what a record knows of its keys counts against MaxDataSize, nor is it
+// among the keys of the values, and Clear leaves it.
+func TestKeysAreNoValues(t *testing.T) {
+	atDesk(t, session.Options{RenewAfter: minute, MaxDataSize: 40}, func(d *desk) {
+		b := d.browser()
+		old := b.replay(b.cookie())
+		d.do(b, func(s *session.Session) { s.Renew() })
+		d.do(b, func(s *session.Session) { s.Renew() })
+		time.Sleep(minute)
+		d.expect(b, "before")
+		d.do(b, func(s *session.Session) {
+			if keys := s.Keys(); len(keys) != 1 {
+				t.Errorf("keys %q", keys)
+			}
+			s.Clear()
+			name.Set(s, "0123456789")
+		})
+		d.expect(b, "0123456789")
+		d.expectReplaced(old)
+	})
+}
