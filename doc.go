@@ -29,16 +29,24 @@
 // A commit is a compare-and-swap on the record's version. Whoever comes second
 // reads the newer record, applies the changes that its own request made, in
 // their order, and tries again. Requests that change different values all
-// keep theirs; Key.Update and AddFlash are atomic. Login, Logout, Renew and
-// Revoke put a tombstone over the old record: a slow request can neither bring
+// keep theirs; Key.Update and AddFlash are atomic. Logout, Revoke and a Login as
+// another user put a tombstone over the record: a slow request can neither bring
 // it back nor overwrite the browser's newer cookie.
+//
+// A token is an id and a key. Renew, Remember, a Login of the same user and
+// Options.RenewAfter give the session another key under its id, and nobody is
+// signed out by it. After a renewal that was asked for, the key before it is
+// good for ten seconds, for the session as it was just before: requests under
+// way are answered and keep what they change, and who has stolen it learns
+// nothing new. After one by age it stays good until ten seconds after the new
+// one has come. Later it is ErrReplaced, and EventReplayed.
 //
 // # When things fail
 //
 // A store that fails is never mistaken for a user who is logged out: the
 // response is replaced by Options.ErrorHandler's, 503 by default. What a
 // handler does outside its response (sending mail, charging a card) it guards
-// with Session.Err.
+// with errors.Is(s.Err(), ErrStore).
 //
 // # Security
 //

@@ -64,7 +64,10 @@ func ExampleSession_Err_incorrect() {
 func ExampleSession_Err() {
 	_ = func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
-		if !banned.Get(s) && s.Err() == nil {
+		if errors.Is(s.Err(), session.ErrStore) {
+			return // with the 503 that is the response by now
+		}
+		if !banned.Get(s) {
 			sendMail(r.Context())
 		}
 	}
@@ -117,6 +120,20 @@ func ExampleSession_Reload() {
 			}
 		}
 	}
+}
+
+// Who prefers it signs out both thief and owner when a token comes back that was
+// replaced.
+func ExampleOptions_replayedToken() {
+	var sessions *session.Manager
+	sessions = session.Must(session.New(&session.Options{
+		RenewAfter: 10 * time.Minute,
+		OnEvent: func(ctx context.Context, e session.Event) {
+			if e.Kind == session.EventReplayed && e.User != "" {
+				_ = sessions.Revoke(ctx, e.User, e.ID) // a failure is an event of its own
+			}
+		},
+	}))
 }
 
 func ExampleOptions_ErrorHandler() {
