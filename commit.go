@@ -51,16 +51,6 @@ func (k commit) succeeded() {
 	}
 }
 
-func (s *Session) plan() action {
-	return plan(s.at, &s.stored, &s.todo, s.problem, s.withheld())
-}
-
-// withheld tells whether the browser may hold a session's cookie that it kept
-// back from this request, which a new anonymous session would overwrite.
-func (s *Session) withheld() bool {
-	return s.stored.is == nothing && !s.carried && s.source != nil && s.todo.holds() && s.source.tokens().withheld
-}
-
 // create stores a new session and asks for its cookie.
 func (k commit) create() error {
 	d, err := k.first(nil)

@@ -48,18 +48,6 @@ type Event struct {
 	Err  error
 }
 
-// note keeps an event until the session's locks are released. s.mu is held.
-func (s *Session) note(kind EventKind, rec *Record, err error) {
-	if s.m.onEvent == nil {
-		return
-	}
-	e := Event{Kind: kind, Err: err}
-	if rec != nil {
-		e.ID, e.User = rec.ID, rec.User
-	}
-	s.events = append(s.events, e)
-}
-
 // emit hands over an event of no session in particular.
 func (m *Manager) emit(ctx context.Context, kind EventKind, rec *Record, err error) {
 	if m.onEvent != nil {

@@ -59,9 +59,10 @@ func opensNewest(data []byte, key string) bool {
 // made returns when the newest key of a record was made, and whether it is
 // still to come for the first time.
 func made(r *Record) (at time.Time, unseen bool) {
-	s := object.ScanAfter(r.Data, values(r.Data))
-	if !s.Next() {
-		return r.Created, false
+	pos := values(r.Data)
+	s := object.ScanAfter(r.Data, pos)
+	if !bytes.HasPrefix(r.Data[pos:], ownNext) || !s.Next() {
+		return r.Created, false // as most records are
 	}
 	ms, ok := digits(s.Raw)
 	unseen = string(s.Name) == unseenMember
@@ -227,7 +228,10 @@ func (k *keys) appendTo(members []object.Member) []object.Member {
 	return members
 }
 
-var keyName = []byte(keyMember)
+var (
+	keyName = []byte(keyMember)
+	ownNext = []byte(`,` + reserved) // how a member of our own begins that is not the first
+)
 
 func quote(s string) []byte {
 	b := append(make([]byte, 0, len(s)+2), '"')

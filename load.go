@@ -1,7 +1,6 @@
 package session
 
 import (
-	"context"
 	"errors"
 	"time"
 
@@ -22,52 +21,32 @@ type candidates struct {
 	withheld bool // there was none, and the browser may have kept it back
 }
 
-// load looks for the request's session, for the first time. s.mu is held. c is
-// the context of a call that the program gave one, or nil.
-func (s *Session) load(c *storectx.Context) {
-	found := s.carry()
-	if found.n == 0 {
-		s.stored.is = nothing
-		return
-	}
-	if c == nil {
-		if c = &s.loading; !c.Began().IsZero() {
-			c = new(storectx.Context) // that one is used up: the store panicked
-		}
-		c.Begin(s.ctx, s.m.timeout)
-		defer c.Release()
-	}
-	s.stored, s.problem = s.look(c, found, stored{})
+// A look at the store finds the session of a request, or what became of it. mu
+// is held.
+type look struct {
+	*Session
+	c   *storectx.Context
+	was stored // what a Reload knew before it
 }
 
-// carry returns the tokens in the request. s.mu is held.
-func (s *Session) carry() candidates {
-	found := s.source.tokens()
-	if s.carried = found.carried; found.carried && found.n == 0 {
-		s.note(EventRejected, nil, errBadSignature)
-	}
-	return found
-}
-
-// look asks the store which of the tokens opens a session. was is what a Reload
-// knew before it. s.mu is held.
-func (s *Session) look(c *storectx.Context, found candidates, was stored) (stored, problem) {
+// at asks the store which of the tokens opens a session.
+func (k look) at(found candidates) (stored, problem) {
 	var best, other stored // other: what became of the first session that is over
 	for i, ref := range found.refs[:found.n] {
 		var this stored
 		if i > 0 && ref.ID == best.held.ID {
-			this = s.recognise(best.rec, ref, c.Began(), was) // two tokens of one session
+			this = k.recognise(best.rec, ref) // two tokens of one session
 		} else {
-			rec, err := s.m.load(c, ref.ID)
+			rec, err := k.m.load(k.c, ref.ID)
 			if err == nil && whatIs(rec) == live && values(rec.Data) == 0 {
 				err = errNoKey
 			}
 			if err != nil {
-				s.note(EventStoreFailed, &Record{ID: ref.ID}, err)
-				was.is = unknown
-				return was, problem{lasting, err}
+				k.note(EventStoreFailed, &Record{ID: ref.ID}, err)
+				k.was.is = unknown
+				return k.was, problem{lasting, err}
 			}
-			this = s.recognise(rec, ref, c.Began(), was)
+			this = k.recognise(rec, ref)
 		}
 		switch {
 		case this.is != live:
@@ -75,7 +54,7 @@ func (s *Session) look(c *storectx.Context, found candidates, was stored) (store
 				other = this
 			}
 		case best.is == live && best.held.ID != this.held.ID:
-			s.note(EventRejected, this.rec, errTwins)
+			k.note(EventRejected, this.rec, errTwins)
 			return stored{is: twins}, problem{}
 		case best.is != live || best.then != nil:
 			best = this
@@ -84,12 +63,12 @@ func (s *Session) look(c *storectx.Context, found candidates, was stored) (store
 	switch {
 	case best.is == live:
 		return best, problem{}
-	case other.is == stale && was.held.ID == "":
-		s.note(EventReplayed, other.rec, ErrReplaced) // a Reload is no replay: its request came in time
+	case other.is == stale && k.was.held.ID == "":
+		k.note(EventReplayed, other.rec, ErrReplaced) // a Reload is no replay: its request came in time
 		return other, problem{}
 	case other.is != unread:
 		return other, problem{}
-	case was.held.ID != "", time.Since(s.m.start)-s.arrived >= tombstoneLife:
+	case k.was.held.ID != "", time.Since(k.m.start)-k.arrived >= tombstoneLife:
 		// Nothing is where a session was, or a tombstone may have come and gone
 		// since the request began.
 		return stored{is: ended, held: found.refs[0]}, problem{}
@@ -105,16 +84,17 @@ var (
 )
 
 // recognise tells what a record is to who holds a token that has its id.
-func (s *Session) recognise(rec *Record, held token.Ref, now time.Time, was stored) stored {
+func (k look) recognise(rec *Record, held token.Ref) stored {
+	now, was := k.c.Began(), k.was
 	st := stored{is: whatIs(rec), rec: rec, held: held}
 	switch {
 	case rec == nil:
 		st.is = nothing
-	case st.is != live || s.source == nil:
+	case st.is != live || k.source == nil:
 	case opensNewest(rec.Data, held.Key), isGood(rec.Data, held.Key, now),
 		held == was.held && was.then == nil && was.rec != nil && firstKey(was.rec.Data) == firstKey(rec.Data):
 		// The last: a request keeps its session across renewals by age.
-		st.due = s.m.upkeep(rec, held, now)
+		st.due = k.m.upkeep(rec, held, now)
 	default:
 		if st.then = asItWas(rec, held.Key, now); st.then == nil {
 			st.is = stale
@@ -155,47 +135,4 @@ func (m *Manager) load(c *storectx.Context, id string) (*Record, error) {
 		return nil, storeError("load", err)
 	}
 	return rec, nil
-}
-
-// Reload forgets all unsaved changes, a Login or Logout among them, and reads
-// the store again. A long request learns this way that its session has ended:
-// User is "" then, and Reload returns ErrReplaced if its token was replaced by
-// a Login or a renewal that was asked for. It takes ctx's values and deadline,
-// not its cancellation.
-func (s *Session) Reload(ctx context.Context) error {
-	s.changing.Lock()
-	defer s.done()
-	c := storectx.Within(ctx, s.m.timeout)
-	defer c.Release()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	was := s.stored
-	var found candidates
-	switch {
-	case was.maybe != nil:
-		found.refs[0], found.refs[1], found.n = was.maybe.ref, was.held, 2
-	case was.held.ID != "":
-		found.refs[0], found.n = was.held, 1
-	case was.is != nothing:
-		found = s.carry()
-	}
-	s.todo = pending{}
-	s.stored.is, s.problem = unknown, problem{lasting, errPanicked} // until it is known to be otherwise
-	if found.n == 0 {
-		s.stored, s.problem = stored{is: nothing}, problem{}
-	} else {
-		s.stored, s.problem = s.look(c, found, was)
-	}
-	switch {
-	case s.problem.err != nil:
-		return s.problem.err
-	case was.maybe != nil && s.stored.held == was.maybe.ref:
-		s.cookie = cookie{carry, was.maybe.token}
-	case s.stored.is != live && s.cookie.do == carry:
-		s.cookie = cookie{}
-	}
-	if s.source != nil && s.stored.is == ended {
-		return nil
-	}
-	return s.stored.over()
 }

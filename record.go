@@ -29,64 +29,64 @@ func (d *draft) newToken(m *Manager, id string, event EventKind) {
 
 // first returns the record of a new session, with the values of data and what
 // this request asked for.
-func (s *Session) first(data []byte) (d draft, err error) {
+func (k commit) first(data []byte) (d draft, err error) {
 	event := EventCreated
-	if s.todo.user != "" {
+	if k.todo.user != "" {
 		event = EventLoggedIn
 	}
-	d.newToken(s.m, "", event)
-	d.rec, err = s.firstRecord(d.ref, data)
+	d.newToken(k.m, "", event)
+	d.rec, err = k.firstRecord(d.ref, data)
 	return d, err
 }
 
-func (s *Session) firstRecord(ref token.Ref, data []byte) (*Record, error) {
-	t, now := &s.todo, milliseconds(time.Now())
+func (k commit) firstRecord(ref token.Ref, data []byte) (*Record, error) {
+	t, now := &k.todo, milliseconds(time.Now())
 	rec := &Record{ID: ref.ID, User: t.user, Created: now, LastSeen: now}
 	if t.user != "" {
 		rec.Created = t.at
 	}
-	rec.Deadline = rec.Created.Add(s.m.lifetime)
-	rec.Expires = earlier(now.Add(s.m.idle), rec.Deadline)
+	rec.Deadline = rec.Created.Add(k.m.lifetime)
+	rec.Expires = earlier(now.Add(k.m.idle), rec.Deadline)
 	var room [16]object.Member
 	members, _, err := membersOf(room[:0], data, now)
 	if err != nil {
 		return nil, err
 	}
 	members = object.Set(members, remembered, nil) // which was another session
-	return rec, s.complete(rec, members, keys{newest: quote(ref.Key)}, true)
+	return rec, k.complete(rec, members, keys{newest: quote(ref.Key)}, true)
 }
 
 // next returns the record that the stored one becomes by what this request
 // asked for, and by the upkeep that is due.
 //
-// A request whose key is neither the newest nor as good changes values, and
-// when the user was authenticated, but makes no further key and puts off no
-// end: what it had asked for somebody else has done first.
-func (s *Session) next() (d draft, err error) {
-	st, t, now := &s.stored, &s.todo, milliseconds(time.Now())
+// A request whose key is neither the newest nor as good changes values, and by
+// Login when the user was authenticated. It makes no further key and is not
+// remembered: somebody else asked for a renewal first.
+func (k commit) next() (d draft, err error) {
+	st, t, now := &k.stored, &k.todo, milliseconds(time.Now())
 	var room [16]object.Member
-	members, k, err := membersOf(room[:0], st.rec.Data, now)
+	members, ks, err := membersOf(room[:0], st.rec.Data, now)
 	if err != nil {
 		return d, err
 	}
 	rec := *st.rec
-	inPlace := s.source != nil && st.then == nil && (opensNewest(rec.Data, st.held.Key) || isGood(rec.Data, st.held.Key, now))
+	inPlace := k.source != nil && st.then == nil && (opensNewest(rec.Data, st.held.Key) || isGood(rec.Data, st.held.Key, now))
 	switch {
 	case inPlace && (t.user != "" || t.renew || !t.remember.IsZero()):
 		event := EventRenewed
 		if t.user != "" {
 			event = EventLoggedIn
 		}
-		d.newToken(s.m, rec.ID, event)
-		k.renewAsked(d.ref.Key, rec.Created, now, withoutMetadata(members))
-	case inPlace && st.due.renew && s.at == open:
-		d.newToken(s.m, rec.ID, EventRenewed)
+		d.newToken(k.m, rec.ID, event)
+		ks.renewAsked(d.ref.Key, rec.Created, now, withoutMetadata(members))
+	case inPlace && st.due.renew && k.at == open:
+		d.newToken(k.m, rec.ID, EventRenewed)
 		if st.due.seen {
-			k.seen(now)
+			ks.seen(now)
 		}
-		k.renewByAge(d.ref.Key, st.held.Key, now)
+		ks.renewByAge(d.ref.Key, st.held.Key, now)
 	case st.due.seen:
-		k.seen(now)
+		ks.seen(now)
 	case t.user == "" && len(t.changes) == 0:
 		return d, nil
 	}
@@ -94,33 +94,33 @@ func (s *Session) next() (d draft, err error) {
 		d.event = EventLoggedIn
 		rec.Created = t.at
 		if object.Get(members, remembered) == nil {
-			rec.Deadline = t.at.Add(s.m.lifetime)
+			rec.Deadline = t.at.Add(k.m.lifetime)
 		}
 	}
-	if s.source != nil {
+	if k.source != nil {
 		rec.LastSeen = later(rec.LastSeen, now)
-		rec.Expires = later(rec.Expires, earlier(now.Add(s.m.idle), rec.Deadline))
+		rec.Expires = later(rec.Expires, earlier(now.Add(k.m.idle), rec.Deadline))
 	}
 	d.rec = &rec
-	return d, s.complete(d.rec, members, k, inPlace)
+	return d, k.complete(d.rec, members, ks, inPlace)
 }
 
 // complete puts the members, as the pending changes leave them, and the keys
 // into rec, and makes it remembered if that was asked for.
-func (s *Session) complete(rec *Record, members []object.Member, k keys, mayRemember bool) error {
-	members, err := apply(s.todo.changes, members)
+func (k commit) complete(rec *Record, members []object.Member, ks keys, mayRemember bool) error {
+	members, err := apply(k.todo.changes, members)
 	if err != nil {
 		return err
 	}
-	if end := s.todo.remember; mayRemember && !end.IsZero() {
+	if end := k.todo.remember; mayRemember && !end.IsZero() {
 		rec.Deadline, rec.Expires = end, end
 		members = object.Set(members, remembered, []byte("true"))
 	}
 	var size int
-	rec.Data, size = encode(k.appendTo(members))
+	rec.Data, size = encode(ks.appendTo(members))
 	rec.Version = newVersion()
-	if size > s.m.maxData {
-		return fmt.Errorf("session: Options.MaxDataSize: the values take %d bytes, the limit is %d", size, s.m.maxData)
+	if size > k.m.maxData {
+		return fmt.Errorf("session: Options.MaxDataSize: the values take %d bytes, the limit is %d", size, k.m.maxData)
 	}
 	return nil
 }

@@ -54,6 +54,49 @@ func (s *Session) Save(ctx context.Context) error {
 
 var errReplaced = fmt.Errorf("%w: %w", ErrReplaced, ErrNotFound)
 
+// Reload forgets all unsaved changes, a Login or Logout among them, and reads
+// the store again. A long request learns this way that its session has ended:
+// User is "" then, and Reload returns ErrReplaced if its token was replaced by
+// a Login or a renewal that was asked for. It takes ctx's values and deadline,
+// not its cancellation.
+func (s *Session) Reload(ctx context.Context) error {
+	s.changing.Lock()
+	defer s.done()
+	c := storectx.Within(ctx, s.m.timeout)
+	defer c.Release()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.stored
+	var found candidates
+	switch {
+	case was.maybe != nil:
+		found.refs[0], found.refs[1], found.n = was.maybe.ref, was.held, 2
+	case was.held.ID != "":
+		found.refs[0], found.n = was.held, 1
+	case was.is != nothing:
+		found = s.carry()
+	}
+	s.todo = pending{}
+	s.stored.is, s.problem = unknown, problem{lasting, errPanicked} // until it is known to be otherwise
+	if found.n == 0 {
+		s.stored, s.problem = stored{is: nothing}, problem{}
+	} else {
+		s.stored, s.problem = look{s, c, was}.at(found)
+	}
+	switch {
+	case s.problem.err != nil:
+		return s.problem.err
+	case was.maybe != nil && s.stored.held == was.maybe.ref:
+		s.cookie = cookie{carry, was.maybe.token}
+	case s.stored.is != live && s.cookie.do == carry:
+		s.cookie = cookie{}
+	}
+	if s.source != nil && s.stored.is == ended {
+		return nil
+	}
+	return s.stored.over()
+}
+
 // A header is what the session asks of the response's header.
 type header struct {
 	used   bool // it was loaded or looked for
@@ -179,4 +222,15 @@ func (s *Session) touch(c *storectx.Context, used time.Time) error {
 	err = storeError("touch", err)
 	s.note(EventStoreFailed, rec, err)
 	return err
+}
+
+// plan is what a commit would do next.
+func (s *Session) plan() action {
+	return plan(s.at, &s.stored, &s.todo, s.problem, s.withheld())
+}
+
+// withheld tells whether the browser may hold a session's cookie that it kept
+// back from this request, which a new anonymous session would overwrite.
+func (s *Session) withheld() bool {
+	return s.stored.is == nothing && !s.carried && s.source != nil && s.todo.holds() && s.source.tokens().withheld
 }

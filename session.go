@@ -185,6 +185,33 @@ func (s *Session) lockWithin(c *storectx.Context) {
 	s.load(c)
 }
 
+// load looks for the request's session, for the first time. s.mu is held. c is
+// the context of a call that the program gave one, or nil.
+func (s *Session) load(c *storectx.Context) {
+	found := s.carry()
+	if found.n == 0 {
+		s.stored.is = nothing
+		return
+	}
+	if c == nil {
+		if c = &s.loading; !c.Began().IsZero() {
+			c = new(storectx.Context) // that one is used up: the store panicked
+		}
+		c.Begin(s.ctx, s.m.timeout)
+		defer c.Release()
+	}
+	s.stored, s.problem = look{Session: s, c: c}.at(found)
+}
+
+// carry returns the tokens in the request. s.mu is held.
+func (s *Session) carry() candidates {
+	found := s.source.tokens()
+	if s.carried = found.carried; found.carried && found.n == 0 {
+		s.note(EventRejected, nil, errBadSignature)
+	}
+	return found
+}
+
 // unlock unlocks mu and hands over the events noted under it.
 func (s *Session) unlock() {
 	events := s.events
@@ -202,4 +229,16 @@ func (s *Session) done() {
 		s.mu.Lock()
 		s.unlock()
 	}
+}
+
+// note keeps an event until the session's locks are released. s.mu is held.
+func (s *Session) note(kind EventKind, rec *Record, err error) {
+	if s.m.onEvent == nil {
+		return
+	}
+	e := Event{Kind: kind, Err: err}
+	if rec != nil {
+		e.ID, e.User = rec.ID, rec.User
+	}
+	s.events = append(s.events, e)
 }
