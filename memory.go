@@ -3,11 +3,12 @@ package session
 import (
 	"container/heap"
 	"context"
-	"errors"
 	"hash/maphash"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/coatcheck/session/internal/storectx"
 )
 
 // MemoryOptions configure a MemoryStore.
@@ -46,8 +47,6 @@ type shard struct {
 	_        [64]byte // no two shards' locks on one cache line
 }
 
-var errFull = errors.New("session: the MemoryStore is full of sessions that are logged in: raise MemoryOptions.MaxBytes or use another store")
-
 // NewMemoryStore returns an empty store. A nil opts means all defaults.
 func NewMemoryStore(opts *MemoryOptions) *MemoryStore {
 	m := &MemoryStore{seed: maphash.MakeSeed(), max: 256 << 20}
@@ -63,10 +62,10 @@ func NewMemoryStore(opts *MemoryOptions) *MemoryStore {
 
 // Load implements Store.
 func (m *MemoryStore) Load(ctx context.Context, id string) (*Record, error) {
-	if err := ctx.Err(); err != nil {
+	now := time.Now()
+	if err := errAt(ctx, now); err != nil {
 		return nil, err
 	}
-	now := time.Now()
 	sh := m.lock(id)
 	defer sh.mu.Unlock()
 	e := m.live(sh, id, now)
@@ -84,10 +83,10 @@ func (m *MemoryStore) Load(ctx context.Context, id string) (*Record, error) {
 
 // Create implements Store.
 func (m *MemoryStore) Create(ctx context.Context, r *Record) error {
-	if err := ctx.Err(); err != nil {
+	now := time.Now()
+	if err := errAt(ctx, now); err != nil {
 		return err
 	}
-	now := time.Now()
 	e := newEntry(r, now)
 	if err := m.reserve(e.size(), now); err != nil {
 		return err
@@ -110,16 +109,17 @@ func (m *MemoryStore) Create(ctx context.Context, r *Record) error {
 // Save implements Store.
 func (m *MemoryStore) Save(ctx context.Context, r *Record, version uint64) error {
 	for {
-		if err := ctx.Err(); err != nil {
+		now := time.Now()
+		if err := errAt(ctx, now); err != nil {
 			return err
 		}
-		grown, err := m.replace(r, version, time.Now())
+		grown, err := m.replace(r, version, now)
 		if grown == 0 || err != nil {
 			return err
 		}
 		// There was no room for what the record grew. Make some, without the
 		// shard's lock, and look again.
-		if err := m.reserve(grown, time.Now()); err != nil {
+		if err := m.reserve(grown, now); err != nil {
 			return err
 		}
 		m.used.Add(-grown)
@@ -164,12 +164,13 @@ func (m *MemoryStore) replace(r *Record, version uint64, now time.Time) (lacking
 
 // Touch implements Store.
 func (m *MemoryStore) Touch(ctx context.Context, id string, seen, expires time.Time) error {
-	if err := ctx.Err(); err != nil {
+	now := time.Now()
+	if err := errAt(ctx, now); err != nil {
 		return err
 	}
 	sh := m.lock(id)
 	defer sh.mu.Unlock()
-	e := m.live(sh, id, time.Now())
+	e := m.live(sh, id, now)
 	if e == nil {
 		return ErrNotFound
 	}
@@ -235,71 +236,11 @@ func (m *MemoryStore) drop(sh *shard, e *memoryEntry) {
 	m.used.Add(-e.size())
 }
 
-// sweep removes expired entries, a bounded number of them: more than arrive,
-// so that they never pile up.
-func (m *MemoryStore) sweep(sh *shard, now time.Time) {
-	for range 8 {
-		if len(sh.expiring) == 0 || sh.expiring[0].expires > now.UnixMilli() {
-			return
-		}
-		m.drop(sh, sh.expiring[0])
+// errAt is ctx.Err for who has just read the clock. A Manager's context has no
+// need to read it again.
+func errAt(ctx context.Context, now time.Time) error {
+	if c, ok := ctx.(*storectx.Context); ok {
+		return c.ErrAt(now)
 	}
-}
-
-// reserve takes n bytes, and evicts to have them.
-func (m *MemoryStore) reserve(n int64, now time.Time) error {
-	if n > m.max {
-		return errFull // and nobody has to go for it
-	}
-	for used := m.used.Add(n); used > m.max; used = m.used.Load() {
-		if !m.evict(now) && m.used.Load() > m.max {
-			m.used.Add(-n)
-			return errFull
-		}
-	}
-	return nil
-}
-
-// evict removes one entry, of the first kind that there is. It holds one
-// shard's lock at a time, and looks at one entry of each.
-func (m *MemoryStore) evict(now time.Time) bool {
-	for i := range m.shards {
-		sh := &m.shards[i]
-		sh.mu.Lock()
-		if len(sh.expiring) > 0 && sh.expiring[0].expires <= now.UnixMilli() {
-			m.drop(sh, sh.expiring[0])
-			sh.mu.Unlock()
-			return true
-		}
-		sh.mu.Unlock()
-	}
-	return m.evictOldest(func(sh *shard) *list { return &sh.fresh }) ||
-		m.evictOldest(func(sh *shard) *list { return &sh.returned })
-}
-
-func (m *MemoryStore) evictOldest(of func(*shard) *list) bool {
-	for {
-		var from *shard
-		var used int64
-		for i := range m.shards {
-			sh := &m.shards[i]
-			sh.mu.Lock()
-			if e := of(sh).front; e != nil && (from == nil || e.used < used) {
-				from, used = sh, e.used
-			}
-			sh.mu.Unlock()
-		}
-		if from == nil {
-			return false
-		}
-		from.mu.Lock()
-		e := of(from).front
-		if e != nil {
-			m.drop(from, e)
-		}
-		from.mu.Unlock()
-		if e != nil {
-			return true
-		} // somebody else was faster: look again
-	}
+	return ctx.Err()
 }
