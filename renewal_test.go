@@ -199,6 +199,29 @@ func TestTokenBeforeLogsOut(t *testing.T) {
 	}
 }
 
+// The same of a request that loaded its session before the renewal, which it
+// keeps for as long as it lasts.
+func TestLogoutOverlapsARenewal(t *testing.T) {
+	for how, ask := range asks {
+		atDesk(t, session.Options{}, func(d *desk) {
+			b := d.browser()
+			if d.do(b.replay(b.cookie()), func(s *session.Session) {
+				s.User()
+				d.do(b, ask)
+				time.Sleep(minute)
+				s.Logout()
+			}) {
+				t.Errorf("%s: the Logout sets a cookie", how)
+			}
+			d.do(b, func(s *session.Session) {
+				if s.User() != "" {
+					t.Errorf("%s: still in", how)
+				}
+			})
+		})
+	}
+}
+
 // Two renewals within ten seconds: the token before the first one still sees
 // what was before the first, the second's what was before the second.
 func TestRenewalsInARow(t *testing.T) {
@@ -239,6 +262,7 @@ func TestRenewalByAge(t *testing.T) {
 		if !d.do(b, read) || d.log.count(session.EventRenewed) != 1 {
 			t.Fatalf("no new cookie; events %v", d.log.all)
 		}
+		time.Sleep(5 * time.Second) // before the new one comes
 		saves := d.spy.count("Save")
 		// As twenty requests at once are: no cookie for them, and nothing lost.
 		if d.do(old, func(s *session.Session) { name.Set(s, "old") }) {
@@ -253,6 +277,9 @@ func TestRenewalByAge(t *testing.T) {
 		}
 		d.do(b, func(s *session.Session) { name.Set(s, "new") })
 		time.Sleep(10*second - time.Millisecond)
+		if d.do(old, read) {
+			t.Error("another cookie for the old token although the new one has come")
+		}
 		d.expect(old, "new") // it sees what is new
 		time.Sleep(time.Millisecond)
 		d.expectReplaced(old)
@@ -309,12 +336,15 @@ func TestOldTokenIsGoodWithoutRestriction(t *testing.T) {
 					if come {
 						d.expect(b, "before")
 					}
+					same := b.replay(old.cookie()) // another of twenty requests at once
 					if !d.do(old, func(s *session.Session) { ask(s); name.Set(s, "after") }) {
 						t.Fatal("no cookie")
 					}
 					d.expect(b, "before")
+					d.expect(same, "before")
 					time.Sleep(10 * time.Second)
 					d.expectReplaced(b)
+					d.expectReplaced(same)
 					d.expect(old, "after")
 				})
 			})

@@ -180,12 +180,16 @@ func (s *Session) finish(answered bool) {
 			s.mu.Unlock()
 		}
 	}
-	s.touch(nil, s.loading.Began())
+	used := s.first.Began()
+	if used.IsZero() { // a Save or Reload was the first use
+		used = time.Now()
+	}
+	s.touch(nil, used)
 }
 
 // commitNow is a commit for the response: an ending is no error of it.
 func (s *Session) commitNow() error {
-	c := storectx.New(s.ctx, s.m.timeout)
+	c := s.context()
 	defer c.Release()
 	if err := (commit{s, c}).run(); !isEnding(err) {
 		return err
@@ -201,7 +205,7 @@ func (s *Session) touch(c *storectx.Context, used time.Time) error {
 		return nil
 	}
 	if c == nil {
-		c = storectx.New(s.ctx, s.m.timeout)
+		c = s.context()
 		defer c.Release()
 	}
 	now := milliseconds(time.Now())

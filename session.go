@@ -27,7 +27,7 @@ type Session struct {
 	ctx     context.Context  // the request's
 	arrived time.Duration    // the request did, since Manager.start
 	source  source           // nil: detached, made by Manager.List
-	loading storectx.Context // of the first load; constant once that was made
+	first   storectx.Context // of the first call of the store; constant once that was made
 
 	// changing is held by whoever changes or commits, one at a time. It is taken
 	// before mu.
@@ -194,13 +194,20 @@ func (s *Session) load(c *storectx.Context) {
 		return
 	}
 	if c == nil {
-		if c = &s.loading; !c.Began().IsZero() {
-			c = new(storectx.Context) // that one is used up: the store panicked
-		}
-		c.Begin(s.ctx, s.m.timeout)
+		c = s.context()
 		defer c.Release()
 	}
 	s.stored, s.problem = look{Session: s, c: c}.at(found)
+}
+
+// context returns a context for a load, or for all calls of the store in one
+// commit. The caller releases it. The first costs no allocation.
+func (s *Session) context() *storectx.Context {
+	if !s.first.Began().IsZero() {
+		return storectx.New(s.ctx, s.m.timeout)
+	}
+	s.first.Begin(s.ctx, s.m.timeout)
+	return &s.first
 }
 
 // carry returns the tokens in the request. s.mu is held.

@@ -304,6 +304,27 @@ func TestSaveIsUse(t *testing.T) {
 	})
 }
 
+// Whatever a request uses its session for first, that is use.
+func TestFirstUseIsUse(t *testing.T) {
+	for use, f := range first {
+		switch use {
+		case "Login", `Login("")`, "Logout":
+			continue // which end it, or fail
+		}
+		inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+			b := newBrowser(t, m.Handler(routes{"/login": clockRoutes["/login"], "/look": clockRoutes["/look"],
+				"/first": func(w http.ResponseWriter, r *http.Request, s *session.Session) { f(s) }}))
+			b.get("/login")
+			time.Sleep(15 * minute)
+			b.get("/first")
+			time.Sleep(15 * minute)
+			if got := body(b.get("/look")); got != "alice" && got != "afteralice" {
+				t.Errorf("%s: in as %q 15 minutes later", use, got)
+			}
+		})
+	}
+}
+
 // A touch that fails, or finds nothing, is an event and nothing else.
 func TestFailingTouchIsAnEvent(t *testing.T) {
 	for _, c := range []struct {
