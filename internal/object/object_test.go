@@ -1,0 +1,244 @@
+package object_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/coatcheck/session/internal/object"
+)
+
+// say spells members as "name=raw" with spaces between them.
+func say(members []object.Member) string {
+	var all []string
+	for _, m := range members {
+		all = append(all, string(m.Name)+"="+string(m.Raw))
+	}
+	return strings.Join(all, " ")
+}
+
+// Every member is found as it stands, byte for byte; a mistake ends the scan
+// after what came before it.
+func TestAppend(t *testing.T) {
+	for _, c := range []struct {
+		data, want string
+		bad        bool
+	}{
+		{"", "", false},
+		{"{}", "", false},
+		{" \t\r\n{ \t\r\n} \t\r\n", "", false},
+		{`{"a":1}`, `"a"=1`, false},
+		{` { "a" : 1 , "b" : "x" } `, `"a"=1 "b"="x"`, false},
+		{`{"a":-0,"b":1.50e+01,"c":true,"d":null}`, `"a"=-0 "b"=1.50e+01 "c"=true "d"=null`, false},
+		{`{"":"","a":"\"","b":"\\","c":"\\\"","d":"}{,:"}`, `""="" "a"="\"" "b"="\\" "c"="\\\"" "d"="}{,:"`, false},
+		{`{"\"":1,"\\":2,"a\u0041":3}`, `"\""=1 "\\"=2 "a\u0041"=3`, false},
+		{`{"a":{"b":[1,"]}",{}]},"c":[]}`, `"a"={"b":[1,"]}",{}]} "c"=[]`, false},
+		{`{"a":{},"b":[[[]]]}`, `"a"={} "b"=[[[]]]`, false},
+		{`{"a":1,"a":2}`, `"a"=1 "a"=2`, false},
+		{"{\"a\":1\n,\"b\":2\t}", `"a"=1 "b"=2`, false},
+		// What the values say is not checked, only where they end.
+		{`{"a":01,"b":tru,"c":x}`, `"a"=01 "b"=tru "c"=x`, false},
+		{`{"a":[1}]}`, `"a"=[1}`, true},
+
+		{"null", "", true},
+		{"[]", "", true},
+		{"x", "", true},
+		{" ", "", true},
+		{"{", "", true},
+		{"{} x", "", true},
+		{"{}{}", "", true},
+		{`{"`, "", true},
+		{`{"a`, "", true},
+		{`{"a\"`, "", true},
+		{`{"a"`, "", true},
+		{`{"a" 1}`, "", true},
+		{`{"a":`, "", true},
+		{`{"a":}`, "", true},
+		{`{"a":,"b":1}`, "", true},
+		{`{"a":1`, "", true},
+		{`{"a":"x`, "", true},
+		{`{"a":"x\"}`, "", true},
+		{`{"a":[1`, "", true},
+		{`{"a":["x`, "", true},
+		{`{,}`, "", true},
+		{`{a:1}`, "", true},
+		{`{1:1}`, "", true},
+		{`{"a":1,}`, `"a"=1`, true},
+		{`{"a":1 "b":2}`, `"a"=1`, true},
+		{`{"a":1,,"b":2}`, `"a"=1`, true},
+		{`{"a":1}x`, `"a"=1`, true},
+		{`{"a":1,"b"}`, `"a"=1`, true},
+	} {
+		got, err := object.Append(nil, []byte(c.data))
+		if say(got) != c.want || errors.Is(err, object.ErrSyntax) != c.bad || (err != nil) != c.bad {
+			t.Errorf("%q: %s, %v, want %s, an error: %v", c.data, say(got), err, c.want, c.bad)
+		}
+	}
+	had := []object.Member{{Name: []byte(`"z"`), Raw: []byte("0")}}
+	if got, _ := object.Append(had, []byte(`{"a":1}`)); say(got) != `"z"=0 "a"=1` {
+		t.Error("Append forgets what was there:", say(got))
+	}
+}
+
+// A member is found by its name as it stands, the first of several.
+func TestFind(t *testing.T) {
+	data := []byte(`{"a":1,"ab":2,"A":3,"b":{"a":4},"a":5,"\u0061":6}`)
+	for name, want := range map[string]string{`"a"`: "1", `"ab"`: "2", `"A"`: "3", `"b"`: `{"a":4}`, `"\u0061"`: "6", `a`: "", `"c"`: "", "": ""} {
+		if got := object.Find(data, name); string(got) != want || (got == nil) != (want == "") {
+			t.Errorf("Find %s: %q, want %q", name, got, want)
+		}
+	}
+	after := bytes.Index(data, []byte(`,"ab"`))
+	for name, want := range map[string]string{`"a"`: "5", `"ab"`: "2", `"A"`: "3"} {
+		if got := object.FindAfter(data, after, name); string(got) != want {
+			t.Errorf("FindAfter %s: %q, want %q", name, got, want)
+		}
+	}
+	for _, end := range []int{len(data) - 1, len(data), len(data) + 7} {
+		if got := object.FindAfter(data, end, `"a"`); got != nil {
+			t.Errorf("FindAfter %d: %q", end, got)
+		}
+	}
+	if object.Find(nil, `"a"`) != nil || object.FindAfter(nil, 9, `"a"`) != nil || object.Find([]byte("null"), `"a"`) != nil {
+		t.Error("found something in nothing")
+	}
+}
+
+// What is found cannot be appended to over what follows it.
+func TestFoundHasNoRoom(t *testing.T) {
+	data := []byte(`{"a":1,"b":2}`)
+	members, _ := object.Append(nil, data)
+	_ = append(members[0].Raw, "xxx"...)
+	_ = append(members[0].Name, "xxx"...)
+	if string(data) != `{"a":1,"b":2}` {
+		t.Errorf("the data is %s now", data)
+	}
+}
+
+func TestSetAndGet(t *testing.T) {
+	for _, c := range []struct{ name, raw, want string }{
+		{`"a"`, "9", `"a"=9 "b"=2 "a"=3`},
+		{`"b"`, "9", `"a"=1 "b"=9 "a"=3`},
+		{`"c"`, "9", `"a"=1 "b"=2 "a"=3 "c"=9`},
+		{`"a"`, "", `"b"=2 "a"=3`},
+		{`"b"`, "", `"a"=1 "a"=3`},
+		{`"c"`, "", `"a"=1 "b"=2 "a"=3`},
+	} {
+		members, _ := object.Append(nil, []byte(`{"a":1,"b":2,"a":3}`))
+		var raw []byte
+		if c.raw != "" {
+			raw = []byte(c.raw)
+		}
+		members = object.Set(members, c.name, raw)
+		if got := say(members); got != c.want {
+			t.Errorf("Set %s %q: %s, want %s", c.name, c.raw, got, c.want)
+		}
+		if got := object.Get(members, c.name); c.raw != "" && string(got) != c.raw {
+			t.Errorf("Get %s: %q", c.name, got)
+		}
+	}
+	if object.Get(nil, `"a"`) != nil {
+		t.Error("Get found something in nothing")
+	}
+}
+
+// Write makes the object of the members in exactly as many bytes as Size says.
+func TestWrite(t *testing.T) {
+	for _, data := range []string{`{}`, `{"a":1}`, `{"a":1,"b":"x","c":{"d":[ 1 ]}}`} {
+		members, _ := object.Append(nil, []byte(data))
+		got := object.Write(members)
+		if string(got) != data || len(got) != cap(got) && len(members) == 0 {
+			t.Errorf("%s becomes %s", data, got)
+		}
+		size := len("{}")
+		for _, m := range members {
+			size += m.Size()
+		}
+		if want := len(got) + min(len(members), 1); size != want { // one comma less than members
+			t.Errorf("%s: the sizes are %d, want %d", data, size, want)
+		}
+	}
+}
+
+// A Scanner that has ended stays where it is.
+func TestScannerEnds(t *testing.T) {
+	for _, data := range []string{`{}`, `{"a":1}`, `{"a":1,}`, ``, `x`} {
+		s := object.Scan([]byte(data))
+		for s.Next() {
+		}
+		err := s.Err
+		for range 3 {
+			if s.Next() || s.Err != err {
+				t.Errorf("%q goes on: %v", data, s.Err)
+			}
+		}
+	}
+}
+
+// Properties: no bytes make it panic; what encoding/json takes for an object has
+// the same members here, and is the same object when it is written again; and
+// what cannot be scanned is ErrSyntax.
+func FuzzAppend(f *testing.F) {
+	for _, s := range []string{"", "{}", "null", "[]", `{"a":1}`, ` { "a" : "x\"\\" , "b" : { "c" : [ 1 , "]}" ] } } `, `{"a":`, `{"`, `{"\`, `{,}`, `{"a":1,}`,
+		`{"a":1,"a":2}`, `{"\u0041":1,"A":2}`, "{\"a\":\"\xff\"}", strings.Repeat(`{"a":`, 100), `{"a":1}{"b":2}`, "{\"a\":1\x00}"} {
+		f.Add([]byte(s), 3)
+	}
+	f.Fuzz(func(t *testing.T, data []byte, pos int) {
+		object.FindAfter(data, max(0, min(pos, len(data))), `"a"`)
+		members, err := object.Append(nil, data)
+		if err != nil && !errors.Is(err, object.ErrSyntax) {
+			t.Fatal(err)
+		}
+		if err == nil && len(data) > 0 {
+			again, err := object.Append(nil, object.Write(members))
+			if err != nil || say(again) != say(members) {
+				t.Fatalf("%q is written as %q, which is %s (%v)", data, object.Write(members), say(again), err)
+			}
+		}
+		want, is := decoded(data)
+		if !is {
+			return
+		}
+		if err != nil || len(members) != len(want) {
+			t.Fatalf("%q has %s, %v, want %q", data, say(members), err, want)
+		}
+		for i, m := range members {
+			var name string
+			if json.Unmarshal(m.Name, &name) != nil || fmt.Sprintf("%s=%s", name, bytes.TrimSpace(m.Raw)) != want[i] || !json.Valid(m.Raw) {
+				t.Fatalf("%q: member %d is %s=%s, want %s", data, i, m.Name, m.Raw, want[i])
+			}
+		}
+	})
+}
+
+// decoded returns the members of an object as encoding/json sees them.
+func decoded(data []byte) (all []string, is bool) {
+	if !json.Valid(data) {
+		return nil, false
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	if first, err := d.Token(); err != nil || first != json.Delim('{') {
+		return nil, false
+	}
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			return nil, false
+		}
+		var raw json.RawMessage
+		if d.Decode(&raw) != nil {
+			return nil, false
+		}
+		all = append(all, fmt.Sprintf("%s=%s", name, bytes.TrimSpace(raw)))
+	}
+	if _, err := d.Token(); err != nil {
+		return nil, false
+	}
+	_, err := d.Token()
+	return slices.Clip(all), err == io.EOF
+}

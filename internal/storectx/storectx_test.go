@@ -1,0 +1,177 @@
+package storectx_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coatcheck/session/internal/storectx"
+)
+
+type key struct{}
+
+// ended tells whether a channel is closed.
+func ended(c context.Context) bool {
+	select {
+	case <-c.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// A Context is what the standard library would make, whether or not somebody
+// asked for Done before.
+func TestAsTheStandardLibrary(t *testing.T) {
+	for _, asked := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			parent, cancel := context.WithTimeout(context.WithValue(t.Context(), key{}, "value"), time.Second)
+			c := storectx.New(parent, 3*time.Second)
+			began := time.Now()
+			want, stop := context.WithDeadline(context.WithoutCancel(parent), began.Add(3*time.Second))
+			defer stop()
+			if asked {
+				c.Done()
+			}
+			same := func(when string) {
+				t.Helper()
+				d, ok := c.Deadline()
+				wantD, wantOK := want.Deadline()
+				if !d.Equal(wantD) || ok != wantOK || c.Err() != want.Err() || c.ErrAt(time.Now()) != want.Err() || asked && ended(c) != ended(want) {
+					t.Errorf("%s: Deadline %v, Err %v, ErrAt %v, want %v, %v", when, d, c.Err(), c.ErrAt(time.Now()), wantD, want.Err())
+				}
+			}
+			if c.Began() != began {
+				t.Error("began", c.Began())
+			}
+			same("at first")
+			cancel()
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			same("after the parent")
+			time.Sleep(time.Second - time.Nanosecond)
+			synctest.Wait()
+			same("just before the deadline")
+			time.Sleep(time.Nanosecond)
+			synctest.Wait()
+			same("at the deadline")
+			if c.Err() != context.DeadlineExceeded || !ended(c) {
+				t.Error("Err", c.Err())
+			}
+			if c.Value(key{}) != "value" || c.Value("other") != nil {
+				t.Error("Value", c.Value(key{}))
+			}
+			c.Release()
+			if c.Err() == nil {
+				t.Error("Release revives it")
+			}
+		})
+	}
+}
+
+// Release ends it, and who asks later finds it ended.
+func TestRelease(t *testing.T) {
+	for _, asked := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			c := storectx.New(t.Context(), time.Hour)
+			if asked {
+				c.Done()
+			}
+			c.Release()
+			if c.Err() != context.Canceled || c.ErrAt(time.Now()) != context.Canceled || !ended(c) {
+				t.Errorf("asked %v: Err %v", asked, c.Err())
+			}
+			c.Release()
+		})
+	}
+}
+
+// Within has the nearer deadline, and none of the cancellation.
+func TestWithin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for given, want := range map[time.Duration]time.Duration{0: time.Minute, time.Second: time.Second, time.Minute: time.Minute, time.Hour: time.Minute, -time.Second: -time.Second} {
+			ctx, cancel := context.WithCancel(t.Context())
+			if given != 0 {
+				ctx, cancel = context.WithTimeout(t.Context(), given)
+			}
+			c := storectx.Within(ctx, time.Minute)
+			cancel()
+			if d, ok := c.Deadline(); !ok || time.Until(d) != want {
+				t.Errorf("%v: the deadline is in %v, want %v", given, time.Until(d), want)
+			}
+			if over := want <= 0; over != errors.Is(c.Err(), context.DeadlineExceeded) || !over && c.Err() != nil {
+				t.Errorf("%v: Err %v", given, c.Err())
+			}
+			c.Release()
+		}
+	})
+}
+
+// What is derived from it ends with it, and no goroutine is left (which the
+// bubble would not forgive).
+func TestDerived(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := storectx.New(t.Context(), time.Second)
+		child, cancel := context.WithTimeout(c, time.Hour)
+		defer cancel()
+		stop := context.AfterFunc(c, func() {})
+		if child.Err() != nil {
+			t.Error(child.Err())
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if child.Err() != context.DeadlineExceeded {
+			t.Error("the child outlives it:", child.Err())
+		}
+		stop()
+		c.Release()
+
+		c = storectx.New(t.Context(), time.Hour)
+		child, cancel = context.WithCancel(c)
+		defer cancel()
+		c.Release()
+		synctest.Wait()
+		if child.Err() != context.Canceled {
+			t.Error("the child outlives the release:", child.Err())
+		}
+	})
+}
+
+// Who asks while another releases gets the one channel, and it is closed.
+func TestTogether(t *testing.T) {
+	for range 200 {
+		c := storectx.New(t.Context(), time.Hour)
+		var all sync.WaitGroup
+		var seen [4]<-chan struct{}
+		for i := range seen {
+			all.Go(func() { seen[i] = c.Done(); _ = c.Err(); _ = c.Value(key{}) })
+		}
+		all.Go(c.Release)
+		all.Wait()
+		for _, done := range seen {
+			if done != seen[0] {
+				t.Fatal("two channels")
+			}
+			<-done
+		}
+	}
+}
+
+// A store in memory asks for no more than this, which allocates nothing.
+func TestAllocatesNothing(t *testing.T) {
+	var c storectx.Context
+	ctx := t.Context()
+	if n := testing.AllocsPerRun(100, func() {
+		c = storectx.Context{}
+		c.Begin(ctx, time.Minute)
+		if c.Err() != nil || c.ErrAt(c.Began()) != nil {
+			t.Error(c.Err())
+		}
+		c.Release()
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

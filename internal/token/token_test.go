@@ -1,0 +1,272 @@
+package token_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/coatcheck/session/internal/token"
+)
+
+var (
+	one = bytes.Repeat([]byte("one!"), 8)
+	two = bytes.Repeat([]byte("two!"), 8)
+)
+
+func newSigner(t testing.TB, purpose, name string, secrets ...[]byte) *token.Signer {
+	t.Helper()
+	s, err := token.NewSigner(purpose, name, secrets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// raw returns the 32 bytes that a value carries.
+func raw(t testing.TB, value string) []byte {
+	t.Helper()
+	outer, err := base64.URLEncoding.DecodeString(value)
+	parts := bytes.SplitN(outer, []byte("|"), 3) // timestamp, base64 of the token, signature
+	if err != nil || len(parts) != 3 {
+		t.Fatalf("%q is not of securecookie: %v", value, err)
+	}
+	b, err := base64.URLEncoding.DecodeString(string(parts[1]))
+	if err != nil || len(b) != 32 {
+		t.Fatalf("a token of %d bytes: %v", len(b), err)
+	}
+	return b
+}
+
+// A value is an id and a key, and what it refers to the id and a hash of the key.
+func TestNew(t *testing.T) {
+	s := newSigner(t, "cookie", "session", one)
+	seen := map[string]bool{}
+	for range 100 {
+		value, ref := s.New("")
+		b := raw(t, value)
+		sum := sha256.Sum256(b[16:])
+		want := token.Ref{ID: base64.RawURLEncoding.EncodeToString(b[:16]), Key: base64.RawURLEncoding.EncodeToString(sum[:16])}
+		if ref != want || len(ref.ID) != token.RefLength || len(ref.Key) != token.RefLength || len(value) != token.MaxLength {
+			t.Fatalf("%+v, want %+v; a value of %d", ref, want, len(value))
+		}
+		if got, ok := s.Verify(value); !ok || got != ref {
+			t.Fatalf("verifies as %+v, %v", got, ok)
+		}
+		for _, half := range []string{string(b[:16]), string(b[16:])} {
+			if seen[half] {
+				t.Fatal("the same bytes again")
+			}
+			seen[half] = true
+		}
+	}
+}
+
+// A new key to a session leaves its id, and is another one.
+func TestNewKey(t *testing.T) {
+	s := newSigner(t, "cookie", "session", one)
+	value, ref := s.New("")
+	again, renewed := s.New(ref.ID)
+	if renewed.ID != ref.ID || renewed.Key == ref.Key || again == value {
+		t.Errorf("%+v becomes %+v", ref, renewed)
+	}
+	if got, ok := s.Verify(again); !ok || got != renewed {
+		t.Errorf("verifies as %+v, %v", got, ok)
+	}
+	if got, ok := s.Verify(value); !ok || got != ref {
+		t.Errorf("the first verifies as %+v, %v", got, ok)
+	}
+	for _, id := range []string{"x", ref.ID[:21], ref.ID + "A", strings.Repeat("!", 22)} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("New(%q) does not panic", id)
+				}
+			}()
+			s.New(id)
+		}()
+	}
+}
+
+// A value is good for one purpose, under one name and one of the secrets.
+func TestVerifyOthers(t *testing.T) {
+	s := newSigner(t, "cookie", "session", one)
+	value, _ := s.New("")
+	for what, other := range map[string]*token.Signer{
+		"another purpose": newSigner(t, "header", "session", one),
+		"another name":    newSigner(t, "cookie", "shop", one),
+		"another secret":  newSigner(t, "cookie", "session", two),
+		"the two moved":   newSigner(t, "cookie sess", "ion", one),
+	} {
+		if _, ok := other.Verify(value); ok {
+			t.Error(what, "verifies it")
+		}
+	}
+	both, moved := newSigner(t, "cookie", "session", one, two), newSigner(t, "cookie", "session", two, one)
+	for what, other := range map[string]*token.Signer{"added": both, "moved": moved} {
+		if _, ok := other.Verify(value); !ok {
+			t.Error("a secret was", what, "and the value is no longer good")
+		}
+	}
+	last, _ := moved.New("")
+	if _, ok := s.Verify(last); ok {
+		t.Error("the first secret does not sign")
+	}
+	if _, ok := newSigner(t, "cookie", "session", two).Verify(last); !ok {
+		t.Error("the first secret does not sign")
+	}
+}
+
+// A character changed anywhere, to anything, another length and every other
+// spelling of the same bytes are refused.
+func TestVerifyChanged(t *testing.T) {
+	s := newSigner(t, "cookie", "session", one)
+	value, _ := s.New("")
+	v := token.NewVerified(s)
+	if _, ok := v.Verify(value); !ok {
+		t.Fatal("refused")
+	}
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	refused := func(changed string) {
+		t.Helper()
+		_, a := s.Verify(changed)
+		_, b := v.Verify(changed)
+		if a || b {
+			t.Fatalf("%q is taken for %q", changed, value)
+		}
+	}
+	for i := range value {
+		for _, c := range []byte(alphabet + "+/=% \n\r\x00\xff") {
+			if c != value[i] {
+				b := []byte(value)
+				b[i] = c
+				refused(string(b))
+			}
+		}
+		refused(value[:i])
+		refused(value[:i] + "\n" + value[i:])
+		refused(value[:i] + value[i+1:] + "A")
+	}
+	for _, changed := range []string{value + "=", value + value, value[:116] + "\r\n\r\n", " " + value[:119], strings.ToLower(value)} {
+		refused(changed)
+	}
+}
+
+// In the years when the timestamp has nine digits a value is shorter; its other
+// spelling with four line breaks, of the usual length, is refused.
+func TestShortValue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // whose clock begins in the year 2000
+		s := newSigner(t, "cookie", "session", one)
+		value, ref := s.New("")
+		if got, ok := s.Verify(value); len(value) != 116 || !ok || got != ref || !s.Plausible(value) {
+			t.Errorf("%d characters: %+v, %v", len(value), got, ok)
+		}
+		if _, ok := s.Verify(value[:50] + "\n\n\n\n" + value[50:]); ok {
+			t.Error("line breaks are taken")
+		}
+	})
+}
+
+func TestPlausible(t *testing.T) {
+	s := newSigner(t, "cookie", "session", one)
+	for n := range 200 {
+		if got := s.Plausible(strings.Repeat("A", n)); got != (n == 116 || n == 120) {
+			t.Errorf("%d characters are plausible: %v", n, got)
+		}
+		if _, ok := s.Verify(strings.Repeat("A", n)); ok {
+			t.Errorf("%d characters verify", n)
+		}
+	}
+}
+
+// Who prints a Ref, a Signer or a Verified learns neither a key nor a secret.
+func TestNothingToPrint(t *testing.T) {
+	s := newSigner(t, "cookie", "session", one)
+	value, ref := s.New("")
+	key := raw(t, value)[16:]
+	text := fmt.Sprintf("%v %+v %#v", ref, ref, ref)
+	for _, secret := range []string{string(key), fmt.Sprintf("%x", key), strings.Trim(fmt.Sprint(key), "[]"), base64.RawURLEncoding.EncodeToString(key), value} {
+		if strings.Contains(text, secret) {
+			t.Errorf("%s says %q", text, secret)
+		}
+	}
+}
+
+// Verified answers as its Signer does, however many values there are, in
+// whatever order, from however many goroutines.
+func TestVerified(t *testing.T) {
+	s := newSigner(t, "cookie", "session", one)
+	v := token.NewVerified(s)
+	const n = 3000
+	values, refs := make([]string, n), make([]token.Ref, n)
+	for i := range values {
+		values[i], refs[i] = s.New("")
+	}
+	var all sync.WaitGroup
+	for g := range 4 {
+		all.Go(func() {
+			for round := range 3 {
+				for i := range values {
+					at := (i*(2*g+1) + round) % n
+					if got, ok := v.Verify(values[at]); !ok || got != refs[at] {
+						t.Errorf("value %d: %+v, %v", at, got, ok)
+						return
+					}
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+// A value that is the beginning of another, or that another is the beginning
+// of, is not it.
+func TestVerifiedComparesTheWhole(t *testing.T) {
+	s := newSigner(t, "cookie", "session", one)
+	v := token.NewVerified(s)
+	for range 200 {
+		value, ref := s.New("")
+		v.Verify(value)
+		for _, other := range []string{value + ref.ID, value + ref.ID + ref.Key, value[:len(value)-1], ""} {
+			if _, ok := v.Verify(other); ok {
+				t.Fatalf("%q is taken for %q", other, value)
+			}
+		}
+	}
+}
+
+// Properties: nothing a stranger sends makes it panic, and nothing verifies but
+// what was signed; and what is remembered answers alike.
+func FuzzVerify(f *testing.F) {
+	s := newSigner(f, "cookie", "session", one)
+	v := token.NewVerified(s)
+	stranger := newSigner(f, "cookie", "session", two)
+	signed := map[string]token.Ref{}
+	for range 3 {
+		value, ref := s.New("")
+		signed[value] = ref
+		f.Add(value)
+		f.Add(value[:119] + "A")
+		f.Add(value[:116])
+		forged, _ := stranger.New("")
+		f.Add(forged)
+		f.Add(value[:60] + forged[60:])
+	}
+	f.Add("")
+	f.Add(strings.Repeat("\n", 120))
+	f.Fuzz(func(t *testing.T, value string) {
+		want, good := signed[value]
+		for range 2 {
+			if got, ok := v.Verify(value); ok != good || got != want {
+				t.Fatalf("%q: %+v, %v", value, got, ok)
+			}
+		}
+		if got, ok := s.Verify(value); ok != good || got != want {
+			t.Fatalf("%q: %+v, %v", value, got, ok)
+		}
+	})
+}
