@@ -373,6 +373,8 @@ func TestOldTokenIsGoodWithoutRestriction(t *testing.T) {
 func TestNoRenewalByAge(t *testing.T) {
 	for what, o := range map[string]session.Options{"anonymous": {RenewAfter: minute}, "not asked for": {}, "after the first byte": {RenewAfter: minute}, "not used": {RenewAfter: minute}} {
 		t.Run(what, func(t *testing.T) {
+			var log events
+			o.OnEvent = log.on
 			inBubble(t, o, func(t *testing.T, spy *spyStore, m *session.Manager) {
 				b := newBrowser(t, m.Handler(routes{"/login": clockRoutes["/login"], "/set": clockRoutes["/set"],
 					"/look": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
@@ -390,8 +392,8 @@ func TestNoRenewalByAge(t *testing.T) {
 				}
 				for range 5 {
 					time.Sleep(2 * minute)
-					if setsCookie(b.get("/look")) {
-						t.Error("a cookie")
+					if setsCookie(b.get("/look")) || log.count(session.EventRenewed) > 0 {
+						t.Error("a renewal")
 					}
 				}
 			})
@@ -447,6 +449,21 @@ func TestLongRequest(t *testing.T) {
 				t.Errorf("kept: %q, %d", name.Get(s), visits.Get(s))
 			}
 		})
+	})
+}
+
+// A token that was replaced has no power over the session, not even to end it.
+func TestReplacedTokenLogsOut(t *testing.T) {
+	atDesk(t, session.Options{}, func(d *desk) {
+		b := d.browser()
+		old := b.replay(b.cookie())
+		d.do(b, func(s *session.Session) { s.Renew() })
+		time.Sleep(10 * time.Second)
+		if d.do(old, func(s *session.Session) { s.Logout(); name.Set(s, "new") }) {
+			t.Error("it sets a cookie")
+		}
+		d.expect(b, "before")
+		d.expectReplaced(old)
 	})
 }
 
