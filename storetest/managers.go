@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/coatcheck/session"
 )
@@ -29,6 +30,11 @@ func RunManagers(t *testing.T, newStore func(t *testing.T) session.Store) {
 		{"Logout", slowRequestsOverlapALogout},
 		{"Login", slowWriterOverlapsALogin},
 		{"Renewals", parallelRenewals},
+		{"Renewal", func(t *testing.T, c *cluster) { requestsOverlapARenewal(t, c, "renew") }},
+		{"LoginAgain", func(t *testing.T, c *cluster) { requestsOverlapARenewal(t, c, "login:"+c.user) }},
+		{"Remember", func(t *testing.T, c *cluster) { requestsOverlapARenewal(t, c, "remember") }},
+		{"RenewalByAge", renewalByAge},
+		{"RenewalAndLogout", logoutOverlapsARenewal},
 		{"Revocation", revocationReachesBoth},
 	} {
 		t.Run(race.name, func(t *testing.T) { race.run(t, newCluster(t, newStore(t))) })
@@ -62,6 +68,8 @@ func newCluster(t *testing.T, store session.Store) *cluster {
 			Store:   store,
 			Secrets: [][]byte{[]byte(strings.Repeat("secret", 6))},
 			Cookie:  session.CookieOptions{Insecure: true},
+			// Only what a test has made older than that is renewed by age.
+			RenewAfter: 10 * time.Minute,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -93,6 +101,8 @@ func (c *cluster) serve(w http.ResponseWriter, r *http.Request) {
 			s.Logout()
 		case "renew":
 			s.Renew()
+		case "remember":
+			s.Remember(24 * time.Hour)
 		case "count":
 			count.Update(s, func(n int) int { return n + 1 })
 		case "set":
@@ -200,35 +210,6 @@ func slowWriterOverlapsALogin(t *testing.T, c *cluster) {
 		t.Error("the slow writer set a cookie after the login")
 	}
 	c.expect(c.get(c.browser, 1, ""), c.user+" 2 1")
-}
-
-// parallelRenewals: of twenty tokens one lives, and it is in the one cookie.
-func parallelRenewals(t *testing.T, c *cluster) {
-	c.get(c.browser, 0, "do=login:"+c.user+"&do=count")
-	old := c.copy()
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	cookies := 0
-	for i := range 20 {
-		wg.Go(func() {
-			if c.get(c.browser, i, "do=hold&do=renew").cookie {
-				mu.Lock()
-				cookies++
-				mu.Unlock()
-			}
-		})
-		<-c.holding
-	}
-	close(c.release)
-	wg.Wait()
-	if cookies != 1 {
-		t.Errorf("%d renewals set a cookie, want 1", cookies)
-	}
-	c.expect(c.get(c.browser, 0, ""), c.user+" 1 1")
-	c.expect(c.get(old, 1, ""), " 0 0")
-	if live, err := c.managers[0].List(context.Background(), c.user); err != nil || len(live) != 1 {
-		t.Errorf("%d live sessions (%v), want 1", len(live), err)
-	}
 }
 
 // revocationReachesBoth: what one Manager revokes is dead for the other, also
