@@ -158,7 +158,11 @@ func TestNothingIsLeft(t *testing.T) {
 	around("the session", ttl("session:s:"+r.ID), time.Hour)
 	around("the index", ttl("session:u:alice"), 2*time.Hour+time.Minute)
 	must(t, store.Touch(ctx, r.ID, time.Now(), r.Expires.Add(time.Minute)))
-	around("the touched session", ttl("session:s:"+r.ID), time.Hour+time.Minute)
+	around("the touched session", ttl("session:s:"+r.ID), (time.Hour+time.Minute)*5/4) // see touchScript
+	must(t, store.Touch(ctx, r.ID, time.Now(), r.Expires.Add(5*time.Minute)))
+	around("the session touched again", ttl("session:s:"+r.ID), (time.Hour+time.Minute)*5/4)
+	must(t, store.Touch(ctx, r.ID, time.Now(), r.Expires.Add(30*time.Minute)))
+	around("the session touched for longer", ttl("session:s:"+r.ID), (time.Hour+30*time.Minute)*5/4)
 	n := next(r)
 	n.Deadline, n.Expires = n.Deadline.Add(time.Hour), n.Deadline.Add(time.Hour)
 	must(t, store.Save(ctx, n, r.Version))
