@@ -1,0 +1,83 @@
+package faults_test
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"regexp"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/dashboard"
+)
+
+// A dashboard on three processes, over a real store: nobody who is logged in is
+// ever answered as nobody, nobody as somebody after his Logout, and no write is
+// lost.
+func TestDashboardOverRedis(t *testing.T)      { runDashboard(t, startSystemRedis(t, nil)) }
+func TestDashboardOverPostgreSQL(t *testing.T) { runDashboard(t, startSystemPostgres(t)) }
+
+func runDashboard(t *testing.T, sys system) {
+	var mu sync.Mutex
+	events := map[session.EventKind]int{}
+	end := time.Now().Add(15 * time.Second)
+	c := &dashboard.Crowd{
+		Browsers: 100, Pause: time.Second, Short: 100 * time.Millisecond, Long: 9 * time.Second,
+		Again: func() bool { return time.Now().Before(end) },
+	}
+	for range 3 {
+		m, err := session.New(&session.Options{
+			Store:        hurried{sys.open(t, sys.server.addr)},
+			Secrets:      [][]byte{bytes.Repeat([]byte("secret"), 6)},
+			RenewAfter:   time.Minute,
+			StoreTimeout: 30 * time.Second, // two thousand requests at once
+			OnEvent: func(_ context.Context, e session.Event) {
+				mu.Lock()
+				defer mu.Unlock()
+				events[e.Kind]++
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Processes = append(c.Processes, m.Handler(http.HandlerFunc(dashboard.Handler)))
+	}
+	c.Run(t)
+	if events[session.EventRenewed] < 100 || events[session.EventConflict] < 100 || c.Lost.Load() < 100 {
+		t.Error("too quiet")
+	}
+	if n := events[session.EventDropped] + events[session.EventStoreFailed]; n > 0 {
+		t.Errorf("%d changes were dropped, or failed", n)
+	}
+	t.Logf("%d requests, %d renewals, %d conflicts, %d responses lost, %d logouts", c.Requests.Load(), events[session.EventRenewed], events[session.EventConflict], c.Lost.Load(), c.Logouts.Load())
+}
+
+// A hurried store shows a key that is four seconds old as an hour older, so that
+// renewals come in seconds and not in minutes. (Not sooner: more than three
+// within the ten seconds in which older keys are good never come in earnest.)
+type hurried struct{ session.Store }
+
+var madeAt = regexp.MustCompile(`"session\.(?:renewed|unseen)":([0-9]+)`)
+
+func (s hurried) Load(ctx context.Context, id string) (*session.Record, error) {
+	r, err := s.Store.Load(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	at := madeAt.FindSubmatchIndex(r.Data)
+	if at == nil {
+		if time.Since(r.Created) > 4*time.Second {
+			r.Created = r.Created.Add(-time.Hour)
+		}
+		return r, nil
+	}
+	ms, err := strconv.ParseInt(string(r.Data[at[2]:at[3]]), 10, 64)
+	if err == nil && time.Since(time.UnixMilli(ms)) > 4*time.Second {
+		older := strconv.AppendInt(bytes.Clone(r.Data[:at[2]]), ms-time.Hour.Milliseconds(), 10)
+		r.Data = append(older, r.Data[at[3]:]...)
+	}
+	return r, err
+}
