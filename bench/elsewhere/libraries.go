@@ -28,6 +28,7 @@ type handle interface {
 	count() int
 	add(between func()) // one to the count; between is what happens meanwhile
 	login(user string)  // with a new token, where there is a call for that
+	renew()             // a new token, the values stay
 	logout()
 	user() string
 }
@@ -68,6 +69,7 @@ func (h ourHandle) get(key string) string { return session.NewKey[string](key).G
 func (h ourHandle) set(key, value string) { session.NewKey[string](key).Set(h.s, value) }
 func (h ourHandle) count() int            { return countKey.Get(h.s) }
 func (h ourHandle) login(user string)     { h.s.Login(user) }
+func (h ourHandle) renew()                { h.s.Renew() }
 func (h ourHandle) logout()               { h.s.Logout() }
 func (h ourHandle) user() string          { return h.s.User() }
 
@@ -87,6 +89,7 @@ type scsHandle struct {
 func (h scsHandle) get(key string) string { return h.m.GetString(h.r.Context(), key) }
 func (h scsHandle) set(key, value string) { h.m.Put(h.r.Context(), key, value) }
 func (h scsHandle) count() int            { return h.m.GetInt(h.r.Context(), "count") }
+func (h scsHandle) renew()                { check(h.m.RenewToken(h.r.Context())) }
 func (h scsHandle) logout()               { check(h.m.Destroy(h.r.Context())) }
 func (h scsHandle) user() string          { return h.get("user") }
 
@@ -140,6 +143,13 @@ func (h gorillaHandle) add(between func()) {
 
 func (h gorillaHandle) login(user string) { h.set("user", user) } // no call for a new token
 
+// There is no call for it either. A session without an ID gets a new one, and a
+// new file; what is in a cookie has none.
+func (h gorillaHandle) renew() {
+	h.s.ID = ""
+	check(h.s.Save(h.r, h.w))
+}
+
 func (h gorillaHandle) logout() {
 	h.s.Options.MaxAge = -1
 	check(h.s.Save(h.r, h.w))
@@ -188,6 +198,15 @@ func (h *iczaHandle) login(user string) {
 	}
 	h.s = icza.NewSessionOptions(&icza.SessOptions{CAttrs: map[string]any{"user": user}})
 	h.m.Add(h.s, h.w)
+}
+
+// There is no call for it: a new session with the old one's attributes.
+func (h *iczaHandle) renew() {
+	old := h.s
+	h.login(h.user())
+	for name, value := range old.Attrs() {
+		h.s.SetAttr(name, value)
+	}
 }
 
 func (h *iczaHandle) logout() {

@@ -25,6 +25,9 @@ func main() {
 	head, rule := "| |", "|---|"
 	rows := make([]string, len(races))
 	for _, s := range sites {
+		s.renew()
+	}
+	for _, s := range sites {
 		head += " " + s.name + " |"
 		rule += "---|"
 		for i, race := range races {
@@ -59,6 +62,7 @@ func start() (sites []*site, notes []string, err error) {
 	return sites, append(notes,
 		"An increment is the library's call for it, where there is one (ours: Key.Update); else the handler reads, and writes when the other 49 have read.",
 		"icza/session keeps live pointers in the memory of one process. Its two calls in a row, with nothing in between, mostly count right.",
+		"A renewal is the library's call for it: RenewToken of scs; regenerate of express-session, with the values copied over, as is usual; ours: Renew. The others have none: with gorilla/sessions a session whose ID was cleared is saved, with icza/session a new session gets the old one's attributes.",
 		"A cookie store cannot forget: what it signed is good until it expires, logout or not."), nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 )
 
 const (
@@ -24,6 +25,9 @@ var races = []struct {
 	{"a slow request saves after the logout: the browser is signed in again", func(s *site) string { return slowLogout(s, false) }},
 	{"…: the cookie from before the logout is good again", func(s *site) string { return slowLogout(s, true) }},
 	{"a slow writer answers after a login: the browser keeps the new cookie", slowWriter},
+	{"50 requests of a logged-in browser overlap a renewal of its token: answered as nobody", renewalAnswers},
+	{"…: their writes that the browser sees afterwards", renewalWrites},
+	{"…: the token from before the renewal is still good a minute later", oldToken},
 	{"a change after the first byte of the response is kept", lateChange},
 	{"`sendfile` survives the middleware", sendfile},
 }
@@ -83,6 +87,72 @@ func slowWriter(s *site) string {
 		b.overtake("/set?key=slow&value=1&gate="+gate, gate, func() { b.get("/login?user=alice") })
 		return b.get("/whoami") == "alice"
 	})
+}
+
+// renewalAnswers: requests that have arrived, but not looked at their session,
+// when their browser's token is renewed.
+func renewalAnswers(s *site) string {
+	return spread(func(gate string) int {
+		nobody, _ := overlapRenewal(s, gate)
+		return nobody
+	})
+}
+
+func renewalWrites(s *site) string {
+	return spread(func(gate string) int {
+		_, kept := overlapRenewal(s, gate)
+		return kept
+	})
+}
+
+// overlapRenewal returns how many requests were answered as nobody, and how many
+// of their writes the browser sees when all responses have come.
+func overlapRenewal(s *site, gate string) (nobody, kept int) {
+	b := newBrowser(s)
+	b.get("/login?user=alice")
+	b.get("/set?key=first&value=1")
+	answers := make([]string, parallel)
+	var wg sync.WaitGroup
+	for i := range answers {
+		wg.Go(func() { answers[i] = b.get(fmt.Sprintf("/look?key=k%d&arrive=%s", i, gate)) })
+	}
+	b.get(fmt.Sprintf("/await?gate=%s&n=%d", gate, parallel))
+	b.get("/renew")
+	b.get("/open?gate=" + gate)
+	wg.Wait()
+	for i, user := range answers {
+		if user != "alice" {
+			nobody++
+		}
+		if b.get(fmt.Sprintf("/get?key=k%d", i)) == "1" {
+			kept++
+		}
+	}
+	return nobody, kept
+}
+
+// A renewed browser holds the token from before its renewal.
+type renewed struct {
+	before *browser
+	when   time.Time
+}
+
+// renew logs in and renews, at the beginning of it all: the minute that oldToken
+// waits is the same for all sites.
+func (s *site) renew() {
+	b := newBrowser(s)
+	b.get("/login?user=alice")
+	s.renewed.before = b.clone()
+	b.get("/renew")
+	s.renewed.when = time.Now()
+	if got := b.get("/whoami"); got != "alice" {
+		b.fail(fmt.Errorf("after the renewal: %q", got))
+	}
+}
+
+func oldToken(s *site) string {
+	time.Sleep(time.Until(s.renewed.when.Add(61 * time.Second)))
+	return yes(s.renewed.before.get("/whoami") == "alice")
 }
 
 func lateChange(s *site) string {

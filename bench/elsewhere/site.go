@@ -19,6 +19,7 @@ type site struct {
 	name      string
 	url       string
 	sendfiles *atomic.Int64 // how often a file reached the connection whole; nil: not known
+	renewed   renewed
 	stop      func()
 }
 
@@ -70,6 +71,12 @@ func pages(open func(http.ResponseWriter, *http.Request) handle, file string) ht
 		return "ok"
 	})
 	page("/login", func(r *http.Request, h handle) string { h.login(r.FormValue("user")); return "ok" })
+	page("/renew", func(r *http.Request, h handle) string { h.renew(); return "ok" })
+	page("/look", func(r *http.Request, h handle) string {
+		user := h.user()
+		h.set(r.FormValue("key"), "1")
+		return user
+	})
 	page("/logout", func(r *http.Request, h handle) string { h.logout(); return "ok" })
 	mux.HandleFunc("GET /late", func(w http.ResponseWriter, r *http.Request) {
 		h := open(w, r)
@@ -87,20 +94,26 @@ type gate struct{ arrived, open chan struct{} }
 
 var allGates sync.Map
 
-func theGate(r *http.Request) gate {
-	g, _ := allGates.LoadOrStore(r.FormValue("gate"), gate{make(chan struct{}), make(chan struct{})})
+func theGate(r *http.Request) gate { return gateNamed(r.FormValue("gate")) }
+
+func gateNamed(name string) gate {
+	g, _ := allGates.LoadOrStore(name, gate{make(chan struct{}), make(chan struct{})})
 	return g.(gate)
 }
 
 func waitAtGate(r *http.Request) {
 	if r.FormValue("gate") != "" {
-		g := theGate(r)
-		g.arrived <- struct{}{}
-		<-g.open
+		theGate(r).wait()
 	}
 }
 
-// gates adds the pages that work the gates, outside of all sessions.
+func (g gate) wait() {
+	g.arrived <- struct{}{}
+	<-g.open
+}
+
+// gates adds the pages that work the gates, outside of all sessions. There a
+// request waits that has arrived and is not to look at its session yet.
 func gates(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
@@ -112,6 +125,9 @@ func gates(next http.Handler) http.Handler {
 		case "/open":
 			close(theGate(r).open)
 		default:
+			if name := r.FormValue("arrive"); name != "" {
+				gateNamed(name).wait()
+			}
 			next.ServeHTTP(w, r)
 		}
 	})

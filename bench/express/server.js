@@ -1,6 +1,6 @@
 // express-session as its README sets it up, with the same pages as the Go
-// servers of ../elsewhere and ..'s benchmarks. With an argument the cookie has a maxAge too, as the
-// README's other examples give it. It listens on loopback and prints its port.
+// servers of ../elsewhere and ..'s benchmarks. With an argument the cookie has a maxAge too, as in
+// the README's other examples, but of ten minutes. It listens on loopback and prints its port.
 const express = require('express')
 const session = require('express-session')
 
@@ -39,11 +39,17 @@ app.get('/open', (req, res) => {
 // The pages of ../peers_test.go.
 app.get('/bare', (req, res) => res.status(req.headers.cookie ? 200 : 418).send('ok'))
 
+// Here a request waits that has arrived and is not to look at its session yet.
+app.use(async (req, res, next) => {
+  if (req.query.arrive) await wait({ query: { gate: req.query.arrive } })
+  next()
+})
+
 app.use(session({
   secret: 'keyboard cat',
   resave: false,
   saveUninitialized: true,
-  cookie: process.argv[2] ? { maxAge: 60000 } : {},
+  cookie: process.argv[2] ? { maxAge: 600000 } : {},
 }))
 
 app.get('/set', async (req, res) => {
@@ -70,6 +76,19 @@ app.get('/login', (req, res, next) => {
     req.session.user = req.query.user
     req.session.save((err) => err ? next(err) : res.send('ok'))
   })
+})
+app.get('/renew', (req, res, next) => {
+  const { cookie, ...values } = req.session
+  req.session.regenerate((err) => {
+    if (err) return next(err)
+    Object.assign(req.session, values)
+    req.session.save((err) => err ? next(err) : res.send('ok'))
+  })
+})
+app.get('/look', (req, res) => {
+  const user = req.session.user || ''
+  req.session[req.query.key] = '1'
+  res.send(user)
 })
 app.get('/logout', (req, res, next) => {
   req.session.user = null
