@@ -63,8 +63,11 @@ func (k look) at(found candidates) (stored, problem) {
 	switch {
 	case best.is == live:
 		return best, problem{}
-	case other.is == stale && k.was.held.ID == "":
-		k.note(EventReplayed, other.rec, ErrReplaced) // a Reload is no replay: its request came in time
+	case other.is == stale:
+		if k.was.held.ID == "" { // a Reload is no replay: its request came in time
+			k.note(EventReplayed, other.rec, ErrReplaced)
+		}
+		other.rec = nil // lest a later Reload take it for what this request had
 		return other, problem{}
 	case other.is != unread:
 		return other, problem{}

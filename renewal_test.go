@@ -452,6 +452,30 @@ func TestLongRequest(t *testing.T) {
 	})
 }
 
+// A Reload treats the token as any request with it, if somebody asked for a
+// renewal since.
+func TestReloadAfterARenewalThatWasAskedFor(t *testing.T) {
+	for how, ask := range asks {
+		atDesk(t, session.Options{}, func(d *desk) {
+			b := d.browser()
+			d.do(b.replay(b.cookie()), func(s *session.Session) {
+				s.User()
+				d.do(b, func(s *session.Session) { ask(s); name.Set(s, "after") })
+				if err := s.Reload(t.Context()); err != nil || s.User() != "alice" || name.Get(s) != "before" {
+					t.Errorf("%s: Reload at once: %v, in as %q, reads %q", how, err, s.User(), name.Get(s))
+				}
+				time.Sleep(10 * time.Second)
+				for range 2 {
+					if err := s.Reload(t.Context()); err != session.ErrReplaced || s.User() != "" || name.Get(s) != "" {
+						t.Errorf("%s: Reload later: %v, in as %q, reads %q", how, err, s.User(), name.Get(s))
+					}
+				}
+			})
+			d.expect(b, "after")
+		})
+	}
+}
+
 // A token that was replaced has no power over the session, not even to end it.
 func TestReplacedTokenLogsOut(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {
