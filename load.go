@@ -29,8 +29,8 @@ type look struct {
 	was stored // what a Reload knew before it
 }
 
-// at asks the store which of the tokens opens a session.
-func (k look) at(found candidates) (stored, problem) {
+// find asks the store which of the tokens opens a session.
+func (k look) find(found candidates) (stored, problem) {
 	var best, other stored // other: what became of the first session that is over
 	for i, ref := range found.refs[:found.n] {
 		var this stored

@@ -81,7 +81,7 @@ func (s *Session) Reload(ctx context.Context) error {
 	if found.n == 0 {
 		s.stored, s.problem = stored{is: nothing}, problem{}
 	} else {
-		s.stored, s.problem = look{s, c, was}.at(found)
+		s.stored, s.problem = look{s, c, was}.find(found)
 	}
 	switch {
 	case s.problem.err != nil:
@@ -125,11 +125,10 @@ func (s *Session) beforeFirstByte(hijack bool) (header, error) {
 	}
 	defer s.mu.Unlock()
 	s.at = max(s.at, sent)
-	h := header{used: s.stored.is != unread, cookie: s.cookie}
-	h.found = s.stored.is > nothing
+	h := header{used: s.stored.is != unread, found: s.stored.is > nothing, cookie: s.cookie}
 	if rec := s.stored.shown(); rec != nil {
 		h.user = rec.User != ""
-		if s.m.persistent || isRemembered(rec) {
+		if s.cookie.do == carry && (s.m.persistent || isRemembered(rec)) {
 			h.life = time.Until(rec.Deadline)
 		}
 	}
