@@ -376,6 +376,30 @@ func TestRenewalsOverlap(t *testing.T) {
 	}
 }
 
+// Promise 3. A Login as somebody else begins a new session, whatever renewal it
+// overlaps: the old one is dead, and the browser has the newest cookie. A Login
+// of the first user is obeyed too: of two, both are.
+func TestRenewalOverlapsALoginAsAnother(t *testing.T) {
+	for _, r := range renewals {
+		t.Run(r.name, func(t *testing.T) {
+			everyOrder(t, r.begin, func(sc *scene) [2]func(context.Context) {
+				return [2]func(context.Context){sc.visit(sc.phone, r.path), sc.visit(sc.phone, "/bob")}
+			}, func(sc *scene, steps []string) {
+				bob := issued(t, sc.answers["/bob"])
+				want := []string{sc.laptop.cookie(), bob.Name + "=" + bob.Value}
+				if r.path == "/login" && slices.Contains(steps, "0 Create") {
+					again := issued(t, sc.answers["/login"])
+					want = append(want, again.Name+"="+again.Value)
+				} else if sc.phone.cookie() != want[1] {
+					sc.Error("the phone has another cookie than bob's")
+				}
+				slices.SortFunc(want, func(a, b string) int { return slices.Index(sc.cookies, a) - slices.Index(sc.cookies, b) })
+				sc.expectAlive(want...)
+			})
+		})
+	}
+}
+
 // Promise 1. Two requests that change values both have their way, in every
 // order, also if one of them or both renew the token, and whichever token the
 // other has.

@@ -2,11 +2,14 @@ package redisstore_test
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"sort"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/coatcheck/session"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -55,6 +58,42 @@ func TestRoundTrips(t *testing.T) {
 		}
 		if got := sent(t, client); got != step.want {
 			t.Errorf("%s took %q, want %q", step.name, got, step.want)
+		}
+	}
+}
+
+// A renewal is one Save after the load. A password asked for again moves the
+// Deadline, and with it the user's index.
+func TestRoundTripsOfARenewal(t *testing.T) {
+	client := startServer(t).client(nil)
+	m := session.Must(session.New(&session.Options{Store: newStore(t, client), Secrets: [][]byte{make([]byte, 32)}}))
+	var do func(s *session.Session)
+	h := m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { do(session.From(r.Context())) }))
+	var cookie string
+	visit := func(f func(s *session.Session)) string {
+		must(t, client.ConfigResetStat(t.Context()).Err())
+		r, w := httptest.NewRequest("GET", "https://example.test/", nil), httptest.NewRecorder()
+		r.Header.Set("Cookie", cookie)
+		do = f
+		h.ServeHTTP(w, r)
+		for _, c := range w.Result().Cookies() {
+			cookie = c.Name + "=" + c.Value
+		}
+		return sent(t, client)
+	}
+	visit(func(s *session.Session) { s.Login("alice") })
+	visit((*session.Session).Renew) // from here on the scripts are known
+	for _, c := range []struct {
+		what string
+		f    func(s *session.Session)
+		want string
+	}{
+		{"reading", func(s *session.Session) { s.User() }, "get=1"},
+		{"Renew", (*session.Session).Renew, "evalsha=1 get=1"},
+		{"Login again", func(s *session.Session) { s.Login("alice") }, "evalsha=3 get=1"},
+	} {
+		if got := visit(c.f); got != c.want {
+			t.Errorf("%s took %q, want %q", c.what, got, c.want)
 		}
 	}
 }
