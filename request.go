@@ -99,7 +99,7 @@ func (q *request) finish() {
 	}
 	if !q.writer.began {
 		if q.bypassed() {
-			q.session.headerLeft()
+			q.session.headerLeft(q.r.URL.Path)
 		} else if err := q.writer.begin(false); err != nil && q.panicked {
 			slog.ErrorContext(q, "session: not saved in a panic", "err", err)
 		}
@@ -108,14 +108,8 @@ func (q *request) finish() {
 }
 
 // bypassed tells whether the response was written to another writer than ours,
-// as happens inside a framework that keeps its own, and logs the fix, once.
+// as happens inside a framework that keeps its own.
 func (q *request) bypassed() bool {
 	w, ok := q.writer.ResponseWriter.(interface{ Written() bool }) // gin's, among others
-	if !ok || !w.Written() {
-		return false
-	}
-	if q.m.bypassed.CompareAndSwap(false, true) {
-		slog.ErrorContext(q, "session: the response was not written to the http.ResponseWriter that Manager.Handler gives to its handler, so that no cookie was set: wrap the whole framework (sessions.Handler(engine)), not a handler inside it (logged once)", "path", q.r.URL.Path)
-	}
-	return true
+	return ok && w.Written()
 }

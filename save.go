@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/coatcheck/session/internal/storectx"
@@ -135,14 +136,18 @@ func (s *Session) beforeFirstByte(hijack bool) (header, error) {
 	return h, err
 }
 
-// headerLeft closes the header of a response that left without our knowledge.
-func (s *Session) headerLeft() {
+// headerLeft closes the header of a response that left without our knowledge,
+// and if that matters logs the fix, once.
+func (s *Session) headerLeft(path string) {
 	s.changing.Lock()
 	defer s.done()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stored.is != unread {
 		s.takeBack()
+		if s.m.bypassed.CompareAndSwap(false, true) {
+			slog.ErrorContext(s.ctx, "session: the response was not written to the http.ResponseWriter that Manager.Handler gives to its handler, so that no cookie was set: wrap the whole framework (sessions.Handler(engine)), not a handler inside it (logged once)", "path", path)
+		}
 	}
 	s.at = sent
 }

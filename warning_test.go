@@ -141,6 +141,10 @@ func TestResponsePastOurWriter(t *testing.T) {
 			})).ServeHTTP(own, r)
 		})
 	}
+	newBrowser(t, past(func(*session.Session) {})).get("/")
+	if log.Len() != 0 {
+		t.Errorf("logged without need: %s", log)
+	}
 	for range 3 {
 		if resp := newBrowser(t, past(write)).get("/"); resp.StatusCode != 200 {
 			t.Error(resp.Status)
