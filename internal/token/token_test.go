@@ -2,6 +2,7 @@ package token_test
 
 import (
 	"bytes"
+	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"testing/synctest"
 
 	"github.com/coatcheck/session/internal/token"
+	"github.com/gorilla/securecookie"
 )
 
 var (
@@ -80,7 +82,7 @@ func TestNewKey(t *testing.T) {
 	if got, ok := s.Verify(value); !ok || got != ref {
 		t.Errorf("the first verifies as %+v, %v", got, ok)
 	}
-	for _, id := range []string{"x", ref.ID[:21], ref.ID + "A", strings.Repeat("!", 22)} {
+	for _, id := range []string{"x", ref.ID[:20], ref.ID[:21], ref.ID + "A", strings.Repeat("!", 22)} {
 		func() {
 			defer func() {
 				if recover() == nil {
@@ -153,6 +155,26 @@ func TestVerifyChanged(t *testing.T) {
 	}
 	for _, changed := range []string{value + "=", value + value, value[:116] + "\r\n\r\n", " " + value[:119], strings.ToLower(value)} {
 		refused(changed)
+	}
+}
+
+// What the secret has signed, and is no token, is refused: of another length,
+// although the value has one that is plausible.
+func TestVerifyNoToken(t *testing.T) {
+	s := newSigner(t, "cookie", "session", one)
+	key, err := hkdf.Key(sha256.New, one, nil, "github.com/coatcheck/session cookie session", 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	codec := securecookie.New(key, nil).SetSerializer(securecookie.NopEncoder{})
+	for n, want := range map[int]bool{31: false, 32: true, 33: false} {
+		value, err := codec.Encode("session", make([]byte, n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := s.Verify(value); ok != want || !s.Plausible(value) {
+			t.Errorf("%d bytes in %d characters: %v", n, len(value), ok)
+		}
 	}
 }
 
