@@ -53,7 +53,7 @@ func (k commit) moved(id string, try int, err error) error {
 	}
 	st.rec, st.due = rec, upkeep{}
 	if k.source != nil && st.then == nil {
-		st.due = k.m.upkeep(rec, st.held, time.Now())
+		st.due = k.m.upkeep(rec, opensNewest(rec.Data, st.held.Key), time.Now())
 	}
 	k.note(EventConflict, rec, nil)
 	return nil

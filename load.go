@@ -25,29 +25,25 @@ type candidates struct {
 // is held.
 type look struct {
 	*Session
-	c   *storectx.Context
-	was stored // what a Reload knew before it
+	c *storectx.Context
 }
 
-// find asks the store which of the tokens opens a session.
-func (k look) find(found candidates) (stored, problem) {
-	var best, other stored // other: what became of the first session that is over
-	for i, ref := range found.refs[:found.n] {
-		var this stored
-		if i > 0 && ref.ID == best.held.ID {
-			this = k.recognise(best.rec, ref) // two tokens of one session
-		} else {
-			rec, err := k.m.load(k.c, ref.ID)
-			if err == nil && whatIs(rec) == live && values(rec.Data) == 0 {
-				err = errNoKey
+// find asks the store which of the tokens opens a session. was is what a Reload
+// knew before it.
+func (k look) find(found *candidates, was *stored) (best stored, _ problem) {
+	var other stored // what became of the first session that is over
+	for i := range found.refs[:found.n] {
+		this := stored{held: found.refs[i]}
+		if this.rec = best.rec; i == 0 || this.held.ID != best.held.ID { // else two tokens of one session
+			var err error
+			if this.rec, err = k.loadWithKey(this.held.ID); err != nil {
+				k.note(EventStoreFailed, &Record{ID: this.held.ID}, err)
+				failed := *was
+				failed.is = unknown
+				return failed, problem{lasting, err}
 			}
-			if err != nil {
-				k.note(EventStoreFailed, &Record{ID: ref.ID}, err)
-				k.was.is = unknown
-				return k.was, problem{lasting, err}
-			}
-			this = k.recognise(rec, ref)
 		}
+		k.recognise(&this, was)
 		switch {
 		case this.is != live:
 			if other.is == unread && this.is != nothing {
@@ -64,14 +60,14 @@ func (k look) find(found candidates) (stored, problem) {
 	case best.is == live:
 		return best, problem{}
 	case other.is == stale:
-		if k.was.held.ID == "" { // a Reload is no replay: its request came in time
+		if was.held.ID == "" { // a Reload is no replay: its request came in time
 			k.note(EventReplayed, other.rec, ErrReplaced)
 		}
 		other.rec = nil // lest a later Reload take it for what this request had
 		return other, problem{}
 	case other.is != unread:
 		return other, problem{}
-	case k.was.held.ID != "", time.Since(k.m.start)-k.arrived >= tombstoneLife:
+	case was.held.ID != "", time.Since(k.m.start)-k.arrived >= tombstoneLife:
 		// Nothing is where a session was, or a tombstone may have come and gone
 		// since the request began.
 		return stored{is: ended, held: found.refs[0]}, problem{}
@@ -86,34 +82,44 @@ var (
 	errPanicked     = storeError("load", errors.New("it panicked"))
 )
 
-// recognise tells what a record is to who holds a token that has its id.
-func (k look) recognise(rec *Record, held token.Ref) stored {
-	now, was := k.c.Began(), k.was
-	st := stored{is: whatIs(rec), rec: rec, held: held}
-	switch {
-	case rec == nil:
+// loadWithKey is load of a record that a token may open: one without a key is
+// damaged.
+func (k look) loadWithKey(id string) (*Record, error) {
+	rec, err := k.m.load(k.c, id)
+	if err == nil && rec != nil && values(rec.Data) == 0 && whatIs(rec) == live {
+		return nil, errNoKey
+	}
+	return rec, err
+}
+
+// recognise tells what st.rec is to who holds st.held, which has its id.
+func (k look) recognise(st, was *stored) {
+	rec, held, now := st.rec, &st.held, k.c.Began()
+	if st.is = whatIs(rec); rec == nil {
 		st.is = nothing
-	case st.is != live || k.source == nil:
-	case opensNewest(rec.Data, held.Key), isGood(rec.Data, held.Key, now),
-		held == was.held && was.then == nil && was.rec != nil && firstKey(was.rec.Data) == firstKey(rec.Data):
-		// The last: a request keeps its session across renewals by age.
-		st.due = k.m.upkeep(rec, held, now)
+	}
+	switch newest := st.is == live && opensNewest(rec.Data, held.Key); {
+	case st.is != live:
+		st.rec = nil
+	case newest, k.source == nil, isGood(rec.Data, held.Key, now), was.keeps(st):
+		st.due = k.m.upkeep(rec, newest, now)
 	default:
 		if st.then = asItWas(rec, held.Key, now); st.then == nil {
 			st.is = stale
 		}
 	}
-	if st.is != live && st.is != stale {
-		st.rec = nil
-	}
-	return st
 }
 
-// upkeep returns what the record's key needs now that a request with this good
-// token is here.
-func (m *Manager) upkeep(rec *Record, held token.Ref, now time.Time) (due upkeep) {
+// keeps tells whether a Reload finds the session that the request had, and nobody
+// asked for a renewal since: across renewals by age a request keeps it.
+func (was *stored) keeps(st *stored) bool {
+	return st.held == was.held && was.then == nil && was.rec != nil && firstKey(was.rec.Data) == firstKey(st.rec.Data)
+}
+
+// upkeep returns what the record's key needs now that a request is here whose
+// token is good, and perhaps the newest.
+func (m *Manager) upkeep(rec *Record, newest bool, now time.Time) (due upkeep) {
 	at, unseen := made(rec)
-	newest := opensNewest(rec.Data, held.Key)
 	due.seen = newest && unseen
 	switch age := now.Sub(at); {
 	case m.renewAfter == 0 || rec.User == "":

@@ -60,26 +60,25 @@ func (q *request) complete(h header) error {
 	if !h.used {
 		return nil
 	}
-	control := ""
+	to, control := q.writer.Header(), ""
 	switch {
 	case h.cookie.do != leave:
 		control = "no-store"
-	case len(q.writer.Header()["Cache-Control"]) > 0: // the handler knows better
+	case len(to["Cache-Control"]) > 0: // the handler knows better
 	case h.user:
 		control = "no-store"
 	case h.found:
 		control = "private"
 	}
-	q.tellCaches(control)
-	return q.m.cookies.apply(h.cookie, q.writer.Header(), q.r, h.life)
+	q.tellCaches(to, control)
+	return q.m.cookies.apply(h.cookie, to, q.r, h.life)
 }
 
 // tellCaches makes the response depend on the cookie. A response to somebody
 // who is logged in is nobody's to keep (OWASP ASVS 5, 14.3.2), one in an
 // anonymous session the browser's, unless the handler knows better; one with
 // our Set-Cookie is nobody's whatever the handler says (RFC 9111, 7.3).
-func (q *request) tellCaches(control string) {
-	h := q.writer.Header()
+func (q *request) tellCaches(h http.Header, control string) {
 	vary := h["Vary"]
 	if !slices.ContainsFunc(vary, func(v string) bool { return strings.EqualFold(v, "Cookie") || v == "*" }) {
 		q.vary[0] = "Cookie"

@@ -82,7 +82,7 @@ func (s *Session) Reload(ctx context.Context) error {
 	if found.n == 0 {
 		s.stored, s.problem = stored{is: nothing}, problem{}
 	} else {
-		s.stored, s.problem = look{s, c, was}.find(found)
+		s.stored, s.problem = look{s, c}.find(&found, &was)
 	}
 	switch {
 	case s.problem.err != nil:

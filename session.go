@@ -197,7 +197,7 @@ func (s *Session) load(c *storectx.Context) {
 		c = s.context()
 		defer c.Release()
 	}
-	s.stored, s.problem = look{Session: s, c: c}.find(found)
+	s.stored, s.problem = look{s, c}.find(&found, new(stored))
 }
 
 // context returns a context for a load, or for all calls of the store in one

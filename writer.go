@@ -136,7 +136,7 @@ func (q *request) replace(err error) {
 		}
 		return false
 	})
-	q.tellCaches("")
+	q.tellCaches(h, "")
 	w := &errorWriter{ResponseWriter: q.writer.ResponseWriter, status: errorStatus(err)}
 	q.m.onError(w, q.r.WithContext(q), err)
 	w.Write(nil)
