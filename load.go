@@ -34,7 +34,7 @@ func (k look) find(found *candidates, was *stored) (best stored, _ problem) {
 	var other stored // what became of the first session that is over
 	for i := range found.refs[:found.n] {
 		this := stored{held: found.refs[i]}
-		if this.rec = best.rec; i == 0 || this.held.ID != best.held.ID { // else two tokens of one session
+		if this.rec = best.rec; this.held.ID != best.held.ID { // else two tokens of one session
 			var err error
 			if this.rec, err = k.loadWithKey(this.held.ID); err != nil {
 				k.note(EventStoreFailed, &Record{ID: this.held.ID}, err)

@@ -476,6 +476,46 @@ func TestReloadAfterARenewalThatWasAskedFor(t *testing.T) {
 	}
 }
 
+// A request that saved a renewal and then takes its time sends no cookie if the
+// browser has, or may have, a newer one by then.
+func TestRenewalThatWasSavedEarly(t *testing.T) {
+	for what, c := range map[string]struct {
+		early     func(s *session.Session)
+		meanwhile func(d *desk, old *browser)
+		sends     bool
+	}{
+		"nothing happens": {func(s *session.Session) { s.Renew() }, func(*desk, *browser) {}, true},
+		"a change":        {func(s *session.Session) { s.Renew() }, func(d *desk, old *browser) { d.do(old, func(s *session.Session) { visits.Set(s, 1) }) }, true},
+		"another user":    {func(s *session.Session) { s.Renew() }, func(d *desk, old *browser) { d.do(old, func(s *session.Session) { s.Login("bob") }) }, false},
+		"a logout":        {func(s *session.Session) { s.Renew() }, func(d *desk, old *browser) { d.do(old, func(s *session.Session) { s.Logout() }) }, false},
+		"a renewal by age": {func(s *session.Session) {}, func(d *desk, old *browser) {
+			time.Sleep(11 * time.Second)
+			d.expect(old, "before")
+			d.expect(old, "before")
+		}, false},
+		"nothing, by age":   {func(s *session.Session) {}, func(*desk, *browser) { time.Sleep(minute / 2) }, true},
+		"a login elsewhere": {func(s *session.Session) { s.Login("alice") }, func(d *desk, _ *browser) { d.browser() }, true},
+	} {
+		t.Run(what, func(t *testing.T) {
+			atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+				b := d.browser()
+				time.Sleep(minute)
+				old := b.replay(b.cookie())
+				if got := d.do(b, func(s *session.Session) {
+					c.early(s)
+					s.User()
+					if err := s.Save(t.Context()); err != nil {
+						t.Error(err)
+					}
+					c.meanwhile(d, old)
+				}); got != c.sends {
+					t.Errorf("a cookie: %v", got)
+				}
+			})
+		})
+	}
+}
+
 // A token that was replaced has no power over the session, not even to end it.
 func TestReplacedTokenLogsOut(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {

@@ -119,12 +119,16 @@ func (s *Session) beforeFirstByte(hijack bool) (header, error) {
 		s.at = sent
 	}
 	var err error
+	saved := s.cookie.do == carry && s.carried
 	if s.stored.is != unread && !s.problem.reported() && s.plan() != rest {
 		s.mu.Unlock()
 		err = s.commitNow()
 		s.mu.Lock()
 	}
 	defer s.mu.Unlock()
+	if saved && err == nil {
+		s.confirm()
+	}
 	s.at = max(s.at, sent)
 	h := header{used: s.stored.is != unread, found: s.stored.is > nothing, cookie: s.cookie}
 	if rec := s.stored.shown(); rec != nil {
@@ -134,6 +138,22 @@ func (s *Session) beforeFirstByte(hijack bool) (header, error) {
 		}
 	}
 	return h, err
+}
+
+// confirm looks whether a cookie that is due since an earlier Save has the newest
+// token of a live session still, and forgets it if not: the browser, which had
+// another one before, may have a newer one since. If the store cannot say, the
+// cookie leaves. mu is held.
+func (s *Session) confirm() {
+	if s.cookie.do != carry {
+		return
+	}
+	c := s.context()
+	defer c.Release()
+	rec, err := s.m.load(c, s.stored.held.ID)
+	if err == nil && (whatIs(rec) != live || !opensNewest(rec.Data, s.stored.held.Key)) {
+		s.cookie = cookie{}
+	}
 }
 
 // headerLeft closes the header of a response that left without our knowledge,
