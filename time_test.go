@@ -304,6 +304,21 @@ func TestSaveIsUse(t *testing.T) {
 	})
 }
 
+// Who comes back with the cookie of a session that is over begins a new one,
+// however old the process is.
+func TestAnewAfterTheEnd(t *testing.T) {
+	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+		b := newBrowser(t, m.Handler(clockRoutes))
+		for _, path := range []string{"/set", "/login", "/set"} {
+			held := b.cookie()
+			if b.get(path); b.cookie() == held || body(b.get("/id")) == "" {
+				t.Errorf("%s begins no session", path)
+			}
+			time.Sleep(20 * minute)
+		}
+	})
+}
+
 // Whatever a request uses its session for first, that is use.
 func TestFirstUseIsUse(t *testing.T) {
 	for use, f := range first {
