@@ -51,10 +51,7 @@ func (k commit) moved(id string, try int, err error) error {
 	if k.source != nil && st.then == nil && firstKey(rec.Data) != firstKey(st.rec.Data) {
 		st.then = st.rec // somebody asked for a renewal: what this request sees stays as it was
 	}
-	st.rec, st.due = rec, upkeep{}
-	if k.source != nil && st.then == nil {
-		st.due = k.m.upkeep(rec, opensNewest(rec.Data, st.held.Key), time.Now())
-	}
+	st.rec, st.due = rec, k.m.upkeep(rec, opensNewest(rec.Data, st.held.Key), time.Now())
 	k.note(EventConflict, rec, nil)
 	return nil
 }

@@ -315,3 +315,86 @@ func TestRecordWithoutAKey(t *testing.T) {
 		}
 	}
 }
+
+// Several logins in one request: the last one counts, and what was set for
+// another user is not his.
+func TestLoginsInOneRequest(t *testing.T) {
+	for _, c := range []struct {
+		name, from string
+		do         func(s *session.Session)
+		opens      string
+	}{
+		{"another's value", "", func(s *session.Session) { s.Login("alice"); write(s); s.Login("bob") }, " of bob"},
+		{"one's own value", "", func(s *session.Session) { s.Login("alice"); write(s); s.Login("alice") }, "new of alice"},
+		{"a visitor's value", "", func(s *session.Session) { write(s); s.Login("bob") }, "new of bob"},
+		{"a value set before", "alice", func(s *session.Session) { write(s); s.Login("bob") }, " of bob"},
+		{"a value set after", "alice", func(s *session.Session) { s.Login("bob"); write(s) }, "new of bob"},
+		{"there and back", "alice", func(s *session.Session) { s.Login("bob"); write(s); s.Login("alice") }, "old of alice"},
+	} {
+		m := newManager(t, session.Options{})
+		b := newBrowser(t, m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) { c.do(s) }})).replay(open(t, m, c.from))
+		b.get("/")
+		if got := opens(t, m, b.cookie()); got != c.opens {
+			t.Errorf("%s: the cookie opens %q, want %q", c.name, got, c.opens)
+		}
+	}
+}
+
+// A duration that is none fails the request.
+func TestRememberForNoTime(t *testing.T) {
+	for _, d := range []time.Duration{0, -time.Second} {
+		m := newManager(t, session.Options{})
+		sent := open(t, m, "alice")
+		resp := newBrowser(t, m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			write(s)
+			if s.Remember(d); s.Err() == nil || !strings.Contains(s.Err().Error(), "Remember") {
+				t.Error("Err:", s.Err())
+			}
+		}})).replay(sent).get("/")
+		if got := opens(t, m, sent); resp.StatusCode != 500 || got != "old of alice" {
+			t.Errorf("%v: %s, the cookie opens %q", d, resp.Status, got)
+		}
+	}
+}
+
+// A session that was just made, and that a Reload finds gone, leaves no cookie.
+func TestReloadOfANewSessionThatIsGone(t *testing.T) {
+	m := newManager(t, session.Options{})
+	b := newBrowser(t, m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+		s.Login("alice")
+		if err := s.Save(r.Context()); err != nil {
+			t.Error(err)
+		}
+		if err := m.RevokeAll(r.Context(), "alice"); err != nil {
+			t.Error(err)
+		}
+		if err := s.Reload(r.Context()); err != nil || s.User() != "" {
+			t.Error("Reload:", err, s.User())
+		}
+	}}))
+	if resp := b.get("/"); setsCookie(resp) || resp.StatusCode != 200 {
+		t.Error(resp.Status, resp.Header)
+	}
+}
+
+// Who recovers outside of the Manager, and asks the session, does not find it
+// anonymous because the store has failed.
+func TestErrAfterAPanic(t *testing.T) {
+	spy := newSpy()
+	m := newManager(t, session.Options{Store: spy})
+	sent := open(t, m, "alice")
+	var held *session.Session
+	h := m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+		held = s
+		s.User()
+		panic("a bug of the program")
+	}})
+	spy.down.Store(true)
+	func() {
+		defer func() { recover() }()
+		newBrowser(t, h).replay(sent).get("/")
+	}()
+	if err := held.Err(); !errors.Is(err, session.ErrStore) || held.User() != "" {
+		t.Errorf("Err: %v, in as %q", err, held.User())
+	}
+}

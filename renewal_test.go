@@ -151,10 +151,19 @@ func TestTokenBeforeAsksForARenewal(t *testing.T) {
 					d.do(b, look)
 					wasEnd, was := ends, authenticated
 					time.Sleep(5 * time.Second)
-					for _, change := range []func(s *session.Session){read, func(s *session.Session) { visits.Set(s, 1) }} {
-						if d.do(old, func(s *session.Session) { other(s); change(s) }) {
-							t.Error("it sets a cookie")
-						}
+					saves := d.spy.count("Save")
+					if d.do(old, other) {
+						t.Error("it sets a cookie")
+					}
+					if saved := d.spy.count("Save") > saves; saved != (second == "Login again") {
+						t.Errorf("by itself it is saved: %v", saved)
+					}
+					d.do(b, look)
+					if moved := !authenticated.Equal(was); moved != (second == "Login again") {
+						t.Errorf("by itself it moves Authenticated: %v", moved)
+					}
+					if d.do(old, func(s *session.Session) { other(s); visits.Set(s, 1) }) {
+						t.Error("with a change it sets a cookie")
 					}
 					d.do(b, look)
 					if moved := !authenticated.Equal(was); moved != (second == "Login again") {
@@ -514,6 +523,51 @@ func TestRenewalThatWasSavedEarly(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A long request whose key was replaced by age, and is no longer good, keeps its
+// session; but it makes no further key: the browser has another one.
+func TestLongRequestAsksForARenewal(t *testing.T) {
+	for how, ask := range asks {
+		atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+			b := d.browser()
+			if d.do(b.replay(b.cookie()), func(s *session.Session) {
+				s.User()
+				time.Sleep(minute)
+				d.expect(b, "before")
+				d.expect(b, "before")
+				time.Sleep(11 * time.Second)
+				ask(s)
+				name.Set(s, "after")
+			}) {
+				t.Errorf("%s: it sets a cookie", how)
+			}
+			time.Sleep(11 * time.Second)
+			d.expect(b, "after")
+		})
+	}
+}
+
+// A renewal by age that meets a newer record, which is no renewal, still is one.
+func TestRenewalByAgeMeetsAChange(t *testing.T) {
+	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+		b := d.browser()
+		all, err := d.m.List(t.Context(), "alice")
+		if err != nil || len(all) != 1 {
+			t.Fatal(all, err)
+		}
+		time.Sleep(minute)
+		d.spy.hook(once(d.spy, "Save", func(ctx context.Context) {
+			name.Set(all[0], "listed")
+			if err := all[0].Save(ctx); err != nil {
+				t.Error(err)
+			}
+		}))
+		if !d.do(b, func(s *session.Session) { s.User() }) {
+			t.Error("no new cookie")
+		}
+		d.expect(b, "listed")
+	})
 }
 
 // A token that was replaced has no power over the session, not even to end it.

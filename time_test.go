@@ -279,8 +279,8 @@ func TestSaveIsUse(t *testing.T) {
 				}
 				spy.hook(failing("Touch", errDown))
 				time.Sleep(10 * minute)
-				if err := s.Save(r.Context()); !errors.Is(err, session.ErrStore) || !errors.Is(err, errDown) {
-					t.Errorf("Save of a store that is down: %v", err)
+				if err := s.Save(r.Context()); !errors.Is(err, session.ErrStore) || !errors.Is(err, errDown) || s.Err() != err {
+					t.Errorf("Save of a store that is down: %v, Err: %v", err, s.Err())
 				}
 				spy.hook(nil)
 				if err := s.Save(r.Context()); err != nil || s.Err() != nil {
