@@ -96,17 +96,15 @@ func encode(members []object.Member) (data []byte, size int) {
 // rest by their length, with the values that a key of the past sees.
 func weight(m object.Member) int {
 	switch {
-	case string(m.Name) == pastMember:
+	case !bytes.HasPrefix(m.Name, []byte(reserved)), string(m.Name) == pastMember:
 		return len(m.Raw)
 	case isKeyMember(m.Name):
 		return -1
-	case bytes.HasPrefix(m.Name, []byte(reserved)):
-		return 0
 	}
-	return len(m.Raw)
+	return 0
 }
 
 // isMetadata tells whether a member is neither a value nor the flashes.
 func isMetadata(name []byte) bool {
-	return string(name) == remembered || isKeyMember(name)
+	return bytes.HasPrefix(name, []byte(reserved)) && (string(name) == remembered || isKeyMember(name))
 }
