@@ -51,7 +51,7 @@ func BenchmarkCapacity(b *testing.B) {
 		r.Version, r.LastSeen, r.Expires = r.Version+1, now, now.Add(time.Hour)
 		return store.Save(ctx, r, r.Version-1)
 	})
-	measure("touch", func(i int) error { // moves both clocks
+	measure("touch", func(i int) error { // moves both clocks, mostly of sessions that were not touched before
 		now := time.Now()
 		return store.Touch(ctx, own(i).ID, now, now.Add(time.Hour))
 	})
