@@ -15,14 +15,21 @@ import (
 //
 // made only when somebody waits on Done or asks for a value: a store in memory
 // does neither, and the timer and its four allocations would cost more than
-// the load. The zero Context must be begun before it is used.
+// the load. Unlike that, it looks at the clock only when it is asked: if nobody
+// asked between its deadline and its release, it was ended by the release. The
+// zero Context must be begun before it is used.
 type Context struct {
 	parent   context.Context
 	began    time.Time
 	limit    time.Duration
 	standard atomic.Pointer[standard] // nil until needed
-	released atomic.Bool
+	ended    atomic.Int32             // how, as it was first said: 0, released or exceeded
 }
+
+const (
+	released = 1 + iota
+	exceeded
+)
 
 // standard is the standard library's context for the same.
 type standard struct {
@@ -58,7 +65,7 @@ func (c *Context) Began() time.Time { return c.began }
 
 // Release ends c and frees what it holds.
 func (c *Context) Release() {
-	c.released.Store(true)
+	c.ended.CompareAndSwap(0, released)
 	if s := c.standard.Load(); s != nil {
 		s.cancel()
 	}
@@ -68,13 +75,19 @@ func (c *Context) make() context.Context {
 	if s := c.standard.Load(); s != nil {
 		return s
 	}
+	parent := context.WithoutCancel(c.parent)
+	if c.ended.Load() == released { // which the deadline, if it has passed since, does not change
+		var cancel context.CancelFunc
+		parent, cancel = context.WithCancel(parent)
+		cancel()
+	}
 	s := new(standard)
-	s.Context, s.cancel = context.WithDeadline(context.WithoutCancel(c.parent), c.began.Add(c.limit))
+	s.Context, s.cancel = context.WithDeadline(parent, c.began.Add(c.limit))
 	if !c.standard.CompareAndSwap(nil, s) {
 		s.cancel()
 		return c.standard.Load()
 	}
-	if c.released.Load() {
+	if c.ended.Load() == released {
 		s.cancel()
 	}
 	return s
@@ -101,12 +114,16 @@ func (c *Context) Err() error {
 
 // ErrAt is Err for who has just read the clock, which is most of what Err costs.
 func (c *Context) ErrAt(now time.Time) error {
-	switch s := c.standard.Load(); {
-	case s != nil:
+	if s := c.standard.Load(); s != nil {
 		return s.Err()
-	case c.released.Load():
+	}
+	if now.Sub(c.began) >= c.limit {
+		c.ended.CompareAndSwap(0, exceeded)
+	}
+	switch c.ended.Load() {
+	case released:
 		return context.Canceled
-	case now.Sub(c.began) >= c.limit:
+	case exceeded:
 		return context.DeadlineExceeded
 	}
 	return nil

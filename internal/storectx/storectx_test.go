@@ -89,6 +89,56 @@ func TestRelease(t *testing.T) {
 	}
 }
 
+// Who was once told how it ended is never told otherwise, nor is who asks for
+// Done: a store would log one reason, and answer another.
+func TestErrNeverChanges(t *testing.T) {
+	wait := func(c *storectx.Context) { time.Sleep(time.Hour) }
+	err := func(c *storectx.Context) { _ = c.Err() }
+	errAt := func(c *storectx.Context) { _ = c.ErrAt(time.Now()) }
+	done := func(c *storectx.Context) { c.Done() }
+	for _, c := range []struct {
+		name  string
+		steps []func(*storectx.Context)
+		want  error
+	}{
+		{"released", []func(*storectx.Context){(*storectx.Context).Release}, context.Canceled},
+		{"released, and the deadline later", []func(*storectx.Context){(*storectx.Context).Release, wait}, context.Canceled},
+		{"asked, released, and the deadline later", []func(*storectx.Context){done, (*storectx.Context).Release, wait}, context.Canceled},
+		{"the deadline", []func(*storectx.Context){wait}, context.DeadlineExceeded},
+		{"the deadline, told by Err, then released", []func(*storectx.Context){wait, err, (*storectx.Context).Release}, context.DeadlineExceeded},
+		{"the deadline, told by ErrAt, then released", []func(*storectx.Context){wait, errAt, (*storectx.Context).Release}, context.DeadlineExceeded},
+		{"asked, the deadline, then released", []func(*storectx.Context){done, wait, (*storectx.Context).Release}, context.DeadlineExceeded},
+		{"the deadline, asked, then released", []func(*storectx.Context){wait, done, (*storectx.Context).Release}, context.DeadlineExceeded},
+		// The one thing that the standard library would call DeadlineExceeded: it has a
+		// timer, and here nobody looked at the clock.
+		{"the deadline, told by nobody, then released", []func(*storectx.Context){wait, (*storectx.Context).Release}, context.Canceled},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx := storectx.New(t.Context(), time.Minute)
+				defer ctx.Release()
+				for _, step := range c.steps {
+					step(ctx)
+					synctest.Wait()
+				}
+				for _, when := range []string{"first", "again"} {
+					if ctx.Err() != c.want || ctx.ErrAt(time.Now()) != c.want {
+						t.Errorf("%s: %v, %v, want %v", when, ctx.Err(), ctx.ErrAt(time.Now()), c.want)
+					}
+				}
+				if !ended(ctx) || ctx.Err() != c.want || ctx.ErrAt(time.Now()) != c.want || context.Cause(ctx) != c.want {
+					t.Errorf("after Done: %v, %v, %v, want %v", ctx.Err(), ctx.ErrAt(time.Now()), context.Cause(ctx), c.want)
+				}
+				time.Sleep(time.Hour)
+				ctx.Release()
+				if ctx.Err() != c.want {
+					t.Errorf("later: %v, want %v", ctx.Err(), c.want)
+				}
+			})
+		})
+	}
+}
+
 // Within has the nearer deadline, and none of the cancellation.
 func TestWithin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
