@@ -90,7 +90,9 @@ func TestRoundTripsOfARenewal(t *testing.T) {
 	}{
 		{"reading", func(s *session.Session) { s.User() }, "get=1"},
 		{"Renew", (*session.Session).Renew, "evalsha=1 get=1"},
+		{"reading with a renewed token", func(s *session.Session) { s.User() }, "get=1"},
 		{"Login again", func(s *session.Session) { s.Login("alice") }, "evalsha=3 get=1"},
+		{"Remember", func(s *session.Session) { s.Remember(365 * 24 * time.Hour) }, "evalsha=3 get=1"},
 	} {
 		if got := visit(c.f); got != c.want {
 			t.Errorf("%s took %q, want %q", c.what, got, c.want)
