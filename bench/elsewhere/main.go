@@ -5,8 +5,8 @@
 //	go run ./elsewhere
 //
 // The order of events is fixed by gates in the servers, not by sleeping:
-// requests that have loaded their session wait there until the others have
-// done what they are to overtake.
+// requests wait there, with their session loaded or before they look at it,
+// until the others have done what is to come in between.
 package main
 
 import (
