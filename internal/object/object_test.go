@@ -152,7 +152,7 @@ func TestWrite(t *testing.T) {
 	for _, data := range []string{`{}`, `{"a":1}`, `{"a":1,"b":"x","c":{"d":[ 1 ]}}`} {
 		members, _ := object.Append(nil, []byte(data))
 		got := object.Write(members)
-		if string(got) != data || len(got) != cap(got) && len(members) == 0 {
+		if string(got) != data || len(members) == 0 && len(got) != cap(got) {
 			t.Errorf("%s becomes %s", data, got)
 		}
 		size := len("{}")
@@ -195,6 +195,7 @@ func FuzzAppend(f *testing.F) {
 			t.Fatal(err)
 		}
 		if err == nil && len(data) > 0 {
+			after(t, data, members)
 			again, err := object.Append(nil, object.Write(members))
 			if err != nil || say(again) != say(members) {
 				t.Fatalf("%q is written as %q, which is %s (%v)", data, object.Write(members), say(again), err)
@@ -207,13 +208,101 @@ func FuzzAppend(f *testing.F) {
 		if err != nil || len(members) != len(want) {
 			t.Fatalf("%q has %s, %v, want %q", data, say(members), err, want)
 		}
+		if written, is := decoded(object.Write(members)); !is || !slices.Equal(written, want) {
+			t.Fatalf("%q is written as %q", data, object.Write(members))
+		}
 		for i, m := range members {
 			var name string
-			if json.Unmarshal(m.Name, &name) != nil || fmt.Sprintf("%s=%s", name, bytes.TrimSpace(m.Raw)) != want[i] || !json.Valid(m.Raw) {
+			if json.Unmarshal(m.Name, &name) != nil || fmt.Sprintf("%s=%s", name, m.Raw) != want[i] || !json.Valid(m.Raw) {
 				t.Fatalf("%q: member %d is %s=%s, want %s", data, i, m.Name, m.Raw, want[i])
 			}
 		}
 	})
+}
+
+// after expects of a scan that begins after any member those that follow it.
+func after(t *testing.T, data []byte, members []object.Member) {
+	t.Helper()
+	const blanks = " \t\r\n"
+	pos := 0
+	for i, m := range members {
+		pos += bytes.Index(data[pos:], m.Name) + len(m.Name) // before a name stands no quote
+		rest := bytes.TrimLeft(data[pos:], blanks)
+		rest = bytes.TrimLeft(bytes.TrimPrefix(rest, []byte(":")), blanks)
+		pos = len(data) - len(rest) + len(m.Raw)
+		var follow []object.Member
+		s := object.ScanAfter(data, pos)
+		for s.Next() {
+			follow = append(follow, object.Member{Name: s.Name, Raw: s.Raw})
+		}
+		if s.Err != nil || say(follow) != say(members[i+1:]) {
+			t.Fatalf("%q after %d: %s, %v, want %s", data, pos, say(follow), s.Err, say(members[i+1:]))
+		}
+	}
+}
+
+// A scan from after a member's value sees what follows it, and its mistakes.
+func TestScanAfter(t *testing.T) {
+	for _, data := range []string{`{"a":1}`, " { \"a\" : {\"b\":[1]} ,\n\"b\":\"x,\\\"\" , \"c\":[] , \"a\" : null } "} {
+		members, err := object.Append(nil, []byte(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		after(t, []byte(data), members)
+	}
+	for _, c := range []struct {
+		name, data string
+		pos        int
+		want       string
+		bad        bool
+	}{
+		{"after the last", `{"a":1}`, 6, "", false},
+		{"before a comma", `{"a":1,"b":2}`, 6, `"b"=2`, false},
+		{"no comma", `{"a":1 "b":2}`, 6, "", true},
+		{"a comma and no member", `{"a":1,}`, 6, "", true},
+		{"a mistake further on", `{"a":1,"b":2,"c"}`, 6, `"b"=2`, true},
+		{"something after the end", `{"a":1}x`, 6, "", true},
+		{"at the end", `{"a":1}`, 7, "", true},
+		{"beyond the end", `{"a":1}`, 70, "", true},
+		{"at the beginning", `{"a":1}`, 0, `"a"=1`, false},
+		{"of no data", "", 5, "", false},
+	} {
+		var got []object.Member
+		s := object.ScanAfter([]byte(c.data), c.pos)
+		for s.Next() {
+			got = append(got, object.Member{Name: s.Name, Raw: s.Raw})
+		}
+		if say(got) != c.want || (s.Err == object.ErrSyntax) != c.bad || (s.Err != nil) != c.bad {
+			t.Errorf("%s: %s, %v", c.name, say(got), s.Err)
+		}
+	}
+}
+
+// What another member is set to, or that it goes, changes no byte of the rest.
+func TestSetCarriesTheRest(t *testing.T) {
+	rest := "\"a\\u0041\":{ \"x\" :\t1.50e+01 },\"b\":\"\\u003c\\/\xff\u2028\""
+	for _, c := range []struct {
+		name, data string
+		raw        []byte
+		want       string
+	}{
+		{"last, another", `{` + rest + `,"z":1}`, []byte("[2]"), `{` + rest + `,"z":[2]}`},
+		{"last, gone", `{` + rest + `,"z":1}`, nil, `{` + rest + `}`},
+		{"first, another", `{"z":1,` + rest + `}`, []byte("[2]"), `{"z":[2],` + rest + `}`},
+		{"first, gone", `{"z":1,` + rest + `}`, nil, `{` + rest + `}`},
+		{"new", `{` + rest + `}`, []byte("[2]"), `{` + rest + `,"z":[2]}`},
+		{"the first of all", ``, []byte("[2]"), `{"z":[2]}`},
+		{"the only one, gone", `{"z":1}`, nil, `{}`},
+		{"an empty value is one", `{"z":1}`, []byte{}, `{"z":}`},
+	} {
+		members, err := object.Append(nil, []byte(c.data))
+		if err != nil {
+			t.Fatal(c.name, err)
+		}
+		if got := object.Write(object.Set(members, `"z"`, c.raw)); string(got) != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
 }
 
 // decoded returns the members of an object as encoding/json sees them.
@@ -234,7 +323,7 @@ func decoded(data []byte) (all []string, is bool) {
 		if d.Decode(&raw) != nil {
 			return nil, false
 		}
-		all = append(all, fmt.Sprintf("%s=%s", name, bytes.TrimSpace(raw)))
+		all = append(all, fmt.Sprintf("%s=%s", name, raw))
 	}
 	if _, err := d.Token(); err != nil {
 		return nil, false

@@ -3,6 +3,7 @@ package storectx_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -190,6 +191,22 @@ func TestDerived(t *testing.T) {
 	})
 }
 
+// What is derived from it costs no goroutine while it lives: package context
+// finds its own cancellation behind Value.
+func TestDerivedStartsNoGoroutine(t *testing.T) {
+	c := storectx.New(t.Context(), time.Hour)
+	defer c.Release()
+	const n = 100
+	before := runtime.NumGoroutine()
+	for range n {
+		_, cancel := context.WithTimeout(c, time.Minute)
+		defer cancel()
+	}
+	if got := runtime.NumGoroutine() - before; got > n/2 { // others may come and go
+		t.Errorf("%d goroutines for %d contexts", got, n)
+	}
+}
+
 // Who asks while another releases gets the one channel, and it is closed.
 func TestTogether(t *testing.T) {
 	for range 200 {
@@ -217,10 +234,16 @@ func TestAllocatesNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() {
 		c = storectx.Context{}
 		c.Begin(ctx, time.Minute)
+		if d, ok := c.Deadline(); !ok || !d.Equal(c.Began().Add(time.Minute)) {
+			t.Error(d, ok)
+		}
 		if c.Err() != nil || c.ErrAt(c.Began()) != nil {
 			t.Error(c.Err())
 		}
 		c.Release()
+		if c.Err() != context.Canceled {
+			t.Error(c.Err())
+		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}

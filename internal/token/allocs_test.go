@@ -3,6 +3,8 @@
 package token_test
 
 import (
+	"runtime"
+	"sync"
 	"testing"
 
 	"github.com/coatcheck/session/internal/token"
@@ -60,6 +62,40 @@ func TestVerifiedRemembersNoForgeries(t *testing.T) {
 	if forgotten > 5 {
 		t.Errorf("%d of %d were forgotten", forgotten, len(values))
 	}
+}
+
+// The table stops growing at its last size, however many come: what it takes
+// beside the values is 64 bytes for each of 131 072 places, and would be three
+// times as much after one step more.
+func TestVerifiedIsBounded(t *testing.T) {
+	s := newSigner(t, "cookie", "session", one)
+	v := token.NewVerified(s)
+	heap := func() int {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int(m.HeapAlloc)
+	}
+	const n, each, table = 140_000, 176, 64 << 17
+	before := heap()
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range n / 4 {
+				value, _ := s.New("")
+				v.Verify(value)
+			}
+		})
+	}
+	all.Wait()
+	got := heap() - before
+	if most := n*each + table + table/2; got > most {
+		t.Errorf("%d bytes for %d values, want at most %d", got, n, most)
+	}
+	if least := table + n*each/2; got < least {
+		t.Errorf("%d bytes for %d values, want at least %d: it has not grown", got, n, least)
+	}
+	runtime.KeepAlive(v)
 }
 
 // allocates tells whether one call of f does, its first.

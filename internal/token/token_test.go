@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -82,7 +84,7 @@ func TestNewKey(t *testing.T) {
 	if got, ok := s.Verify(value); !ok || got != ref {
 		t.Errorf("the first verifies as %+v, %v", got, ok)
 	}
-	for _, id := range []string{"x", ref.ID[:20], ref.ID[:21], ref.ID + "A", strings.Repeat("!", 22)} {
+	for _, id := range []string{"x", "=", "\n", strings.Repeat("A", 21) + "\n", ref.ID[:10] + "." + ref.ID[11:], ref.ID + "\n" + ref.ID, ref.ID[:20], ref.ID[:21], ref.ID + "A", strings.Repeat("!", 22)} {
 		func() {
 			defer func() {
 				if recover() == nil {
@@ -155,6 +157,39 @@ func TestVerifyChanged(t *testing.T) {
 	}
 	for _, changed := range []string{value + "=", value + value, value[:116] + "\r\n\r\n", " " + value[:119], strings.ToLower(value)} {
 		refused(changed)
+	}
+}
+
+// A secret that the crypto library refuses, as a short one is where FIPS 140 is
+// enforced, is an error that says which, and not what it is. Only a process of
+// its own can be so strict.
+func TestErrorNamesNoSecret(t *testing.T) {
+	const asked = "TOKEN_TEST_FIPS"
+	short := []byte("hushhush")
+	if os.Getenv(asked) == "" {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestErrorNamesNoSecret$", "-test.v")
+		cmd.Env = append(os.Environ(), asked+"=1", "GODEBUG=fips140=only")
+		out, err := cmd.CombinedOutput()
+		if err != nil || !bytes.Contains(out, []byte("--- PASS")) {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
+	if _, err := token.NewSigner("cookie", "session", [][]byte{one, two}); err != nil {
+		t.Error("long secrets are refused:", err)
+	}
+	for i, secrets := range [][][]byte{{short, one}, {one, short}, {one, two, short}} {
+		s, err := token.NewSigner("cookie", "session", secrets)
+		if s != nil || err == nil || !strings.HasPrefix(err.Error(), fmt.Sprintf("[%d]: ", i)) {
+			t.Fatalf("%v, %v, want an error of secret %d", s, err, i)
+		}
+		for _, secret := range secrets {
+			for _, spelled := range []string{string(secret), fmt.Sprintf("%x", secret), strings.Trim(fmt.Sprint(secret), "[]"), base64.StdEncoding.EncodeToString(secret)} {
+				if strings.Contains(err.Error(), spelled) {
+					t.Errorf("%v contains a secret", err)
+				}
+			}
+		}
 	}
 }
 
@@ -279,6 +314,9 @@ func FuzzVerify(f *testing.F) {
 	}
 	f.Add("")
 	f.Add(strings.Repeat("\n", 120))
+	// A value carries the time and random bytes, so that a process of the fuzzer
+	// knows others than the one that wrote the corpus: what edits make of its own
+	// is fuzzed by FuzzVerifyEdited.
 	f.Fuzz(func(t *testing.T, value string) {
 		want, good := s.Verify(value)
 		for range 2 {
@@ -296,6 +334,40 @@ func FuzzVerify(f *testing.F) {
 		}
 		if outer, err := base64.URLEncoding.Strict().DecodeString(value); err != nil || base64.URLEncoding.EncodeToString(outer) != value {
 			t.Fatalf("%q is another spelling", value)
+		}
+	})
+}
+
+// Property: of all that can be made of a value by an edit only the value itself
+// verifies, whether or not it is remembered. Of its characters, from at on, cut
+// are replaced by insert, and then by those of another good value.
+func FuzzVerifyEdited(f *testing.F) {
+	s := newSigner(f, "cookie", "session", one, two)
+	v := token.NewVerified(s)
+	value, ref := s.New("")
+	other, _ := s.New(ref.ID)
+	v.Verify(value)
+	v.Verify(other)
+	f.Add(0, 0, "")
+	f.Add(0, 120, "")
+	f.Add(119, 1, "A")
+	f.Add(119, 1, "=")
+	f.Add(116, 4, "")
+	f.Add(116, 4, "\r\n\r\n")
+	f.Add(60, 1, "\n")
+	f.Add(60, 0, "\n")
+	f.Add(0, 1, "\xff")
+	f.Add(120, 0, ref.ID+ref.Key)
+	f.Fuzz(func(t *testing.T, at, cut int, insert string) {
+		at = min(max(at, 0), len(value))
+		cut = min(max(cut, 0), len(value)-at)
+		for _, edited := range []string{value[:at] + insert + value[at+cut:], value[:at] + other[at:at+cut] + value[at+cut:]} {
+			good := edited == value || edited == other
+			a, isA := s.Verify(edited)
+			b, isB := v.Verify(edited)
+			if isA != good || isB != good || a != b {
+				t.Fatalf("%q verifies: %v, remembered: %v, want %v", edited, isA, isB, good)
+			}
 		}
 	})
 }
