@@ -140,7 +140,7 @@ func (k commit) end() error {
 		(st.is == live || st.is == replaced || st.is == ended) && last == nil:
 	default:
 		k.stored = stored{is: nothing}
-		if k.carried {
+		if k.brought != noToken {
 			k.cookie.do = remove
 		}
 	}

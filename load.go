@@ -21,6 +21,43 @@ type candidates struct {
 	withheld bool // there was none, and the browser may have kept it back
 }
 
+// load looks for the request's session, for the first time. s.mu is held. c is
+// the context of a call that the program gave one, or nil.
+func (s *Session) load(c *storectx.Context) {
+	found := s.carry()
+	if found.n == 0 {
+		s.stored.is = nothing
+		return
+	}
+	if c == nil {
+		c = s.context()
+		defer c.Release()
+	}
+	s.settle(look{s, c}.find(&found, new(stored)))
+}
+
+// settle keeps what a look at the store has found. mu is held.
+func (s *Session) settle(st stored, p problem) {
+	s.stored, s.problem = st, p
+	switch st.is {
+	case nothing, ended, replaced:
+		s.brought = overToken
+	}
+}
+
+// carry returns the tokens in the request. s.mu is held.
+func (s *Session) carry() candidates {
+	found := s.source.tokens()
+	switch s.brought = noToken; {
+	case found.n > 0:
+		s.brought = goodToken
+	case found.carried:
+		s.brought = badToken
+		s.note(EventRejected, nil, errBadSignature)
+	}
+	return found
+}
+
 // A look at the store finds the session of a request, or what became of it. mu
 // is held.
 type look struct {

@@ -81,6 +81,21 @@ func (s *Session) Clear() {
 	})
 }
 
+// Background says that the request is not the user's doing: a poll, a prefetch, a
+// page that asks how long is left. Such a request moves neither LastSeen nor the
+// idle end, whatever it changes; a Login does. Call it before Save and before the
+// first byte of the response. It alone does not load the session.
+func (s *Session) Background() {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.background = true
+}
+
+// isUse tells whether the request moves the session's clocks.
+func (s *Session) isUse() bool { return s.source != nil && !s.background }
+
 // change keeps a change for the commit.
 func (s *Session) change(c change) {
 	s.revise("", func(*pending) { s.keep(c) })

@@ -97,7 +97,7 @@ func (k commit) next() (d draft, err error) {
 			rec.Deadline = t.at.Add(k.m.lifetime)
 		}
 	}
-	if k.source != nil {
+	if k.isUse() || t.user != "" {
 		rec.LastSeen = later(rec.LastSeen, now)
 		rec.Expires = later(rec.Expires, earlier(now.Add(k.m.idle), rec.Deadline))
 	}

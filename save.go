@@ -82,7 +82,7 @@ func (s *Session) Reload(ctx context.Context) error {
 	if found.n == 0 {
 		s.stored, s.problem = stored{is: nothing}, problem{}
 	} else {
-		s.stored, s.problem = look{s, c}.find(&found, &was)
+		s.settle(look{s, c}.find(&found, &was))
 	}
 	switch {
 	case s.problem.err != nil:
@@ -119,7 +119,7 @@ func (s *Session) beforeFirstByte(hijack bool) (header, error) {
 		s.at = sent
 	}
 	var err error
-	saved := s.cookie.do == carry && s.carried
+	saved := s.cookie.do == carry && s.brought != noToken
 	if s.stored.is != unread && !s.problem.reported() && s.plan() != rest {
 		s.mu.Unlock()
 		err = s.commitNow()
@@ -225,7 +225,7 @@ func (s *Session) commitNow() error {
 // to bother. A nil c is a context of its own.
 func (s *Session) touch(c *storectx.Context, used time.Time) error {
 	rec := s.stored.rec
-	if s.stored.is != live || s.source == nil || used.Sub(rec.LastSeen) <= s.m.idle/20 {
+	if s.stored.is != live || !s.isUse() || used.Sub(rec.LastSeen) <= s.m.idle/20 {
 		return nil
 	}
 	if c == nil {
@@ -260,5 +260,5 @@ func (s *Session) plan() action {
 // withheld tells whether the browser may hold a session's cookie that it kept
 // back from this request, which a new anonymous session would overwrite.
 func (s *Session) withheld() bool {
-	return s.stored.is == nothing && !s.carried && s.source != nil && s.todo.holds() && s.source.tokens().withheld
+	return s.stored.is == nothing && s.brought == noToken && s.source != nil && s.todo.holds() && s.source.tokens().withheld
 }

@@ -35,14 +35,15 @@ type Session struct {
 
 	// mu guards the fields below. It is held while loading, and never during a
 	// commit's calls of the store: nobody who reads waits for a commit.
-	mu      sync.Mutex
-	at      phase
-	carried bool // the request brought a cookie of our name
-	stored  stored
-	todo    pending
-	cookie  cookie
-	problem problem
-	events  []Event // to hand over when the locks are released
+	mu         sync.Mutex
+	at         phase
+	brought    brought
+	background bool // the request is not the user's doing
+	stored     stored
+	todo       pending
+	cookie     cookie
+	problem    problem
+	events     []Event // to hand over when the locks are released
 }
 
 // ID returns the session's public handle: the record's id, safe to log and to
@@ -89,6 +90,17 @@ func (s *Session) Authenticated() time.Time {
 		return rec.Created
 	}
 	return time.Time{}
+}
+
+// Expired tells whether the request brought a token of ours whose session is
+// over: it ran out, or was ended, or gave way to another user's. That is the time
+// to say "your session has ended, please log in again". It is false on a first
+// visit, for a forged token, while the store fails (see Err), and once somebody
+// is logged in.
+func (s *Session) Expired() bool {
+	s.lock()
+	defer s.unlock()
+	return s.brought == overToken && s.todo.user == "" && s.visible().User == ""
 }
 
 // Keys returns the names of the values, sorted.
@@ -185,21 +197,6 @@ func (s *Session) lockWithin(c *storectx.Context) {
 	s.load(c)
 }
 
-// load looks for the request's session, for the first time. s.mu is held. c is
-// the context of a call that the program gave one, or nil.
-func (s *Session) load(c *storectx.Context) {
-	found := s.carry()
-	if found.n == 0 {
-		s.stored.is = nothing
-		return
-	}
-	if c == nil {
-		c = s.context()
-		defer c.Release()
-	}
-	s.stored, s.problem = look{s, c}.find(&found, new(stored))
-}
-
 // context returns a context for a load, or for all calls of the store in one
 // commit. The caller releases it. The first costs no allocation.
 func (s *Session) context() *storectx.Context {
@@ -208,15 +205,6 @@ func (s *Session) context() *storectx.Context {
 	}
 	s.first.Begin(s.ctx, s.m.timeout)
 	return &s.first
-}
-
-// carry returns the tokens in the request. s.mu is held.
-func (s *Session) carry() candidates {
-	found := s.source.tokens()
-	if s.carried = found.carried; found.carried && found.n == 0 {
-		s.note(EventRejected, nil, errBadSignature)
-	}
-	return found
 }
 
 // unlock unlocks mu and hands over the events noted under it.

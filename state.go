@@ -18,6 +18,16 @@ const (
 	returned              // the handler has returned: only Save saves changes
 )
 
+// brought is what the request came with.
+type brought uint8
+
+const (
+	noToken   brought = iota
+	badToken          // none that we have signed
+	goodToken         // one of ours, or several
+	overToken         // likewise, and its session is over
+)
+
 // stored is what the store has, as far as this request knows.
 type stored struct {
 	is    knowledge

@@ -1,0 +1,163 @@
+package session_test
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// backgroundRoutes do something as a poll of a page would. The clocks of
+// inBubble: 20 minutes idle, 2 hours altogether.
+var backgroundRoutes = routes{
+	"read":  func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.User() },
+	"write": func(w http.ResponseWriter, r *http.Request, s *session.Session) { name.Set(s, time.Now().String()) },
+	"update": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+		visits.Update(s, func(n int) int { return n + 1 })
+	},
+	"flash": func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.AddFlash("info", "x") },
+	"late": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+		fmt.Fprint(w, "x")
+		name.Set(s, time.Now().String())
+	},
+	"save": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+		name.Set(s, time.Now().String())
+		s.Save(r.Context())
+	},
+	"save nothing": func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Save(r.Context()) },
+	"reload":       func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Reload(r.Context()) },
+	"renew":        func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Renew() },
+}
+
+// A request that says Background moves neither LastSeen nor the idle end,
+// whatever it changes; without the word each of them does.
+func TestBackground(t *testing.T) {
+	for step, do := range backgroundRoutes {
+		t.Run(step, func(t *testing.T) {
+			inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+				background, first := false, false
+				b := newBrowser(t, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					s := session.From(r.Context())
+					if background && first {
+						s.Background()
+					}
+					if r.URL.Path == "/login" {
+						s.Login("alice")
+						return
+					}
+					seen, end := s.LastSeen(), s.Expires()
+					if background && !first {
+						s.Background()
+					}
+					do(w, r, s)
+					if moved := !s.LastSeen().Equal(seen) || !s.Expires().Equal(end); background && moved {
+						t.Errorf("in the request itself: seen %v later, the end %v later", s.LastSeen().Sub(seen), s.Expires().Sub(end))
+					}
+				})))
+				record := func() *session.Record {
+					rs, err := spy.Store.List(t.Context(), "alice")
+					if err != nil || len(rs) != 1 {
+						t.Fatal(rs, err)
+					}
+					return rs[0]
+				}
+				b.get("/login")
+				before := record()
+				background = true
+				for _, first = range []bool{true, false} { // the order of the calls
+					time.Sleep(5 * minute)
+					b.get("/")
+					if now := record(); !now.LastSeen.Equal(before.LastSeen) || !now.Expires.Equal(before.Expires) {
+						t.Errorf("seen %v later, the end %v later", now.LastSeen.Sub(before.LastSeen), now.Expires.Sub(before.Expires))
+					}
+				}
+				if step != "read" && step != "reload" && step != "save nothing" && record().Version == before.Version {
+					t.Error("nothing was stored")
+				}
+				background = false
+				b.get("/")
+				if now := record(); now.LastSeen.Sub(before.LastSeen) != 10*minute || now.Expires.Sub(before.Expires) != 10*minute {
+					t.Errorf("by use: seen %v later, the end %v later", now.LastSeen.Sub(before.LastSeen), now.Expires.Sub(before.Expires))
+				}
+			})
+		})
+	}
+}
+
+// A page that polls every minute does not keep its session alive, and may ask
+// how long is left without putting the end off.
+func TestBackgroundPolls(t *testing.T) {
+	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+		b := newBrowser(t, m.Handler(routes{
+			"/login": clockRoutes["/login"],
+			"/left": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				s.Background()
+				if s.User() != "" {
+					fmt.Fprint(w, time.Until(s.Expires()))
+				}
+			},
+		}))
+		b.get("/login")
+		for left := 19 * minute; left > 0; left -= minute {
+			time.Sleep(minute)
+			if got := body(b.get("/left")); got != left.String() {
+				t.Fatalf("%s are left, want %v", got, left)
+			}
+		}
+		time.Sleep(minute)
+		if got := body(b.get("/left")); got != "" {
+			t.Errorf("%s are left after the end", got)
+		}
+		if n := spy.count("touch"); n > 0 {
+			t.Errorf("%d touches", n)
+		}
+	})
+}
+
+// Whoever logs in is here, whatever his request says; and Remember is obeyed.
+func TestBackgroundLogin(t *testing.T) {
+	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+		b := newBrowser(t, m.Handler(routes{
+			"/login": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				s.Background()
+				s.Login("alice")
+			},
+			"/remember": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				s.Background()
+				s.Remember(30 * day)
+			},
+			"/left": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				s.Background()
+				fmt.Fprint(w, time.Until(s.Expires()), time.Since(s.LastSeen()))
+			},
+		}))
+		for range 2 { // another user's Login, and the same user's
+			b.get("/login")
+			if got, want := body(b.get("/left")), "20m0s 0s"; got != want {
+				t.Errorf("after the login: %s, want %s", got, want)
+			}
+			time.Sleep(10 * minute)
+		}
+		b.get("/remember")
+		if got, want := body(b.get("/left")), "720h0m0s 10m0s"; got != want {
+			t.Errorf("remembered: %s, want %s", got, want)
+		}
+	})
+}
+
+// Background alone does not look for the session.
+func TestBackgroundCostsNothing(t *testing.T) {
+	spy := newSpy()
+	m := newManager(t, session.Options{Store: spy})
+	b := newBrowser(t, m.Handler(routes{
+		"/login": clockRoutes["/login"],
+		"/":      func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Background() },
+	}))
+	b.get("/login")
+	before := spy.count("")
+	if resp := b.get("/"); spy.count("") != before || len(resp.Header) > 0 {
+		t.Errorf("%d calls of the store, header %v", spy.count("")-before, resp.Header)
+	}
+}
