@@ -34,7 +34,7 @@ lint:
 		go vet ./... && go run $(STATICCHECK) ./... || exit 1; \
 	done
 
-MANY := Many|Crowd|Heap
+MANY := Many|Crowd|Heap|Watched
 
 # bench runs the hot paths ten times, interleaved, for benchstat; bench-memory
 # what very many sessions cost, once.

@@ -110,7 +110,7 @@ func TestBackgroundPolls(t *testing.T) {
 		if got := body(b.get("/left")); got != "" {
 			t.Errorf("%s are left after the end", got)
 		}
-		if n := spy.count("touch"); n > 0 {
+		if n := spy.count("Touch"); n > 0 {
 			t.Errorf("%d touches", n)
 		}
 	})

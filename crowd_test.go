@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -288,4 +289,77 @@ func heapInUse() uint64 {
 	runtime.GC() // what sync.Pools held
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
+}
+
+// BenchmarkWatched lets 10 000 requests of as many sessions wait for Done, for one
+// interval each time, and reports what that costs beside the requests themselves:
+// bytes for each, goroutines, and calls of the store in a second.
+func BenchmarkWatched(b *testing.B) {
+	const n = 10_000
+	store := &countingStore{Store: session.NewMemoryStore(nil)}
+	every := 5 * time.Second
+	m := session.Must(session.New(&session.Options{Store: store, Secrets: [][]byte{make([]byte, 32)}, WatchEvery: every}))
+	var opened, held sync.WaitGroup
+	watch, hangUp := make(chan bool), make(chan bool)
+	h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		if s.User() == "" {
+			s.Login("alice")
+			return
+		}
+		opened.Done()
+		var done <-chan struct{}
+		if <-watch {
+			done = s.Done()
+			opened.Done()
+		}
+		select {
+		case <-done:
+			b.Error("it has not ended")
+		case <-hangUp:
+		}
+	}))
+	opened.Add(n)
+	for range n {
+		w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "https://localhost/", nil)
+		h.ServeHTTP(w, r)
+		cookie, _, _ := strings.Cut(w.Header().Get("Set-Cookie"), ";")
+		r.Header.Set("Cookie", cookie)
+		held.Go(func() { h.ServeHTTP(w, r) })
+	}
+	opened.Wait()
+	before, goroutines := heap(), runtime.NumGoroutine()
+	opened.Add(n)
+	for range n {
+		watch <- true
+	}
+	opened.Wait()
+	bytes, started := heap()-before, time.Now()
+	loads := store.loads.Load()
+	for b.Loop() {
+		time.Sleep(every)
+	}
+	b.ReportMetric(float64(bytes)/n, "B/session")
+	b.ReportMetric(float64(runtime.NumGoroutine()-goroutines), "goroutines")
+	b.ReportMetric(float64(store.loads.Load()-loads)/time.Since(started).Seconds(), "loads/s")
+	close(hangUp)
+	held.Wait()
+}
+
+type countingStore struct {
+	session.Store
+	loads atomic.Int64
+}
+
+func (s *countingStore) Load(ctx context.Context, id string) (*session.Record, error) {
+	s.loads.Add(1)
+	return s.Store.Load(ctx, id)
+}
+
+// heap returns the bytes of what is in use.
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }

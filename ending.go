@@ -91,6 +91,7 @@ func (m *Manager) end(c *storectx.Context, id, user, why string, rec *Record) (*
 		err := m.store.Save(c, tombstone(rec, why, ""), rec.Version)
 		switch {
 		case err == nil:
+			m.watch.ended(id)
 			return rec, nil
 		case !hasMoved(err):
 			return nil, storeError("end", err)
@@ -178,6 +179,7 @@ func (k commit) replace() error {
 		old := k.stored.rec
 		err := k.m.store.Save(k.c, tombstone(old, byLogin, d.rec.ID), old.Version)
 		if err == nil {
+			k.m.watch.ended(old.ID)
 			break
 		}
 		if err := k.moved(old.ID, try, err); err != nil {

@@ -176,9 +176,12 @@ func (m *Manager) load(c *storectx.Context, id string) (*Record, error) {
 	case err == nil && (rec == nil || rec.ID != id):
 		return nil, storeError("load", errors.New("the store answered with another record"))
 	case err == nil && rec.expired(c.Began()), errors.Is(err, ErrNotFound):
-		return nil, nil
+		rec = nil
 	case err != nil:
 		return nil, storeError("load", err)
+	}
+	if whatIs(rec) != live {
+		m.watch.over(id)
 	}
 	return rec, nil
 }

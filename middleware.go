@@ -8,8 +8,9 @@ import (
 )
 
 // A Manager gives the requests of an http.Handler their sessions. Make one with
-// New, once, and share it: it may be used by any number of goroutines. It
-// starts none of its own and need not be closed.
+// New, once, and share it: it may be used by any number of goroutines. It need
+// not be closed, and has a goroutine of its own only while somebody waits for
+// Session.Done.
 type Manager struct {
 	store      Store
 	cookies    *cookies
@@ -25,6 +26,7 @@ type Manager struct {
 	start      time.Time   // when New was called
 	lateUse    atomic.Bool // logged already
 	bypassed   atomic.Bool // likewise
+	watch      *watch
 }
 
 // New returns a Manager. A nil opts means all defaults. Every mistake in opts
@@ -42,13 +44,15 @@ func New(opts *Options) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Manager{
+	m := &Manager{
 		store: o.Store, cookies: c,
 		lifetime: o.Lifetime, idle: o.IdleTimeout, timeout: o.StoreTimeout, renewAfter: o.RenewAfter,
 		maxData: o.MaxDataSize, maxUser: o.MaxPerUser, persistent: o.Cookie.Persistent,
 		onError: o.ErrorHandler, onEvent: o.OnEvent,
 		start: time.Now(),
-	}, nil
+	}
+	m.watch = newWatch(m, o.WatchEvery)
+	return m, nil
 }
 
 // Must returns m, or panics if err is not nil: session.Must(session.New(nil)).

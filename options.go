@@ -56,6 +56,10 @@ type Options struct {
 	// came back. 0: never.
 	RenewAfter time.Duration
 
+	// WatchEvery is how often Session.Done asks the store for a session that
+	// another process may have ended. 0: 5 seconds.
+	WatchEvery time.Duration
+
 	Cookie CookieOptions
 
 	// ErrorHandler answers a request whose session could not be loaded or
@@ -66,7 +70,8 @@ type Options struct {
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
 	// OnEvent is told what happens to sessions, after the fact and outside
-	// locks, by the goroutine of the request: return soon. Nil: nothing.
+	// locks, by the goroutine of the request (or, of a failure while it asks
+	// for Session.Done, by the Manager's): return soon. Nil: nothing.
 	OnEvent func(ctx context.Context, e Event)
 }
 
@@ -141,6 +146,7 @@ func (o Options) resolve() (Options, error) {
 	fallback("Lifetime", &o.Lifetime, 24*time.Hour)
 	fallback("IdleTimeout", &o.IdleTimeout, min(time.Hour, o.Lifetime))
 	fallback("StoreTimeout", &o.StoreTimeout, 5*time.Second)
+	fallback("WatchEvery", &o.WatchEvery, 5*time.Second)
 	rule(o.IdleTimeout <= o.Lifetime, "IdleTimeout: must not be longer than Lifetime")
 	rule(o.MaxDataSize >= 0, "MaxDataSize: must not be negative")
 	if o.MaxDataSize == 0 {

@@ -90,7 +90,7 @@ func TestMisconfigurationIsAnErrorOfNew(t *testing.T) {
 // All mistakes are reported at once, and each stands in its own line and error.
 func TestAllMistakesAtOnce(t *testing.T) {
 	o := session.Options{
-		Store: newSpy(), Lifetime: -1, IdleTimeout: -1, StoreTimeout: -1, MaxDataSize: -1, MaxPerUser: -1, RenewAfter: 1,
+		Store: newSpy(), Lifetime: -1, IdleTimeout: -1, StoreTimeout: -1, MaxDataSize: -1, MaxPerUser: -1, RenewAfter: 1, WatchEvery: -1,
 		Secrets: slices.Repeat([][]byte{nil}, 5),
 		Cookie: session.CookieOptions{
 			Name: "__Host-a b", Domain: "https://example.com", Path: "app", SameSite: http.SameSiteNoneMode,
@@ -99,7 +99,7 @@ func TestAllMistakesAtOnce(t *testing.T) {
 	}
 	lines := complaints(t, o)
 	for _, option := range []string{
-		"Secrets: ", "Secrets[0]: ", "Secrets[4]: ", "Lifetime: ", "IdleTimeout: ", "StoreTimeout: ", "MaxDataSize: ", "MaxPerUser: ", "RenewAfter: ",
+		"Secrets: ", "Secrets[0]: ", "Secrets[4]: ", "Lifetime: ", "IdleTimeout: ", "StoreTimeout: ", "MaxDataSize: ", "MaxPerUser: ", "RenewAfter: ", "WatchEvery: ",
 		"Cookie.Name: ", "Cookie.Domain: ", "Cookie.Path: ", "Cookie.SameSite: ", "Cookie.Partitioned: ",
 	} {
 		if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, "session: Options."+option) }) {

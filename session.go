@@ -43,7 +43,8 @@ type Session struct {
 	todo       pending
 	cookie     cookie
 	problem    problem
-	events     []Event // to hand over when the locks are released
+	watched    *watched // for Done
+	events     []Event  // to hand over when the locks are released
 }
 
 // ID returns the session's public handle: the record's id, safe to log and to

@@ -1,0 +1,615 @@
+package session_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+const watchEvery = 5 * time.Second // the default
+
+// A stream is a long request that waits for the end of its session.
+type stream struct {
+	ended   atomic.Int64 // after so long, since it began; 0: not yet
+	hangUp  func()       // ends it
+	stopped chan struct{}
+}
+
+func (st *stream) String() string {
+	if d := time.Duration(st.ended.Load()); d > 0 {
+		return fmt.Sprint("ended after ", d-1)
+	}
+	return "open"
+}
+
+// listen opens a stream with the browser's cookie, and returns when it is open.
+func (b *browser) listen(m *session.Manager) *stream {
+	ctx, cancel := context.WithCancel(b.t.Context())
+	st := &stream{hangUp: cancel, stopped: make(chan struct{})}
+	opened := make(chan struct{})
+	h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		began, done := time.Now(), session.From(r.Context()).Done()
+		close(opened)
+		select {
+		case <-done:
+			st.ended.Store(int64(time.Since(began)) + 1)
+		case <-r.Context().Done():
+		}
+	}))
+	go func() {
+		defer close(st.stopped)
+		(&browser{b.t, h, b.jar}).do(b.request("/stream").WithContext(ctx))
+	}()
+	<-opened
+	return st
+}
+
+// inWatch is a test of streams: two Managers over one store, under a fake clock.
+func inWatch(t *testing.T, o session.Options, f func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser)) {
+	synctest.Test(t, func(t *testing.T) {
+		spy := newSpy()
+		o.Store, o.IdleTimeout, o.Lifetime, o.RenewAfter = spy, 20*minute, 120*minute, minute
+		here, there := newManager(t, o), newManager(t, o)
+		b := newBrowser(t, here.Handler(endRoutes))
+		b.get("/login")
+		f(t, spy, here, there, b)
+	})
+}
+
+// endRoutes end sessions in every way, or do not.
+var endRoutes = routes{
+	"/look":     func(w http.ResponseWriter, r *http.Request, s *session.Session) { fmt.Fprint(w, s.User()) },
+	"/set":      func(w http.ResponseWriter, r *http.Request, s *session.Session) { name.Set(s, "value") },
+	"/clear":    func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Clear() },
+	"/login":    func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Login("alice") },
+	"/again":    func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Login("alice") },
+	"/bob":      func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Login("bob") },
+	"/renew":    func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Renew() },
+	"/remember": func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Remember(30 * day) },
+	"/logout":   func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Logout() },
+}
+
+// at returns a browser with the same cookies at another process.
+func (b *browser) at(m *session.Manager) *browser {
+	return &browser{b.t, m.Handler(endRoutes), b.jar}
+}
+
+// Done is closed by every way in which a session ends: at once where this process
+// ended it, and within WatchEvery where another did.
+func TestDone(t *testing.T) {
+	only := func(t *testing.T, m *session.Manager) *session.Session {
+		list, err := m.List(t.Context(), "alice")
+		if err != nil || len(list) != 1 {
+			t.Fatal(list, err)
+		}
+		return list[0]
+	}
+	for name, end := range map[string]func(t *testing.T, m *session.Manager, b *browser) error{
+		"logout":       func(t *testing.T, m *session.Manager, b *browser) error { b.at(m).get("/logout"); return nil },
+		"another user": func(t *testing.T, m *session.Manager, b *browser) error { b.at(m).get("/bob"); return nil },
+		"Revoke": func(t *testing.T, m *session.Manager, b *browser) error {
+			return m.Revoke(t.Context(), "alice", only(t, m).ID())
+		},
+		"RevokeAll": func(t *testing.T, m *session.Manager, b *browser) error { return m.RevokeAll(t.Context(), "alice") },
+		"RevokeOthers": func(t *testing.T, m *session.Manager, b *browser) (err error) {
+			other := newBrowser(t, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				s := session.From(r.Context())
+				s.Login("alice")
+				s.Save(r.Context())
+				err = m.RevokeOthers(r.Context(), s)
+			})))
+			other.get("/")
+			return err
+		},
+		"MaxPerUser": func(t *testing.T, m *session.Manager, b *browser) error {
+			time.Sleep(1) // of logins at the same time this may be the one that ends
+			newBrowser(t, m.Handler(endRoutes)).get("/login")
+			newBrowser(t, m.Handler(endRoutes)).get("/login")
+			return nil
+		},
+		"a listed one's Logout": func(t *testing.T, m *session.Manager, b *browser) error {
+			d := only(t, m)
+			d.Logout()
+			return d.Save(t.Context())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWatch(t, session.Options{MaxPerUser: 2}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
+				st := b.listen(here)
+				time.Sleep(minute)
+				loads := spy.count("Load")
+				if err := end(t, here, b); err != nil {
+					t.Fatal(err)
+				}
+				if synctest.Wait(); fmt.Sprint(st) == "open" {
+					t.Error("ended here, and not closed")
+				}
+				time.Sleep(minute)
+				if n := spy.count("Load") - loads; n > 5 { // of the ending itself
+					t.Errorf("%d loads afterwards", n)
+				}
+			})
+			inWatch(t, session.Options{MaxPerUser: 2}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
+				st := b.listen(here)
+				time.Sleep(minute)
+				if err := end(t, there, b); err != nil {
+					t.Fatal(err)
+				}
+				if time.Sleep(watchEvery); fmt.Sprint(st) == "open" {
+					t.Error("ended there, and not closed")
+				}
+			})
+		})
+	}
+}
+
+// Its time is up, and watching was no use of it.
+func TestDoneOfTime(t *testing.T) {
+	for _, use := range []bool{false, true} {
+		inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
+			st := b.listen(here)
+			left := 20 * minute
+			if use { // the absolute end
+				for range 11 {
+					time.Sleep(10 * minute)
+					b.get("/look")
+				}
+				left = 10 * minute
+			}
+			if time.Sleep(left - 1); fmt.Sprint(st) != "open" {
+				t.Error(st)
+			}
+			if time.Sleep(watchEvery + 1); fmt.Sprint(st) == "open" {
+				t.Error("its time is up, and it is open")
+			}
+		})
+	}
+}
+
+// Neither a renewal of any kind closes it, nor a change, nor a store that fails;
+// and what happens afterwards does.
+func TestDoneStaysOpen(t *testing.T) {
+	for name, do := range map[string]func(t *testing.T, spy *spyStore, b *browser){
+		"renewals": func(t *testing.T, spy *spyStore, b *browser) {
+			for range 3 {
+				for _, path := range []string{"/renew", "/again", "/remember"} {
+					b.get(path)
+					time.Sleep(11 * time.Second)
+				}
+			}
+		},
+		"renewals by age": func(t *testing.T, spy *spyStore, b *browser) {
+			for range 10 {
+				before := b.cookie()
+				time.Sleep(61 * time.Second)
+				if b.get("/look"); b.cookie() == before {
+					t.Error("not renewed")
+				}
+			}
+		},
+		"changes": func(t *testing.T, spy *spyStore, b *browser) {
+			for _, path := range []string{"/set", "/clear", "/look"} {
+				b.get(path)
+				time.Sleep(minute)
+			}
+		},
+		"an outage": func(t *testing.T, spy *spyStore, b *browser) {
+			spy.down.Store(true)
+			time.Sleep(4 * minute)
+			spy.down.Store(false)
+		},
+		"a store that hangs": func(t *testing.T, spy *spyStore, b *browser) {
+			spy.hook(func(ctx context.Context, call, id string) error { <-ctx.Done(); return ctx.Err() })
+			time.Sleep(4 * minute)
+			spy.hook(nil)
+			time.Sleep(watchEvery) // which is also for how long the last hangs
+		},
+		"a store that panics": func(t *testing.T, spy *spyStore, b *browser) {
+			spy.hook(func(ctx context.Context, call, id string) error { panic("oh") })
+			time.Sleep(4 * minute)
+			spy.hook(nil)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
+				st := b.listen(here)
+				do(t, spy, b.at(there))
+				do(t, spy, b.at(here))
+				if synctest.Wait(); fmt.Sprint(st) != "open" {
+					t.Error(st)
+				}
+				b.at(there).get("/logout")
+				if time.Sleep(watchEvery); fmt.Sprint(st) == "open" {
+					t.Error("and then it does not end")
+				}
+			})
+		})
+	}
+}
+
+// Whoever asks late, when this process has ended the session already, or the
+// session is none, has his answer at once.
+func TestDoneOfNoSession(t *testing.T) {
+	inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
+		for name, cookie := range map[string]string{
+			"new":    "",
+			"forged": forge(b.cookie()),
+			"ended": func() string {
+				b := newBrowser(t, b.h)
+				b.get("/login")
+				defer b.get("/logout")
+				return b.cookie()
+			}(),
+			"replaced": func() string {
+				b := newBrowser(t, b.h)
+				b.get("/login")
+				was := b.cookie()
+				b.get("/renew")
+				time.Sleep(minute)
+				return was
+			}(),
+			"twins": func() string {
+				one, two := newBrowser(t, b.h), newBrowser(t, b.h)
+				one.get("/login")
+				two.get("/login")
+				return one.cookie() + "; " + two.cookie()
+			}(),
+		} {
+			r := newBrowser(t, nil).request("/")
+			r.Header.Set("Cookie", cookie)
+			newBrowser(t, here.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				select {
+				case <-session.From(r.Context()).Done():
+				default:
+					t.Errorf("%s: open", name)
+				}
+			}))).do(r)
+		}
+	})
+	for _, way := range []string{"/logout", "/bob"} {
+		inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
+			newBrowser(t, here.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				s := session.From(r.Context())
+				if s.User() != "alice" {
+					t.Error("nobody")
+				}
+				b.get(way)
+				done := s.Done()
+				synctest.Wait()
+				select {
+				case <-done:
+				default:
+					t.Errorf("%s came between the load and Done: open", way)
+				}
+			}))).do(b.request("/"))
+		})
+	}
+}
+
+// While the store cannot say what the session is, it has not ended.
+func TestDoneInAnOutage(t *testing.T) {
+	inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
+		spy.down.Store(true)
+		st := b.listen(here)
+		time.Sleep(minute)
+		if fmt.Sprint(st) != "open" {
+			t.Error(st)
+		}
+		st.hangUp()
+	})
+}
+
+// One request may see two sessions: the channel of the one before a Login is
+// closed, and there is another of the new one.
+func TestDoneAcrossALogin(t *testing.T) {
+	inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
+		b.h = here.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s := session.From(r.Context())
+			before := s.Done()
+			if s.Done() != before {
+				t.Error("asked twice: another channel")
+			}
+			s.Login("bob")
+			if err := s.Save(r.Context()); err != nil {
+				t.Error(err)
+			}
+			after := s.Done()
+			select {
+			case <-before:
+			default:
+				t.Error("the one before is open")
+			}
+			select {
+			case <-after:
+				t.Error("the one after is closed")
+			default:
+			}
+			s.Logout()
+			if s.Save(r.Context()); s.Done() == after {
+				t.Error("the same channel after a Logout")
+			}
+			<-after
+			<-s.Done()
+		}))
+		b.get("/")
+	})
+}
+
+// A session that List returned is watched until its ctx is done.
+func TestDoneOfListed(t *testing.T) {
+	inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
+		for _, end := range []bool{true, false} {
+			b.get("/login")
+			ctx, cancel := context.WithCancel(t.Context())
+			list, err := here.List(ctx, "alice")
+			if err != nil || len(list) != 1 {
+				t.Fatal(list, err)
+			}
+			done := list[0].Done()
+			if end {
+				there.RevokeAll(ctx, "alice")
+				<-done
+			}
+			cancel()
+			synctest.Wait()
+			loads := spy.count("Load")
+			time.Sleep(minute)
+			if n := spy.count("Load") - loads; n > 0 {
+				t.Errorf("%d loads afterwards", n)
+			}
+		}
+	})
+}
+
+// Fifty tabs of a session cost one Load an interval, and when the last one is
+// closed nothing is left.
+func TestDoneCosts(t *testing.T) {
+	for _, every := range []time.Duration{0, time.Second} {
+		inWatch(t, session.Options{WatchEvery: every}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
+			var tabs []*stream
+			for range 50 {
+				tabs = append(tabs, b.listen(here))
+			}
+			loads, want := spy.count("Load"), 6
+			if time.Sleep(30 * time.Second); every > 0 {
+				want = 30
+			}
+			if got := spy.count("Load") - loads; got != want {
+				t.Errorf("%d loads in half a minute, want %d", got, want)
+			}
+			for i, tab := range tabs {
+				if i == len(tabs)-1 {
+					loads = spy.count("Load")
+					if time.Sleep(10 * time.Second); spy.count("Load")-loads != want/3 {
+						t.Errorf("%d loads of the last in ten seconds", spy.count("Load")-loads)
+					}
+				}
+				tab.hangUp()
+				<-tab.stopped
+			}
+			synctest.Wait()
+			loads = spy.count("Load")
+			if s := stacks(); strings.Contains(s, "session.(*watch)") {
+				t.Error("left behind:\n", s)
+			}
+			if time.Sleep(minute); spy.count("Load") != loads {
+				t.Errorf("%d loads although nobody waits", spy.count("Load")-loads)
+			}
+		})
+	}
+}
+
+// stacks are those of all goroutines.
+func stacks() string {
+	buf := make([]byte, 1<<20)
+	return string(buf[:runtime.Stack(buf, true)])
+}
+
+// A thousand sessions that come at the same moment are asked for all over the
+// interval, each once.
+func TestDoneIsSpread(t *testing.T) {
+	inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
+		const sessions, parts = 1000, 10
+		var mu sync.Mutex
+		ids, in := map[string]int{}, [parts]int{}
+		var start time.Time
+		var all []*stream
+		for range sessions {
+			b := newBrowser(t, b.h)
+			b.get("/login")
+			all = append(all, b.listen(here))
+		}
+		start = time.Now()
+		spy.hook(func(ctx context.Context, call, id string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			ids[id]++
+			in[time.Since(start)%watchEvery*parts/watchEvery]++
+			return nil
+		})
+		time.Sleep(10*watchEvery - 1)
+		mu.Lock()
+		for id, n := range ids {
+			if n != 10 {
+				t.Errorf("%s was asked for %d times in ten intervals", id, n)
+			}
+		}
+		for i, n := range in {
+			if n < 5*sessions/parts || n > 15*sessions/parts {
+				t.Errorf("%d of %d calls in the %dth tenth", n, 10*sessions, i+1)
+			}
+		}
+		if len(ids) != sessions {
+			t.Errorf("%d of %d sessions were asked for", len(ids), sessions)
+		}
+		mu.Unlock()
+		if n := strings.Count(stacks(), "created by github.com/coatcheck/session.(*watch)"); n != 1 {
+			t.Errorf("%d goroutines for %d sessions", n, sessions)
+		}
+		for _, st := range all {
+			st.hangUp()
+		}
+	})
+}
+
+// A Load that hangs holds up no other, and a store that hangs gets no more than
+// a few at the same time.
+func TestDoneBesideALoadThatHangs(t *testing.T) {
+	inWatch(t, session.Options{StoreTimeout: minute}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
+		hung := b.listen(here)
+		other := newBrowser(t, b.h)
+		other.get("/bob")
+		st := other.listen(here)
+		list, err := here.List(t.Context(), "alice")
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := list[0].ID()
+		spy.hook(func(ctx context.Context, call, which string) error {
+			if which == id {
+				<-ctx.Done()
+			}
+			return ctx.Err()
+		})
+		time.Sleep(watchEvery)
+		other.at(there).get("/logout")
+		if time.Sleep(watchEvery); fmt.Sprint(st) == "open" {
+			t.Error("it has ended, and is open while the Load of another hangs")
+		}
+		hung.hangUp()
+		<-hung.stopped
+
+		var all []*stream
+		for range 100 {
+			b := newBrowser(t, b.h)
+			b.get("/bob")
+			all = append(all, b.listen(here))
+		}
+		var now, most atomic.Int64
+		spy.hook(func(ctx context.Context, call, which string) error {
+			most.Store(max(most.Load(), now.Add(1)))
+			<-ctx.Done()
+			now.Add(-1)
+			return ctx.Err()
+		})
+		if time.Sleep(10 * minute); most.Load() > 10 {
+			t.Errorf("%d at the same time", most.Load())
+		}
+		spy.hook(nil)
+		for _, st := range all {
+			st.hangUp()
+		}
+	})
+}
+
+// A failure is an event, for an operator to see.
+func TestDoneFailureIsAnEvent(t *testing.T) {
+	var log events
+	inWatch(t, session.Options{OnEvent: log.on}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
+		st := b.listen(here)
+		spy.down.Store(true)
+		time.Sleep(watchEvery)
+		if log.count(session.EventStoreFailed) != 1 {
+			t.Errorf("%d events", log.count(session.EventStoreFailed))
+		}
+		if st.hangUp(); log.count(session.EventStoreFailed) != 1 {
+			t.Errorf("%d events", log.count(session.EventStoreFailed))
+		}
+		// A Load that nobody waits for any more is no failure.
+		<-st.stopped
+		spy.down.Store(false)
+		st = b.listen(here)
+		spy.hook(func(ctx context.Context, call, id string) error { <-ctx.Done(); return ctx.Err() })
+		time.Sleep(watchEvery)
+		st.hangUp()
+		<-st.stopped
+		if synctest.Wait(); log.count(session.EventStoreFailed) != 1 {
+			t.Errorf("%d events", log.count(session.EventStoreFailed))
+		}
+	})
+}
+
+// After the handler has returned nothing is watched, and nothing is said to have
+// ended that has not.
+func TestDoneAfterTheHandler(t *testing.T) {
+	inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
+		var s *session.Session
+		var before, after <-chan struct{}
+		b.h = here.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if s = session.From(r.Context()); s.User() == "alice" && before == nil {
+				before = s.Done()
+			}
+		}))
+		for range 2 { // the second does not ask before it returns
+			b.get("/")
+			after = s.Done()
+		}
+		loads := spy.count("Load")
+		time.Sleep(minute)
+		select {
+		case <-before:
+			t.Error("closed by the end of the handler")
+		case <-after:
+			t.Error("closed although the session lives")
+		default:
+		}
+		if n := spy.count("Load") - loads; n > 0 {
+			t.Errorf("%d loads", n)
+		}
+	})
+}
+
+// Thousands come and go while sessions end here and there: each learns of the
+// end of its own session, in time, and of no other.
+func TestDoneCrowd(t *testing.T) {
+	inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, here, there *session.Manager, _ *browser) {
+		var all sync.WaitGroup
+		for i := range 200 {
+			all.Go(func() {
+				user := fmt.Sprint("user ", i)
+				b := newBrowser(t, here.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					session.From(r.Context()).Login(user)
+				})))
+				for round := range 5 {
+					b.get("/")
+					var tabs []*stream
+					for range 4 {
+						tabs = append(tabs, b.listen(here))
+						time.Sleep(time.Duration(i*round) * time.Millisecond)
+					}
+					tabs[0].hangUp()
+					time.Sleep(time.Duration(i) * 20 * time.Millisecond)
+					m, within := here, time.Duration(0)
+					if (i+round)%2 == 0 {
+						m, within = there, watchEvery
+					}
+					for _, st := range tabs[1:] {
+						if fmt.Sprint(st) != "open" {
+							t.Errorf("%s: %v", user, st)
+						}
+					}
+					if err := m.RevokeAll(t.Context(), user); err != nil {
+						t.Error(err)
+					}
+					began := time.Now()
+					for _, st := range tabs {
+						<-st.stopped
+					}
+					if took := time.Since(began); took > within {
+						t.Errorf("%s: closed %v after the end, want %v", user, took, within)
+					}
+				}
+			})
+		}
+		all.Wait()
+	})
+}
