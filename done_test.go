@@ -404,6 +404,12 @@ func TestDoneCosts(t *testing.T) {
 			if time.Sleep(minute); spy.count("Load") != loads {
 				t.Errorf("%d loads although nobody waits", spy.count("Load")-loads)
 			}
+			again := b.listen(here)
+			loads = spy.count("Load")
+			if synctest.Wait(); spy.count("Load") != loads {
+				t.Error("a load at once, of a session that was loaded just now")
+			}
+			again.hangUp()
 		})
 	}
 }
@@ -436,7 +442,7 @@ func TestDoneIsSpread(t *testing.T) {
 			in[time.Since(start)%watchEvery*parts/watchEvery]++
 			return nil
 		})
-		time.Sleep(10*watchEvery - 1)
+		time.Sleep(10*watchEvery + 1)
 		mu.Lock()
 		for id, n := range ids {
 			if n != 10 {
@@ -474,13 +480,18 @@ func TestDoneBesideALoadThatHangs(t *testing.T) {
 			t.Fatal(err)
 		}
 		id := list[0].ID()
+		var asking atomic.Int64
 		spy.hook(func(ctx context.Context, call, which string) error {
 			if which == id {
+				if asking.Add(1) > 1 {
+					t.Error("asked for again while it is being asked for")
+				}
 				<-ctx.Done()
+				asking.Add(-1)
 			}
 			return ctx.Err()
 		})
-		time.Sleep(watchEvery)
+		time.Sleep(3 * watchEvery)
 		other.at(there).get("/logout")
 		if time.Sleep(watchEvery); fmt.Sprint(st) == "open" {
 			t.Error("it has ended, and is open while the Load of another hangs")
@@ -505,6 +516,14 @@ func TestDoneBesideALoadThatHangs(t *testing.T) {
 			t.Errorf("%d at the same time", most.Load())
 		}
 		spy.hook(nil)
+		loads := spy.count("Load")
+		if time.Sleep(2 * minute); spy.count("Load")-loads > 26*len(all) {
+			t.Errorf("%d loads of %d sessions in 24 intervals, to catch up", spy.count("Load")-loads, len(all))
+		}
+		loads = spy.count("Load")
+		if time.Sleep(10*watchEvery + 1); spy.count("Load")-loads != 10*len(all) {
+			t.Errorf("%d loads of %d sessions in ten intervals afterwards", spy.count("Load")-loads, len(all))
+		}
 		for _, st := range all {
 			st.hangUp()
 		}

@@ -1,8 +1,8 @@
 package session
 
 import (
-	"container/heap"
 	"context"
+	"hash/maphash"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -11,90 +11,64 @@ import (
 	"github.com/coatcheck/session/internal/storectx"
 )
 
-// Done returns a channel that is closed when the session has ended: by Logout,
-// Revoke and its like, because its time was up, or because it was given to
-// another user. It is for long requests (a WebSocket, an event stream), which
-// learn of it at once if this process ended the session, and otherwise within
-// Options.WatchEvery, which costs one Load of the session, however many requests
-// watch it. A renewal does not close it, and neither does a store that fails: that
-// is asked again.
-//
-// Without a stored session it is closed already. While the store failed to load
-// the session it stays open, and so it does once the handler has returned:
-// whoever hands his connection to a goroutine waits for that before he returns.
-// Being watched is no use of the session; a message of the user's is, and says so
-// by Save. A session that List returned is watched until List's ctx is done.
-func (s *Session) Done() <-chan struct{} {
-	s.lock()
-	defer s.unlock()
-	switch {
-	case s.stored.is == unknown:
-		return make(chan struct{})
-	case s.visible() == noRecord:
-		return closed
-	case s.at == returned:
-		return make(chan struct{})
-	case s.watched != nil && s.watched.id == s.stored.held.ID:
-		return s.watched.done
-	}
-	s.m.watch.remove(s.watched)
-	s.watched = s.m.watch.add(s.stored.held.ID, s.first.Began())
-	if e := s.watched; s.source == nil {
-		context.AfterFunc(s.ctx, func() { s.m.watch.remove(e) })
-	}
-	return s.watched.done
-}
-
-var closed = make(chan struct{})
-
-func init() { close(closed) }
-
-// A watch asks the store for the sessions whose Done somebody waits for. Its
-// goroutine runs while there are any.
+// A watch asks the store for the sessions whose Done somebody waits for. They are
+// in parts at random, and the parts have their turns at equal distances: so the
+// calls are spread over the interval, also when all clients have come back at
+// once, and its goroutine wakes for a part and not for every session. It runs
+// while there are any.
 type watch struct {
 	m     *Manager
-	every time.Duration
-	wake  chan struct{} // the goroutine, for something has changed
+	every time.Duration // a part has its turn
+	start time.Time     // of the turns, at random: processes that start together do not ask together
+	seed  maphash.Seed
+	wake  chan struct{} // the goroutine: something has changed
 	slots chan struct{} // one for each Load at the same time: a store that hangs gets no more
 
-	mu       sync.Mutex
-	runs     bool                // the goroutine does
-	sessions map[string]*watched // whose channels are open, by id
-	queue    queue               // those that are not being looked at
-	ending   time.Time           // when this process last ended a session, any
+	mu     sync.Mutex
+	runs   bool // the goroutine does
+	parts  [parts]map[string]*watched
+	n      int        // sessions in them
+	turn   int64      // of the part that had it last, counted since start
+	hurry  []*watched // sessions that do not wait for their turn
+	ending time.Time  // when this process last ended a session, any
 }
+
+const parts = 64
 
 // A watched session is one for all requests that wait for its end.
 type watched struct {
 	id       string
 	done     chan struct{}
 	requests int
-	next     time.Time         // to ask the store
-	place    int               // in the queue, or notQueued
-	call     *storectx.Context // while it is being looked at
+	call     *storectx.Context // that asks for it, or nil
 }
-
-const notQueued = -1
 
 func newWatch(m *Manager, every time.Duration) *watch {
-	return &watch{m: m, every: every, wake: make(chan struct{}, 1), slots: make(chan struct{}, 8), sessions: map[string]*watched{}}
+	start := time.Now().Add(-rand.N(every))
+	return &watch{m: m, every: every, start: start, seed: maphash.MakeSeed(), wake: make(chan struct{}, 1), slots: make(chan struct{}, 8)}
 }
 
-// add watches a session for one more request, which loaded it at that time. The
-// store is asked for the first time at random within the interval: so the calls
-// are spread, also when all clients have come back at once.
+// part returns the part that a session is in.
+func (w *watch) part(id string) *map[string]*watched {
+	return &w.parts[maphash.String(w.seed, id)%parts]
+}
+
+// add watches a session for one more request, which loaded it at that time.
 func (w *watch) add(id string, loaded time.Time) *watched {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	e := w.sessions[id]
+	part := w.part(id)
+	e := (*part)[id]
 	if e == nil {
-		now := time.Now()
-		e = &watched{id: id, done: make(chan struct{}), next: now.Add(rand.N(w.every))}
-		if !w.ending.Before(loaded) {
-			e.next = now // perhaps it was this one
+		e = &watched{id: id, done: make(chan struct{})}
+		if *part == nil {
+			*part = map[string]*watched{}
 		}
-		w.sessions[id] = e
-		heap.Push(&w.queue, e)
+		(*part)[id] = e
+		w.n++
+		if !w.ending.Before(loaded) { // perhaps it was this one
+			w.hurry = append(w.hurry, e)
+		}
 		w.changed()
 	}
 	e.requests++
@@ -108,7 +82,7 @@ func (w *watch) remove(e *watched) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if e.requests--; e.requests == 0 && w.sessions[e.id] == e {
+	if e.requests--; e.requests == 0 && w.has(e) {
 		w.forget(e)
 	}
 }
@@ -130,29 +104,31 @@ func (w *watch) over(id string) {
 
 // close is what ended and over do. mu is held.
 func (w *watch) close(id string) {
-	if e := w.sessions[id]; e != nil {
+	if e := (*w.part(id))[id]; e != nil {
 		close(e.done)
 		w.forget(e)
 	}
 }
 
+// has tells whether somebody still waits. mu is held.
+func (w *watch) has(e *watched) bool { return (*w.part(e.id))[e.id] == e }
+
 // forget takes a session out. mu is held.
 func (w *watch) forget(e *watched) {
-	delete(w.sessions, e.id)
-	if e.place != notQueued {
-		heap.Remove(&w.queue, e.place)
-	}
+	delete(*w.part(e.id), e.id)
 	if e.call != nil {
 		e.call.Release() // nobody wants to know any more
 	}
-	w.changed()
+	if w.n--; w.n == 0 {
+		w.changed()
+	}
 }
 
-// changed sees to it that the goroutine runs, and looks again whom to ask for
-// next, and whether it is still needed. mu is held.
+// changed sees to it that the goroutine runs, and looks again when to wake, and
+// whether it is still needed. mu is held.
 func (w *watch) changed() {
 	if !w.runs {
-		w.runs = true
+		w.runs, w.turn = true, w.now()
 		go w.run()
 	}
 	select {
@@ -161,18 +137,19 @@ func (w *watch) changed() {
 	}
 }
 
-// run asks the store for one session after the other, while there are any.
+// now returns how many turns there were.
+func (w *watch) now() int64 { return int64(time.Since(w.start)) / int64(w.every/parts) }
+
+// run asks the store for the sessions, while there are any.
 func (w *watch) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		w.slots <- struct{}{}
-		e, wait := w.next()
-		if e != nil {
+		due, wait := w.due()
+		for _, e := range due {
+			w.slots <- struct{}{}
 			go w.look(e)
-			continue
 		}
-		<-w.slots
 		if wait == 0 {
 			return
 		}
@@ -184,39 +161,52 @@ func (w *watch) run() {
 	}
 }
 
-// next returns the session that is to be asked for now, or how long there is
-// none; 0: for ever.
-func (w *watch) next() (*watched, time.Duration) {
+// due returns the sessions to ask for now, and how long there are no others; 0:
+// nobody waits any more.
+func (w *watch) due() (all []*watched, wait time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.sessions) == 0 {
+	if w.n == 0 {
 		w.runs = false
 		return nil, 0
 	}
-	if len(w.queue) == 0 {
-		return nil, w.every // all are being looked at
+	all, w.hurry = w.hurry, nil
+	now := w.now()
+	for turn := max(w.turn, now-parts) + 1; turn <= now; turn++ {
+		for _, e := range w.parts[turn%parts] {
+			all = append(all, e)
+		}
 	}
-	if wait := time.Until(w.queue[0].next); wait > 0 {
-		return nil, wait
+	w.turn = now
+	next := now + 1
+	for next < now+parts && len(w.parts[next%parts]) == 0 {
+		next++
 	}
-	e := heap.Pop(&w.queue).(*watched)
-	e.call = storectx.New(context.Background(), w.m.timeout)
-	e.next = e.call.Began().Add(w.every)
-	return e, 0
+	return all, time.Until(w.start.Add(time.Duration(next) * (w.every / parts)))
 }
 
 // look asks the store for a session; Manager.load closes the channel if that is
 // over.
 func (w *watch) look(e *watched) {
-	defer func() { <-w.slots }()
-	w.load(e.call, e.id)
+	c := storectx.New(context.Background(), w.m.timeout)
+	if w.call(e, nil, c) {
+		w.load(c, e.id)
+		w.call(e, c, nil)
+	}
+	c.Release()
+	<-w.slots
+}
+
+// call replaces the call that asks for a session, unless nobody waits any more or
+// another one asks.
+func (w *watch) call(e *watched, was, is *storectx.Context) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.sessions[e.id] == e {
-		e.call.Release()
-		e.call = nil
-		heap.Push(&w.queue, e)
+	if !w.has(e) || e.call != was {
+		return false
 	}
+	e.call = is
+	return true
 }
 
 // load is Manager.load outside any request, where nobody else would recover from

@@ -1,0 +1,41 @@
+package session
+
+import "context"
+
+// Done returns a channel that is closed when the session has ended: by Logout,
+// Revoke and its like, because its time was up, or because it was given to
+// another user. It is for long requests (a WebSocket, an event stream), which
+// learn of it at once if this process ended the session, and otherwise within
+// Options.WatchEvery, which costs one Load of the session, however many requests
+// watch it. A renewal does not close it, and neither does a store that fails: that
+// is asked again.
+//
+// Without a stored session it is closed already. While the store failed to load
+// the session it stays open, and so it does once the handler has returned:
+// whoever hands his connection to a goroutine waits for that before he returns.
+// Being watched is no use of the session; a message of the user's is, and says so
+// by Save. A session that List returned is watched until List's ctx is done.
+func (s *Session) Done() <-chan struct{} {
+	s.lock()
+	defer s.unlock()
+	switch {
+	case s.stored.is == unknown:
+		return make(chan struct{})
+	case s.visible() == noRecord:
+		return closed
+	case s.at == returned:
+		return make(chan struct{})
+	case s.watched != nil && s.watched.id == s.stored.held.ID:
+		return s.watched.done
+	}
+	s.m.watch.remove(s.watched)
+	s.watched = s.m.watch.add(s.stored.held.ID, s.first.Began())
+	if e := s.watched; s.source == nil {
+		context.AfterFunc(s.ctx, func() { s.m.watch.remove(e) })
+	}
+	return s.watched.done
+}
+
+var closed = make(chan struct{})
+
+func init() { close(closed) }
