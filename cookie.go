@@ -13,8 +13,7 @@ import (
 	"github.com/coatcheck/session/internal/token"
 )
 
-// cookies reads and writes the cookie of one Manager. It carries tokens, and
-// package token makes and verifies them.
+// cookies carries tokens in the cookie of one Manager.
 type cookies struct {
 	name     string
 	tokens   *token.Verified
@@ -24,21 +23,17 @@ type cookies struct {
 	warned   atomic.Bool
 }
 
-func newCookies(o *CookieOptions, secrets [][]byte) (*cookies, error) {
-	signer, err := token.NewSigner("cookie", o.Name, secrets)
-	if err != nil {
-		return nil, fmt.Errorf("session: Options.Secrets%w", err)
-	}
-	c := &cookies{name: o.Name, tokens: token.NewVerified(signer), template: *o.template(), adapt: o.Adapt}
+func newCookies(o *CookieOptions, tokens *token.Verified) *cookies {
+	c := &cookies{name: o.Name, tokens: tokens, template: *o.template(), adapt: o.Adapt}
 	c.line = c.template.String()
-	return c, nil
+	return c
 }
 
 // maxCandidates is how many cookies of our name are verified in one request.
 const maxCandidates = 4
 
-// read returns the verified tokens among the first few cookies of our name that
-// may be good. All others cost nothing.
+// read implements carrier: it verifies the first few cookies of our name that may
+// be good. All others cost nothing.
 func (c *cookies) read(r *http.Request) (found candidates) {
 	tried := 0
 	for value := range c.values(r.Header) {
@@ -116,8 +111,8 @@ func (c *cookies) adapted(r *http.Request) http.Cookie {
 	return cookie
 }
 
-// apply does to the browser's cookie what the session asks. A cookie with a
-// life of zero lasts until the browser closes.
+// apply implements carrier. A cookie with a life of zero lasts until the browser
+// closes.
 func (c *cookies) apply(what cookie, h http.Header, r *http.Request, life time.Duration) error {
 	if what.do == leave {
 		return nil
@@ -148,6 +143,9 @@ func (c *cookies) apply(what cookie, h http.Header, r *http.Request, life time.D
 	return nil
 }
 
+// depends implements carrier.
+func (c *cookies) depends() string { return "Cookie" }
+
 // remove takes cookies of our name, whoever set them, out of a response.
 func (c *cookies) remove(h http.Header) {
 	lines := h["Set-Cookie"]
@@ -171,11 +169,17 @@ func (c *cookies) warn(r *http.Request) {
 		if !loopback(r.Host) && c.warned.CompareAndSwap(false, true) {
 			slog.WarnContext(r.Context(), "session: the cookie leaves without Secure on a host that is not this machine, for everybody on the way to read: unset Options.Cookie.Insecure (logged once)", "host", r.Host)
 		}
-	case r.TLS == nil && r.Header.Get("Forwarded") == "" && r.Header.Get("X-Forwarded-Proto") == "":
+	case !encrypted(r):
 		if !loopback(r.Host) && c.warned.CompareAndSwap(false, true) {
 			slog.WarnContext(r.Context(), "session: a Secure cookie leaves on a request without TLS, and the browser will not send it back: serve HTTPS, let the proxy that does set X-Forwarded-Proto, or for development set Options.Cookie.Insecure (logged once)", "host", r.Host)
 		}
 	}
+}
+
+// encrypted tells whether a request came by TLS, or from a proxy that says anything
+// of the kind.
+func encrypted(r *http.Request) bool {
+	return r.TLS != nil || r.Header.Get("Forwarded") != "" || r.Header.Get("X-Forwarded-Proto") != ""
 }
 
 func loopback(host string) bool {

@@ -5,20 +5,11 @@ import (
 	"time"
 
 	"github.com/coatcheck/session/internal/storectx"
-	"github.com/coatcheck/session/internal/token"
 )
 
 // A source is where a session's token comes from.
 type source interface {
 	tokens() candidates
-}
-
-// candidates are the tokens that a request carried, as far as they verify.
-type candidates struct {
-	refs     [maxCandidates]token.Ref
-	n        int
-	carried  bool // a cookie of our name was there, good or bad
-	withheld bool // there was none, and the browser may have kept it back
 }
 
 // load looks for the request's session, for the first time. s.mu is held. c is
@@ -113,7 +104,7 @@ func (k look) find(found *candidates, was *stored) (best stored, _ problem) {
 }
 
 var (
-	errBadSignature = errors.New("session: no cookie of our name has a good signature")
+	errBadSignature = errors.New("session: what looks like a token of ours has no good signature")
 	errTwins        = errors.New("session: two live sessions in one request: a Login or Logout ends them")
 	errNoKey        = storeError("load", errors.New("the stored data does not begin with a session.key"))
 	errPanicked     = storeError("load", errors.New("it panicked"))

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"github.com/coatcheck/session/internal/token"
 )
 
 // A Manager gives the requests of an http.Handler their sessions. Make one with
@@ -13,7 +15,8 @@ import (
 // Session.Done.
 type Manager struct {
 	store      Store
-	cookies    *cookies
+	carrier    carrier
+	tokens     *token.Verified
 	lifetime   time.Duration
 	idle       time.Duration
 	timeout    time.Duration
@@ -40,12 +43,12 @@ func New(opts *Options) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := newCookies(&o.Cookie, o.Secrets)
+	carrier, tokens, err := newCarrier(&o)
 	if err != nil {
 		return nil, err
 	}
 	m := &Manager{
-		store: o.Store, cookies: c,
+		store: o.Store, carrier: carrier, tokens: tokens,
 		lifetime: o.Lifetime, idle: o.IdleTimeout, timeout: o.StoreTimeout, renewAfter: o.RenewAfter,
 		maxData: o.MaxDataSize, maxUser: o.MaxPerUser, persistent: o.Cookie.Persistent,
 		onError: o.ErrorHandler, onEvent: o.OnEvent,

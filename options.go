@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -59,6 +60,14 @@ type Options struct {
 	// WatchEvery is how often Session.Done asks the store for a session that
 	// another process may have ended. 0: 5 seconds.
 	WatchEvery time.Duration
+
+	// Bearer is for native apps, command lines and other clients that keep a
+	// token themselves: no cookie is read or set. The token comes in
+	// "Authorization: Bearer …" (RFC 6750, 2.1), and where a response has a new
+	// one, its header Session-Token has it; empty, it says that the session has
+	// ended. Cookie must be zero. A token of the one kind is none of the other,
+	// whatever the secrets.
+	Bearer bool
 
 	Cookie CookieOptions
 
@@ -158,6 +167,10 @@ func (o Options) resolve() (Options, error) {
 	rule(o.RenewAfter == 0 || o.RenewAfter >= minRenewAfter, "RenewAfter: must be at least a minute, or 0 for never")
 	rule(o.MaxPerUser >= 0, "MaxPerUser: must not be negative")
 	c := &o.Cookie
+	if o.Bearer {
+		rule(reflect.ValueOf(*c).IsZero(), "Cookie: must be zero with Bearer, which sets none")
+		return o, errors.Join(errs...)
+	}
 	if c.Name == "" {
 		switch {
 		case c.Insecure:

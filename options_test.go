@@ -62,6 +62,12 @@ func TestMisconfigurationIsAnErrorOfNew(t *testing.T) {
 		{"an age under a minute", session.Options{RenewAfter: time.Minute - 1}, []string{"RenewAfter: "}},
 		{"an age of a minute", session.Options{RenewAfter: time.Minute}, nil},
 
+		{"no interval", session.Options{WatchEvery: -time.Second}, []string{"WatchEvery: "}},
+		{"tokens in headers", session.Options{Bearer: true}, nil},
+		{"tokens in headers and a cookie's name", session.Options{Bearer: true, Cookie: session.CookieOptions{Name: "id"}}, []string{"Cookie: "}},
+		{"tokens in headers and Adapt", session.Options{Bearer: true, Cookie: session.CookieOptions{Adapt: func(*http.Request, *http.Cookie) {}}}, []string{"Cookie: "}},
+		{"tokens in headers and short secrets", session.Options{Bearer: true, Secrets: [][]byte{short}}, []string{"Secrets[0]: "}},
+
 		{"None without Secure", cookie(session.CookieOptions{SameSite: http.SameSiteNoneMode, Insecure: true}), []string{"Cookie.SameSite: "}},
 		{"SameSite unknown", cookie(session.CookieOptions{SameSite: 5}), []string{"Cookie.SameSite: "}},
 		{"SameSite negative", cookie(session.CookieOptions{SameSite: -1}), []string{"Cookie.SameSite: "}},

@@ -23,7 +23,7 @@ type draft struct {
 // to a new one.
 func (d *draft) newToken(m *Manager, id string, event EventKind) {
 	var value string
-	value, d.ref = m.cookies.tokens.New(id)
+	value, d.ref = m.tokens.New(id)
 	d.token, d.event = func() string { return value }, event
 }
 

@@ -40,7 +40,7 @@ func (q *request) Err() error                  { return q.session.ctx.Err() }
 func (q *request) String() string { return "session.Manager.Handler" }
 
 // tokens implements source.
-func (q *request) tokens() candidates { return q.m.cookies.read(q.r) }
+func (q *request) tokens() candidates { return q.m.carrier.read(q.r) }
 
 // beforeFirstByte commits the session just before the header leaves, and
 // completes the header, or writes another response in place of the handler's.
@@ -71,17 +71,18 @@ func (q *request) complete(h header) error {
 		control = "private"
 	}
 	q.tellCaches(to, control)
-	return q.m.cookies.apply(h.cookie, to, q.r, h.life)
+	return q.m.carrier.apply(h.cookie, to, q.r, h.life)
 }
 
-// tellCaches makes the response depend on the cookie. A response to somebody
+// tellCaches makes the response depend on the token. A response to somebody
 // who is logged in is nobody's to keep (OWASP ASVS 5, 14.3.2), one in an
 // anonymous session the browser's, unless the handler knows better; one with
-// our Set-Cookie is nobody's whatever the handler says (RFC 9111, 7.3).
+// a token is nobody's whatever the handler says (RFC 9111, 7.3).
 func (q *request) tellCaches(h http.Header, control string) {
 	vary := h["Vary"]
-	if !slices.ContainsFunc(vary, func(v string) bool { return strings.EqualFold(v, "Cookie") || v == "*" }) {
-		q.vary[0] = "Cookie"
+	on := q.m.carrier.depends()
+	if !slices.ContainsFunc(vary, func(v string) bool { return strings.EqualFold(v, on) || v == "*" }) {
+		q.vary[0] = on
 		h["Vary"] = append(q.vary[:1:1], vary...)
 	}
 	if control != "" {

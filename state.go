@@ -105,7 +105,8 @@ func (t *pending) holds() bool {
 	return false
 }
 
-// cookie is what the response must do to the browser's cookie.
+// cookie is what the response must do to the browser's cookie, or to the token
+// that another client keeps.
 type cookie struct {
 	do    cookieAction
 	value func() string // for carry; a func has no contents that a log could print

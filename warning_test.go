@@ -121,6 +121,32 @@ func TestWarningIsOfACookieAndOnce(t *testing.T) {
 	}
 }
 
+// A token in a header has the same warning, where a Secure cookie would have it.
+func TestWarningOfAHeader(t *testing.T) {
+	log := captureLog(t)
+	a := &app{h: newManager(t, session.Options{Bearer: true}).Handler(reception)}
+	visit := func(url string, header ...string) {
+		r := httptest.NewRequest("GET", url, nil)
+		for _, name := range header {
+			r.Header.Set(name, "https")
+		}
+		a.do(r)
+	}
+	visit("http://example.com/") // gets no token
+	visit("http://localhost:8080/set")
+	visit("https://example.com/set")
+	visit("http://example.com/set", "X-Forwarded-Proto")
+	visit("http://example.com/set", "Forwarded")
+	if log.Len() != 0 {
+		t.Error(log)
+	}
+	visit("http://example.com/set")
+	visit("http://example.com/set")
+	if strings.Count(log.String(), "\n") != 1 || !strings.Contains(log.String(), "without TLS") || strings.Contains(log.String(), a.token) {
+		t.Errorf("%q", log)
+	}
+}
+
 // Inside a framework that keeps its own writer, a middleware that hands on only
 // the request loses every cookie. Where that writer tells that it was written,
 // the developer is told, once, and no session is made that nobody can come back

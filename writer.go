@@ -131,7 +131,7 @@ func (q *request) replace(err error) {
 		switch {
 		case strings.HasPrefix(name, "Content-Security-Policy"): // is not about the content
 		case strings.HasPrefix(name, "Content-"), name == "Etag", name == "Last-Modified",
-			name == "Location", name == "Cache-Control", name == "Set-Cookie":
+			name == "Location", name == "Cache-Control", name == "Set-Cookie", name == tokenHeader:
 			return true
 		}
 		return false

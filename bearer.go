@@ -1,0 +1,56 @@
+package session
+
+import (
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/coatcheck/session/internal/token"
+)
+
+// bearer carries tokens in headers, for clients that keep them themselves.
+type bearer struct {
+	tokens *token.Verified
+	warned atomic.Bool
+}
+
+// tokenHeader is where a response has a new token, or an empty one in place of
+// one that is over.
+const tokenHeader = "Session-Token"
+
+// read implements carrier. The scheme is case-insensitive (RFC 9110, 11.1). What
+// else may stand in Authorization is not ours, and left alone.
+func (b *bearer) read(r *http.Request) (found candidates) {
+	const scheme = "Bearer "
+	values := r.Header["Authorization"]
+	if len(values) != 1 || len(values[0]) < len(scheme) || !strings.EqualFold(values[0][:len(scheme)], scheme) {
+		return found
+	}
+	value := trim(values[0][len(scheme):])
+	if found.carried = b.tokens.Plausible(value); !found.carried {
+		return found
+	}
+	if ref, ok := b.tokens.Verify(value); ok {
+		found.refs[0], found.n = ref, 1
+	}
+	return found
+}
+
+// apply implements carrier.
+func (b *bearer) apply(what cookie, to http.Header, r *http.Request, _ time.Duration) error {
+	switch what.do {
+	case carry:
+		to[tokenHeader] = []string{what.value()}
+		if !encrypted(r) && !loopback(r.Host) && b.warned.CompareAndSwap(false, true) {
+			slog.WarnContext(r.Context(), "session: a token leaves on a request without TLS, for everybody on the way to read: serve HTTPS, or let the proxy that does set X-Forwarded-Proto (logged once)", "host", r.Host)
+		}
+	case remove:
+		to[tokenHeader] = []string{""}
+	}
+	return nil
+}
+
+// depends implements carrier.
+func (b *bearer) depends() string { return "Authorization" }

@@ -1,0 +1,48 @@
+package session
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/coatcheck/session/internal/token"
+)
+
+// A carrier takes tokens out of requests, and puts them into responses: in
+// cookies, or in headers of their own.
+type carrier interface {
+	read(r *http.Request) candidates
+
+	// apply does to the client's token what the session asks. A browser keeps it
+	// for that long; 0: until it closes.
+	apply(what cookie, to http.Header, r *http.Request, life time.Duration) error
+
+	// depends returns the request header that a response depends on.
+	depends() string
+}
+
+// candidates are the tokens that a request carried, as far as they verify.
+type candidates struct {
+	refs     [maxCandidates]token.Ref
+	n        int
+	carried  bool // a cookie of our name was there, or what could be a token, good or bad
+	withheld bool // there was none, and the browser may have kept it back
+}
+
+// newCarrier returns the carrier that the options ask for, and what makes and
+// verifies the tokens that it carries. A token is good for one way only.
+func newCarrier(o *Options) (carrier, *token.Verified, error) {
+	purpose, name := "cookie", o.Cookie.Name
+	if o.Bearer {
+		purpose, name = "header", tokenHeader
+	}
+	signer, err := token.NewSigner(purpose, name, o.Secrets)
+	if err != nil {
+		return nil, nil, fmt.Errorf("session: Options.Secrets%w", err)
+	}
+	tokens := token.NewVerified(signer)
+	if o.Bearer {
+		return &bearer{tokens: tokens}, tokens, nil
+	}
+	return newCookies(&o.Cookie, tokens), tokens, nil
+}

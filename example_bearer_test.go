@@ -1,0 +1,117 @@
+package session_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// A client keeps its token itself: a native app, in the system's key chain; a
+// command line, in a file that only its user can read. It always sends what it
+// has, and keeps what a response brings: a new token, or an empty one, which says
+// that the session has ended. It may be used by any number of goroutines.
+type client struct {
+	base string
+
+	mu    sync.Mutex
+	token string
+}
+
+func (c *client) post(path string, form url.Values) (answer string, err error) {
+	r, err := http.NewRequest("POST", c.base+path, strings.NewReader(form.Encode()))
+	if err != nil {
+		return "", err
+	}
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	c.mu.Lock()
+	r.Header.Set("Authorization", "Bearer "+c.token)
+	c.mu.Unlock()
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	if token, ok := resp.Header["Session-Token"]; ok {
+		c.mu.Lock()
+		c.token = token[0]
+		c.mu.Unlock()
+	}
+	body, err := io.ReadAll(resp.Body)
+	return string(body), err
+}
+
+// Browsers and apps on the same routes: two Managers over one Store, chosen by
+// one if. An app says what it is by sending Authorization, also before it has a
+// token. A handler does not see which of them it serves.
+func Example_browsersAndApps() {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context()) // check the password first
+		s.Login(r.PostFormValue("user"))
+	})
+	mux.HandleFunc("POST /logout", func(w http.ResponseWriter, r *http.Request) { session.From(r.Context()).Logout() })
+	mux.HandleFunc("POST /renew", func(w http.ResponseWriter, r *http.Request) { session.From(r.Context()).Renew() })
+	mux.HandleFunc("POST /me", func(w http.ResponseWriter, r *http.Request) {
+		user := session.From(r.Context()).User()
+		if user == "" {
+			http.Error(w, "Please log in.", http.StatusUnauthorized)
+			return
+		}
+		fmt.Fprintf(w, "You are %s.", user)
+	})
+
+	store, secrets := session.NewMemoryStore(nil), [][]byte{[]byte("at least 32 random bytes, kept secret")}
+	browsers := session.Must(session.New(&session.Options{Store: store, Secrets: secrets}))
+	apps := session.Must(session.New(&session.Options{Store: store, Secrets: secrets, Bearer: true, RenewAfter: time.Hour}))
+
+	forBrowsers, forApps := browsers.Handler(mux), apps.Handler(mux)
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "" {
+			forApps.ServeHTTP(w, r)
+		} else {
+			forBrowsers.ServeHTTP(w, r)
+		}
+	})
+	server := httptest.NewServer(http.NewCrossOriginProtection().Handler(handler)) // who sends no Origin passes
+	defer server.Close()
+
+	c := &client{base: server.URL}
+	say := func(path string, form url.Values) {
+		before := c.token
+		answer, err := c.post(path, form)
+		if err != nil {
+			fmt.Println(err)
+		}
+		switch {
+		case c.token == before:
+			fmt.Println(path, answer)
+		case c.token == "":
+			fmt.Println(path, answer, "(and no token any more)")
+		default:
+			fmt.Println(path, answer, "(and a new token)")
+		}
+	}
+	say("/me", nil)
+	say("/login", url.Values{"user": {"alice"}})
+	say("/me", nil)
+	say("/renew", nil)
+	say("/me", nil)
+	say("/logout", nil)
+	say("/me", nil)
+	// Output:
+	// /me Please log in.
+	//
+	// /login  (and a new token)
+	// /me You are alice.
+	// /renew  (and a new token)
+	// /me You are alice.
+	// /logout  (and no token any more)
+	// /me Please log in.
+}
