@@ -17,6 +17,7 @@ const (
 	reserved   = `"session.` // how our own members begin; NewKey refuses the name
 	remembered = `"session.remember"`
 	flashes    = `"session.flashes"`
+	leases     = `"session.leases"` // of Key.Refresh
 )
 
 // A change is one thing a request did to the values. Changes are kept in order
@@ -106,5 +107,5 @@ func weight(m object.Member) int {
 
 // isMetadata tells whether a member is neither a value nor the flashes.
 func isMetadata(name []byte) bool {
-	return bytes.HasPrefix(name, []byte(reserved)) && (string(name) == remembered || isKeyMember(name))
+	return bytes.HasPrefix(name, []byte(reserved)) && (string(name) == remembered || string(name) == leases || isKeyMember(name))
 }

@@ -12,7 +12,8 @@ import (
 // read here without mu, and written under it.
 type commit struct {
 	*Session
-	c *storectx.Context
+	c    *storectx.Context
+	todo *pending // the session's, or what is stored without it
 }
 
 func (k commit) run() error {
@@ -129,7 +130,7 @@ func (k commit) install(d draft) {
 		k.seeOwnChanges()
 	}
 	st.is, st.rec, st.due = live, d.rec, upkeep{}
-	k.todo = pending{}
+	*k.todo = pending{}
 }
 
 // seeOwnChanges lets a request that sees the session as it was before a renewal
@@ -166,7 +167,7 @@ func (k commit) drop() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.note(EventDropped, &Record{ID: k.stored.held.ID}, err)
-	k.todo = pending{}
+	*k.todo = pending{}
 	return err
 }
 

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"time"
@@ -33,7 +34,7 @@ func (k commit) moved(id string, try int, err error) error {
 	case !hasMoved(err):
 		return storeError("save", err)
 	case errors.Is(err, ErrConflict):
-		if err := pause(k.c, try); err != nil {
+		if err := pause(k.c, betweenSaves, try); err != nil {
 			return storeError("save", err)
 		}
 		if rec, err = k.m.load(k.c, id); err != nil {
@@ -42,18 +43,24 @@ func (k commit) moved(id string, try int, err error) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	is := whatIs(rec)
-	if is != live {
+	if k.becomes(rec); k.stored.is == live {
+		k.note(EventConflict, rec, nil)
+	}
+	return nil
+}
+
+// becomes lets the session go on with what its record is now, nil if there is
+// none. mu is held.
+func (k commit) becomes(rec *Record) {
+	if is := whatIs(rec); is != live {
 		k.lose(is)
-		return nil
+		return
 	}
 	st := &k.stored
 	if k.source != nil && st.then == nil && firstKey(rec.Data) != firstKey(st.rec.Data) {
 		st.then = st.rec // somebody asked for a renewal: what this request sees stays as it was
 	}
 	st.rec, st.due = rec, k.m.upkeep(rec, opensNewest(rec.Data, st.held.Key), time.Now())
-	k.note(EventConflict, rec, nil)
-	return nil
 }
 
 // hasMoved tells whether a Save was refused because the record is another one now.
@@ -61,17 +68,21 @@ func hasMoved(err error) bool {
 	return !errors.Is(err, ErrIndeterminate) && (errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound))
 }
 
-// pause waits before the next try, longer and more at random with each.
-func pause(c *storectx.Context, try int) error {
+// pause waits before the next try, longer and more at random with each: before
+// the second for d at most, from the eighth on for 128 times that.
+func pause(ctx context.Context, d time.Duration, try int) error {
 	if try == 0 {
-		return c.Err()
+		return ctx.Err()
 	}
-	t := time.NewTimer(rand.N(250 * time.Microsecond << min(try, 7)))
+	t := time.NewTimer(rand.N(d << min(try, 7)))
 	defer t.Stop()
 	select {
 	case <-t.C:
 		return nil
-	case <-c.Done():
-		return c.Err()
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
+
+// betweenSaves is d of a pause after a conflict.
+const betweenSaves = 250 * time.Microsecond

@@ -96,7 +96,7 @@ func (m *Manager) end(c *storectx.Context, id, user, why string, rec *Record) (*
 		case !hasMoved(err):
 			return nil, storeError("end", err)
 		}
-		if err := pause(c, try); err != nil {
+		if err := pause(c, betweenSaves, try); err != nil {
 			return nil, storeError("end", err)
 		}
 		rec = nil

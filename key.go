@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -85,6 +86,43 @@ func (k Key[T]) Update(s *Session, f func(T) T) {
 		}
 		return raw, nil
 	})
+}
+
+// Refresh is for effects that must not happen twice, such as using a refresh token
+// that is good for one use. While fresh says no, of all requests of the session
+// that overlap, in whatever process, one calls f, with the value as it is; the
+// others wait for what it saved. A fresh value costs no call of the store.
+//
+// Whoever calls f has a lease until ctx's deadline, 30 seconds at most, and f's
+// context ends with it: f must heed that, for the lease is then somebody else's.
+// It has ctx's values, not its cancellation: a user who goes to another page
+// meanwhile loses nothing. What f returns is saved at once, with the session's
+// other changes, unless somebody has changed the value meanwhile; an error of the
+// Save comes with it. If f fails or panics nothing is saved, and the next one
+// calls it. If the process dies, others wait until its lease is over. The clocks
+// of the processes should agree to a second or so.
+//
+// It returns ctx's error when that ends while it waits, ErrNotFound if the session
+// has ended, and what Err says if it cannot be had. fresh must not call the
+// session's methods; f may, but for Refresh of the same key. In a session that is
+// not stored yet nobody overlaps, and f is called at once.
+func (k Key[T]) Refresh(ctx context.Context, s *Session, fresh func(T) bool, f func(context.Context, T) (T, error)) (T, error) {
+	raw, err := s.refresh(ctx, k.name, func(raw []byte) bool {
+		v, _ := decode[T](raw)
+		return fresh(v)
+	}, func(ctx context.Context, raw []byte) ([]byte, error) {
+		in, _ := decode[T](raw)
+		v, err := f(ctx, in)
+		if err != nil {
+			return nil, err
+		}
+		if raw, err = encodeValue(v); err != nil {
+			return nil, fmt.Errorf("session: Refresh %s: %w", k.name, err)
+		}
+		return raw, nil
+	})
+	v, _ := decode[T](raw)
+	return v, err
 }
 
 // encodeValue is json.Marshal with a short way for what most sessions hold.

@@ -40,7 +40,7 @@ func (k commit) first(data []byte) (d draft, err error) {
 }
 
 func (k commit) firstRecord(ref token.Ref, data []byte) (*Record, error) {
-	t, now := &k.todo, milliseconds(time.Now())
+	t, now := k.todo, milliseconds(time.Now())
 	rec := &Record{ID: ref.ID, User: t.user, Created: now, LastSeen: now}
 	if t.user != "" {
 		rec.Created = t.at
@@ -52,7 +52,7 @@ func (k commit) firstRecord(ref token.Ref, data []byte) (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	members = object.Set(members, remembered, nil) // which was another session
+	members = object.Set(object.Set(members, remembered, nil), leases, nil) // which were another session's
 	return rec, k.complete(rec, members, keys{newest: quote(ref.Key)}, true)
 }
 
@@ -63,7 +63,7 @@ func (k commit) firstRecord(ref token.Ref, data []byte) (*Record, error) {
 // Login when the user was authenticated. It makes no further key and is not
 // remembered: somebody else asked for a renewal first.
 func (k commit) next() (d draft, err error) {
-	st, t, now := &k.stored, &k.todo, milliseconds(time.Now())
+	st, t, now := &k.stored, k.todo, milliseconds(time.Now())
 	var room [16]object.Member
 	members, ks, err := membersOf(room[:0], st.rec.Data, now)
 	if err != nil {

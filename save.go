@@ -29,7 +29,7 @@ func (s *Session) Save(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	logout := s.todo.logout
-	err := commit{s, c}.run()
+	err := commit{s, c, &s.todo}.run()
 	if err == nil && !logout {
 		err = s.stored.over()
 	}
@@ -216,7 +216,7 @@ func (s *Session) finish(answered bool) {
 func (s *Session) commitNow() error {
 	c := s.context()
 	defer c.Release()
-	if err := (commit{s, c}).run(); !isEnding(err) {
+	if err := (commit{s, c, &s.todo}).run(); !isEnding(err) {
 		return err
 	}
 	return nil
