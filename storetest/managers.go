@@ -18,8 +18,8 @@ import (
 )
 
 // RunManagers runs the races that a session.Manager promises to survive over a
-// store: two Managers, as in two processes, each behind an HTTP server, share
-// it, and one browser sends its requests to both in turn. A store that passes
+// store: three Managers, as in three processes, each behind an HTTP server, share
+// it, and one browser sends its requests to all in turn. A store that passes
 // Run and fails here keeps its contract only while nobody looks.
 func RunManagers(t *testing.T, newStore func(t *testing.T) session.Store) {
 	for _, race := range []struct {
@@ -35,18 +35,23 @@ func RunManagers(t *testing.T, newStore func(t *testing.T) session.Store) {
 		{"Remember", func(t *testing.T, c *cluster) { requestsOverlapARenewal(t, c, "remember") }},
 		{"RenewalByAge", renewalByAge},
 		{"RenewalAndLogout", logoutOverlapsARenewal},
-		{"Revocation", revocationReachesBoth},
+		{"Revocation", revocationReachesAll},
+		{"Refresh", parallelRefreshes},
+		{"RefreshAndDeath", deathOverlapsARefresh},
+		{"RefreshAndLogout", logoutOverlapsARefresh},
 	} {
 		t.Run(race.name, func(t *testing.T) { race.run(t, newCluster(t, newStore(t))) })
 	}
 }
 
-// A cluster is two servers over one store, and a browser.
+// A cluster is three servers over one store, and a browser.
 type cluster struct {
 	t        *testing.T
 	store    session.Store
-	managers [2]*session.Manager
-	servers  [2]*httptest.Server
+	lines    [3]line // from each server to the store
+	managers [3]*session.Manager
+	servers  [3]*httptest.Server
+	issuer   issuer
 	browser  *http.Client
 	user     string // who logs in: nobody from another test, should the store be in use
 
@@ -64,8 +69,9 @@ var (
 func newCluster(t *testing.T, store session.Store) *cluster {
 	c := &cluster{t: t, store: store, browser: newBrowser(t), user: rand.Text(), holding: make(chan struct{}, 100), release: make(chan struct{})}
 	for i := range c.managers {
+		c.lines[i].Store = store
 		m, err := session.New(&session.Options{
-			Store:   store,
+			Store:   &c.lines[i],
 			Secrets: [][]byte{[]byte(strings.Repeat("secret", 6))},
 			Cookie:  session.CookieOptions{Insecure: true},
 			// Only what a test has made older than that is renewed by age.
@@ -75,7 +81,9 @@ func newCluster(t *testing.T, store session.Store) *cluster {
 			t.Fatal(err)
 		}
 		c.managers[i] = m
-		c.servers[i] = httptest.NewServer(m.Handler(http.HandlerFunc(c.serve)))
+		c.servers[i] = httptest.NewServer(m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			c.serve(w, r, i)
+		})))
 		t.Cleanup(c.servers[i].Close)
 	}
 	return c
@@ -89,8 +97,8 @@ func newBrowser(t *testing.T) *http.Client {
 	return &http.Client{Jar: jar}
 }
 
-// serve does what the query's "do" says, one after another.
-func (c *cluster) serve(w http.ResponseWriter, r *http.Request) {
+// serve does what the query's "do" says, one after another, in a server.
+func (c *cluster) serve(w http.ResponseWriter, r *http.Request, server int) {
 	s := session.From(r.Context())
 	for _, what := range r.URL.Query()["do"] {
 		name, arg, _ := strings.Cut(what, ":")
@@ -111,6 +119,10 @@ func (c *cluster) serve(w http.ResponseWriter, r *http.Request) {
 			slow.Set(s, arg)
 		case "flash":
 			s.AddFlash("", arg)
+		case "refresh":
+			fmt.Fprint(w, c.refresh(r.Context(), s, arg), " ")
+		case "die":
+			c.die(r.Context(), s, server)
 		case "hold":
 			s.User()
 			c.holding <- struct{}{}
@@ -132,7 +144,7 @@ type reply struct {
 // get asks one of the servers to do something.
 func (c *cluster) get(browser *http.Client, server int, query string) reply {
 	c.t.Helper()
-	resp, err := browser.Get(c.servers[server%2].URL + "/?" + query)
+	resp, err := browser.Get(c.servers[server%len(c.servers)].URL + "/?" + query)
 	if err != nil {
 		c.t.Error(err)
 		return reply{}
@@ -193,7 +205,7 @@ func slowRequestsOverlapALogout(t *testing.T, c *cluster) {
 			t.Errorf("slow request %d set a cookie after the logout", i)
 		}
 	}
-	for i := range 2 {
+	for i := range c.servers {
 		c.expect(c.get(old, i, ""), " 0 0")
 	}
 }
@@ -212,9 +224,9 @@ func slowWriterOverlapsALogin(t *testing.T, c *cluster) {
 	c.expect(c.get(c.browser, 1, ""), c.user+" 2 1")
 }
 
-// revocationReachesBoth: what one Manager revokes is dead for the other, also
+// revocationReachesAll: what one Manager revokes is dead for the others, also
 // what was renewed meanwhile.
-func revocationReachesBoth(t *testing.T, c *cluster) {
+func revocationReachesAll(t *testing.T, c *cluster) {
 	phone := newBrowser(t)
 	c.get(c.browser, 0, "do=login:"+c.user)
 	c.get(phone, 1, "do=login:"+c.user)
@@ -226,7 +238,7 @@ func revocationReachesBoth(t *testing.T, c *cluster) {
 	}
 	close(c.release)
 	<-done
-	for i := range 2 {
+	for i := range c.servers {
 		c.expect(c.get(phone, i, ""), " 0 0")
 		c.expect(c.get(c.browser, i, ""), " 0 0")
 	}
