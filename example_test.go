@@ -105,21 +105,67 @@ func ExampleManager_RevokeOthers() {
 	}
 }
 
-// A WebSocket or an event stream outlives the look at its session.
-func ExampleSession_Reload() {
-	_ = func(w http.ResponseWriter, r *http.Request) {
+// A stream of events ends with its session. (A WebSocket likewise: its handler
+// returns when Done is closed, and not before.)
+func ExampleSession_Done() {
+	_ = func(w http.ResponseWriter, r *http.Request, news <-chan string) {
 		s := session.From(r.Context())
-		for s.User() != "" {
-			fmt.Fprint(w, "data: tick\n\n")
-			if http.NewResponseController(w).Flush() != nil {
+		if s.User() == "" {
+			http.Error(w, "Please log in.", http.StatusUnauthorized)
+			return
+		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		for {
+			select {
+			case text := <-news:
+				fmt.Fprintf(w, "data: %s\n\n", text)
+				if http.NewResponseController(w).Flush() != nil {
+					return
+				}
+			case <-s.Done():
+				fmt.Fprint(w, "event: ended\ndata:\n\n") // so that the page can say it
 				return
-			}
-			time.Sleep(time.Second)
-			if err := s.Reload(r.Context()); err != nil {
-				return // it has ended, or nobody can say
+			case <-r.Context().Done():
+				return // the browser has gone
 			}
 		}
 	}
+}
+
+// The page that asks for the password says why it does so, to those whose session
+// has run out or was ended.
+func ExampleSession_Expired() {
+	_ = func(w http.ResponseWriter, r *http.Request) {
+		if session.From(r.Context()).Expired() {
+			fmt.Fprint(w, "<p>Your session has ended. Please log in again.</p>")
+		}
+		fmt.Fprint(w, "<form method=post action=/login>…</form>")
+	}
+}
+
+// A front end marks the requests that its user has not asked for, by a header of
+// its own choice; browsers mark what they prefetch.
+func ExampleSession_Background() {
+	background := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Background") != "" || r.Header.Get("Sec-Purpose") != "" {
+				session.From(r.Context()).Background()
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+	// A page asks with such a request how long is left, and warns before the end
+	// without putting it off (WCAG 2.2.1).
+	left := func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		if s.User() == "" {
+			http.Error(w, "Please log in.", http.StatusUnauthorized)
+			return
+		}
+		fmt.Fprint(w, int(time.Until(s.Expires()).Seconds()))
+	}
+	sessions := session.Must(session.New(nil))
+	_ = sessions.Handler(background(http.HandlerFunc(left)))
 }
 
 // Who prefers it signs out both thief and owner when a token comes back that was
