@@ -1,0 +1,76 @@
+package sessiontest_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"testing"
+
+	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/sessiontest"
+)
+
+// What is to be tested: an application as it is.
+var (
+	store    = sessiontest.NewStore(nil)
+	sessions = session.Must(session.New(&session.Options{Store: store, Secrets: [][]byte{make([]byte, 32)}}))
+	cart     = session.NewKey[[]string]("cart")
+)
+
+func app() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
+		session.From(r.Context()).Login(r.PostFormValue("user"))
+	})
+	mux.HandleFunc("POST /cart", func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		if s.User() == "" {
+			http.Error(w, "Please log in.", http.StatusUnauthorized)
+			return
+		}
+		cart.Update(s, func(all []string) []string { return append(all, r.FormValue("item")) })
+		fmt.Fprint(w, "Thank you, ", s.User())
+	})
+	return sessions.Handler(mux)
+}
+
+var t testing.TB = new(quiet) // in a test: its own
+
+// A handler under test with a user, in one line, and the values afterwards, in one
+// line.
+func ExampleDo() {
+	w, r := httptest.NewRecorder(), httptest.NewRequest("POST", "/cart?item=tea", nil)
+
+	sessiontest.Do(t, sessions, r, func(s *session.Session) { s.Login("alice") })
+	app().ServeHTTP(w, r)
+	sessiontest.Do(t, sessions, r, func(s *session.Session) { fmt.Println(w.Body, cart.Get(s)) })
+	// Output: Thank you, alice [tea]
+}
+
+// A browser, in three lines.
+func ExampleBrowser() {
+	b := sessiontest.NewBrowser(t, app())
+	b.PostForm("/login", url.Values{"user": {"alice"}})
+	resp := b.PostForm("/cart", url.Values{"item": {"tea"}})
+
+	fmt.Println(resp.Status)
+	b.Session(sessions, func(s *session.Session) { fmt.Println(s.User(), cart.Get(s)) })
+	// Output:
+	// 200 OK
+	// alice [tea]
+}
+
+// An outage, in one line.
+func ExampleStore_Fail() {
+	b := sessiontest.NewBrowser(t, app())
+	b.PostForm("/login", url.Values{"user": {"alice"}})
+	store.Fail(errors.New("the network is down"))
+	fmt.Println(b.PostForm("/cart", url.Values{"item": {"tea"}}).Status) // not "Please log in."
+	store.Fail(nil)
+	fmt.Println(b.PostForm("/cart", url.Values{"item": {"tea"}}).Status)
+	// Output:
+	// 503 Service Unavailable
+	// 200 OK
+}

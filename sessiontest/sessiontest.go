@@ -1,0 +1,79 @@
+// Package sessiontest helps to test handlers that use sessions: a request of a
+// user who is logged in, the values afterwards, a browser, an outage. Nothing in
+// it is needed in a program.
+//
+// Its functions fail the test that they are given, with what went wrong. They may
+// be used inside a testing/synctest bubble, where time passes at once: no network
+// is involved.
+package sessiontest
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/coatcheck/session"
+)
+
+// Do runs f as a handler would, in the session of m that r belongs to, saves it,
+// and gives r the cookie (with session.Options.Bearer: the Authorization) that came
+// of it. So it prepares a request, and looks at its session afterwards:
+//
+//	r := httptest.NewRequest("GET", "/cart", nil)
+//	sessiontest.Do(t, m, r, func(s *session.Session) { s.Login("alice") })
+//	handler.ServeHTTP(w, r)
+//	sessiontest.Do(t, m, r, func(s *session.Session) { got = cart.Get(s) })
+//
+// If the handler has given the session a new token (Login, Renew, Remember), r does
+// not have it, and sees the session as it was before: use a Browser, which keeps
+// what it is sent.
+func Do(t testing.TB, m *session.Manager, r *http.Request, f func(*session.Session)) {
+	t.Helper()
+	ask := r.Clone(r.Context()) // the body, if there is one, is the handler's to read
+	ask.Body = http.NoBody
+	keep(r, do(t, m, ask, f))
+}
+
+// do runs f in the session of a request, and returns the response.
+func do(t testing.TB, m *session.Manager, r *http.Request, f func(*session.Session)) *http.Response {
+	t.Helper()
+	w := httptest.NewRecorder()
+	m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		t.Helper()
+		s := m.From(r.Context())
+		if err := s.Err(); errors.Is(err, session.ErrStore) {
+			t.Fatalf("sessiontest: the session cannot be loaded: %v", err)
+		}
+		f(s)
+		changed := s.User() != "" || len(s.Keys()) > 0
+		switch err := s.Save(r.Context()); {
+		case err == nil:
+		case !errors.Is(err, session.ErrNotFound):
+			t.Fatalf("sessiontest: the session cannot be saved: %v", err)
+		case changed: // else there was nothing to see, which is an answer too
+			t.Fatalf("sessiontest: what f changed is lost, the session has ended: %v", err)
+		}
+	})).ServeHTTP(w, r)
+	return w.Result()
+}
+
+// keep gives a request the token of a response, as a client would.
+func keep(r *http.Request, resp *http.Response) {
+	if token, ok := resp.Header["Session-Token"]; ok {
+		r.Header.Set("Authorization", strings.TrimSpace("Bearer "+token[0]))
+	}
+	for _, c := range resp.Cookies() {
+		cookies := r.Cookies()
+		r.Header.Del("Cookie")
+		for _, old := range cookies {
+			if old.Name != c.Name {
+				r.AddCookie(old)
+			}
+		}
+		if c.MaxAge >= 0 {
+			r.AddCookie(&http.Cookie{Name: c.Name, Value: c.Value})
+		}
+	}
+}
