@@ -23,12 +23,15 @@ var (
 const remembered = 30 * 24 * time.Hour
 
 // An app is the example's routes and the sessions behind them.
-type app struct{ sessions *session.Manager }
+type app struct {
+	sessions *session.Manager
+	closing  <-chan struct{} // the server is about to stop
+}
 
 // newApp returns the whole site. Every change is a POST, and one that another
 // site makes a browser send is refused before it meets a session.
-func newApp(sessions *session.Manager) http.Handler {
-	a := app{sessions}
+func newApp(sessions *session.Manager, closing <-chan struct{}) http.Handler {
+	a := app{sessions, closing}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", a.home)
 	mux.HandleFunc("GET /login", a.form)
@@ -38,6 +41,8 @@ func newApp(sessions *session.Manager) http.Handler {
 	mux.HandleFunc("POST /devices/revoke", a.member(a.revoke))
 	mux.HandleFunc("POST /devices/revoke-others", a.member(a.revokeOthers))
 	mux.HandleFunc("POST /devices/revoke-all", a.member(a.revokeAll))
+	mux.HandleFunc("GET /events", a.events)
+	mux.HandleFunc("GET /live.js", asset)
 	mux.HandleFunc("GET /style.css", asset)
 	mux.HandleFunc("GET /icon.svg", asset)
 	return secure(http.NewCrossOriginProtection().Handler(sessions.Handler(mux)))
@@ -54,8 +59,14 @@ func (a app) home(w http.ResponseWriter, r *http.Request) {
 // form shows the login form. Looking at the session does not store one.
 func (a app) form(w http.ResponseWriter, r *http.Request) {
 	s := session.From(r.Context())
-	render(w, http.StatusOK, page{User: s.User(), Flashes: s.Flashes()})
+	flashes := s.Flashes()
+	if s.Expired() {
+		flashes = append(flashes, session.Flash{Kind: "bad", Text: hasEnded})
+	}
+	render(w, http.StatusOK, page{User: s.User(), Flashes: flashes})
 }
+
+const hasEnded = "Your session has ended. Please log in again."
 
 // login is where a real program checks a password first.
 func (a app) login(w http.ResponseWriter, r *http.Request) {
@@ -120,6 +131,8 @@ func (a app) member(next func(http.ResponseWriter, *http.Request, *session.Sessi
 			next(w, r, s)
 		case errors.Is(err, session.ErrReplaced) && wantsHTML(r):
 			answer(w, r, http.StatusUnauthorized, "You have just logged in again in another tab. Please reload this page.")
+		case s.Expired() && wantsHTML(r):
+			answer(w, r, http.StatusUnauthorized, hasEnded)
 		default:
 			answer(w, r, http.StatusUnauthorized, "Please log in.")
 		}

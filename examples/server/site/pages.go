@@ -12,7 +12,7 @@ import (
 	"github.com/coatcheck/session"
 )
 
-//go:embed page.html style.css icon.svg
+//go:embed page.html live.js style.css icon.svg
 var files embed.FS
 
 var site = template.Must(template.ParseFS(files, "page.html"))
@@ -88,12 +88,12 @@ func asset(w http.ResponseWriter, r *http.Request) {
 	http.ServeFileFS(w, r, files, r.URL.Path)
 }
 
-// secure sets what every response of the site has: it needs no script and
-// nothing from elsewhere, and nobody may frame it.
+// secure sets what every response of the site has: it needs nothing from
+// elsewhere, and nobody may frame it.
 func secure(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "same-origin")
 		h.Add("Vary", "Accept") // a browser gets a page where a program gets a line

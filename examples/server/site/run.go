@@ -55,7 +55,7 @@ func run(ctx context.Context, getenv func(string) string, out io.Writer, open Op
 		return err
 	}
 	server := &http.Server{
-		Handler:           newApp(sessions),
+		Handler:           newApp(sessions, ctx.Done()),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       15 * time.Second,
 		WriteTimeout:      15 * time.Second,

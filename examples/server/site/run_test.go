@@ -162,7 +162,7 @@ func TestStoreDown(t *testing.T) {
 		Store: store, Secrets: [][]byte{[]byte(secret)}, Cookie: session.CookieOptions{Insecure: true},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) { w.WriteHeader(503) },
 	}))
-	c := curl(t, listen(t, newApp(m)))
+	c := curl(t, listen(t, newApp(m, nil)))
 	c.post("/login")
 	store.down.Store(true)
 	c.answer(c.get("/dashboard"))(503, "")

@@ -27,7 +27,7 @@ func serve(t *testing.T) (url string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return listen(t, newApp(session.Must(session.New(opts))))
+	return listen(t, newApp(session.Must(session.New(opts)), nil))
 }
 
 func listen(t *testing.T, h http.Handler) (url string) {

@@ -1,0 +1,122 @@
+package site
+
+import (
+	"bufio"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// listen opens the stream of events, and returns what comes of it.
+func (c *client) listen() (*http.Response, <-chan string) {
+	c.t.Helper()
+	resp, err := c.http.Get(c.url + "/events")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { resp.Body.Close() })
+	lines := make(chan string, 100)
+	go func() {
+		defer close(lines)
+		for s := bufio.NewScanner(resp.Body); s.Scan(); {
+			if line := s.Text(); line != "" && line != ":" {
+				lines <- line
+			}
+		}
+	}()
+	return resp, lines
+}
+
+// An open page learns that its session has ended: from another device, in
+// another tab, and at once if there is none.
+func TestEvents(t *testing.T) {
+	site := serve(t)
+	here, other := firefox(t, site), firefox(t, site)
+	for _, c := range []struct {
+		path string
+		by   *client
+	}{
+		{"/devices/revoke-others", other},
+		{"/logout", here},
+		{"/login", here}, // as somebody else
+	} {
+		here.post("/login", "userId", "alice")
+		other.post("/login", "userId", "alice")
+		resp, lines := here.listen()
+		if ct := resp.Header.Get("Content-Type"); resp.StatusCode != 200 || ct != "text/event-stream" || resp.Header.Get("Cache-Control") != "no-store" {
+			t.Errorf("%s %v", resp.Status, resp.Header)
+		}
+		select {
+		case line := <-lines:
+			t.Errorf("before anything happened: %q", line)
+		case <-time.After(20 * time.Millisecond):
+		}
+		c.by.post(c.path, "userId", "bob")
+		if line := <-lines; line != "event: ended" {
+			t.Errorf("%s: %q", c.path, line)
+		}
+	}
+	_, lines := firefox(t, site).listen()
+	if line := <-lines; line != "event: ended" {
+		t.Errorf("nobody: %q", line)
+	}
+}
+
+// A page that is open does not keep its session alive: the stream is no use of it.
+func TestEventsAreNoUse(t *testing.T) {
+	m := session.Must(session.New(&session.Options{
+		IdleTimeout: time.Second, WatchEvery: 20 * time.Millisecond, Cookie: session.CookieOptions{Insecure: true},
+	}))
+	c := firefox(t, listen(t, newApp(m, nil)))
+	c.post("/login")
+	for range 6 { // as a browser that connects again and again
+		resp, _ := c.listen()
+		time.Sleep(200 * time.Millisecond)
+		resp.Body.Close()
+	}
+	c.page(c.get("/dashboard"))(401, hasEnded)
+}
+
+// The stream ends with the server, which need not wait for every open page.
+func TestEventsEndWithTheServer(t *testing.T) {
+	closing := make(chan struct{})
+	m := session.Must(session.New(&session.Options{Cookie: session.CookieOptions{Insecure: true}}))
+	c := firefox(t, listen(t, newApp(m, closing)))
+	c.post("/login")
+	_, lines := c.listen()
+	close(closing)
+	if line, more := <-lines; more {
+		t.Errorf("%q", line)
+	}
+}
+
+// Why somebody must log in again is said to those whose session has ended, and to
+// nobody else.
+func TestHasEnded(t *testing.T) {
+	site := serve(t)
+	b, other := firefox(t, site), firefox(t, site)
+	says := func(c *client, want bool) {
+		t.Helper()
+		if _, body := c.get("/login"); strings.Contains(body, hasEnded) != want {
+			t.Errorf("says so: %v, want %v", !want, want)
+		}
+	}
+	says(b, false)
+	b.post("/login")
+	says(b, false)
+	b.post("/logout")
+	says(b, false)
+	b.post("/login")
+	other.post("/login")
+	other.post("/devices/revoke-others")
+	says(b, true)
+	b.page(b.get("/dashboard"))(401, hasEnded)
+	c := curl(t, site)
+	c.http.Jar = b.http.Jar
+	c.answer(c.get("/dashboard"))(401, "Please log in.")
+	b.post("/login")
+	says(b, false)
+}
