@@ -550,3 +550,28 @@ func TestDeletionOnlyOfWhatTheRequestCarried(t *testing.T) {
 		})
 	}
 }
+
+// A Cookie header is read as browsers, proxies and people write it: with spaces
+// and tabs around names and values.
+func TestSpacesInACookieHeader(t *testing.T) {
+	h := newManager(t, session.Options{}).Handler(clockRoutes)
+	b := newBrowser(t, h)
+	b.get("/login")
+	name, value, _ := strings.Cut(b.cookie(), "=")
+	for _, line := range []string{
+		"%s=%s", "a=b; %s=%s; c=d", "a=b;%s=%s;c=d", " %s=%s ", "\t%s=%s\t", "%s = %s", " \t %s\t = \t%s \t; c=d", ";;%s=%s;;", "a; %s=%s",
+	} {
+		r := newBrowser(t, h).request("/look")
+		r.Header.Set("Cookie", fmt.Sprintf(line, name, value))
+		if got := body(b.do(r)); got != "alice" {
+			t.Errorf("%q is read as %q", line, got)
+		}
+	}
+	for _, line := range []string{"x%s=%s", "%sx=%s", "%s%s", "=%[1]s=%[2]s", "%s=\"%s\""} {
+		r := newBrowser(t, h).request("/look")
+		r.Header.Set("Cookie", fmt.Sprintf(line, name, value))
+		if got := body(b.do(r)); got != "" {
+			t.Errorf("%q is read as %q", line, got)
+		}
+	}
+}

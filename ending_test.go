@@ -461,3 +461,36 @@ func TestChangeOverlapsALoginAsAnother(t *testing.T) {
 		})
 	}
 }
+
+// A slow Logout finds its session ended by another, after which somebody has
+// logged in anew: it does not delete that cookie.
+func TestLogoutOfWhatIsOverDeletesNoNewerCookie(t *testing.T) {
+	m := newManager(t, session.Options{})
+	var between func()
+	b := newBrowser(t, m.Handler(routes{
+		"/login":  func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Login("alice") },
+		"/logout": func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Logout() },
+		"/slow": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			s.User()
+			between()
+			s.Logout()
+		},
+		"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) { fmt.Fprint(w, s.User()) },
+	}))
+	for what, do := range map[string]func(){
+		"logged out": func() { b.get("/logout") },
+		"revoked":    func() { m.RevokeAll(t.Context(), "alice") },
+	} {
+		b.get("/login")
+		between = func() {
+			do()
+			b.get("/login")
+		}
+		if resp := b.get("/slow"); resp.Header["Set-Cookie"] != nil {
+			t.Errorf("%s meanwhile: %q", what, resp.Header["Set-Cookie"])
+		}
+		if got := body(b.get("/")); got != "alice" {
+			t.Errorf("%s meanwhile, and logged in again: the browser is %q", what, got)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -267,6 +268,44 @@ func TestErrorHandler(t *testing.T) {
 		t.Error("ErrorHandler was called for a token that was replaced")
 	}
 }
+
+// An error page has one status, the handler's first, and is not cached whatever it
+// is.
+func TestErrorHandlersStatus(t *testing.T) {
+	var page func(w http.ResponseWriter)
+	spy := newSpy()
+	m := newManager(t, session.Options{Store: spy, ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) { page(w) }})
+	sent := open(t, m, "alice")
+	spy.down.Store(true)
+	for _, c := range []struct {
+		page func(w http.ResponseWriter)
+		want string
+	}{
+		{func(w http.ResponseWriter) {}, "[503]"},
+		{func(w http.ResponseWriter) { w.Write(ok) }, "[503]"},
+		{func(w http.ResponseWriter) { w.WriteHeader(418); w.Write(ok) }, "[418]"},
+		{func(w http.ResponseWriter) { w.WriteHeader(200); w.Write(ok) }, "[200]"},
+		{func(w http.ResponseWriter) { w.WriteHeader(103); w.WriteHeader(418); w.Write(ok) }, "[103 418]"},
+		{func(w http.ResponseWriter) { w.WriteHeader(103) }, "[103 503]"},
+	} {
+		page = c.page
+		w := &statusWriter{ResponseWriter: httptest.NewRecorder()}
+		r := httptest.NewRequest("GET", "https://localhost/", nil)
+		r.Header.Set("Cookie", sent)
+		m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { read(session.From(r.Context())) })).ServeHTTP(w, r)
+		if got := fmt.Sprint(w.all); got != c.want || w.Header().Get("Cache-Control") != "no-store" {
+			t.Errorf("statuses %s, want %s; header %v", got, c.want, w.Header())
+		}
+	}
+}
+
+// A statusWriter keeps what WriteHeader is called with.
+type statusWriter struct {
+	http.ResponseWriter
+	all []int
+}
+
+func (w *statusWriter) WriteHeader(status int) { w.all = append(w.all, status) }
 
 // Promise 7. Whoever calls Save decides what its error means for the response.
 func TestErrorOfAnExplicitSaveIsTheCallers(t *testing.T) {

@@ -51,6 +51,7 @@ func TestMisconfigurationIsAnErrorOfNew(t *testing.T) {
 		{"secrets short", session.Options{Secrets: [][]byte{short, good, nil}}, []string{"Secrets[0]: ", "Secrets[2]: "}},
 		{"five secrets", session.Options{Secrets: [][]byte{good, good, good, good, good}}, []string{"Secrets: "}},
 		{"negative life", session.Options{Lifetime: -time.Hour}, []string{"Lifetime: "}},
+		{"life of the clock's step", session.Options{Lifetime: time.Millisecond}, nil},
 		{"life below the clock's step", session.Options{Lifetime: time.Microsecond}, []string{"Lifetime: "}},
 		{"negative idle", session.Options{IdleTimeout: -1}, []string{"IdleTimeout: "}},
 		{"idle longer than life", session.Options{Lifetime: time.Hour, IdleTimeout: 2 * time.Hour}, []string{"IdleTimeout: "}},
@@ -139,15 +140,15 @@ func TestNamesDomainsAndPaths(t *testing.T) {
 		good, evil []string
 	}{
 		{"Name", func(o *session.CookieOptions, s string) { o.Name = s }, func(c *http.Cookie) string { return c.Name },
-			[]string{"id", "__Host-id", "__Secure-id", "__Http-id", "__Host-Http-id", "a.b-c_d", "!#$%&'*+-.^_`|~", "0"},
+			[]string{"id", "__Host-id", "__Secure-id", "__Http-id", "__Host-Http-id", "a.b-c_d", "!#$%&'*+-.^_`|~", "0", strings.Repeat("a", 4096-120)},
 			[]string{" ", "a b", "a;b", "a=b", "a,b", "a\"b", "a/b", "a:b", "a@b", "a[b]", "{a}", "(a)", "a?b", "a\\b", "a<b", "a\tb", "a\nb", "a\r\nSet-Cookie: b", "a\x00", "a\x7f", "é", "\xff",
 				strings.Repeat("a", 4096)}}, // name and value together are cut off there (RFC 6265bis, 5.6)
 		{"Domain", func(o *session.CookieOptions, s string) { o.Domain = s }, func(c *http.Cookie) string { return c.Domain },
-			[]string{"example.com", "app.example.com", "EXAMPLE.com", "xn--bcher-kva.example", "localhost", "1.example", "127.0.0.1"},
+			[]string{"example.com", "app.example.com", "EXAMPLE.com", "xn--bcher-kva.example", "localhost", "1.example", "127.0.0.1", "0a-z9.Az-Z0.example", strings.Repeat("a", 63) + ".com"},
 			[]string{" ", "https://example.com", "example.com:8080", "*.example.com", "example.com/app", "example..com", "..example.com", "example.com.", ".", "-a.com", "a-.com", "a_b.com", "a b.com", "a;b.com", "bücher.example",
 				"a.com\r\nSet-Cookie: b", "[::1]", "::1", "::ffff:127.0.0.1", "1.2", "123", "a.0x7f", strings.Repeat("a", 64) + ".com", strings.Repeat("a.", 127) + "com"}},
 		{"Path", func(o *session.CookieOptions, s string) { o.Path = s }, func(c *http.Cookie) string { return c.Path },
-			[]string{"/", "/app", "/app/", "/a b", "/a,b", "/%C3%A9"},
+			[]string{"/", "/app", "/app/", "/a b~", "/a,b", "/%C3%A9", "/" + strings.Repeat("a", 1023)},
 			[]string{"app", " /app", "*", "/a;b", "/a\x00", "/a\nb", "/a\r\nSet-Cookie: b", "/é", "/\xff",
 				"/" + strings.Repeat("a", 1024)}}, // an attribute's value is dropped from there on (RFC 6265bis, 5.6)
 	} {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -324,6 +325,7 @@ func TestLostResponsesOfARenewalByAge(t *testing.T) {
 			t.Fatal("no cookie")
 		}
 		d.expect(lost[9], "before") // slow, not lost
+		d.expect(lost[8], "before") // likewise
 		d.expect(b, "before")
 		time.Sleep(10 * time.Second)
 		d.expectReplaced(lost[9])
@@ -710,5 +712,23 @@ func TestKeysAreNoValues(t *testing.T) {
 		})
 		d.expect(b, "0123456789")
 		d.expectReplaced(old)
+	})
+}
+
+// A record knows no more than a few of its older keys, however many there were
+// within ten seconds.
+func TestOlderKeysAreBounded(t *testing.T) {
+	atDesk(t, session.Options{}, func(d *desk) {
+		b := d.browser()
+		for range 20 {
+			d.do(b, func(s *session.Session) { s.Renew() })
+		}
+		rs, err := d.spy.Store.List(d.t.Context(), "alice")
+		if err != nil || len(rs) != 1 {
+			d.t.Fatal(rs, err)
+		}
+		if n := strings.Count(string(rs[0].Data), `"until"`); n != 3 {
+			d.t.Errorf("%d renewals are known, want 3: %s", n, rs[0].Data)
+		}
 	})
 }

@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"context"
 	"net/http"
 	"slices"
 	"strings"
@@ -65,6 +66,36 @@ func TestNoUser(t *testing.T) {
 }
 
 // List has the user's live sessions, the most recently seen first.
+// A store that answers with somebody else's sessions, or with what is over, shows
+// them to nobody.
+func TestListTrustsNoStore(t *testing.T) {
+	now := time.Now().Truncate(time.Millisecond)
+	record := func(id, user string, ends time.Duration, data string) *session.Record {
+		return &session.Record{ID: id, User: user, Data: []byte(data), Created: now, LastSeen: now, Deadline: now.Add(ends), Expires: now.Add(ends), Version: 1}
+	}
+	m := newManager(t, session.Options{Store: listStore{newSpy(), []*session.Record{
+		record("good", "alice", time.Hour, "{}"),
+		record("another's", "bob", time.Hour, "{}"),
+		record("nobody's", "", time.Hour, "{}"),
+		record("over", "alice", -time.Hour, "{}"),
+		record("ended", "alice", time.Hour, `{"session.ended":"logout"}`),
+	}}})
+	list, err := m.List(t.Context(), "alice")
+	if err != nil || len(list) != 1 || list[0].ID() != "good" {
+		t.Errorf("%d sessions, %v", len(list), err)
+	}
+}
+
+// A listStore lists the same records to everybody.
+type listStore struct {
+	session.Store
+	records []*session.Record
+}
+
+func (s listStore) List(context.Context, string) ([]*session.Record, error) {
+	return slices.Clone(s.records), nil
+}
+
 func TestListInOrder(t *testing.T) {
 	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
 		h := m.Handler(clockRoutes)

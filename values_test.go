@@ -728,3 +728,18 @@ func TestDetachedSessionThatEndedIsNotSaved(t *testing.T) {
 		}
 	}
 }
+
+// A value that is set again and again in one request takes the room of one.
+func TestSetAgainTakesNoRoom(t *testing.T) {
+	m := newManager(t, session.Options{})
+	newBrowser(t, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		before := heap()
+		for i := range 500 {
+			name.Set(s, strings.Repeat("x", 64<<10-100+i%2))
+		}
+		if grown := heap() - before; grown > 1<<20 {
+			t.Errorf("%d bytes for one value of 64 KiB", grown)
+		}
+	}))).get("/")
+}

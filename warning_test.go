@@ -188,13 +188,17 @@ func TestResponsePastOurWriter(t *testing.T) {
 	}
 	log.Reset()
 	for _, wrong := range []bool{false, true} { // our writer, and a writer that was not written
-		newBrowser(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b := newBrowser(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if write(session.From(r.Context())); !wrong {
 					w.Write(ok)
 				}
 			})).ServeHTTP(&writtenRecorder{ResponseWriter: w}, r)
-		})).get("/")
+		}))
+		b.get("/")
+		if b.cookie() == "" {
+			t.Errorf("no cookie; nothing was written: %v", wrong)
+		}
 	}
 	if log.Len() != 0 {
 		t.Errorf("logged without need: %s", log)

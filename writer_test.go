@@ -85,6 +85,8 @@ func TestInformationalIsNotTheResponse(t *testing.T) {
 		w.Header().Set("Link", "</style.css>; rel=preload")
 		w.WriteHeader(http.StatusEarlyHints)
 		w.WriteHeader(http.StatusProcessing)
+		w.WriteHeader(199)
+		w.WriteHeader(http.StatusContinue)
 		s.Login("alice")
 	}))
 	for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
@@ -99,8 +101,8 @@ func TestInformationalIsNotTheResponse(t *testing.T) {
 			t.Fatal(err)
 		}
 		body(resp)
-		if len(hints) != 2 || hints[0].Get("Link") == "" {
-			t.Errorf("%s: the client got %v, want 103 and 102", protocol, hints)
+		if len(hints) != 4 || hints[0].Get("Link") == "" {
+			t.Errorf("%s: the client got %v, want 103, 102, 199 and 100", protocol, hints)
 		}
 		for _, h := range hints {
 			if h["Set-Cookie"] != nil || h["Vary"] != nil || h["Cache-Control"] != nil {
