@@ -1,5 +1,6 @@
 // Package session gives the requests of an http.Handler their sessions: values
-// kept on the server, found again by a signed cookie.
+// kept on the server, found again by a signed cookie, or by a token in a header
+// (Options.Bearer).
 //
 //	var visits = session.NewKey[int]("visits")
 //
@@ -40,6 +41,15 @@
 // way are answered and keep what they change, and who has stolen it learns
 // nothing new. After one by age it stays good until ten seconds after the new
 // one has come. Later it is ErrReplaced, and EventReplayed.
+//
+// What must not happen twice, such as the use of a refresh token, is done by one of
+// the requests, and the others wait for it: Key.Refresh.
+//
+// # Long requests
+//
+// A WebSocket or event stream waits for Session.Done, which is closed when its
+// session has ended, in whatever process. What is open or polls is not in use: a
+// poll says Session.Background, and a message from the user Session.Save.
 //
 // # When things fail
 //

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -179,6 +180,24 @@ func ExampleOptions_replayedToken() {
 				_ = sessions.Revoke(ctx, e.User, e.ID) // a failure is an event of its own
 			}
 		},
+	}))
+}
+
+// An audit log, in a line; metrics likewise.
+func ExampleOptions_OnEvent() {
+	session.Must(session.New(&session.Options{
+		OnEvent: func(ctx context.Context, e session.Event) {
+			slog.InfoContext(ctx, "session", "kind", e.Kind, "id", e.ID, "user", e.User, "err", e.Err)
+		},
+	}))
+}
+
+// A rotation is two deployments: the new secret is added last, everywhere, and then
+// moved to the front. Nobody is logged out.
+func ExampleOptions_Secrets() {
+	newSecret, oldSecret := make([]byte, 32), make([]byte, 32) // 32 random bytes each
+	session.Must(session.New(&session.Options{
+		Secrets: [][]byte{newSecret, oldSecret}, // the first signs, all verify
 	}))
 }
 

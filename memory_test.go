@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"sort"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -347,5 +348,50 @@ func TestMemoryStoreStartsNothing(t *testing.T) {
 	}
 	if after := runtime.NumGoroutine(); after > before {
 		t.Errorf("%d goroutines, there were %d", after, before)
+	}
+}
+
+// The zero options are the defaults.
+func TestMemoryDefaults(t *testing.T) {
+	for _, o := range []*session.MemoryOptions{nil, {}} {
+		if err := session.NewMemoryStore(o).Create(t.Context(), memoryRecord("id", "alice", 0)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// From the instant on at which it expires, a record is in no list.
+func TestMemoryListAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := session.NewMemoryStore(nil)
+		r := memoryRecord("id", "alice", 0)
+		r.Expires = time.Now().Add(time.Second)
+		if err := m.Create(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second - time.Millisecond)
+		if rs, err := m.List(t.Context(), "alice"); err != nil || len(rs) != 1 {
+			t.Errorf("a millisecond before: %d records, %v", len(rs), err)
+		}
+		time.Sleep(time.Millisecond)
+		if rs, err := m.List(t.Context(), "alice"); err != nil || len(rs) != 0 {
+			t.Errorf("at the end: %d records, %v", len(rs), err)
+		}
+	})
+}
+
+// Long user names count against MaxBytes, in the record and in the index.
+func TestMemoryCountsUsers(t *testing.T) {
+	const most, name = 4 << 20, 500
+	m := session.NewMemoryStore(&session.MemoryOptions{MaxBytes: most})
+	n := 0
+	for ; ; n++ {
+		user := fmt.Sprint(n, strings.Repeat("x", name))
+		if m.Create(t.Context(), memoryRecord(fmt.Sprint("id", n), user, 0)) != nil {
+			break
+		}
+	}
+	if n == 0 || n*2*name > most {
+		t.Errorf("%d sessions of names of %d bytes in %d bytes", n, name, most)
 	}
 }

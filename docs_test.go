@@ -1,0 +1,79 @@
+package session_test
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Every line of Go in README.md and docs/ stands in a file that is compiled, and
+// if it is a test's or an example's, run. What a document leaves blank between two
+// paragraphs may be anything there.
+func TestDocuments(t *testing.T) {
+	var sources [][]string
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		sources = append(sources, bare(string(text)))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	documents, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := 0
+	for _, document := range append(documents, "README.md") {
+		text, err := os.ReadFile(document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range strings.Split(string(text), "```go\n")[1:] {
+			block, _, ended := strings.Cut(part, "```")
+			if !ended {
+				t.Fatalf("%s: a block has no end", document)
+			}
+			blocks++
+			for _, paragraph := range strings.Split(block, "\n\n") {
+				if !stands(bare(paragraph), sources) {
+					t.Errorf("%s: in no Go file:\n%s", document, paragraph)
+				}
+			}
+		}
+	}
+	if blocks < 30 {
+		t.Errorf("%d blocks were found", blocks)
+	}
+}
+
+// bare returns the lines of a text without what may differ between a document and
+// a program: indentation and the comma that ends a fragment.
+func bare(text string) []string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	for i, line := range lines {
+		code, comment, has := strings.Cut(line, " // ")
+		lines[i] = strings.Join(strings.Fields(strings.TrimSuffix(strings.TrimSpace(code), ",")), " ")
+		if has {
+			lines[i] += " // " + comment
+		}
+	}
+	return lines
+}
+
+// stands tells whether a source has these lines, one after the other.
+func stands(lines []string, sources [][]string) bool {
+	for _, source := range sources {
+		for i := range source {
+			if n := len(lines); i+n <= len(source) && strings.Join(source[i:i+n], "\n") == strings.Join(lines, "\n") {
+				return true
+			}
+		}
+	}
+	return false
+}

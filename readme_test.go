@@ -1,0 +1,51 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// What the README prints, where it can be compiled. The rest of it is in
+// examples/quickstart and in sessiontest's examples.
+
+func readmeHowTo(w http.ResponseWriter, s *session.Session, user struct{ ID string }) {
+	var theme = session.NewKey[string]("theme") // once; a key knows its type
+
+	theme.Set(s, "dark")
+	v, ok := theme.Lookup(s) // or theme.Get(s), theme.Delete(s), theme.Pop(s)
+	fmt.Fprintln(w, v, ok)
+
+	visits.Update(s, func(n int) int { return n + 1 }) // again on the newer value, if another request was faster
+
+	s.AddFlash("info", "Saved.")
+	for _, f := range s.Flashes() { // on the next page, once
+		fmt.Fprintln(w, f.Kind, f.Text)
+	}
+
+	s.Login(user.ID) // after you have checked the password: a new token, both clocks restart
+	s.Remember(30 * 24 * time.Hour)
+	s.Logout() // everywhere at once for this token
+}
+
+func readmeGuard(w http.ResponseWriter, s *session.Session) {
+	if errors.Is(s.Err(), session.ErrStore) {
+		return // before anything that leaves this response
+	}
+	if s.User() == "" {
+		http.Error(w, "Please log in.", http.StatusUnauthorized)
+		return
+	}
+}
+
+func readmeDevices(ctx context.Context, s *session.Session, id string) ([]*session.Session, error) {
+	devices, err := sessions.List(ctx, s.User()) // d.LastSeen(), d.Expires(), d.ID() == s.ID()
+	err = sessions.Revoke(ctx, s.User(), id)     // or RevokeOthers, RevokeAll
+	return devices, err
+}
+
+var _ = []any{readmeHowTo, readmeGuard, readmeDevices} // compiled, and no more

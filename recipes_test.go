@@ -1,0 +1,468 @@
+package session_test
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/sessiontest"
+)
+
+// These are the recipes of docs/recipes.md, as it prints them, and each of them
+// run. TestDocuments holds the two together.
+
+// recently lets in who has typed the password within the last five minutes.
+func recently(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		if time.Since(s.Authenticated()) > 5*time.Minute {
+			http.Redirect(w, r, "/password?then="+url.QueryEscape(r.URL.Path), http.StatusSeeOther)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// again is where the password has been found right: a Login of the user who is
+// logged in already. Requests that are under way lose nothing by it.
+func again(w http.ResponseWriter, r *http.Request) {
+	s := session.From(r.Context())
+	s.Login(s.User())
+}
+
+func TestRecipePasswordAskedForAgain(t *testing.T) {
+	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+		mux := http.NewServeMux()
+		mux.Handle("POST /delete", recently(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {})))
+		mux.HandleFunc("POST /password", again)
+		b := sessiontest.NewBrowser(t, m.Handler(mux))
+		expect := func(want string) {
+			t.Helper()
+			if resp := b.PostForm("/delete", nil); resp.Header.Get("Location") != want {
+				t.Errorf("%s, to %q, want %q", resp.Status, resp.Header.Get("Location"), want)
+			}
+		}
+		expect("/password?then=%2Fdelete")
+		b.Session(m, func(s *session.Session) { s.Login("alice") })
+		expect("")
+		time.Sleep(6 * minute)
+		expect("/password?then=%2Fdelete")
+		b.PostForm("/password", nil)
+		expect("")
+	})
+}
+
+// passwordChanged runs once the new password is stored. Now nobody who knew the
+// old one stays.
+func passwordChanged(w http.ResponseWriter, r *http.Request) {
+	s := session.From(r.Context())
+	s.Renew()
+	if err := sessions.RevokeOthers(r.Context(), s); err != nil {
+		http.Error(w, "Your other devices may still be logged in. Try again.", http.StatusServiceUnavailable)
+	}
+}
+
+// A login whose password was checked just before the change may begin just after
+// it. Whoever wants to be sure compares the two times in every request.
+func notBefore(changed func(user string) time.Time, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s := session.From(r.Context()); s.User() != "" && s.Authenticated().Before(changed(s.User())) {
+			s.Logout()
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+var sessions = session.Must(session.New(nil))
+
+func TestRecipeChangeOfPassword(t *testing.T) {
+	changed := time.Now().Add(-time.Hour)
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /password", passwordChanged)
+	h := sessions.Handler(notBefore(func(string) time.Time { return changed }, mux))
+	here, there := sessiontest.NewBrowser(t, h), sessiontest.NewBrowser(t, h)
+	who := func(b *sessiontest.Browser, want string) {
+		t.Helper()
+		b.Get("/")
+		b.Session(sessions, func(s *session.Session) {
+			if s.User() != want {
+				t.Errorf("is %q, want %q", s.User(), want)
+			}
+		})
+	}
+	for _, b := range []*sessiontest.Browser{here, there} {
+		b.Session(sessions, func(s *session.Session) { s.Login("ann") })
+		who(b, "ann")
+	}
+	if resp := here.PostForm("/password", nil); resp.StatusCode != 200 {
+		t.Error(resp.Status)
+	}
+	who(here, "ann")
+	who(there, "")
+	changed = time.Now().Add(time.Hour)
+	who(here, "")
+}
+
+// login remembers who asks for it.
+func login(w http.ResponseWriter, r *http.Request) {
+	s := session.From(r.Context()) // the password is right
+	s.Login(r.PostFormValue("user"))
+	if r.PostFormValue("remember") != "" {
+		s.Remember(30 * 24 * time.Hour)
+	}
+}
+
+func TestRecipeRememberMe(t *testing.T) {
+	b := sessiontest.NewBrowser(t, sessions.Handler(http.HandlerFunc(login)))
+	for remember, want := range map[string]time.Duration{"": time.Hour, "yes": 30 * day} {
+		b.PostForm("/login", url.Values{"user": {"ann"}, "remember": {remember}})
+		b.Session(sessions, func(s *session.Session) {
+			if left := time.Until(s.Expires()); left > want || left < want-minute {
+				t.Errorf("remember %q: %v left, want %v", remember, left, want)
+			}
+		})
+	}
+}
+
+// problem answers an API's client (RFC 9457).
+func problem(w http.ResponseWriter, status int) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(map[string]any{"status": status, "title": http.StatusText(status)})
+}
+
+// api answers 401 to who is not logged in, and 503 while nobody can tell.
+var api = session.Must(session.New(&session.Options{
+	Store:   store,
+	Secrets: [][]byte{secret},
+	ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+		slog.ErrorContext(r.Context(), "session", "err", err)
+		status := http.StatusInternalServerError
+		if errors.Is(err, session.ErrStore) {
+			status = http.StatusServiceUnavailable
+		}
+		problem(w, status)
+	},
+}))
+
+func me(w http.ResponseWriter, r *http.Request) {
+	user := session.From(r.Context()).User()
+	if user == "" {
+		problem(w, http.StatusUnauthorized)
+		return
+	}
+	json.NewEncoder(w).Encode(map[string]string{"user": user})
+}
+
+var (
+	store  = sessiontest.NewStore(nil)
+	secret = make([]byte, 32)
+)
+
+func TestRecipeJSON(t *testing.T) {
+	b := sessiontest.NewBrowser(t, api.Handler(http.HandlerFunc(me)))
+	expect := func(want string) {
+		t.Helper()
+		if got := body(b.Get("/me")); got != want+"\n" {
+			t.Errorf("%s", got)
+		}
+	}
+	expect(`{"status":401,"title":"Unauthorized"}`)
+	b.Session(api, func(s *session.Session) { s.Login("ann") })
+	expect(`{"user":"ann"}`)
+	store.Fail(errDown)
+	expect(`{"status":503,"title":"Service Unavailable"}`)
+	store.Fail(nil)
+	expect(`{"user":"ann"}`)
+}
+
+// Visitors and staff have cookies of their own, and who is the one is not the other.
+var (
+	visitors = session.Must(session.New(&session.Options{Cookie: session.CookieOptions{Name: "__Host-visitor"}}))
+	staff    = session.Must(session.New(&session.Options{
+		Lifetime:    8 * time.Hour,
+		IdleTimeout: 15 * time.Minute,
+		Cookie:      session.CookieOptions{Name: "__Host-staff", SameSite: http.SameSiteStrictMode},
+	}))
+)
+
+func both(w http.ResponseWriter, r *http.Request) {
+	visitor, employee := visitors.From(r.Context()), staff.From(r.Context())
+	fmt.Fprintf(w, "visitor %q, employee %q", visitor.User(), employee.User())
+}
+
+func nested() http.Handler {
+	return visitors.Handler(staff.Handler(http.HandlerFunc(both)))
+}
+
+func TestRecipeVisitorsAndStaff(t *testing.T) {
+	b := sessiontest.NewBrowser(t, nested())
+	b.Session(staff, func(s *session.Session) { s.Login("eve") })
+	if got := body(b.Get("/")); got != `visitor "", employee "eve"` {
+		t.Error(got)
+	}
+	b.Session(visitors, func(s *session.Session) { s.Login("ann") })
+	if got := body(b.Get("/")); got != `visitor "ann", employee "eve"` {
+		t.Error(got)
+	}
+}
+
+// embedded is for pages in a frame of another site: a cookie that is sent there,
+// and a jar of its own for each site that embeds them.
+var embedded = session.Options{
+	Cookie: session.CookieOptions{SameSite: http.SameSiteNoneMode, Partitioned: true},
+}
+
+// shop and forum are two applications on one host, whatever their ports and paths.
+var (
+	shop  = session.Options{Cookie: session.CookieOptions{Name: "__Host-shop"}}
+	forum = session.Options{Cookie: session.CookieOptions{Name: "__Host-forum"}}
+)
+
+func TestRecipeOptions(t *testing.T) {
+	for want, o := range map[string]session.Options{
+		"; Path=/; HttpOnly; Secure; SameSite=None; Partitioned": embedded,
+		"; Path=/; HttpOnly; Secure; SameSite=Lax":               shop,
+	} {
+		m := newManager(t, o)
+		resp := newBrowser(t, m.Handler(clockRoutes)).get("/login")
+		if line := resp.Header.Get("Set-Cookie"); len(line) < 130 || line[len(line)-len(want):] != want {
+			t.Error(line)
+		}
+	}
+	one, two := newManager(t, shop), newManager(t, forum)
+	b := newBrowser(t, one.Handler(two.Handler(clockRoutes)))
+	if b.get("/login"); body(b.get("/look")) != "alice" {
+		t.Error("not logged in")
+	}
+}
+
+var role = session.NewKey[string]("role")
+
+// setRole changes what all sessions of a user say of him. His next request sees it.
+func setRole(ctx context.Context, user, to string) error {
+	all, err := sessions.List(ctx, user)
+	for _, s := range all {
+		role.Set(s, to)
+		if err := s.Save(ctx); err != nil && !errors.Is(err, session.ErrNotFound) {
+			return err
+		}
+	}
+	return err
+}
+
+// disable ends all sessions of a user whose account was disabled.
+func disable(ctx context.Context, user string) error {
+	return sessions.RevokeAll(ctx, user)
+}
+
+func TestRecipeRoleChanged(t *testing.T) {
+	var all []*sessiontest.Browser
+	for range 3 {
+		b := sessiontest.NewBrowser(t, sessions.Handler(http.NotFoundHandler()))
+		b.Session(sessions, func(s *session.Session) { s.Login("carl") })
+		all = append(all, b)
+	}
+	expect := func(user, what string) {
+		for _, b := range all {
+			b.Session(sessions, func(s *session.Session) {
+				if s.User() != user || role.Get(s) != what {
+					t.Errorf("%q has the role %q, want %q, %q", s.User(), role.Get(s), user, what)
+				}
+			})
+		}
+	}
+	if err := setRole(t.Context(), "carl", "admin"); err != nil {
+		t.Error(err)
+	}
+	expect("carl", "admin")
+	if err := disable(t.Context(), "carl"); err != nil {
+		t.Error(err)
+	}
+	expect("", "")
+}
+
+// A halfway login has given the password and not the second factor: it is nobody's
+// yet, and over by itself.
+type halfway struct {
+	User  string
+	Until time.Time
+	Tries int
+}
+
+var firstFactor = session.NewKey[halfway]("first-factor")
+
+func passwordIsRight(s *session.Session, user string) {
+	firstFactor.Set(s, halfway{User: user, Until: time.Now().Add(5 * time.Minute)})
+}
+
+// secondFactor logs in who brings the right code, and tells whether he did.
+func secondFactor(s *session.Session, right func(user, code string) bool, code string) bool {
+	var h halfway
+	firstFactor.Update(s, func(is halfway) halfway { is.Tries++; h = is; return is })
+	if h.User == "" || h.Tries > 5 || time.Now().After(h.Until) || !right(h.User, code) {
+		return false
+	}
+	firstFactor.Delete(s)
+	s.Login(h.User)
+	return true
+}
+
+func TestRecipeTwoSteps(t *testing.T) {
+	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+		right := func(user, code string) bool { return user == "alice" && code == "123456" }
+		for name, c := range map[string]struct {
+			codes []string
+			wait  time.Duration
+			want  string
+		}{
+			"right":           {[]string{"123456"}, 0, "alice"},
+			"wrong":           {[]string{"0"}, 0, ""},
+			"right at last":   {[]string{"0", "0", "0", "0", "123456"}, 0, "alice"},
+			"right too late":  {[]string{"123456"}, 6 * minute, ""},
+			"guessed":         {[]string{"0", "0", "0", "0", "0", "123456"}, 0, ""},
+			"no code so far":  {nil, 0, ""},
+			"no password yet": {[]string{"123456"}, -1, ""},
+		} {
+			b := sessiontest.NewBrowser(t, m.Handler(http.NotFoundHandler()))
+			if c.wait >= 0 {
+				b.Session(m, func(s *session.Session) { passwordIsRight(s, "alice") })
+			}
+			time.Sleep(c.wait)
+			for _, code := range c.codes {
+				b.Session(m, func(s *session.Session) { secondFactor(s, right, code) })
+			}
+			b.Session(m, func(s *session.Session) {
+				if _, still := firstFactor.Lookup(s); s.User() != c.want || still && c.want != "" {
+					t.Errorf("%s: in as %q", name, s.User())
+				}
+			})
+		}
+	})
+}
+
+var actsAs = session.NewKey[string]("acts-as")
+
+// actingUser is whose data a page shows. Who is logged in stays who he is: for the
+// log, for his own page of devices, and to come back.
+func actingUser(s *session.Session) string {
+	return cmp.Or(actsAs.Get(s), s.User())
+}
+
+// act lets an administrator act as a user, and with "" be himself again: both are
+// a change of privilege, and so a new token.
+func act(s *session.Session, as string) {
+	if as == "" {
+		actsAs.Delete(s)
+	} else {
+		actsAs.Set(s, as)
+	}
+	s.Renew()
+}
+
+func TestRecipeActingAsAUser(t *testing.T) {
+	b := sessiontest.NewBrowser(t, sessions.Handler(http.NotFoundHandler()))
+	b.Session(sessions, func(s *session.Session) { s.Login("root") })
+	for as, want := range map[string]string{"ann": "ann", "": "root"} {
+		b.Session(sessions, func(s *session.Session) { act(s, as) })
+		b.Session(sessions, func(s *session.Session) {
+			if actingUser(s) != want || s.User() != "root" {
+				t.Errorf("%q acts as %q, want %q", s.User(), actingUser(s), want)
+			}
+		})
+	}
+}
+
+// page shows the flashes to a person, and not to a browser that prefetches.
+func page(w http.ResponseWriter, r *http.Request) {
+	s := session.From(r.Context())
+	if r.Header.Get("Sec-Purpose") == "" {
+		for _, f := range s.Flashes() {
+			fmt.Fprintln(w, f.Text)
+		}
+	}
+}
+
+func TestRecipePrefetch(t *testing.T) {
+	b := newBrowser(t, sessions.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/save" {
+			session.From(r.Context()).AddFlash("info", "Saved.")
+			return
+		}
+		page(w, r)
+	})))
+	b.get("/save")
+	r := b.request("/")
+	r.Header.Set("Sec-Purpose", "prefetch")
+	for i, want := range []string{"", "Saved.\n", ""} {
+		if i > 0 {
+			r = b.request("/")
+		}
+		if got := body(b.do(r)); got != want {
+			t.Errorf("%d: %q", i, got)
+		}
+	}
+}
+
+// paid is what the payment provider lets the customer's browser post.
+func paid(w http.ResponseWriter, r *http.Request) {
+	order, err := provider.Verify(r) // the message is signed: it needs no session
+	if err != nil {
+		http.Error(w, "Bad request.", http.StatusBadRequest)
+		return
+	}
+	http.Redirect(w, r, "/orders/"+order+"?paid", http.StatusSeeOther)
+}
+
+func order(w http.ResponseWriter, r *http.Request) {
+	if s := session.From(r.Context()); r.URL.Query().Has("paid") {
+		s.AddFlash("info", "Thank you!")
+	}
+	// ...
+}
+
+func paymentApp() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /paid", paid)
+	mux.HandleFunc("GET /orders/{id}", order)
+	protection := http.NewCrossOriginProtection()
+	protection.AddInsecureBypassPattern("POST /paid")
+	return protection.Handler(sessions.Handler(mux))
+}
+
+type paymentProvider struct{}
+
+func (paymentProvider) Verify(r *http.Request) (order string, err error) {
+	_, err = io.ReadAll(r.Body)
+	return "7", err
+}
+
+var provider paymentProvider
+
+func TestRecipePayment(t *testing.T) {
+	b := newBrowser(t, paymentApp())
+	b.do(b.request("/orders/6?paid")) // has a session
+	signed := b.cookie()
+	r := b.request("/paid")
+	r.Method = "POST"
+	r.Header = http.Header{"Sec-Fetch-Site": {"cross-site"}, "Origin": {"https://pay.example"}} // and no cookie
+	resp := b.do(r)
+	if resp.StatusCode != http.StatusSeeOther || b.cookie() != signed {
+		t.Errorf("%s; the cookie was replaced: %v", resp.Status, b.cookie() != signed)
+	}
+	b.get(resp.Header.Get("Location"))
+	newBrowser(t, sessions.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if n := len(session.From(r.Context()).Flashes()); n != 2 {
+			t.Errorf("%d flashes", n)
+		}
+	}))).replay(signed).get("/")
+}
