@@ -44,7 +44,10 @@ func readmeGuard(w http.ResponseWriter, s *session.Session) {
 
 func readmeDevices(ctx context.Context, s *session.Session, id string) ([]*session.Session, error) {
 	devices, err := sessions.List(ctx, s.User()) // d.LastSeen(), d.Expires(), d.ID() == s.ID()
-	err = sessions.Revoke(ctx, s.User(), id)     // or RevokeOthers, RevokeAll
+	if err != nil {
+		return nil, err
+	}
+	err = sessions.Revoke(ctx, s.User(), id) // or RevokeOthers, RevokeAll
 	return devices, err
 }
 

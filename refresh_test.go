@@ -311,7 +311,6 @@ func TestRefreshOutlivesItsConnection(t *testing.T) {
 // waits; a token that is no session asks nobody.
 func TestRefreshAndTheEnd(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
-		was := x.b.cookie()
 		var all sync.WaitGroup
 		for i := range 6 {
 			all.Go(func() {
@@ -345,7 +344,7 @@ func TestRefreshAndTheEnd(t *testing.T) {
 			"a Renew of long ago":     {func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Renew() }, minute},
 		} {
 			x.at(0, login("alice"))
-			was = x.b.cookie()
+			was := x.b.cookie()
 			x.at(0, c.do)
 			time.Sleep(c.wait)
 			other := x.b.replay(was)

@@ -47,8 +47,8 @@ func failure(f func(t testing.TB)) string {
 }
 
 var (
-	name = session.NewKey[string]("name")
-	down = errors.New("down")
+	name    = session.NewKey[string]("name")
+	errDown = errors.New("down")
 )
 
 func newManager(t testing.TB, o session.Options) *session.Manager {
@@ -135,13 +135,13 @@ func TestFailures(t *testing.T) {
 		want string
 	}{
 		"an outage at the load": {func(t testing.TB) {
-			store.Fail(down)
+			store.Fail(errDown)
 			defer store.Fail(nil)
 			sessiontest.Do(t, m, user.Clone(context.Background()), look)
 		}, "cannot be loaded: session: the store failed: load: down"},
 		"an outage at the save": {func(t testing.TB) {
 			defer store.Fail(nil)
-			sessiontest.Do(t, m, user.Clone(context.Background()), func(s *session.Session) { set(s); store.Fail(down) })
+			sessiontest.Do(t, m, user.Clone(context.Background()), func(s *session.Session) { set(s); store.Fail(errDown) })
 		}, "cannot be saved"},
 		"too large":                 {func(t testing.TB) { sessiontest.Do(t, m, user, func(s *session.Session) { name.Set(s, "0123456789") }) }, "MaxDataSize"},
 		"no user":                   {func(t testing.TB) { sessiontest.Do(t, m, user, func(s *session.Session) { s.Login("") }) }, "the user is empty"},
@@ -206,7 +206,6 @@ func TestBrowser(t *testing.T) {
 		}
 		s.Renew()
 	})
-	time.Sleep(0)
 	if got := text(b.Get("/")); got != "alice" {
 		t.Errorf("after a renewal: %q", got)
 	}
@@ -248,14 +247,14 @@ func TestBrowserInABubble(t *testing.T) {
 func TestStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) session.Store { return sessiontest.NewStore(nil) })
 	s := sessiontest.NewStore(session.NewMemoryStore(nil))
-	s.Fail(down)
+	s.Fail(errDown)
 	_, load := s.Load(t.Context(), "id")
 	_, list := s.List(t.Context(), "alice")
 	for call, err := range map[string]error{
 		"Load": load, "List": list, "Create": s.Create(t.Context(), &session.Record{}),
 		"Save": s.Save(t.Context(), &session.Record{}, 1), "Touch": s.Touch(t.Context(), "id", time.Now(), time.Now()), "Delete": s.Delete(t.Context(), "id"),
 	} {
-		if err != down {
+		if err != errDown {
 			t.Errorf("%s: %v", call, err)
 		}
 	}
