@@ -31,11 +31,11 @@ const (
 // stored is what the store has, as far as this request knows.
 type stored struct {
 	is    knowledge
+	due   upkeep
 	held  token.Ref // the token by which the request has it; of a listed session only the id
 	rec   *Record   // as it was last read or written, while live
 	then  *Record   // what is shown in its place: the session just before a renewal that somebody else asked for
-	due   upkeep
-	maybe *draft // a renewal of which nobody knows whether it was stored
+	maybe *draft    // a renewal of which nobody knows whether it was stored
 }
 
 // knowledge of the stored session.
