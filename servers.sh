@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the stores' tests run against, where that can be done: with
+# Installs what the tests run against, where that can be done: with
 # apt-get, as root. Elsewhere it says what is missing, and those tests are
 # skipped by name.
 set -eu
@@ -11,6 +11,8 @@ need redis-server redis-server
 need postgres postgresql
 need pgbouncer pgbouncer
 need mariadbd mariadb-server
+need chromium chromium
+need nginx nginx
 [ -z "$missing" ] && exit 0
 if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
 	echo "Installing:$missing"

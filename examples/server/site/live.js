@@ -20,3 +20,8 @@ function watch() {
 }
 
 watch();
+
+// A page that the back button brings back out of the browser's memory may be of
+// before the logout: it stays hidden, and is asked for again.
+addEventListener("pagehide", () => { document.documentElement.hidden = true; });
+addEventListener("pageshow", (e) => { if (e.persisted) location.reload(); });

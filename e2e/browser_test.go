@@ -1,0 +1,324 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/chromedp"
+	"github.com/coatcheck/session"
+)
+
+// logIn fills the example's form, as a person would.
+func (c *chrome) logIn(base, user string, remember bool) {
+	c.t.Helper()
+	c.open(base + "/login")
+	run(c, chromedp.SetValue(chromedp.CSS("#userId"), user))
+	if remember {
+		c.click(`input[name="remember"]`)
+	}
+	c.click("form.login button")
+	c.expect("Welcome back, " + user + "!")
+}
+
+// only returns the one cookie of the browser.
+func (c *chrome) only() *network.Cookie {
+	c.t.Helper()
+	all := c.cookies()
+	if len(all) != 1 {
+		c.t.Fatalf("%d cookies, want 1", len(all))
+	}
+	return all[0]
+}
+
+// A person logs in, is recognised, and closes the browser: it forgets the session,
+// unless it was to remember it. No script sees the cookie.
+func TestLogInAndReopen(t *testing.T) {
+	base := example(t)
+	profile := t.TempDir()
+	c := startChrome(t, profile)
+	c.open(base)
+	c.expect("Log in")
+	c.picture("login")
+	c.logIn(base, "alice", false)
+	c.picture("dashboard")
+	c.open(base + "/dashboard")
+	c.expect("2 visits")
+	if got := c.js(`document.cookie`); got != "" {
+		t.Errorf("a script sees %q", got)
+	}
+	if k := c.only(); k.Name != "session" || k.Domain != "localhost" || k.Path != "/" || !k.HTTPOnly || k.Secure || k.SameSite != network.CookieSameSiteLax || !k.Session {
+		t.Errorf("the browser stored %+v", k)
+	}
+	c.close()
+
+	c = startChrome(t, profile)
+	c.open(base + "/dashboard")
+	c.expect("Please log in.")
+	c.logIn(base, "alice", true)
+	k := c.only()
+	if days := time.Until(time.Unix(int64(k.Expires), 0)).Hours() / 24; k.Session || days < 29.9 || days > 30.1 {
+		t.Errorf("remembered for %v days, %+v", days, k)
+	}
+	c.close()
+
+	c = startChrome(t, profile)
+	c.open(base + "/dashboard")
+	c.expect("Welcome back, alice!")
+}
+
+// One browser signs the other out, whose page says so, live, in both of its tabs.
+func TestSignedOutFromAnotherDevice(t *testing.T) {
+	base := example(t)
+	here, there := startChrome(t, ""), startChrome(t, "")
+	here.logIn(base, "alice", false)
+	there.logIn(base, "alice", false)
+	second := there.tab()
+	second.open(base + "/dashboard")
+	second.expect("Welcome back")
+	here.open(base + "/dashboard")
+	here.click(`form[action="/devices/revoke-others"] button`)
+	for _, tab := range []*chrome{there, second} {
+		tab.expect("You are signed out")
+		if text := tab.text(); strings.Contains(text, "alice") {
+			t.Errorf("the page still shows %q", text)
+		}
+	}
+	there.picture("signed-out")
+	there.click(`a.button`)
+	there.expect("Your session has ended. Please log in again.")
+	there.picture("has-ended")
+	here.expect("Welcome back, alice!")
+}
+
+// After signing out the back button shows nothing of the page before: also not
+// where the browser kept that in its back/forward cache, as it does for a page that
+// was left by the address bar.
+func TestBackAfterSigningOut(t *testing.T) {
+	plain := example(t)
+	secure := serve(t, "app.test", true, reverse(t, example(t, "APP_ENV=production", "SESSION_SECRET="+strings.Repeat("secret", 6))))
+	for _, base := range []string{plain, secure} {
+		for _, left := range []string{"by signing out", "by the address bar"} {
+			c := startChrome(t, "")
+			c.logIn(base, "alice", false)
+			if left == "by signing out" {
+				c.click(`form[action="/logout"] button`)
+				c.expect("You are signed out.")
+			} else {
+				c.open(base + "/login")
+				c.expect("You are logged in as alice")
+				other := c.tab()
+				other.open(base + "/dashboard")
+				other.click(`form[action="/logout"] button`)
+				other.expect("You are signed out.")
+			}
+			run(c, chromedp.Evaluate[chromedp.Void](`history.back()`))
+			c.expect("og in")
+			time.Sleep(500 * time.Millisecond)
+			if text := c.text(); strings.Contains(text, "alice") || strings.Contains(text, "visits") {
+				t.Errorf("%s, left %s: the back button shows %q", base, left, text)
+			}
+			c.close()
+		}
+	}
+}
+
+// The recipe for the back button: without it, Chromium shows the page of before the
+// logout where the site is http://localhost, although that was no-store.
+func TestBackForwardCache(t *testing.T) {
+	const script = `<script>
+addEventListener("pagehide", () => { document.documentElement.hidden = true; });
+addEventListener("pageshow", (e) => { if (e.persisted) location.reload(); });
+</script>`
+	page, err := os.ReadFile("../docs/recipes.md")
+	if err != nil || !strings.Contains(string(page), strings.TrimSuffix(strings.TrimPrefix(script, "<script>"), "</script>")) {
+		t.Errorf("docs/recipes.md does not have it: %v", err)
+	}
+	for _, mended := range []bool{true, false} {
+		shown := map[string]bool{} // by host, what is private
+		for _, host := range []string{"app.test", "localhost"} {
+			secure := host != "localhost"
+			m, err := session.New(&session.Options{Cookie: session.CookieOptions{Insecure: !secure}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			base := serve(t, host, secure, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Type", "text/html")
+				switch s := session.From(r.Context()); r.URL.Path {
+				case "/in":
+					s.Login("alice")
+					http.Redirect(w, r, "/", http.StatusSeeOther)
+				case "/out":
+					s.Logout()
+					http.Redirect(w, r, "/bye", http.StatusSeeOther)
+				case "/bye":
+					fmt.Fprint(w, "bye")
+				default:
+					fmt.Fprintf(w, "%s<p>user:%s</p>", map[bool]string{true: script, false: `<script>addEventListener("pageshow", () => {})</script>`}[mended], s.User())
+				}
+			})))
+			c := startChrome(t, "")
+			c.open(base + "/in")
+			c.expect("user:alice")
+			c.open(base + "/out")
+			c.expect("bye")
+			run(c, chromedp.Evaluate[chromedp.Void](`history.back()`))
+			c.expect("user:")
+			time.Sleep(500 * time.Millisecond)
+			shown[host] = strings.Contains(c.text(), "alice")
+			c.close()
+		}
+		if mended && (shown["app.test"] || shown["localhost"]) {
+			t.Errorf("the back button shows what was private: %v", shown)
+		}
+		if !mended && !shown["localhost"] {
+			t.Log("this browser needs no recipe")
+		}
+	}
+}
+
+// By HTTPS the cookie has the __Host- name, and the browser keeps what that
+// promises.
+func TestCookieByHTTPS(t *testing.T) {
+	base := serve(t, "app.test", true, app(t, session.Options{}))
+	c := startChrome(t, "")
+	c.open(base + "/login?user=alice")
+	c.open(base + "/who")
+	c.expect("user:alice")
+	if k := c.only(); k.Name != "__Host-session" || k.Domain != "app.test" || k.Path != "/" || !k.HTTPOnly || !k.Secure || k.SameSite != network.CookieSameSiteLax || !k.Session || len(k.Value) != 120 {
+		t.Errorf("the browser stored %+v", k)
+	}
+	c.open(base + "/logout")
+	if all := c.cookies(); len(all) != 0 {
+		t.Errorf("after the logout: %+v", all)
+	}
+
+	// Where it could not be kept, the browser refuses it.
+	plain := serve(t, "app.test", false, app(t, session.Options{}))
+	c.open(plain + "/login?user=alice")
+	c.open(plain + "/who")
+	c.expect("user: count:0")
+	forged := serve(t, "sub.app.test", true, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for _, attributes := range []string{"; Domain=app.test; Path=/; Secure", "; Path=/app; Secure", "; Path=/"} {
+			w.Header().Add("Set-Cookie", "__Host-session=planted"+attributes)
+		}
+	}))
+	c.open(forged)
+	if all := c.cookies(); len(all) != 0 {
+		t.Errorf("a sibling planted %+v", all[0])
+	}
+}
+
+// Another site's form changes nothing, and its link finds the user logged in.
+func TestAnotherSite(t *testing.T) {
+	base := serve(t, "app.test", true, http.NewCrossOriginProtection().Handler(app(t, session.Options{})))
+	other := serve(t, "other.test", true, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		fmt.Fprintf(w, `<form method=post action="%s/logout"><button>win</button></form><a href="%s/who">go</a>`, base, base)
+	}))
+	c := startChrome(t, "")
+	c.open(base + "/login?user=alice")
+	c.open(other)
+	c.click("button")
+	c.expect("cross-origin request")
+	c.open(other)
+	c.click("a")
+	c.expect("user:alice")
+}
+
+// In a frame of another site only a partitioned cookie with SameSite=None is kept,
+// and it is that site's alone.
+func TestFrames(t *testing.T) {
+	for name, o := range map[string]struct {
+		cookie  session.CookieOptions
+		inFrame bool // the frame is recognised
+		onTop   bool // and then the application by itself
+	}{
+		"Lax":         {session.CookieOptions{}, false, false},
+		"None":        {session.CookieOptions{SameSite: http.SameSiteNoneMode}, false, false}, // a third party's, which Chromium keeps back
+		"Partitioned": {session.CookieOptions{SameSite: http.SameSiteNoneMode, Partitioned: true}, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			base := serve(t, "app.test", true, app(t, session.Options{Cookie: o.cookie}))
+			other := serve(t, "other.test", true, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Type", "text/html")
+				fmt.Fprintf(w, `<p>waiting</p><script>onmessage = e => document.querySelector("p").textContent = e.data</script>
+					<iframe src="%s%s"></iframe>`, base, r.URL.RequestURI())
+			}))
+			c := startChrome(t, "")
+			inFrame := func(path string) string {
+				t.Helper()
+				c.open(other + path)
+				c.expect("user:")
+				return c.text()
+			}
+			inFrame("/frame?user=alice")
+			if got := strings.Contains(inFrame("/frame"), "user:alice"); got != o.inFrame {
+				t.Errorf("recognised in the frame: %v", got)
+			}
+			c.open(base + "/who")
+			if got := strings.Contains(c.text(), "user:alice"); got != o.onTop {
+				t.Errorf("recognised by itself: %v", got)
+			}
+		})
+	}
+}
+
+// Two tabs of a browser log in at the same moment: as one user, who may be logged in
+// already, or as two, of whom one is logged in then, and the other not half so.
+func TestTwoTabsLogIn(t *testing.T) {
+	base := serve(t, "app.test", true, app(t, session.Options{}))
+	c := startChrome(t, "")
+	c.open(base + "/count") // has a session, and so a cookie
+	tabs := []*chrome{c.tab(), c.tab()}
+	for round := range 8 {
+		users := []string{"alice", "alice"}
+		if round%2 == 1 {
+			users = []string{"bob", "carl"}
+			c.open(base + "/logout")
+			c.open(base + "/count")
+		}
+		var all sync.WaitGroup
+		for i, tab := range tabs {
+			all.Go(func() { tab.open(base + "/login?user=" + users[i]) })
+		}
+		all.Wait()
+		seen := map[string]bool{}
+		for _, tab := range append(tabs, c) {
+			tab.open(base + "/who")
+			seen[strings.TrimPrefix(strings.Fields(tab.text())[0], "user:")] = true
+		}
+		if n := len(c.cookies()); len(seen) != 1 || n != 1 || !seen[users[0]] && !seen[users[1]] {
+			t.Errorf("round %d: the tabs are %v, with %d cookies, want one of %v", round, seen, n, users)
+		}
+	}
+}
+
+// A page that fires twenty requests while its token is renewed keeps every one.
+func TestTwentyRequestsWhileTheTokenIsRenewed(t *testing.T) {
+	base := serve(t, "app.test", true, app(t, session.Options{}))
+	c := startChrome(t, "")
+	c.open(base + "/login?user=alice")
+	c.open(base)
+	for round := 1; round <= 5; round++ {
+		got := c.js(`(async () => {
+			const all = [];
+			for (let i = 0; i < 20; i++) {
+				all.push(fetch("/count").then(r => r.text()));
+				if (i == 10) all.push(fetch("/renew").then(r => r.text()));
+			}
+			return (await Promise.all(all)).join(" ");
+		})()`)
+		if n := strings.Count(got, "alice"); n != 20 {
+			t.Errorf("%d of 20 requests were answered as alice: %s", n, got)
+		}
+		if got, want := c.js(`fetch("/who").then(r => r.text())`), fmt.Sprintf("user:alice count:%d", 20*round); got != want {
+			t.Errorf("afterwards %s, want %s", got, want)
+		}
+	}
+}

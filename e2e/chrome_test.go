@@ -1,0 +1,173 @@
+package e2e
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/storage"
+	"github.com/chromedp/chromedp"
+)
+
+// A chrome is a browser with a profile of its own. Hosts below .test are this
+// machine, and their certificates are believed.
+type chrome struct {
+	t     testing.TB
+	ctx   context.Context // of the first tab
+	close func()          // the browser, as its user would
+}
+
+// startChrome opens a browser on a profile; "": a new one.
+func startChrome(t testing.TB, profile string) *chrome {
+	t.Helper()
+	if profile == "" {
+		profile = t.TempDir()
+	}
+	allocator, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(lookPath(t, "chromium")),
+		chromedp.UserDataDir(profile),
+		chromedp.DisableGPU,
+		chromedp.NoSandbox, // which root cannot have
+		chromedp.IgnoreCertErrors,
+		chromedp.Flag("host-resolver-rules", "MAP *.test 127.0.0.1"),
+		chromedp.Flag("disable-quic", true),
+		chromedp.Flag("disable-background-networking", true),
+		chromedp.Flag("disable-component-update", true),
+		chromedp.Flag("disable-sync", true),
+	)...)
+	ctx, cancel := chromedp.NewContext(allocator)
+	closed := false
+	c := &chrome{t: t, ctx: ctx, close: func() {
+		if closed {
+			return
+		}
+		closed = true
+		if err := chromedp.Cancel(ctx); err != nil {
+			t.Log("closing the browser:", err)
+		}
+		cancel()
+		stop()
+	}}
+	t.Cleanup(c.close)
+	if err := chromedp.Do(ctx); err != nil { // the first time starts it, for as long as ctx lives
+		t.Fatal(err)
+	}
+	return c
+}
+
+// tab returns another tab of the same browser.
+func (c *chrome) tab() *chrome {
+	c.t.Helper()
+	ctx, cancel := chromedp.NewContext(c.ctx)
+	c.t.Cleanup(cancel)
+	if err := chromedp.Do(ctx); err != nil {
+		c.t.Fatal(err)
+	}
+	return &chrome{t: c.t, ctx: ctx}
+}
+
+// run runs an action in a tab, or fails the test.
+func run[T any](c *chrome, action chromedp.Action[T]) T {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.ctx, 30*time.Second)
+	defer cancel()
+	v, err := chromedp.Run(ctx, action)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return v
+}
+
+// open goes to a page.
+func (c *chrome) open(url string) {
+	c.t.Helper()
+	run(c, chromedp.Navigate(url))
+}
+
+// click clicks on what a CSS selector finds first.
+func (c *chrome) click(selector string) {
+	c.t.Helper()
+	run(c, chromedp.Click(chromedp.CSS(selector)))
+}
+
+// text returns what the page shows, on one line.
+func (c *chrome) text() string {
+	c.t.Helper()
+	return strings.Join(strings.Fields(run(c, chromedp.Evaluate[string](`document.body ? document.body.innerText : ""`))), " ")
+}
+
+// expect waits for the page to show a text.
+func (c *chrome) expect(want string) {
+	c.t.Helper()
+	got := ""
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if got = c.text(); strings.Contains(got, want) {
+			return
+		}
+	}
+	c.t.Fatalf("the page does not show %q: %s", want, got)
+}
+
+// js runs a script and returns the string that it promises.
+func (c *chrome) js(script string) string {
+	c.t.Helper()
+	return run(c, chromedp.Evaluate[string](script, chromedp.EvalAwaitPromise))
+}
+
+// cookies returns the browser's cookies, of all sites, as it stored them.
+func (c *chrome) cookies() []*network.Cookie {
+	c.t.Helper()
+	all, err := chromedp.CallBrowser(c.ctx, storage.GetCookies, storage.GetCookiesParams{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return all.Cookies
+}
+
+// picture takes one of the page, where somebody has asked for pictures, in the
+// folder E2E_PICTURES: as it is, dark, and on a telephone.
+func (c *chrome) picture(name string) {
+	c.t.Helper()
+	dir := os.Getenv("E2E_PICTURES")
+	if dir == "" {
+		return
+	}
+	for _, look := range []struct {
+		name, scheme  string
+		width, height int64
+	}{{"light", "light", 1280, 800}, {"dark", "dark", 1280, 800}, {"phone", "light", 390, 844}} {
+		run(c, chromedp.EmulateViewport(look.width, look.height))
+		if _, err := chromedp.Call(c.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: look.scheme}},
+		}); err != nil {
+			c.t.Error(err)
+		}
+		png := run(c, chromedp.FullScreenshot(100))
+		if err := os.WriteFile(filepath.Join(dir, name+"-"+look.name+".png"), png, 0o644); err != nil {
+			c.t.Error(err)
+		}
+	}
+	run(c, chromedp.ResetViewport())
+}
+
+// lookPath returns the path of a program, in Debian's places too. Without one the
+// test fails where CI=true says that all must be there, and is skipped elsewhere.
+func lookPath(t testing.TB, name string) string {
+	t.Helper()
+	for _, path := range []string{name, filepath.Join("/usr/sbin", name), filepath.Join("/usr/local/sbin", name)} {
+		if path, err := exec.LookPath(path); err == nil {
+			return path
+		}
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("%s is not installed: make servers", name)
+	}
+	t.Skipf("%s is not installed: make servers", name)
+	return ""
+}

@@ -1,0 +1,308 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// reverse is a proxy in Go, which ends TLS before plain HTTP.
+func reverse(t testing.TB, to string) http.Handler {
+	u, err := url.Parse(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(u)
+		r.Out.Host = r.In.Host
+		r.SetXForwarded()
+	}, FlushInterval: -1}
+}
+
+// nginx starts one that serves these locations by HTTPS, and returns its address.
+// There is a zone for proxy_cache, "cache".
+func nginx(t testing.TB, locations string) string {
+	t.Helper()
+	path := lookPath(t, "nginx")
+	dir := t.TempDir()
+	certificate(t, dir)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	user := "" // an unprivileged one would not reach the test's folder
+	if os.Geteuid() == 0 {
+		user = "user root;"
+	}
+	conf := filepath.Join(dir, "nginx.conf")
+	if err := os.WriteFile(conf, []byte(fmt.Sprintf(`
+daemon off;
+%[4]s
+worker_processes 1;
+pid %[1]s/pid;
+error_log stderr warn;
+events {}
+http {
+	access_log off;
+	client_body_temp_path %[1]s/body;
+	proxy_temp_path %[1]s/proxy;
+	fastcgi_temp_path %[1]s/fastcgi;
+	uwsgi_temp_path %[1]s/uwsgi;
+	scgi_temp_path %[1]s/scgi;
+	proxy_cache_path %[1]s/cache keys_zone=cache:1m;
+	server {
+		listen %[2]s ssl;
+		ssl_certificate %[1]s/cert.pem;
+		ssl_certificate_key %[1]s/key.pem;
+		proxy_http_version 1.1;
+		%[3]s
+	}
+}
+`, dir, address, locations, user)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	cmd := exec.Command(path, "-p", dir, "-c", conf)
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Signal(os.Interrupt)
+		cmd.Wait()
+		if t.Failed() {
+			t.Log(log.String())
+		}
+	})
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if c, err := net.Dial("tcp", address); err == nil {
+			c.Close()
+			return "https://" + strings.Replace(address, "127.0.0.1", "app.test", 1)
+		} else if time.Now().After(end) {
+			t.Fatalf("nginx does not come: %v", err)
+		}
+	}
+}
+
+// certificate writes the one that net/http/httptest has, and its key.
+func certificate(t testing.TB, dir string) {
+	t.Helper()
+	s := httptest.NewTLSServer(nil)
+	defer s.Close()
+	pair := s.TLS.Certificates[0]
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]*pem.Block{
+		"cert.pem": {Type: "CERTIFICATE", Bytes: pair.Certificate[0]},
+		"key.pem":  {Type: "PRIVATE KEY", Bytes: key},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// client returns a client with a cookie jar, that finds the hosts below .test.
+func client() *http.Client {
+	jar, _ := cookiejar.New(nil)
+	return &http.Client{Jar: jar, Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			_, port, err := net.SplitHostPort(address)
+			if err != nil {
+				return nil, err
+			}
+			return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort("127.0.0.1", port))
+		},
+	}}
+}
+
+// fetch returns the body of a page, and its header.
+func fetch(t testing.TB, c *http.Client, url string) (string, http.Header) {
+	t.Helper()
+	resp, err := c.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body), resp.Header
+}
+
+// captureLog lets a test read what is logged.
+func captureLog(t testing.TB) *bytes.Buffer {
+	before := slog.Default()
+	t.Cleanup(func() { slog.SetDefault(before) })
+	log := new(bytes.Buffer)
+	slog.SetDefault(slog.New(slog.NewTextHandler(log, nil)))
+	return log
+}
+
+// Behind a proxy that ends TLS no option is needed: the cookie is Secure, with the
+// __Host- name, and works. The warning is logged only where the proxy says nothing.
+func TestProxyEndsTLS(t *testing.T) {
+	for header, lines := range map[string]int{
+		"proxy_set_header X-Forwarded-Proto $scheme;": 0,
+		`proxy_set_header Forwarded "proto=$scheme";`: 0,
+		"": 1,
+		"proxy_set_header X-Forwarded-For $remote_addr;": 1,
+	} {
+		log := captureLog(t)
+		up := serve(t, "127.0.0.1", false, app(t, session.Options{}))
+		base := nginx(t, fmt.Sprintf("location / { proxy_pass %s; proxy_set_header Host $http_host; %s }", up, header))
+		c := client()
+		for range 3 {
+			_, h := fetch(t, c, base+"/login?user=alice")
+			if line := h.Get("Set-Cookie"); !strings.HasPrefix(line, "__Host-session=") || !strings.Contains(line, "; Secure") {
+				t.Errorf("%q: %q", header, line)
+			}
+			if got, _ := fetch(t, c, base+"/who"); got != "user:alice count:0" {
+				t.Errorf("%q: %s", header, got)
+			}
+		}
+		if n := strings.Count(log.String(), "without TLS"); n != lines || strings.Count(log.String(), "\n") != lines {
+			t.Errorf("%q: logged %q", header, log)
+		}
+	}
+}
+
+// A cache in the proxy gives nobody's page or cookie to anybody else; what may be
+// cached is.
+func TestProxyCache(t *testing.T) {
+	inner := app(t, session.Options{})
+	up := serve(t, "127.0.0.1", false, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/asset" {
+			w.Header().Set("Cache-Control", "public, max-age=60")
+			fmt.Fprint(w, "asset")
+			return
+		}
+		inner.ServeHTTP(w, r)
+	}))
+	base := nginx(t, fmt.Sprintf(`location / {
+		proxy_pass %s; proxy_set_header X-Forwarded-Proto $scheme;
+		proxy_cache cache; proxy_cache_valid 200 302 1m; add_header X-Cache $upstream_cache_status always;
+	}`, up))
+	fetch(t, client(), base+"/asset")
+	if _, h := fetch(t, client(), base+"/asset"); h.Get("X-Cache") != "HIT" {
+		t.Errorf("the asset is not cached: %v", h)
+	}
+	fetch(t, client(), base+"/who") // somebody without a session is first
+	var all sync.WaitGroup
+	for i := range 10 {
+		all.Go(func() {
+			c, user := client(), fmt.Sprint("user", i)
+			if got, _ := fetch(t, c, base+"/who"); got != "user: count:0" {
+				t.Errorf("before the login: %s", got)
+			}
+			fetch(t, c, base+"/login?user="+user) // one URL for each user
+			fetch(t, c, base+"/count")            // and one for all
+			if got, h := fetch(t, c, base+"/who"); got != "user:"+user+" count:1" || h.Get("X-Cache") == "HIT" {
+				t.Errorf("%s sees %s, %v", user, got, h)
+			}
+			if _, h := fetch(t, c, base+"/renew"); h.Get("Set-Cookie") == "" || h.Get("X-Cache") == "HIT" {
+				t.Errorf("%s: a renewal without a cookie: %v", user, h)
+			}
+			if got, _ := fetch(t, c, base+"/who"); got != "user:"+user+" count:1" {
+				t.Errorf("%s sees %s", user, got)
+			}
+		})
+	}
+	all.Wait()
+	if got, _ := fetch(t, client(), base+"/who"); got != "user: count:0" {
+		t.Errorf("somebody without a session sees %s", got)
+	}
+}
+
+// An event stream passes at once where the handler asks nginx not to keep it back.
+func TestProxyPassesEvents(t *testing.T) {
+	next := make(chan struct{})
+	m, err := session.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	up := serve(t, "127.0.0.1", false, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		s.Login("alice")
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.Header().Set("X-Accel-Buffering", "no")
+		for i := range 3 {
+			fmt.Fprintf(w, "data: %d\n\n", i)
+			http.NewResponseController(w).Flush()
+			<-next // until the client has it
+		}
+		m.RevokeAll(r.Context(), "alice")
+		<-s.Done()
+		fmt.Fprint(w, "data: ended\n\n")
+	})))
+	base := nginx(t, fmt.Sprintf("location / { proxy_pass %s; proxy_set_header X-Forwarded-Proto $scheme; }", up))
+	resp, err := client().Get(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	for i := 0; lines.Scan(); {
+		if line := lines.Text(); line == fmt.Sprint("data: ", i) {
+			i++
+			next <- struct{}{}
+		} else if line != "" && (line != "data: ended" || i != 3) {
+			t.Errorf("after %d: %q", i, line)
+		}
+	}
+}
+
+// Two applications on one host, under paths: with a name each they know nothing of
+// each other; with one name they take each other's place.
+func TestTwoApplicationsOnOneHost(t *testing.T) {
+	for _, c := range []struct {
+		shop, forum session.CookieOptions
+		want        string // what the shop says, after a login at both
+	}{
+		{session.CookieOptions{Name: "__Host-shop"}, session.CookieOptions{Name: "__Host-forum"}, "user:alice count:0"},
+		{session.CookieOptions{Path: "/shop/"}, session.CookieOptions{Path: "/forum/"}, "user:alice count:0"},
+		{session.CookieOptions{}, session.CookieOptions{}, "user: count:0"},
+	} {
+		base := nginx(t, fmt.Sprintf(`
+			proxy_set_header X-Forwarded-Proto $scheme;
+			location /shop/ { proxy_pass %s/; }
+			location /forum/ { proxy_pass %s/; }`,
+			serve(t, "127.0.0.1", false, app(t, session.Options{Cookie: c.shop})), serve(t, "127.0.0.1", false, app(t, session.Options{Cookie: c.forum}))))
+		b := client()
+		fetch(t, b, base+"/shop/login?user=alice")
+		fetch(t, b, base+"/forum/login?user=bob")
+		if got, _ := fetch(t, b, base+"/shop/who"); got != c.want {
+			t.Errorf("%+v: the shop says %s, want %s", c.shop, got, c.want)
+		}
+		if got, _ := fetch(t, b, base+"/forum/who"); got != "user:bob count:0" {
+			t.Errorf("%+v: the forum says %s", c.forum, got)
+		}
+	}
+}

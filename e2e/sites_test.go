@@ -1,0 +1,149 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// example starts the example server, as its users do, and returns its address.
+func example(t testing.TB, env ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, exampleServer(t))
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.Env = append(os.Environ(), append([]string{"PORT=0"}, env...)...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		cmd.Wait()
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	_, rest, ok := strings.Cut(line, "http://")
+	if err != nil || !ok {
+		t.Fatalf("the example server says %q, %v", line, err)
+	}
+	address, _, _ := strings.Cut(rest, " ")
+	return "http://" + address
+}
+
+var built struct {
+	sync.Once
+	path string
+	err  error
+}
+
+// exampleServer builds the example server, once.
+func exampleServer(t testing.TB) string {
+	built.Do(func() {
+		dir, err := os.MkdirTemp("", "e2e")
+		if err != nil {
+			built.err = err
+			return
+		}
+		built.path = filepath.Join(dir, "server")
+		cmd := exec.Command("go", "build", "-o", built.path, "./examples/server")
+		cmd.Dir = ".."
+		if out, err := cmd.CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("%w: %s", err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return built.path
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built.path != "" {
+		os.RemoveAll(filepath.Dir(built.path))
+	}
+	os.Exit(code)
+}
+
+// serve serves a handler by HTTPS, or HTTP, and returns the URL of a host of it
+// that only our browsers find.
+func serve(t testing.TB, host string, secure bool, h http.Handler) string {
+	t.Helper()
+	s := httptest.NewUnstartedServer(h)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // browsers that do not like a certificate hang up
+	scheme := "http"
+	if secure {
+		s.TLS = &tls.Config{}
+		s.StartTLS()
+		scheme = "https"
+	} else {
+		s.Start()
+	}
+	t.Cleanup(s.Close)
+	u, err := url.Parse(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return scheme + "://" + host + ":" + u.Port()
+}
+
+var count = session.NewKey[int]("count")
+
+// app is a small application behind a Manager: it does what the path says.
+func app(t testing.TB, o session.Options) http.Handler {
+	t.Helper()
+	m, err := session.New(&o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/login", func(w http.ResponseWriter, r *http.Request) {
+		session.From(r.Context()).Login(r.FormValue("user"))
+		fmt.Fprint(w, "ok")
+	})
+	mux.HandleFunc("/logout", func(w http.ResponseWriter, r *http.Request) { session.From(r.Context()).Logout(); fmt.Fprint(w, "ok") })
+	mux.HandleFunc("/renew", func(w http.ResponseWriter, r *http.Request) { session.From(r.Context()).Renew(); fmt.Fprint(w, "ok") })
+	mux.HandleFunc("/count", func(w http.ResponseWriter, r *http.Request) { // slowly
+		s := session.From(r.Context())
+		user := s.User()
+		time.Sleep(100 * time.Millisecond)
+		count.Update(s, func(n int) int { return n + 1 })
+		fmt.Fprint(w, user)
+	})
+	mux.HandleFunc("/who", func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		fmt.Fprintf(w, "user:%s count:%d", s.User(), count.Get(s))
+	})
+	mux.HandleFunc("/frame", func(w http.ResponseWriter, r *http.Request) { // tells the page around it
+		s := session.From(r.Context())
+		if user := r.FormValue("user"); user != "" {
+			s.Login(user)
+		}
+		w.Header().Set("Content-Type", "text/html")
+		fmt.Fprintf(w, `<script>parent.postMessage("user:%s", "*")</script>`, s.User())
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		fmt.Fprintf(w, "<p>user:%s</p>", session.From(r.Context()).User())
+	})
+	return m.Handler(mux)
+}
