@@ -1,6 +1,7 @@
 # Every module in turn, each alone: a module must build and tidy without the
 # others' dependencies.
 MODULES := $(patsubst %/go.mod,%,$(sort $(shell find . -name go.mod -not -path '*/.*')))
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@latest
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # The race detector needs cgo, and so a C compiler. Modules that only use the
 # others do without: their dependencies would take minutes to compile for it.
@@ -9,7 +10,7 @@ RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
-.PHONY: test servers lint bench bench-memory bench-peers
+.PHONY: test servers lint bench bench-memory bench-peers release-check vulncheck
 
 # test runs all tests, and then says which could not run and why. The root's run
 # twice: allocations are counted without the race detector.
@@ -49,3 +50,11 @@ bench-memory:
 # docs/benchmarks.md. It takes half an hour on a quiet machine.
 bench-peers:
 	@./bench/run.sh
+
+# release-check builds the published modules as a stranger's go get would have them.
+release-check:
+	@go run ./internal/releasecheck v0.1.0
+
+# vulncheck asks the Go vulnerability database about every module.
+vulncheck:
+	@for m in $(MODULES); do echo "== vulncheck $$m" && cd "$(CURDIR)/$$m" && go run $(GOVULNCHECK) ./... || exit 1; done

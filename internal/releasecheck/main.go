@@ -1,0 +1,192 @@
+// Releasecheck builds the modules that are published as a stranger's go get would
+// have them: from a module proxy, without this checkout and without replace lines.
+// It fails if that would not work. See CONTRIBUTING.md, "A release".
+//
+//	go run ./internal/releasecheck v0.1.0
+package main
+
+import (
+	"archive/zip"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strings"
+)
+
+const root = "github.com/coatcheck/session"
+
+// published are the folders of the modules that are.
+var published = []string{".", "otel", "redisstore", "sqlstore"}
+
+func main() {
+	log.SetFlags(0)
+	if len(os.Args) != 2 || !strings.HasPrefix(os.Args[1], "v") {
+		log.Fatal("usage: go run ./internal/releasecheck v0.1.0")
+	}
+	if err := check(os.Args[1]); err != nil {
+		log.Fatal("releasecheck: ", err)
+	}
+}
+
+func check(version string) error {
+	dir, err := os.MkdirTemp("", "releasecheck")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	proxy := filepath.Join(dir, "proxy")
+	for _, folder := range published {
+		if err := publish(proxy, folder, version); err != nil {
+			return fmt.Errorf("%s: %w", folder, err)
+		}
+	}
+	for _, folder := range published {
+		if err := use(dir, proxy, folder, version); err != nil {
+			return fmt.Errorf("%s: %w", modulePath(folder), err)
+		}
+		fmt.Println("ok", modulePath(folder)+"@"+version)
+	}
+	return nil
+}
+
+func modulePath(folder string) string { return path.Join(root, folder) }
+
+// publish puts a module into a proxy's folder, as the tag of the version would have
+// it.
+func publish(proxy, folder, version string) error {
+	files, err := tracked(folder)
+	if err != nil {
+		return err
+	}
+	mod, err := released(folder, version)
+	if err != nil {
+		return err
+	}
+	at := filepath.Join(proxy, filepath.FromSlash(modulePath(folder)), "@v")
+	if err := os.MkdirAll(at, 0o755); err != nil {
+		return err
+	}
+	for name, text := range map[string]string{
+		"list":            version + "\n",
+		version + ".info": fmt.Sprintf(`{"Version":%q,"Time":"2026-01-01T00:00:00Z"}`, version),
+		version + ".mod":  mod,
+	} {
+		if err := os.WriteFile(filepath.Join(at, name), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	f, err := os.Create(filepath.Join(at, version+".zip"))
+	if err != nil {
+		return err
+	}
+	z := zip.NewWriter(f)
+	for _, name := range files {
+		w, err := z.Create(modulePath(folder) + "@" + version + "/" + name)
+		if err != nil {
+			return err
+		}
+		if name == "go.mod" {
+			if _, err := io.WriteString(w, mod); err != nil {
+				return err
+			}
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(folder, filepath.FromSlash(name)))
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(text); err != nil {
+			return err
+		}
+	}
+	return errors.Join(z.Close(), f.Close())
+}
+
+// tracked returns the files of a module, without those of the modules below it.
+func tracked(folder string) (files []string, err error) {
+	cmd := exec.Command("git", "ls-files", ".")
+	cmd.Dir = folder
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, err
+	}
+	all := strings.Fields(string(out))
+	var nested []string
+	for _, name := range all {
+		if path.Base(name) == "go.mod" && name != "go.mod" {
+			nested = append(nested, path.Dir(name)+"/")
+		}
+	}
+	for _, name := range all {
+		below := false
+		for _, prefix := range nested {
+			below = below || strings.HasPrefix(name, prefix)
+		}
+		if !below {
+			files = append(files, name)
+		}
+	}
+	return files, nil
+}
+
+// released returns the module's go.mod without its replace line, and with this
+// version of the root.
+func released(folder, version string) (string, error) {
+	text, err := os.ReadFile(filepath.Join(folder, "go.mod"))
+	if err != nil {
+		return "", err
+	}
+	var lines []string
+	for _, line := range strings.Split(string(text), "\n") {
+		if strings.HasPrefix(line, "replace ") {
+			if !strings.Contains(line, root+" => ../") {
+				return "", fmt.Errorf("a replace line that nobody expects: %s", line)
+			}
+			continue
+		}
+		lines = append(lines, strings.ReplaceAll(line, root+" v0.0.0", root+" "+version))
+	}
+	return strings.Join(lines, "\n"), nil
+}
+
+// use is a stranger: a module of his own that gets the module and builds every
+// package of it.
+func use(dir, proxy, folder, version string) error {
+	name := strings.ReplaceAll(folder, ".", "root")
+	at := filepath.Join(dir, "stranger-"+name)
+	if err := os.MkdirAll(at, 0o755); err != nil {
+		return err
+	}
+	cache, err := exec.Command("go", "env", "GOMODCACHE", "GOPROXY").Output()
+	if err != nil {
+		return err
+	}
+	known, next, _ := strings.Cut(strings.TrimSpace(string(cache)), "\n")
+	run := func(args ...string) error {
+		cmd := exec.Command("go", args...)
+		cmd.Dir = at
+		cmd.Env = append(os.Environ(),
+			"GOPROXY=file://"+filepath.ToSlash(proxy)+",file://"+filepath.ToSlash(known)+"/cache/download,"+next,
+			"GONOSUMDB="+root, "GOFLAGS=-modcacherw", "GOWORK=off",
+			"GOMODCACHE="+filepath.Join(dir, "cache"))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+		}
+		return nil
+	}
+	for _, args := range [][]string{
+		{"mod", "init", "example.com/stranger"},
+		{"get", modulePath(folder) + "@" + version},
+		{"build", modulePath(folder) + "/..."},
+	} {
+		if err := run(args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
