@@ -29,6 +29,13 @@ type candidates struct {
 	withheld bool // there was none, and the browser may have kept it back
 }
 
+// SecretUses returns how many tokens each of Options.Secrets has verified since New,
+// in their order. A token is counted when this process sees it for the first time,
+// and again if it had to be forgotten among hundreds of thousands. So it tells how far
+// a rotation is: when the last secret has verified none for as long as
+// Options.Lifetime in any process, nobody needs it any more.
+func (m *Manager) SecretUses() []int64 { return m.tokens.Uses() }
+
 // newCarrier returns the carrier that the options ask for, and what makes and
 // verifies the tokens that it carries. A token is good for one way only.
 func newCarrier(o *Options) (carrier, *token.Verified, error) {

@@ -575,3 +575,38 @@ func TestSpacesInACookieHeader(t *testing.T) {
 		}
 	}
 }
+
+// How far a rotation is: which secret verified how many tokens, each counted once.
+func TestSecretUses(t *testing.T) {
+	older, newer := []byte(strings.Repeat("older!", 6)), []byte(strings.Repeat("newer!", 6))
+	store := session.NewMemoryStore(nil)
+	before := newManager(t, session.Options{Store: store, Secrets: [][]byte{older}})
+	if got := fmt.Sprint(before.SecretUses()); got != "[0]" {
+		t.Errorf("at the beginning: %s", got)
+	}
+	var browsers []*browser
+	for range 3 {
+		b := newBrowser(t, before.Handler(clockRoutes))
+		b.get("/login")
+		browsers = append(browsers, b)
+	}
+	after := newManager(t, session.Options{Store: store, Secrets: [][]byte{newer, older}})
+	h := after.Handler(clockRoutes)
+	for i, b := range browsers {
+		b.h = h
+		for range 5 {
+			if got := body(b.get("/look")); got != "alice" {
+				t.Errorf("browser %d is %q", i, got)
+			}
+		}
+	}
+	newBrowser(t, h).replay(forge(browsers[0].cookie())).get("/look")
+	if got := fmt.Sprint(after.SecretUses()); got != "[0 3]" {
+		t.Errorf("after the deployment: %s, want [0 3]", got)
+	}
+	browsers[0].get("/login") // a new token
+	browsers[0].get("/look")
+	if got := fmt.Sprint(after.SecretUses()); got != "[1 3]" {
+		t.Errorf("after a renewal: %s, want [1 3]", got)
+	}
+}

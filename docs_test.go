@@ -77,3 +77,44 @@ func stands(lines []string, sources [][]string) bool {
 	}
 	return false
 }
+
+// docs/operations.md tells of every line that the package logs, and every event.
+func TestOperationsKnowsWhatIsLogged(t *testing.T) {
+	text, err := os.ReadFile("docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, events := 0, 0
+	for _, file := range files {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		for _, part := range strings.Split(string(source), "Context(")[1:] { // slog.WarnContext, slog.ErrorContext
+			_, line, ok := strings.Cut(strings.SplitN(part, "\n", 2)[0], `"session: `)
+			if !ok {
+				continue
+			}
+			line, _, _ = strings.Cut(line, `"`)
+			if lines++; !strings.Contains(string(text), "`"+line[:min(len(line), 25)]) {
+				t.Errorf("%s logs a line that is not there: %s", file, line)
+			}
+		}
+		for _, part := range strings.Split(string(source), "EventKind = \"")[1:] {
+			kind, _, _ := strings.Cut(part, `"`)
+			if events++; !strings.Contains(string(text), "`"+kind+"`") {
+				t.Errorf("an event that is not there: %s", kind)
+			}
+		}
+	}
+	if lines < 9 || events < 10 {
+		t.Errorf("%d log lines and %d events were found", lines, events)
+	}
+}

@@ -16,6 +16,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"strings"
+	"sync/atomic"
 
 	"github.com/gorilla/securecookie"
 )
@@ -43,6 +44,7 @@ func refOf(raw []byte) Ref {
 type Signer struct {
 	name   string
 	codecs []*securecookie.SecureCookie // the first signs, all verify
+	uses   []atomic.Int64               // how many values each has verified
 }
 
 // NewSigner returns a Signer whose values are good for one purpose under one
@@ -51,7 +53,7 @@ type Signer struct {
 // nothing that is good here. The first secret signs, all verify. An error begins
 // with the number of the secret, and never contains it.
 func NewSigner(purpose, name string, secrets [][]byte) (*Signer, error) {
-	s := &Signer{name: name}
+	s := &Signer{name: name, uses: make([]atomic.Int64, len(secrets))}
 	for i, secret := range secrets {
 		key, err := hkdf.Key(sha256.New, secret, nil, "github.com/coatcheck/session "+purpose+" "+name, 32)
 		if err != nil {
@@ -68,8 +70,18 @@ func NewSigner(purpose, name string, secrets [][]byte) (*Signer, error) {
 		if _, ok := s.Verify(value); !ok {
 			return nil, fmt.Errorf("[%d]: does not verify what it signs", i)
 		}
+		s.uses[i].Store(0)
 	}
 	return s, nil
+}
+
+// Uses returns how many values each secret has verified.
+func (s *Signer) Uses() []int64 {
+	all := make([]int64, len(s.uses))
+	for i := range s.uses {
+		all[i] = s.uses[i].Load()
+	}
+	return all
 }
 
 // New returns the value of a new token for a new session, or, if id is not "",
@@ -120,9 +132,10 @@ func (s *Signer) Verify(value string) (Ref, bool) {
 	if err != nil || strings.ContainsAny(value, "\r\n") {
 		return Ref{}, false
 	}
-	for _, codec := range s.codecs {
+	for i, codec := range s.codecs {
 		var b []byte
 		if codec.Decode(s.name, value, &b) == nil && len(b) == 2*half {
+			s.uses[i].Add(1)
 			return refOf(b), true
 		}
 	}
