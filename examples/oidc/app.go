@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/coatcheck/session"
+	"github.com/coreos/go-oidc/v3/oidc"
+	"golang.org/x/oauth2"
+)
+
+// A flow is a sign-in that has begun and not come back. A browser may have several
+// at once: two tabs, a back button. They are in one value, by their state, each good
+// for ten minutes and for as often as its user comes back with it: the code that he
+// brings is good once, and the state is in nobody else's session.
+type flow struct {
+	Nonce, Verifier string
+	Until           time.Time
+}
+
+var (
+	flows  = session.NewKey[map[string]flow]("flows")
+	tokens = session.NewKey[*oauth2.Token]("tokens")
+	sid    = session.NewKey[string]("sid") // the issuer's name for its own session
+)
+
+const mostFlows = 20 // of one browser: a session is no place for a thousand
+
+// An app signs its users in with an OpenID provider.
+type app struct {
+	sessions *session.Manager
+	provider *oidc.Provider
+	config   oauth2.Config
+	formPost bool // the provider is asked to answer by a form that posts
+}
+
+func newApp(sessions *session.Manager, provider *oidc.Provider, config oauth2.Config, formPost bool) http.Handler {
+	a := &app{sessions, provider, config, formPost}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", a.home)
+	mux.HandleFunc("GET /login", a.login)
+	mux.HandleFunc("GET /callback", a.callback)
+	mux.HandleFunc("POST /callback", a.posted)
+	mux.HandleFunc("GET /api", a.api)
+	mux.HandleFunc("POST /logout", func(w http.ResponseWriter, r *http.Request) { session.From(r.Context()).Logout() })
+	mux.HandleFunc("POST /backchannel-logout", a.backchannel)
+	protection := http.NewCrossOriginProtection()
+	protection.AddInsecureBypassPattern("POST /callback")           // carries a state, which is checked
+	protection.AddInsecureBypassPattern("POST /backchannel-logout") // carries a signed token
+	return protection.Handler(sessions.Handler(mux))
+}
+
+func (a *app) home(w http.ResponseWriter, r *http.Request) {
+	if user := session.From(r.Context()).User(); user != "" {
+		fmt.Fprintf(w, "You are %s.", user)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html")
+	fmt.Fprint(w, `<!DOCTYPE html><title>Example</title><a href="/login">Log in</a>`)
+}
+
+// login sends the browser to the provider.
+func (a *app) login(w http.ResponseWriter, r *http.Request) {
+	state, f := rand.Text(), flow{Nonce: rand.Text(), Verifier: oauth2.GenerateVerifier(), Until: time.Now().Add(10 * time.Minute)}
+	flows.Update(session.From(r.Context()), func(all map[string]flow) map[string]flow {
+		kept := map[string]flow{state: f}
+		for s, other := range all {
+			if time.Now().Before(other.Until) && len(kept) < mostFlows {
+				kept[s] = other
+			}
+		}
+		return kept
+	})
+	options := []oauth2.AuthCodeOption{oidc.Nonce(f.Nonce), oauth2.S256ChallengeOption(f.Verifier)}
+	if a.formPost {
+		options = append(options, oauth2.SetAuthURLParam("response_mode", "form_post"))
+	}
+	http.Redirect(w, r, a.config.AuthCodeURL(state, options...), http.StatusSeeOther)
+}
+
+// posted is where a provider's form arrives, from another site and so without a Lax
+// cookie: a redirect to a page of our own brings it.
+func (a *app) posted(w http.ResponseWriter, r *http.Request) {
+	q := url.Values{"code": {r.PostFormValue("code")}, "state": {r.PostFormValue("state")}}
+	http.Redirect(w, r, "/callback?"+q.Encode(), http.StatusSeeOther)
+}
+
+// callback logs in who comes back from the provider.
+func (a *app) callback(w http.ResponseWriter, r *http.Request) {
+	s := session.From(r.Context())
+	f, ok := flows.Get(s)[r.FormValue("state")]
+	if errors.Is(s.Err(), session.ErrStore) {
+		return // the code stays unused, and the answer is 503
+	}
+	if !ok || time.Now().After(f.Until) {
+		http.Redirect(w, r, "/login", http.StatusSeeOther) // too old, or not of this browser
+		return
+	}
+	token, err := a.config.Exchange(r.Context(), r.FormValue("code"), oauth2.VerifierOption(f.Verifier))
+	if err != nil {
+		http.Error(w, "The sign-in did not work. Please try again.", http.StatusBadGateway)
+		return
+	}
+	text, _ := token.Extra("id_token").(string)
+	id, err := a.provider.Verifier(&oidc.Config{ClientID: a.config.ClientID}).Verify(r.Context(), text)
+	var claims struct {
+		SID string `json:"sid"`
+	}
+	if err != nil || id.Nonce != f.Nonce || id.Claims(&claims) != nil {
+		http.Error(w, "The sign-in did not work. Please try again.", http.StatusBadGateway)
+		return
+	}
+	s.Login(id.Subject)
+	tokens.Set(s, token)
+	sid.Set(s, claims.SID)
+	http.Redirect(w, r, "/", http.StatusSeeOther)
+}
+
+// api uses the access token, which one of all requests at a time keeps fresh.
+func (a *app) api(w http.ResponseWriter, r *http.Request) {
+	s := session.From(r.Context())
+	if s.User() == "" {
+		http.Error(w, "Please log in.", http.StatusUnauthorized)
+		return
+	}
+	token, err := tokens.Refresh(r.Context(), s, (*oauth2.Token).Valid, func(ctx context.Context, t *oauth2.Token) (*oauth2.Token, error) {
+		return a.config.TokenSource(ctx, t).Token()
+	})
+	if err != nil {
+		http.Error(w, "Please try again.", http.StatusBadGateway)
+		return
+	}
+	fmt.Fprint(w, token.AccessToken)
+}
+
+// backchannel ends sessions because their users logged out at the provider (OpenID
+// Connect Back-Channel Logout, 2.5 to 2.7): all of the user's, or those that belong to
+// one session there. It costs a List, and a load and a save of each that ends.
+func (a *app) backchannel(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Cache-Control", "no-store")
+	id, err := a.provider.Verifier(&oidc.Config{ClientID: a.config.ClientID}).Verify(r.Context(), r.PostFormValue("logout_token"))
+	var claims struct {
+		Subject string                    `json:"sub"`
+		SID     string                    `json:"sid"`
+		Nonce   *string                   `json:"nonce"`
+		Events  map[string]map[string]any `json:"events"`
+	}
+	if err == nil {
+		err = id.Claims(&claims)
+	}
+	if _, logout := claims.Events["http://schemas.openid.net/event/backchannel-logout"]; err != nil || !logout || claims.Nonce != nil || claims.Subject == "" {
+		http.Error(w, "Not a logout token.", http.StatusBadRequest)
+		return
+	}
+	all, err := a.sessions.List(r.Context(), claims.Subject)
+	for _, s := range all {
+		if claims.SID == "" || sid.Get(s) == claims.SID {
+			err = errors.Join(err, a.sessions.Revoke(r.Context(), claims.Subject, s.ID()))
+		}
+	}
+	if err != nil {
+		http.Error(w, "Try again.", http.StatusServiceUnavailable)
+	}
+}

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/examples/oidc/issuer"
+)
+
+// A world is an issuer and an application, each on a server of its own.
+type world struct {
+	t        *testing.T
+	issuer   *issuer.Issuer
+	app      string
+	sessions *session.Manager
+}
+
+func newWorld(t *testing.T, formPost bool) *world {
+	t.Helper()
+	is, err := issuer.New("example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	provider := httptest.NewServer(is)
+	t.Cleanup(provider.Close)
+	is.URL = provider.URL
+	var h http.Handler
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(w, r) }))
+	t.Cleanup(server.Close)
+	own := strings.Replace(server.URL, "127.0.0.1", "localhost", 1) // another site
+	h, sessions, err := setUp(t.Context(), is.URL, own, formPost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &world{t, is, own, sessions}
+}
+
+// A browser keeps cookies and follows redirects.
+func (x *world) browser() *http.Client {
+	jar, _ := cookiejar.New(nil)
+	return &http.Client{Jar: jar}
+}
+
+// ask sends a request, and returns where it ended and what is there.
+func (x *world) ask(c *http.Client, method, url string, form url.Values, header ...string) (int, string, string) {
+	x.t.Helper()
+	r, err := http.NewRequest(method, url, strings.NewReader(form.Encode()))
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	resp, err := c.Do(r)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	return resp.StatusCode, resp.Request.URL.String(), string(body)
+}
+
+// begin goes to the issuer's form, and returns its address.
+func (x *world) begin(c *http.Client) string {
+	x.t.Helper()
+	_, at, _ := x.ask(c, "GET", x.app+"/login", nil)
+	if !strings.HasPrefix(at, x.issuer.URL+"/authorize?") {
+		x.t.Fatalf("the login leads to %s", at)
+	}
+	return at
+}
+
+// end fills in the form, and expects to be the user.
+func (x *world) end(c *http.Client, at, user string) {
+	x.t.Helper()
+	if status, _, body := x.ask(c, "POST", at, url.Values{"sub": {user}}); body != "You are "+user+"." {
+		x.t.Errorf("after the sign-in: %d %s", status, body)
+	}
+}
+
+// A sign-in; the back button to the issuer's form, and in again; and ten at once in one
+// browser, each of which succeeds.
+func TestSignIn(t *testing.T) {
+	x := newWorld(t, false)
+	c := x.browser()
+	first := x.begin(c)
+	x.end(c, first, "alice")
+	x.end(c, first, "alice") // the back button
+
+	c = x.browser()
+	x.ask(c, "GET", x.app+"/login", nil) // has a session
+	var tabs []string
+	for range 10 {
+		tabs = append(tabs, x.begin(c))
+	}
+	var all sync.WaitGroup
+	for _, at := range tabs {
+		all.Go(func() { x.end(c, at, "bob") })
+	}
+	all.Wait()
+	if _, _, body := x.ask(c, "GET", x.app, nil); body != "You are bob." {
+		t.Errorf("afterwards: %s", body)
+	}
+}
+
+// A callback with a state of another browser leads to a sign-in of one's own.
+func TestStateOfAnotherBrowser(t *testing.T) {
+	x := newWorld(t, false)
+	mallory, victim := x.browser(), x.browser()
+	at := x.begin(mallory)
+	mallory.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	r, err := mallory.PostForm(at, url.Values{"sub": {"mallory"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Body.Close()
+	_, ends, _ := x.ask(victim, "GET", r.Header.Get("Location"), nil)
+	if !strings.HasPrefix(ends, x.issuer.URL+"/authorize?") {
+		t.Errorf("it leads to %s", ends)
+	}
+	if _, _, body := x.ask(victim, "GET", x.app, nil); strings.Contains(body, "mallory") {
+		t.Errorf("the victim is %s", body)
+	}
+}
+
+// The provider's form posts from another site, without the Lax cookie.
+func TestFormPost(t *testing.T) {
+	x := newWorld(t, true)
+	c := x.browser()
+	_, _, form := x.ask(c, "POST", x.begin(c), url.Values{"sub": {"alice"}})
+	fields := url.Values{}
+	for _, m := range regexp.MustCompile(`name="(\w+)" value="([^"]*)"`).FindAllStringSubmatch(form, -1) {
+		fields.Set(m[1], m[2])
+	}
+	bare := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	r, err := http.NewRequest("POST", x.app+"/callback", strings.NewReader(fields.Encode()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header = http.Header{"Content-Type": {"application/x-www-form-urlencoded"}, "Sec-Fetch-Site": {"cross-site"}, "Sec-Fetch-Dest": {"document"}, "Origin": {x.issuer.URL}}
+	resp, err := bare.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusSeeOther || resp.Header["Set-Cookie"] != nil {
+		t.Fatalf("%s %v", resp.Status, resp.Header)
+	}
+	if _, _, body := x.ask(c, "GET", x.app+resp.Header.Get("Location"), nil); body != "You are alice." {
+		t.Errorf("after the sign-in: %s", body)
+	}
+}
+
+// Twenty requests notice that the access token has run out: its refresh token is used
+// once, and again when the next one has run out.
+func TestAccessTokenIsKeptFresh(t *testing.T) {
+	x := newWorld(t, false)
+	x.issuer.ExpiresIn = time.Second // which is over for who leaves ten seconds
+	c := x.browser()
+	x.end(c, x.begin(c), "alice")
+	x.issuer.ExpiresIn = time.Hour
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	seen := map[string]int{}
+	for range 20 {
+		all.Go(func() {
+			status, _, body := x.ask(c, "GET", x.app+"/api", nil)
+			mu.Lock()
+			defer mu.Unlock()
+			seen[fmt.Sprint(status, " ", body)]++
+		})
+	}
+	all.Wait()
+	if x.issuer.Refreshes != 1 || x.issuer.Revoked || len(seen) != 1 {
+		t.Errorf("%d refreshes, revoked: %v, answers %v", x.issuer.Refreshes, x.issuer.Revoked, seen)
+	}
+}
+
+// Who logs out at the provider is logged out here: in one session, or in all.
+func TestBackChannelLogout(t *testing.T) {
+	x := newWorld(t, false)
+	one, two, other := x.browser(), x.browser(), x.browser()
+	for c, user := range map[*http.Client]string{one: "alice", two: "alice", other: "bob"} {
+		x.end(c, x.begin(c), user)
+	}
+	in := func(c *http.Client, want bool) {
+		t.Helper()
+		if _, _, body := x.ask(c, "GET", x.app, nil); strings.HasPrefix(body, "You are ") != want {
+			t.Errorf("logged in: %v, want %v", !want, want)
+		}
+	}
+	logout := func(token string, want int) {
+		t.Helper()
+		status, _, body := x.ask(http.DefaultClient, "POST", x.app+"/backchannel-logout", url.Values{"logout_token": {token}})
+		if status != want {
+			t.Errorf("%d %s, want %d", status, body, want)
+		}
+	}
+	stranger, err := issuer.New("example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger.URL = x.issuer.URL
+	logout(stranger.LogoutToken("alice", ""), 400)             // forged
+	logout(x.issuer.Sign(map[string]any{"sub": "alice"}), 400) // an ID token
+	logout(x.issuer.LogoutToken("", ""), 400)                  // of nobody
+	logout("", 400)
+	in(one, true)
+
+	all, err := x.sessions.List(t.Context(), "alice")
+	if err != nil || len(all) != 2 {
+		t.Fatal(all, err)
+	}
+	logout(x.issuer.LogoutToken("alice", sid.Get(all[0])), 200)
+	left := 0
+	for _, c := range []*http.Client{one, two} {
+		if _, _, body := x.ask(c, "GET", x.app, nil); strings.HasPrefix(body, "You are ") {
+			left++
+		}
+	}
+	if left != 1 {
+		t.Errorf("%d sessions of alice are left, want 1", left)
+	}
+	logout(x.issuer.LogoutToken("alice", ""), 200)
+	in(one, false)
+	in(two, false)
+	in(other, true)
+}
