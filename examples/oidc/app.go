@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/coatcheck/session"
@@ -94,10 +95,12 @@ func (a *app) posted(w http.ResponseWriter, r *http.Request) {
 func (a *app) callback(w http.ResponseWriter, r *http.Request) {
 	s := session.From(r.Context())
 	f, ok := flows.Get(s)[r.FormValue("state")]
-	if errors.Is(s.Err(), session.ErrStore) {
+	switch err := s.Err(); {
+	case errors.Is(err, session.ErrStore):
 		return // the code stays unused, and the answer is 503
-	}
-	if !ok || time.Now().After(f.Until) {
+	case errors.Is(err, session.ErrReplaced) && a.again(w, r):
+		return
+	case !ok || time.Now().After(f.Until):
 		http.Redirect(w, r, "/login", http.StatusSeeOther) // too old, or not of this browser
 		return
 	}
@@ -119,6 +122,21 @@ func (a *app) callback(w http.ResponseWriter, r *http.Request) {
 	tokens.Set(s, token)
 	sid.Set(s, claims.SID)
 	http.Redirect(w, r, "/", http.StatusSeeOther)
+}
+
+// again lets the browser come back to the callback a little later, a few times:
+// another tab of it has just logged in, its new cookie is on the way, and in the
+// session that this opens is what waits for the sign-in here too.
+func (a *app) again(w http.ResponseWriter, r *http.Request) bool {
+	q := r.URL.Query()
+	try, _ := strconv.Atoi(q.Get("try"))
+	if try == 5 {
+		return false
+	}
+	time.Sleep(time.Duration(try) * 100 * time.Millisecond)
+	q.Set("try", strconv.Itoa(try+1))
+	http.Redirect(w, r, "/callback?"+q.Encode(), http.StatusSeeOther)
+	return true
 }
 
 // api uses the access token, which one of all requests at a time keeps fresh.

@@ -30,12 +30,12 @@ type Issuer struct {
 	signer jose.Signer
 	mux    *http.ServeMux
 
-	mu       sync.Mutex
-	codes    map[string]grant
-	refresh  map[string]grant // the only good refresh token of each
-	used     map[string]bool
+	mu        sync.Mutex
+	codes     map[string]grant
+	refresh   map[string]grant // the only good refresh token of each
+	used      map[string]bool
 	Refreshes int // how often one was used
-	Revoked  bool
+	Revoked   bool
 }
 
 // A grant is what somebody agreed to.
