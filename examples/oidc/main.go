@@ -7,6 +7,7 @@ package main
 import (
 	"context"
 	"log"
+	"net"
 	"net/http"
 
 	"github.com/coatcheck/session"
@@ -20,8 +21,12 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	is.URL = "http://127.0.0.1:8081" // another site than localhost
-	go func() { log.Fatal(http.ListenAndServe("127.0.0.1:8081", is)) }()
+	l, err := net.Listen("tcp", "127.0.0.1:8081") // another site than localhost
+	if err != nil {
+		log.Fatal(err)
+	}
+	is.URL = "http://127.0.0.1:8081"
+	go func() { log.Fatal(http.Serve(l, is)) }()
 	h, _, err := setUp(context.Background(), is.URL, "http://localhost:8080", false)
 	if err != nil {
 		log.Fatal(err)
