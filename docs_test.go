@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -116,5 +117,37 @@ func TestOperationsKnowsWhatIsLogged(t *testing.T) {
 	}
 	if lines < 9 || events < 10 {
 		t.Errorf("%d log lines and %d events were found", lines, events)
+	}
+}
+
+// Every test that docs/asvs.md names is one.
+func TestReviewersFindTheTests(t *testing.T) {
+	text, err := os.ReadFile("docs/asvs.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string]bool{}
+	err = filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		for _, part := range strings.Split(string(source), "\nfunc Test")[1:] {
+			name, _, _ := strings.Cut(part, "(")
+			tests["Test"+name] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile(`Test[A-Z]\w+`).FindAllString(string(text), -1)
+	for _, name := range named {
+		if !tests[name] {
+			t.Errorf("there is no %s", name)
+		}
+	}
+	if len(named) < 50 {
+		t.Errorf("%d tests are named", len(named))
 	}
 }
