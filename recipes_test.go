@@ -413,6 +413,24 @@ func TestRecipePrefetch(t *testing.T) {
 	}
 }
 
+var views = session.NewKey[int]("views")
+
+// The program of docs/moving.md.
+func TestMovedFromExpress(t *testing.T) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /foo", func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		views.Update(s, func(n int) int { return n + 1 })
+		fmt.Fprintf(w, "you viewed this page %d times", views.Get(s))
+	})
+	b := sessiontest.NewBrowser(t, sessions.Handler(mux))
+	for n := range 3 {
+		if got, want := body(b.Get("/foo")), fmt.Sprintf("you viewed this page %d times", n+1); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
 // paid is what the payment provider lets the customer's browser post.
 func paid(w http.ResponseWriter, r *http.Request) {
 	order, err := provider.Verify(r) // the message is signed: it needs no session

@@ -1,0 +1,83 @@
+// Package moving has small applications as they were on other libraries, and as they
+// are now. docs/moving.md shows the difference.
+package moving
+
+import (
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+
+	ginafter "github.com/coatcheck/session/examples/moving/gin/after"
+	ginbefore "github.com/coatcheck/session/examples/moving/gin/before"
+	gorillaafter "github.com/coatcheck/session/examples/moving/gorilla/after"
+	gorillabefore "github.com/coatcheck/session/examples/moving/gorilla/before"
+	scsafter "github.com/coatcheck/session/examples/moving/scs/after"
+	scsbefore "github.com/coatcheck/session/examples/moving/scs/before"
+	"github.com/coatcheck/session/sessiontest"
+)
+
+// To its user an application is the same before and after.
+func TestSameAnswers(t *testing.T) {
+	for name, app := range map[string]func() http.Handler{
+		"scs before": scsbefore.App, "scs after": scsafter.App,
+		"gorilla before": gorillabefore.App, "gorilla after": gorillaafter.App,
+		"gin before": ginbefore.App, "gin after": ginafter.App,
+	} {
+		b := sessiontest.NewBrowser(t, app())
+		expect := func(resp *http.Response, status int, want string) {
+			t.Helper()
+			body, err := io.ReadAll(resp.Body)
+			if err != nil || resp.StatusCode != status || strings.TrimSpace(string(body)) != want {
+				t.Errorf("%s: %d %q %v, want %d %q", name, resp.StatusCode, body, err, status, want)
+			}
+		}
+		expect(b.Get("/me"), 401, "Please log in.")
+		expect(b.PostForm("/login", url.Values{"user": {"alice"}}), 200, "")
+		expect(b.Get("/me"), 200, "alice, visit 1. Hello!")
+		expect(b.Get("/me"), 200, "alice, visit 2.")
+		expect(b.PostForm("/logout", nil), 200, "")
+		expect(b.Get("/me"), 401, "Please log in.")
+	}
+}
+
+// The differences that docs/moving.md shows make the one program of the other.
+func TestDifferences(t *testing.T) {
+	page, err := os.ReadFile("../../docs/moving.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"scs", "gorilla", "gin"} {
+		_, diff, ok := strings.Cut(string(page), "```diff\n--- "+name+"/before/app.go\n+++ "+name+"/after/app.go\n")
+		if !ok {
+			t.Errorf("%s: no diff", name)
+			continue
+		}
+		diff, _, _ = strings.Cut(diff, "```")
+		var old, now string
+		for _, line := range strings.SplitAfter(diff, "\n") {
+			switch {
+			case line == "" || strings.HasPrefix(line, "@@"):
+			case line[0] == '-':
+				old += line[1:]
+			case line[0] == '+':
+				now += line[1:]
+			case line == "\n":
+				old, now = old+line, now+line
+			default:
+				old, now = old+line[1:], now+line[1:]
+			}
+		}
+		for file, want := range map[string]string{name + "/before/app.go": old, name + "/after/app.go": now} {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(text) != want {
+				t.Errorf("%s is not what docs/moving.md shows", file)
+			}
+		}
+	}
+}
