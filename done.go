@@ -36,6 +36,15 @@ func (s *Session) Done() <-chan struct{} {
 	return s.watched.done
 }
 
+// unwatch is for the end of the request.
+func (s *Session) unwatch() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.at = returned
+	s.m.watch.remove(s.watched)
+	s.watched = nil
+}
+
 var closed = make(chan struct{})
 
 func init() { close(closed) }

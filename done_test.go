@@ -587,6 +587,32 @@ func TestDoneAfterTheHandler(t *testing.T) {
 	})
 }
 
+// A store that panics when the handler has returned leaves nothing behind either.
+func TestDoneAndAPanicOfTheStore(t *testing.T) {
+	inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
+		h := here.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s := session.From(r.Context())
+			s.Done()
+			name.Set(s, "value")
+			spy.hook(func(ctx context.Context, call, id string) error { panic("oh") })
+		}))
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("no panic")
+				}
+			}()
+			(&browser{t, h, b.jar}).get("/")
+		}()
+		spy.hook(nil)
+		synctest.Wait()
+		loads := spy.count("Load")
+		if time.Sleep(minute); spy.count("Load") != loads {
+			t.Errorf("%d loads although nobody waits", spy.count("Load")-loads)
+		}
+	})
+}
+
 // Thousands come and go while sessions end here and there: each learns of the
 // end of its own session, in time, and of no other.
 func TestDoneCrowd(t *testing.T) {

@@ -33,6 +33,7 @@ const maxLease = 30 * time.Second
 // refresh is Key.Refresh, of values as they stand in JSON.
 func (s *Session) refresh(ctx context.Context, name string, fresh func([]byte) bool, f func(context.Context, []byte) ([]byte, error)) ([]byte, error) {
 	l := &lease{Session: s, ctx: ctx, name: name, by: rand.Text()}
+	l.load()
 	for try := 0; ; try++ {
 		raw, err := l.seen()
 		switch {
@@ -54,6 +55,14 @@ func (s *Session) refresh(ctx context.Context, name string, fresh func([]byte) b
 			}
 		}
 	}
+}
+
+// load loads the session, if this is its first use, within the time of the context.
+func (l *lease) load() {
+	c := storectx.Within(l.ctx, l.m.timeout)
+	defer c.Release()
+	l.lockWithin(c)
+	l.unlock()
 }
 
 // seen returns the value as this request may see it, or why it cannot have it.

@@ -752,3 +752,34 @@ func TestRefreshLeaseIsOfOneSession(t *testing.T) {
 		})
 	})
 }
+
+// Goroutines of one request overlap like requests do.
+func TestRefreshInOneRequest(t *testing.T) {
+	inRefresh(t, func(x *refreshing) {
+		x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			var all sync.WaitGroup
+			for range 10 {
+				all.Go(func() { x.refresh(1)(w, r, s) })
+			}
+			all.Wait()
+		})
+		if x.issuer.calls != 1 {
+			t.Errorf("%d calls", x.issuer.calls)
+		}
+	})
+}
+
+// The context holds for the first load too.
+func TestRefreshLoadsWithinItsDeadline(t *testing.T) {
+	inRefresh(t, func(x *refreshing) {
+		x.spies[0].hook(func(ctx context.Context, call, id string) error { <-ctx.Done(); return ctx.Err() })
+		x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			began := time.Now()
+			ctx, cancel := context.WithTimeout(r.Context(), time.Second)
+			defer cancel()
+			if _, err := grants.Refresh(ctx, s, grant.fresh, x.issuer.renew); !errors.Is(err, session.ErrStore) || time.Since(began) != time.Second {
+				t.Errorf("%v after %v", err, time.Since(began))
+			}
+		})
+	})
+}

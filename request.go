@@ -94,6 +94,7 @@ func (q *request) tellCaches(h http.Header, control string) {
 // finish ends the request when the handler has returned or panicked. It does
 // not recover: the panic goes on, and the response is not ours to write.
 func (q *request) finish() {
+	defer q.session.unwatch() // also when the store panics
 	if q.panicked = !q.returned; q.panicked {
 		q.session.abandon()
 	}

@@ -191,7 +191,6 @@ func (s *Session) finish(answered bool) {
 	defer s.done()
 	s.mu.Lock()
 	s.at = returned
-	s.m.watch.remove(s.watched)
 	ready := answered && s.stored.is != unread && !s.problem.reported() && (!s.problem.lasts() || s.todo.logout)
 	known := s.problem.err
 	s.mu.Unlock()

@@ -182,7 +182,7 @@ func (w *watch) due() (all []*watched, wait time.Duration) {
 	for next < now+parts && len(w.parts[next%parts]) == 0 {
 		next++
 	}
-	return all, time.Until(w.start.Add(time.Duration(next) * (w.every / parts)))
+	return all, max(1, time.Until(w.start.Add(time.Duration(next)*(w.every/parts))))
 }
 
 // look asks the store for a session; Manager.load closes the channel if that is
