@@ -34,14 +34,13 @@ const maxLease = 30 * time.Second
 func (s *Session) refresh(ctx context.Context, name string, fresh func([]byte) bool, f func(context.Context, []byte) ([]byte, error)) ([]byte, error) {
 	l := &lease{Session: s, ctx: ctx, name: name, by: rand.Text()}
 	l.load()
+	defer l.end() // also if the program's functions panic
 	for try := 0; ; try++ {
 		raw, err := l.seen()
 		switch {
 		case err != nil:
-			l.end()
 			return nil, err
 		case fresh(raw):
-			l.end()
 			return raw, nil
 		case !l.until.IsZero(): // and the value is what it was when the lease began, or newer
 			return l.run(raw, f)
@@ -129,19 +128,14 @@ func (l *lease) ended(has holder) (holder, error) {
 }
 
 // run calls f, under a context that ends with the lease, and saves what it returns.
-func (l *lease) run(raw []byte, f func(context.Context, []byte) ([]byte, error)) (value []byte, err error) {
+func (l *lease) run(raw []byte, f func(context.Context, []byte) ([]byte, error)) ([]byte, error) {
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(l.ctx), l.until)
 	defer cancel()
-	failed := true // or panicked
-	defer func() {
-		if failed {
-			l.end()
-		}
-	}()
-	if value, err = f(ctx, raw); err != nil {
+	value, err := f(ctx, raw)
+	if err != nil {
 		return nil, err
 	}
-	failed = false
+	l.until = time.Time{} // it ends with the Save, and not if that fails: the value is used up
 	return value, l.save(ctx, raw, value)
 }
 

@@ -783,3 +783,23 @@ func TestRefreshLoadsWithinItsDeadline(t *testing.T) {
 		})
 	})
 }
+
+// A panic of fresh leaves no lease behind.
+func TestRefreshWhoseFreshPanics(t *testing.T) {
+	inRefresh(t, func(x *refreshing) {
+		x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			defer func() { recover() }()
+			calls := 0
+			grants.Refresh(r.Context(), s, func(grant) bool {
+				if calls++; calls == 2 { // under the lease
+					panic("oh")
+				}
+				return false
+			}, x.issuer.renew)
+		})
+		began := time.Now()
+		if x.at(1, x.refresh(1)); time.Since(began) > 3*time.Second {
+			t.Errorf("the next one waited %v", time.Since(began))
+		}
+	})
+}
