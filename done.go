@@ -36,13 +36,13 @@ func (s *Session) Done() <-chan struct{} {
 	return s.watched.done
 }
 
-// unwatch is for the end of the request.
+// unwatch is for the end of the request. s.mu is held.
 func (s *Session) unwatch() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.at = returned
-	s.m.watch.remove(s.watched)
-	s.watched = nil
+	if s.watched != nil {
+		s.m.watch.remove(s.watched)
+		s.watched = nil
+	}
 }
 
 var closed = make(chan struct{})

@@ -94,7 +94,14 @@ func (q *request) tellCaches(h http.Header, control string) {
 // finish ends the request when the handler has returned or panicked. It does
 // not recover: the panic goes on, and the response is not ours to write.
 func (q *request) finish() {
-	defer q.session.unwatch() // also when the store panics
+	finished := false
+	defer func() {
+		if !finished { // the store panicked
+			q.session.mu.Lock()
+			q.session.unwatch()
+			q.session.mu.Unlock()
+		}
+	}()
 	if q.panicked = !q.returned; q.panicked {
 		q.session.abandon()
 	}
@@ -106,6 +113,7 @@ func (q *request) finish() {
 		}
 	}
 	q.session.finish(q.writer.err == nil)
+	finished = true
 }
 
 // bypassed tells whether the response was written to another writer than ours,

@@ -190,7 +190,7 @@ func (s *Session) finish(answered bool) {
 	s.changing.Lock()
 	defer s.done()
 	s.mu.Lock()
-	s.at = returned
+	s.unwatch()
 	ready := answered && s.stored.is != unread && !s.problem.reported() && (!s.problem.lasts() || s.todo.logout)
 	known := s.problem.err
 	s.mu.Unlock()
