@@ -7,7 +7,7 @@ import (
 	sessionotel "github.com/coatcheck/session/otel"
 )
 
-// The global providers of OpenTelemetry are told what happens to sessions, and what
+// The global providers of OpenTelemetry get what happens to sessions, and what
 // calls of their store take.
 func Example() {
 	store, secret := session.NewMemoryStore(nil), make([]byte, 32)

@@ -22,7 +22,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// A witness collects what is told.
+// A witness collects what OpenTelemetry gets.
 type witness struct {
 	t         testing.TB
 	reader    *metric.ManualReader
@@ -168,7 +168,7 @@ func TestStoreCalls(t *testing.T) {
 	}
 }
 
-// Nothing that is told has an id, a user, a value or a token in it.
+// Nothing that OpenTelemetry gets has an id, a user, a value or a token in it.
 func TestNothingPrivateIsTold(t *testing.T) {
 	w := newWitness(t)
 	inner := sessiontest.NewStore(nil)
@@ -198,17 +198,17 @@ func TestNothingPrivateIsTold(t *testing.T) {
 	if err := m.RevokeAll(t.Context(), "the-user"); err != nil {
 		t.Fatal(err)
 	}
-	told := fmt.Sprint(w.metrics())
+	text := fmt.Sprint(w.metrics())
 	for _, span := range w.spans.Ended() {
-		told += fmt.Sprint(span.Name(), span.Attributes(), span.Events(), span.Status())
+		text += fmt.Sprint(span.Name(), span.Attributes(), span.Events(), span.Status())
 	}
 	for _, secret := range append(private, "the-user", "the-value") {
-		if secret == "" || strings.Contains(told, secret) {
-			t.Errorf("%q is told: %s", secret, told)
+		if secret == "" || strings.Contains(text, secret) {
+			t.Errorf("%q is in it: %s", secret, text)
 		}
 	}
-	if !strings.Contains(told, "logged_in") || !strings.Contains(told, "_OTHER") {
-		t.Errorf("too little is told: %s", told)
+	if !strings.Contains(text, "logged_in") || !strings.Contains(text, "_OTHER") {
+		t.Errorf("there is too little: %s", text)
 	}
 }
 
@@ -220,12 +220,12 @@ func TestStoreKeepsItsContract(t *testing.T) {
 	storetest.RunManagers(t, open)
 }
 
-// A panic of the store goes on, and is told.
+// A panic of the store goes on, and is counted.
 func TestPanic(t *testing.T) {
 	w := newWitness(t)
 	defer func() {
 		if recover() == nil || w.metrics()["session.store.duration s error.type=panic session.store.operation=load session.store.outcome=panic"] != 1 {
-			t.Errorf("told: %v", w.metrics())
+			t.Errorf("counted: %v", w.metrics())
 		}
 	}()
 	w.telemetry.Store(nil).Load(t.Context(), "id")
