@@ -5,10 +5,11 @@ import "context"
 // Done returns a channel that is closed when the session has ended: by Logout,
 // Revoke and its like, because its time was up, or because it was given to
 // another user. It is for long requests (a WebSocket, an event stream), which
-// learn of it at once if this process ended the session, and otherwise within
-// Options.WatchEvery, which costs one Load of the session, however many requests
-// watch it. A renewal does not close it, and neither does a store that fails: that
-// is asked again.
+// learn of it at once if this Manager ended the session, and otherwise (another
+// process did it, or another Manager over the same Store) within
+// Options.WatchEvery. That costs one Load of the session each time, however many
+// requests watch it. A renewal does not close it, and neither does a store that
+// fails: that is asked again.
 //
 // Without a stored session it is closed already. While the store failed to load
 // the session it stays open, and so it does once the handler has returned:

@@ -58,7 +58,7 @@ type Options struct {
 	RenewAfter time.Duration
 
 	// WatchEvery is how often Session.Done asks the store for a session that
-	// another process may have ended. 0: 5 seconds.
+	// another process, or another Manager, may have ended. 0: 5 seconds.
 	WatchEvery time.Duration
 
 	// Bearer is for native apps, command lines and other clients that keep a
