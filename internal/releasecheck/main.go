@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"os"
 	"os/exec"
@@ -59,7 +60,7 @@ func modulePath(folder string) string { return path.Join(root, folder) }
 // publish puts a module into a proxy's folder, as the tag of the version would have
 // it.
 func publish(proxy, folder, version string) error {
-	files, err := tracked(folder)
+	files, err := filesOf(folder)
 	if err != nil {
 		return err
 	}
@@ -107,31 +108,27 @@ func publish(proxy, folder, version string) error {
 	return errors.Join(z.Close(), f.Close())
 }
 
-// tracked returns the files of a module, without those of the modules below it.
-func tracked(folder string) (files []string, err error) {
-	cmd := exec.Command("git", "ls-files", ".")
-	cmd.Dir = folder
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, err
-	}
-	all := strings.Fields(string(out))
-	var nested []string
-	for _, name := range all {
-		if path.Base(name) == "go.mod" && name != "go.mod" {
-			nested = append(nested, path.Dir(name)+"/")
+// filesOf returns the files of a module, without those of the modules below it and
+// what begins with a dot.
+func filesOf(folder string) (files []string, err error) {
+	err = filepath.WalkDir(folder, func(at string, d fs.DirEntry, err error) error {
+		if err != nil || at == folder {
+			return err
 		}
-	}
-	for _, name := range all {
-		below := false
-		for _, prefix := range nested {
-			below = below || strings.HasPrefix(name, prefix)
+		if d.IsDir() {
+			_, nested := os.Stat(filepath.Join(at, "go.mod"))
+			if nested == nil || strings.HasPrefix(d.Name(), ".") {
+				return filepath.SkipDir
+			}
+			return nil
 		}
-		if !below {
-			files = append(files, name)
+		name, err := filepath.Rel(folder, at)
+		if d.Type().IsRegular() && !strings.HasPrefix(d.Name(), ".") {
+			files = append(files, filepath.ToSlash(name))
 		}
-	}
-	return files, nil
+		return err
+	})
+	return files, err
 }
 
 // released returns the module's go.mod without its replace line, and with this
