@@ -33,23 +33,32 @@ type candidates struct {
 // in their order. A token is counted when this process sees it for the first time,
 // and again if it had to be forgotten among hundreds of thousands. So it tells how far
 // a rotation is: when the last secret has verified none for as long as
-// Options.Lifetime in any process, nobody needs it any more.
+// Options.Lifetime in any process, nobody needs it any more. With Options.Tokens it
+// is nil.
 func (m *Manager) SecretUses() []int64 { return m.tokens.Uses() }
 
 // newCarrier returns the carrier that the options ask for, and what makes and
 // verifies the tokens that it carries. A token is good for one way only.
 func newCarrier(o *Options) (carrier, *token.Verified, error) {
-	purpose, name := "cookie", o.Cookie.Name
-	if o.Bearer {
-		purpose, name = "header", tokenHeader
-	}
-	signer, err := token.NewSigner(purpose, name, o.Secrets)
+	format, err := newFormat(o)
 	if err != nil {
 		return nil, nil, fmt.Errorf("session: Options.Secrets%w", err)
 	}
-	tokens := token.NewVerified(signer)
+	tokens := token.NewVerified(format)
 	if o.Bearer {
 		return &bearer{tokens: tokens}, tokens, nil
 	}
-	return newCookies(&o.Cookie, tokens), tokens, nil
+	cookies := newCookies(&o.Cookie, tokens)
+	cookies.firstCounts = o.Tokens != nil
+	return cookies, tokens, nil
+}
+
+func newFormat(o *Options) (token.Format, error) {
+	switch {
+	case o.Tokens != nil:
+		return foreign{o.Tokens}, nil
+	case o.Bearer:
+		return token.NewSigner("header", tokenHeader, o.Secrets)
+	}
+	return token.NewSigner("cookie", o.Cookie.Name, o.Secrets)
 }

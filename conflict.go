@@ -37,7 +37,7 @@ func (k commit) moved(id string, try int, err error) error {
 		if err := pause(k.c, betweenSaves, try); err != nil {
 			return storeError("save", err)
 		}
-		if rec, err = k.m.load(k.c, id); err != nil {
+		if rec, err = k.m.follow(k.c, id); err != nil {
 			return err
 		}
 	}
@@ -57,7 +57,8 @@ func (k commit) becomes(rec *Record) {
 		return
 	}
 	st := &k.stored
-	if k.source != nil && st.then == nil && firstKey(rec.Data) != firstKey(st.rec.Data) {
+	renewed := firstKey(rec.Data) != firstKey(st.rec.Data) || rec.ID != st.rec.ID
+	if k.source != nil && st.then == nil && renewed {
 		st.then = st.rec // somebody asked for a renewal: what this request sees stays as it was
 	}
 	st.rec, st.due = rec, k.m.upkeep(rec, opensNewest(rec.Data, st.held.Key), time.Now())

@@ -15,12 +15,13 @@ import (
 
 // cookies carries tokens in the cookie of one Manager.
 type cookies struct {
-	name     string
-	tokens   *token.Verified
-	template http.Cookie
-	line     string // of the template
-	adapt    func(*http.Request, *http.Cookie)
-	warned   atomic.Bool
+	name        string
+	tokens      *token.Verified
+	firstCounts bool // of several cookies of the name, and no other
+	template    http.Cookie
+	line        string // of the template
+	adapt       func(*http.Request, *http.Cookie)
+	warned      atomic.Bool
 }
 
 func newCookies(o *CookieOptions, tokens *token.Verified) *cookies {
@@ -37,6 +38,9 @@ const maxCandidates = 4
 func (c *cookies) read(r *http.Request) (found candidates) {
 	tried := 0
 	for value := range c.values(r.Header) {
+		if found.carried && c.firstCounts {
+			break
+		}
 		found.carried = true
 		if !c.tokens.Plausible(value) || tried == maxCandidates {
 			continue

@@ -26,11 +26,11 @@ func (s *Session) Done() <-chan struct{} {
 		return closed
 	case s.at == returned:
 		return make(chan struct{})
-	case s.watched != nil && s.watched.id == s.stored.held.ID:
+	case s.watched != nil && s.m.watch.watches(s.watched, s.stored.rec.ID):
 		return s.watched.done
 	}
 	s.m.watch.remove(s.watched)
-	s.watched = s.m.watch.add(s.stored.held.ID, s.first.Began())
+	s.watched = s.m.watch.add(s.stored.rec.ID, s.first.Began())
 	if e := s.watched; s.source == nil {
 		context.AfterFunc(s.ctx, func() { s.m.watch.remove(e) })
 	}

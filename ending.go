@@ -10,10 +10,11 @@ import (
 
 // A tombstone takes the place of a session's record when it ends. It stays for
 // a minute, so that requests under way learn of the ending and, after a Login,
-// which session took its place. It belongs to no user and holds no values:
+// which session took its place, or after a renewal, which id the session has now.
+// It belongs to no user and holds no values:
 //
-//	{"session.ended":"logout"}, "revoked" or "login"
-//	,"session.next":"…"                    after a Login, the id of the other session
+//	{"session.ended":"logout"}, "revoked", "login" or "renewed"
+//	,"session.next":"…"                    after the latter two, the other id
 const (
 	endedMember   = `"session.ended"`
 	nextMember    = `"session.next"`
@@ -25,6 +26,7 @@ const (
 	byLogout = "logout"
 	byRevoke = "revoked"
 	byLogin  = "login"
+	byRenew  = "renewed" // it did not, but for its id: the token has no key
 )
 
 // tombstone returns what takes the place of rec. next is the id of the session
@@ -32,7 +34,8 @@ const (
 func tombstone(rec *Record, why, next string) *Record {
 	members := []object.Member{{Name: []byte(endedMember), Raw: []byte(`"` + why + `"`)}}
 	if next != "" {
-		members = object.Set(members, nextMember, []byte(`"`+next+`"`))
+		raw, _ := encodeValue(next) // a string always encodes
+		members = object.Set(members, nextMember, raw)
 	}
 	end := milliseconds(time.Now().Add(tombstoneLife))
 	return &Record{
@@ -51,7 +54,8 @@ func isTombstone(data []byte) (next string, is bool) {
 	if !bytes.HasPrefix(data, []byte("{"+endedMember)) {
 		return "", false
 	}
-	return string(bytes.Trim(object.Find(data, nextMember), `"`)), true
+	next, _ = decode[string](object.Find(data, nextMember))
+	return next, true
 }
 
 // whatIs tells what a record says of its session; nil: there is none any more.
@@ -64,12 +68,14 @@ func whatIs(rec *Record) knowledge {
 		return live
 	case next == "":
 		return ended
+	case string(object.Find(rec.Data, endedMember)) == `"`+byRenew+`"`:
+		return renewed
 	}
 	return replaced
 }
 
 // end ends the session with this id, whoever changes it meanwhile, and if a
-// Login gave its place to another session that one. It returns the record that
+// Login gave its place to another session, or a renewal another id, that one. It returns the record that
 // it ended, or nil if there was none, or none of this user's ("": anybody's). A
 // rec that is not nil is what the caller knows of it and spares a load.
 func (m *Manager) end(c *storectx.Context, id, user, why string, rec *Record) (*Record, error) {
@@ -138,7 +144,7 @@ func (k commit) end() error {
 	case k.source == nil, // nobody would hold a new one's token
 		st.then != nil, // and here the browser has, or may have, a newer cookie
 		st.is == live && last != nil && firstKey(last.Data) != firstKey(st.rec.Data),
-		(st.is == live || st.is == replaced || st.is == ended) && last == nil:
+		(st.is == live || st.is >= replaced) && last == nil:
 	default:
 		k.stored = stored{is: nothing}
 		if k.brought != noToken {
@@ -157,19 +163,27 @@ func (k commit) toEnd() (ids []string) {
 		for _, ref := range found.refs[:found.n] {
 			ids = append(ids, ref.ID)
 		}
-	case live, replaced, ended:
+	case live:
+		ids = append(ids, k.stored.rec.ID)
+	case replaced, renewed, ended:
 		ids = append(ids, k.stored.held.ID)
 	}
 	return ids
 }
 
-// replace gives the browser a new session for the user who logs in: it creates
-// that, and then swaps a tombstone over the old record. What others save in an
-// anonymous session meanwhile belongs to the new one too. A process that dies in
+// replace gives the browser a new session for the user who logs in, or the same
+// one under another id, where a token has no key: it creates that record, and then
+// swaps a tombstone over the old one. What others save meanwhile in an anonymous
+// session, or in the same, belongs to the new one too. A process that dies in
 // between leaves a record whose token nobody holds.
 func (k commit) replace() error {
-	d, err := k.first(k.inherited())
-	if err != nil {
+	d, why := draft{}, byLogin
+	if k.sameUser() {
+		why = byRenew
+	}
+	d.newToken(k.m, "", k.event())
+	var err error
+	if d.rec, err = k.successor(d.ref); err != nil {
 		return err
 	}
 	if err := k.m.store.Create(k.c, d.rec); err != nil {
@@ -177,22 +191,28 @@ func (k commit) replace() error {
 	}
 	for try := 0; ; try++ {
 		old := k.stored.rec
-		err := k.m.store.Save(k.c, tombstone(old, byLogin, d.rec.ID), old.Version)
+		err := k.m.store.Save(k.c, tombstone(old, why, d.rec.ID), old.Version)
 		if err == nil {
-			k.m.watch.ended(old.ID)
+			k.left(old.ID, why, d.rec.ID)
 			break
 		}
 		if err := k.moved(old.ID, try, err); err != nil {
 			return k.undo(d.rec, err)
 		}
+		switch {
+		case k.stored.is == live && why == byRenew && k.stored.then != nil:
+			return k.undo(d.rec, nil) // somebody else renewed it first, which is as good
+		case k.stored.is == live:
+		case k.todo.user == "":
+			return k.undo(d.rec, nil) // no renewal survives an ending
+		}
 		if k.stored.is != live {
 			break // the old session has ended: this one began with a password
 		}
-		values := k.inherited()
-		if values == nil {
+		if why == byLogin && k.inherited() == nil {
 			continue
 		}
-		newer, err := k.firstRecord(d.ref, values)
+		newer, err := k.successor(d.ref)
 		if err != nil {
 			return k.undo(d.rec, err)
 		}
@@ -210,6 +230,19 @@ func (k commit) replace() error {
 	k.limit()
 	return nil
 }
+
+// left tells those who wait for the end of a session that it has given its place
+// to another, or its id for another.
+func (k commit) left(id, why, next string) {
+	if why == byRenew {
+		k.m.watch.moved(id, next)
+	} else {
+		k.m.watch.ended(id)
+	}
+}
+
+// sameUser tells whether what was asked for leaves the session its user's.
+func (k commit) sameUser() bool { return k.todo.user == "" || k.todo.user == k.stored.rec.User }
 
 // overtaken deals with a new session that somebody changed who found it in its
 // user's list, before its token was out: it begins again, unless it was revoked.

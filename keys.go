@@ -51,8 +51,12 @@ func values(data []byte) int {
 	return 0
 }
 
-// opensNewest tells whether key is the newest of the record with this Data.
+// opensNewest tells whether key is the newest of the record with this Data. The
+// record of a token without a key has none either.
 func opensNewest(data []byte, key string) bool {
+	if key == "" {
+		return values(data) == 0
+	}
 	return len(data) > keyEnd && string(data[:len(keyBegin)]) == keyBegin && string(data[len(keyBegin):keyEnd-1]) == key
 }
 
@@ -205,7 +209,9 @@ func (k *keys) appendTo(members []object.Member) []object.Member {
 	add := func(name string, raw []byte) {
 		members = append(members, object.Member{Name: []byte(name), Raw: raw})
 	}
-	members = append(members, object.Member{Name: keyName, Raw: k.newest})
+	if k.newest != nil { // nil: the token has none
+		members = append(members, object.Member{Name: keyName, Raw: k.newest})
+	}
 	switch {
 	case k.unseen:
 		add(unseenMember, number(k.made))

@@ -111,10 +111,10 @@ var (
 )
 
 // loadWithKey is load of a record that a token may open: one without a key is
-// damaged.
+// damaged, unless tokens have none.
 func (k look) loadWithKey(id string) (*Record, error) {
 	rec, err := k.m.load(k.c, id)
-	if err == nil && rec != nil && values(rec.Data) == 0 && whatIs(rec) == live {
+	if err == nil && rec != nil && !k.m.keyless && values(rec.Data) == 0 && whatIs(rec) == live {
 		return nil, errNoKey
 	}
 	return rec, err
@@ -171,8 +171,24 @@ func (m *Manager) load(c *storectx.Context, id string) (*Record, error) {
 	case err != nil:
 		return nil, storeError("load", err)
 	}
-	if whatIs(rec) != live {
+	switch whatIs(rec) {
+	case live:
+	case renewed:
+		next, _ := isTombstone(rec.Data)
+		m.watch.moved(id, next)
+	default:
 		m.watch.over(id)
 	}
 	return rec, nil
+}
+
+// follow is load of a session that may have got another id by a renewal since.
+func (m *Manager) follow(c *storectx.Context, id string) (*Record, error) {
+	for {
+		rec, err := m.load(c, id)
+		if err != nil || whatIs(rec) != renewed {
+			return rec, err
+		}
+		id, _ = isTombstone(rec.Data)
+	}
 }

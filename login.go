@@ -143,7 +143,7 @@ func (s *Session) revise(token string, f func(*pending)) {
 	case s.at != open && token != "":
 		var t pending
 		f(&t)
-		if t.user != "" || t.renew || !t.remember.IsZero() {
+		if t.wantsToken() {
 			s.tooLate(token, s.changesUser(t.user))
 		}
 	default:

@@ -17,6 +17,7 @@ type Manager struct {
 	store      Store
 	carrier    carrier
 	tokens     *token.Verified
+	keyless    bool // Options.Tokens have no key
 	lifetime   time.Duration
 	idle       time.Duration
 	timeout    time.Duration
@@ -48,7 +49,7 @@ func New(opts *Options) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{
-		store: o.Store, carrier: carrier, tokens: tokens,
+		store: o.Store, carrier: carrier, tokens: tokens, keyless: o.Tokens != nil,
 		lifetime: o.Lifetime, idle: o.IdleTimeout, timeout: o.StoreTimeout, renewAfter: o.RenewAfter,
 		maxData: o.MaxDataSize, maxUser: o.MaxPerUser, persistent: o.Cookie.Persistent,
 		onError: o.ErrorHandler, onEvent: o.OnEvent,

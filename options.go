@@ -69,6 +69,12 @@ type Options struct {
 	// whatever the secrets.
 	Bearer bool
 
+	// Tokens, if set, is another kind of token than ours, for sharing sessions with
+	// another program: Cookie.Name is then the name that this program uses, of
+	// several cookies of that name the first counts, Secrets are not used, and
+	// RenewAfter must be 0. See TokenFormat for what else is different. Nil: ours.
+	Tokens TokenFormat
+
 	Cookie CookieOptions
 
 	// ErrorHandler answers a request whose session could not be loaded or
@@ -140,7 +146,7 @@ func (o Options) resolve() (Options, error) {
 			*d = def
 		}
 	}
-	rule(len(o.Secrets) > 0 || o.Store == nil, "Secrets: are required with a Store, or its sessions would end with this process")
+	rule(len(o.Secrets) > 0 || o.Store == nil || o.Tokens != nil, "Secrets: are required with a Store, or its sessions would end with this process")
 	rule(len(o.Secrets) <= maxSecrets, "Secrets: at most %d, have %d", maxSecrets, len(o.Secrets))
 	for i, s := range o.Secrets {
 		rule(len(s) >= minSecret, "Secrets[%d]: must be at least %d random bytes, is %d", i, minSecret, len(s))
@@ -165,6 +171,7 @@ func (o Options) resolve() (Options, error) {
 		o.ErrorHandler = answerError
 	}
 	rule(o.RenewAfter == 0 || o.RenewAfter >= minRenewAfter, "RenewAfter: must be at least a minute, or 0 for never")
+	rule(o.RenewAfter == 0 || o.Tokens == nil, "RenewAfter: must be 0 with Tokens, which have no key of their own to renew")
 	rule(o.MaxPerUser >= 0, "MaxPerUser: must not be negative")
 	c := &o.Cookie
 	if o.Bearer {

@@ -122,8 +122,8 @@ func login(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestRecipeRememberMe(t *testing.T) {
-	b := sessiontest.NewBrowser(t, sessions.Handler(http.HandlerFunc(login)))
 	for remember, want := range map[string]time.Duration{"": time.Hour, "yes": 30 * day} {
+		b := sessiontest.NewBrowser(t, sessions.Handler(http.HandlerFunc(login)))
 		b.PostForm("/login", url.Values{"user": {"ann"}, "remember": {remember}})
 		b.Session(sessions, func(s *session.Session) {
 			if left := time.Until(s.Expires()); left > want || left < want-minute {

@@ -39,6 +39,14 @@ func (k commit) first(data []byte) (d draft, err error) {
 	return d, err
 }
 
+// event is what a renewal of the token is called.
+func (k commit) event() EventKind {
+	if k.todo.user != "" {
+		return EventLoggedIn
+	}
+	return EventRenewed
+}
+
 func (k commit) firstRecord(ref token.Ref, data []byte) (*Record, error) {
 	t, now := k.todo, milliseconds(time.Now())
 	rec := &Record{ID: ref.ID, User: t.user, Created: now, LastSeen: now}
@@ -53,7 +61,27 @@ func (k commit) firstRecord(ref token.Ref, data []byte) (*Record, error) {
 		return nil, err
 	}
 	members = object.Set(object.Set(members, remembered, nil), leases, nil) // which were another session's
-	return rec, k.complete(rec, members, keys{newest: quote(ref.Key)}, true)
+	var ks keys
+	if ref.Key != "" {
+		ks.newest = quote(ref.Key)
+	}
+	return rec, k.complete(rec, members, ks, true)
+}
+
+// successor returns the record that takes the place of the stored one under another
+// id: another user's, or the same session's whose token has no key.
+func (k commit) successor(ref token.Ref) (*Record, error) {
+	if !k.sameUser() {
+		return k.firstRecord(ref, k.inherited())
+	}
+	now := milliseconds(time.Now())
+	members, ks, err := membersOf(nil, k.stored.rec.Data, now)
+	if err != nil {
+		return nil, err
+	}
+	rec := *k.stored.rec
+	rec.ID = ref.ID
+	return &rec, k.revise(&rec, members, ks, now, true)
 }
 
 // next returns the record that the stored one becomes by what this request
@@ -72,12 +100,8 @@ func (k commit) next() (d draft, err error) {
 	rec := *st.rec
 	inPlace := k.source != nil && st.then == nil && (opensNewest(rec.Data, st.held.Key) || isGood(rec.Data, st.held.Key, now))
 	switch {
-	case inPlace && (t.user != "" || t.renew || !t.remember.IsZero()):
-		event := EventRenewed
-		if t.user != "" {
-			event = EventLoggedIn
-		}
-		d.newToken(k.m, rec.ID, event)
+	case inPlace && t.wantsToken():
+		d.newToken(k.m, rec.ID, k.event())
 		ks.renewAsked(d.ref.Key, rec.Created, now, withoutMetadata(members))
 	case inPlace && st.due.renew && k.at == open:
 		d.newToken(k.m, rec.ID, EventRenewed)
@@ -92,6 +116,15 @@ func (k commit) next() (d draft, err error) {
 	}
 	if t.user != "" {
 		d.event = EventLoggedIn
+	}
+	d.rec = &rec
+	return d, k.revise(d.rec, members, ks, now, inPlace)
+}
+
+// revise moves the clocks of rec as the request and a Login do, and completes it.
+func (k commit) revise(rec *Record, members []object.Member, ks keys, now time.Time, mayRemember bool) error {
+	t := k.todo
+	if t.user != "" {
 		rec.Created = t.at
 		if object.Get(members, remembered) == nil {
 			rec.Deadline = t.at.Add(k.m.lifetime)
@@ -101,8 +134,7 @@ func (k commit) next() (d draft, err error) {
 		rec.LastSeen = later(rec.LastSeen, now)
 		rec.Expires = later(rec.Expires, earlier(now.Add(k.m.idle), rec.Deadline))
 	}
-	d.rec = &rec
-	return d, k.complete(d.rec, members, ks, inPlace)
+	return k.complete(rec, members, ks, mayRemember)
 }
 
 // complete puts the members, as the pending changes leave them, and the keys

@@ -166,7 +166,7 @@ func (l *lease) wait(try int) error {
 	}
 	c := storectx.Within(l.ctx, l.m.timeout)
 	defer c.Release()
-	rec, err := l.m.load(c, l.stored.rec.ID)
+	rec, err := l.m.follow(c, l.stored.rec.ID)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil {

@@ -254,7 +254,7 @@ func (s *Session) touch(c *storectx.Context, used time.Time) error {
 
 // plan is what a commit would do next.
 func (s *Session) plan() action {
-	return plan(s.at, &s.stored, &s.todo, s.problem, s.withheld())
+	return plan(s.at, &s.stored, &s.todo, s.problem, s.withheld(), s.m.keyless)
 }
 
 // withheld tells whether the browser may hold a session's cookie that it kept

@@ -49,6 +49,7 @@ const (
 	live                      // it is there, and the token opens it
 	stale                     // it is there, but the token's key was replaced, and not just now
 	replaced                  // a Login gave its place to another session
+	renewed                   // it has another id since a renewal, for its token has no key
 	ended                     // a Logout or Revoke ended it, or its time was up
 )
 
@@ -66,7 +67,7 @@ func (st *stored) shown() *Record {
 // over is what Save says of a session that the request no longer has, or nil.
 func (st *stored) over() error {
 	switch st.is {
-	case stale, replaced:
+	case stale, replaced, renewed:
 		return ErrReplaced
 	case ended:
 		return ErrNotFound
@@ -92,8 +93,11 @@ type pending struct {
 
 // asks tells whether there is anything to store of a stored session.
 func (t *pending) asks() bool {
-	return t.user != "" || t.renew || !t.remember.IsZero() || len(t.changes) > 0
+	return t.wantsToken() || len(t.changes) > 0
 }
+
+// wantsToken tells whether a stored session needs another token.
+func (t *pending) wantsToken() bool { return t.user != "" || t.renew || !t.remember.IsZero() }
 
 // holds tells whether there is anything to store of a session that is not.
 func (t *pending) holds() bool {
@@ -169,18 +173,20 @@ const (
 	drop           // what was changed: there is no session to hold it
 	create         // a record, and a cookie
 	save           // the changes, perhaps with a new key
-	replace        // the session by another user's
+	replace        // the session by another user's, or by itself under another id
 )
 
 // plan decides what a commit does next. withheld is whether the browser may have
-// kept a cookie back that a new anonymous session would overwrite.
-func plan(at phase, st *stored, t *pending, p problem, withheld bool) action {
+// kept a cookie back that a new anonymous session would overwrite. keyless is
+// whether a new token means another id.
+func plan(at phase, st *stored, t *pending, p problem, withheld, keyless bool) action {
 	switch {
 	case t.logout && st.is > unknown:
 		return end
 	case p.lasts():
 		return refuse
-	case st.is == live && t.user != "" && t.user != st.rec.User:
+	case st.is == live && t.user != "" && t.user != st.rec.User,
+		st.is == live && st.then == nil && keyless && t.wantsToken():
 		return replace
 	case st.is == live && (t.asks() || st.due.seen || st.due.renew && at == open):
 		return save

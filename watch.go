@@ -37,10 +37,12 @@ const parts = 64
 
 // A watched session is one for all requests that wait for its end.
 type watched struct {
-	id       string
+	id       string // changes by a renewal, where a token has no key
 	done     chan struct{}
 	requests int
 	call     *storectx.Context // that asks for it, or nil
+	others   []*watched        // who waited for it under an earlier id
+	one      *watched          // not nil: this is one of the others of that
 }
 
 func newWatch(m *Manager, every time.Duration) *watch {
@@ -82,9 +84,49 @@ func (w *watch) remove(e *watched) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	e = e.whole()
 	if e.requests--; e.requests == 0 && w.has(e) {
 		w.forget(e)
 	}
+}
+
+// watches tells whether e is of the session with this id.
+func (w *watch) watches(e *watched, id string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return e.whole().id == id
+}
+
+// whole returns what e is one of the others of, or e.
+func (e *watched) whole() *watched {
+	for e.one != nil {
+		e = e.one
+	}
+	return e
+}
+
+// moved lets those wait on who wait for a session that has another id now.
+func (w *watch) moved(id, next string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	e := (*w.part(id))[id]
+	if e == nil {
+		return
+	}
+	w.forget(e)
+	part := w.part(next)
+	if whole := (*part)[next]; whole != nil {
+		e.one, whole.others = whole, append(whole.others, e)
+		whole.requests += e.requests
+		return
+	}
+	if *part == nil {
+		*part = map[string]*watched{}
+	}
+	e.id, (*part)[next] = next, e
+	w.n++
+	w.hurry = append(w.hurry, e) // that may have ended meanwhile
+	w.changed()
 }
 
 // ended closes the channel of a session that this process has ended.
@@ -105,8 +147,15 @@ func (w *watch) over(id string) {
 // close is what ended and over do. mu is held.
 func (w *watch) close(id string) {
 	if e := (*w.part(id))[id]; e != nil {
-		close(e.done)
+		e.close()
 		w.forget(e)
+	}
+}
+
+func (e *watched) close() {
+	close(e.done)
+	for _, other := range e.others {
+		other.close()
 	}
 }
 
@@ -118,6 +167,7 @@ func (w *watch) forget(e *watched) {
 	delete(*w.part(e.id), e.id)
 	if e.call != nil {
 		e.call.Release() // nobody wants to know any more
+		e.call = nil
 	}
 	if w.n--; w.n == 0 {
 		w.changed()
@@ -189,24 +239,24 @@ func (w *watch) due() (all []*watched, wait time.Duration) {
 // over.
 func (w *watch) look(e *watched) {
 	c := storectx.New(context.Background(), w.m.timeout)
-	if w.call(e, nil, c) {
-		w.load(c, e.id)
+	if id, ok := w.call(e, nil, c); ok {
+		w.load(c, id)
 		w.call(e, c, nil)
 	}
 	c.Release()
 	<-w.slots
 }
 
-// call replaces the call that asks for a session, unless nobody waits any more or
-// another one asks.
-func (w *watch) call(e *watched, was, is *storectx.Context) bool {
+// call replaces the call that asks for a session, of that id, unless nobody waits
+// any more or another one asks.
+func (w *watch) call(e *watched, was, is *storectx.Context) (id string, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.has(e) || e.call != was {
-		return false
+		return "", false
 	}
 	e.call = is
-	return true
+	return e.id, true
 }
 
 // load is Manager.load outside any request, where nobody else would recover from

@@ -22,7 +22,8 @@ import (
 )
 
 // A Ref is what a value refers to: the session's id, and the hash of the key by
-// which the session's record knows it. Neither is a secret.
+// which the session's record knows it, "" if the Format has none. Neither is a
+// secret.
 type Ref struct{ ID, Key string }
 
 const (
@@ -40,7 +41,23 @@ func refOf(raw []byte) Ref {
 	return Ref{both[:RefLength], both[RefLength:]}
 }
 
-// A Signer makes and verifies values.
+// A Format makes and verifies values of one kind.
+type Format interface {
+	// New returns the value of a new token for a new session, or, if id is not ""
+	// and the Format has keys, of a new key to the session of that id.
+	New(id string) (value string, ref Ref)
+
+	// Plausible tells whether a value is worth verifying, at no cost.
+	Plausible(value string) bool
+
+	// Verify returns what a value refers to, if it is good.
+	Verify(value string) (Ref, bool)
+
+	// Uses returns how many values each secret has verified, if that is counted.
+	Uses() []int64
+}
+
+// A Signer is the Format of the values that the package comment describes.
 type Signer struct {
 	name   string
 	codecs []*securecookie.SecureCookie // the first signs, all verify
@@ -75,7 +92,7 @@ func NewSigner(purpose, name string, secrets [][]byte) (*Signer, error) {
 	return s, nil
 }
 
-// Uses returns how many values each secret has verified.
+// Uses implements Format.
 func (s *Signer) Uses() []int64 {
 	all := make([]int64, len(s.uses))
 	for i := range s.uses {
@@ -84,8 +101,7 @@ func (s *Signer) Uses() []int64 {
 	return all
 }
 
-// New returns the value of a new token for a new session, or, if id is not "",
-// of a new key to the session of that id.
+// New implements Format.
 func (s *Signer) New(id string) (value string, ref Ref) {
 	var raw [2 * half]byte
 	rand.Read(raw[:])
@@ -111,15 +127,15 @@ const (
 	MaxLength = 120
 )
 
-// Plausible tells whether a value is worth verifying, at no cost.
+// Plausible implements Format.
 func (s *Signer) Plausible(value string) bool {
 	return len(value) == shortLength || len(value) == MaxLength
 }
 
 var strict = base64.URLEncoding.Strict()
 
-// Verify returns what a value refers to that one of the secrets has signed. It
-// costs more than everything else that a request does: see Verified.
+// Verify implements Format: one of the secrets has signed a good value. It costs
+// more than everything else that a request does: see Verified.
 func (s *Signer) Verify(value string) (Ref, bool) {
 	if !s.Plausible(value) {
 		return Ref{}, false

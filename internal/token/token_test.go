@@ -371,3 +371,27 @@ func FuzzVerifyEdited(f *testing.F) {
 		}
 	})
 }
+
+// plain is a Format whose ids are of any length, without keys.
+type plain struct{}
+
+func (plain) New(string) (string, token.Ref)        { return "", token.Ref{} }
+func (plain) Plausible(value string) bool           { return true }
+func (plain) Uses() []int64                         { return nil }
+func (plain) Verify(value string) (token.Ref, bool) { return token.Ref{ID: value}, value != "no" }
+
+// Verified keeps values apart whatever their lengths and those of what they refer to.
+func TestVerifiedOfAnyLength(t *testing.T) {
+	v := token.NewVerified(plain{})
+	for range 2 {
+		for n := range 600 {
+			value := strings.Repeat("a", n)
+			if ref, ok := v.Verify(value); !ok || ref.ID != value || ref.Key != "" {
+				t.Fatalf("%d bytes: %v, %v", n, ref, ok)
+			}
+		}
+		if _, ok := v.Verify("no"); ok {
+			t.Fatal("verified what is not good")
+		}
+	}
+}

@@ -8,14 +8,14 @@ import (
 	"sync/atomic"
 )
 
-// Verified remembers the values that its Signer has verified, and what they
+// Verified remembers the values that its Format has verified, and what they
 // refer to. Verifying costs more than everything else a request does.
 //
-// It is safe to believe it: an entry is made only after the Signer verified
+// It is safe to believe it: an entry is made only after the Format verified
 // that very value under its secrets, which never change; the whole value is
-// compared, not a hash of it; and the table is gone with the Signer. It holds good values only, so that nobody can fill it with forged
-// ones, and a fixed number of them, so that nobody with a script can fill the
-// memory either: who is pushed out is verified again. Its places are chosen by
+// compared, not a hash of it; and the table is gone with the Format. It holds good
+// values only, so that nobody can fill it with forged ones, and a fixed number of
+// them, none of them long, so that nobody with a script can fill the memory either: who is pushed out is verified again. Its places are chosen by
 // a keyed hash of the whole value, so that a guess that is wrong in one
 // character is compared with no value, or once in some 20 000 guesses with
 // somebody else's, and the time that takes tells nothing.
@@ -24,7 +24,7 @@ import (
 // The places of the one that it replaces move a few at a time, by those who add
 // an entry or still find theirs there: nobody waits for the whole of it.
 type Verified struct {
-	*Signer
+	Format
 	seed   maphash.Seed
 	tables atomic.Pointer[tables]
 	grow   sync.Mutex // tried only
@@ -42,33 +42,45 @@ const (
 	ways      = 3       // entries that share a place
 	firstSize = 1 << 6  // places
 	lastSize  = 1 << 17 // places: 393 216 entries of about 200 bytes
-
-	refLength = 2 * RefLength // of an entry's end
+	longest   = 256     // bytes of a value that is worth remembering
 )
 
-// A place is one line of the processor's cache. Entries are a value, its id and
-// its key's hash in one string, the newest first, each with 16 bits of the hash, so that none
-// but the right one is looked at.
+// A place is one line of the processor's cache. Its entries stand with the newest
+// first, each with 16 bits of the hash, so that none but the right one is looked at.
 type place struct {
 	mu   sync.Mutex
 	tags [ways]uint16
 	both [ways]string
 }
 
+// An entry is a value and what it refers to in one string: value, id, key's hash,
+// and the lengths of the last two in a byte each.
+func entry(value string, ref Ref) string {
+	return value + ref.ID + ref.Key + string([]byte{byte(len(ref.ID)), byte(len(ref.Key))})
+}
+
+// valueOf returns the value of an entry, and what it refers to.
+func valueOf(entry string) (value string, ref Ref) {
+	end := len(entry) - 2
+	key := end - int(entry[end+1])
+	id := key - int(entry[end])
+	return entry[:id], Ref{entry[id:key], entry[key:end]}
+}
+
 // NewVerified returns a Verified that remembers nothing yet.
-func NewVerified(s *Signer) *Verified {
-	v := &Verified{Signer: s, seed: maphash.MakeSeed()}
+func NewVerified(f Format) *Verified {
+	v := &Verified{Format: f, seed: maphash.MakeSeed()}
 	v.tables.Store(&tables{now: make([]place, firstSize)})
 	return v
 }
 
-// Verify is Signer.Verify, at a tenth of its price for a value seen before.
+// Verify is the Format's, at a tenth of its price for a value seen before.
 func (v *Verified) Verify(value string) (Ref, bool) {
 	if ref, ok := v.get(value); ok {
 		return ref, true
 	}
-	ref, ok := v.Signer.Verify(value)
-	if ok {
+	ref, ok := v.Format.Verify(value)
+	if ok && len(value) <= longest && len(ref.ID) <= 255 && len(ref.Key) <= 255 {
 		v.put(value, ref)
 	}
 	return ref, ok
@@ -101,16 +113,18 @@ func lookIn(table []place, hash uint64, value string) (Ref, bool) {
 		}
 	}
 	p.mu.Unlock()
-	ref, ok := strings.CutPrefix(both, value)
-	if !ok || len(ref) != refLength { // lest one value be the beginning of another
+	if !strings.HasPrefix(both, value) || both == "" {
 		return Ref{}, false
 	}
-	return Ref{ref[:RefLength], ref[RefLength:]}, true
+	if is, ref := valueOf(both); is == value { // and not only begins with it
+		return ref, true
+	}
+	return Ref{}, false
 }
 
 func (v *Verified) put(value string, ref Ref) {
 	t := v.tables.Load()
-	t.insert(maphash.String(v.seed, value), value+ref.ID+ref.Key)
+	t.insert(maphash.String(v.seed, value), entry(value, ref))
 	if before := t.before.Load(); before != nil {
 		v.move(t, *before)
 	} else if t.n.Load() > int64(len(t.now)) && len(t.now) < lastSize && v.grow.TryLock() {
@@ -137,7 +151,8 @@ func (v *Verified) move(t *tables, before []place) {
 		p.mu.Unlock()
 		for _, both := range slices.Backward(all[:]) {
 			if both != "" {
-				t.insert(maphash.String(v.seed, both[:len(both)-refLength]), both)
+				value, _ := valueOf(both)
+				t.insert(maphash.String(v.seed, value), both)
 			}
 		}
 	}
