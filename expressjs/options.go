@@ -1,0 +1,116 @@
+package expressjs
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Options say what the Express app is configured with, so that Go writes what it
+// would write.
+type Options struct {
+	// Prefix is connect-redis's prefix. "": "sess:". Go's own keys begin with
+	// "go-session:", where the Express app's clear and all find none of them; so a
+	// prefix that these begin with is an error. NewPostgresStore ignores it.
+	Prefix string
+
+	// Table is connect-pg-simple's tableName, perhaps with its schemaName and a dot
+	// before it. "": "session". Go's own table has the suffix "_go". NewRedisStore
+	// ignores it.
+	Table string
+
+	// TTL is the store's ttl, of sessions whose cookie has no maxAge: how long they
+	// live when nobody uses them. 0: 24 hours, as in connect-redis and
+	// connect-pg-simple.
+	TTL time.Duration
+
+	// Cookie is the cookie option of express-session. New sessions get it; for those
+	// that are there, the record decides, as in Express.
+	Cookie Cookie
+
+	// Passport writes the user of a Login where Passport looks for it, in
+	// passport.user, and reads it there: who logs in on one side is logged in on the
+	// other. What the app's serializeUser makes must be text or a number.
+	Passport bool
+
+	// UserMember is a member of the app's own that names the user, "userId" for
+	// example: Login writes it, and Session.User reads it. It may be text or a number.
+	// At most one of Passport and UserMember is set; with neither, a user who logged
+	// in at Express has no Session.User, and only Key tells who he is.
+	UserMember string
+
+	// NumericUser writes users that are decimal integers as numbers, for apps whose
+	// ids are numbers.
+	NumericUser bool
+
+	// AwaitWrite is for Express routes that log in and redirect without
+	// req.session.save first: Express answers before it has stored the session, and
+	// the browser may be here sooner. A signed id without a record is looked up once
+	// more after this long. It delays every request with the cookie of a session that
+	// is over; 50 ms is plenty. 0: not.
+	AwaitWrite time.Duration
+}
+
+// Cookie is express-session's cookie option. httpOnly is always true.
+type Cookie struct {
+	MaxAge      time.Duration // 0: none, for as long as the browser is open
+	Path        string        // "": "/"
+	Domain      string
+	Secure      bool
+	SameSite    string // "", "lax", "strict" or "none"
+	Partitioned bool
+	Priority    string // "", "low", "medium" or "high"
+}
+
+const ownPrefix = "go-session:"
+
+// resolve returns o with the defaults in place, or every mistake at once.
+func (o Options) resolve() (Options, error) {
+	var errs []error
+	rule := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("expressjs: Options."+format, args...))
+		}
+	}
+	oneOf := func(s string, all ...string) bool {
+		for _, a := range all {
+			if s == a {
+				return true
+			}
+		}
+		return s == ""
+	}
+	if o.Prefix == "" {
+		o.Prefix = "sess:"
+	}
+	if o.Table == "" {
+		o.Table = "session"
+	}
+	if o.TTL == 0 {
+		o.TTL = 24 * time.Hour
+	}
+	if o.Cookie.Path == "" {
+		o.Cookie.Path = "/"
+	}
+	rule(!strings.HasPrefix(ownPrefix, o.Prefix), "Prefix: must not be one that Go's own keys begin with, %q", ownPrefix)
+	rule(o.TTL >= time.Second, "TTL: must be at least a second, or 0 for 24 hours")
+	rule(o.AwaitWrite >= 0, "AwaitWrite: must not be negative")
+	rule(!o.Passport || o.UserMember == "", "UserMember: must be empty with Passport")
+	rule(!reserved[o.UserMember], "UserMember: %q is a property of every Express session, or its cookie", o.UserMember)
+	rule(!o.NumericUser || o.Passport || o.UserMember != "", "NumericUser: needs Passport or UserMember")
+	c := &o.Cookie
+	rule(c.MaxAge >= 0 && c.MaxAge == c.MaxAge.Truncate(time.Millisecond), "Cookie.MaxAge: must be whole milliseconds, or 0 for none")
+	rule(c.MaxAge == 0 || c.MaxAge >= time.Second, "Cookie.MaxAge: must be at least a second")
+	rule(oneOf(c.SameSite, "lax", "strict", "none"), `Cookie.SameSite: must be "lax", "strict" or "none"`)
+	rule(oneOf(c.Priority, "low", "medium", "high"), `Cookie.Priority: must be "low", "medium" or "high"`)
+	return o, errors.Join(errs...)
+}
+
+// window is how long a session of this cookie lives after a use.
+func (o *Options) window(c *cookie) time.Duration {
+	if ms, ok := c.maxAge(); ok {
+		return time.Duration(ms) * time.Millisecond
+	}
+	return o.TTL
+}
