@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/coatcheck/session"
 	"github.com/coatcheck/session/internal/object"
@@ -125,7 +126,7 @@ func (o *Options) record(id string, s *snapshot, now time.Time) (*session.Record
 		r.User, r.Created, r.LastSeen, r.Deadline = s.own.user, s.own.created, s.own.seen, s.own.deadline
 		if s.own.tombstone != nil {
 			r.Data, r.Version, r.Expires = s.own.tombstone, s.own.version, s.own.expires
-			return r, live(r, now)
+			return live(r, now)
 		}
 	}
 	if isNone(s.raw) {
@@ -152,7 +153,7 @@ func (o *Options) record(id string, s *snapshot, now time.Time) (*session.Record
 		r.Version = s.own.version
 		if s.own.isExact {
 			r.Data = s.own.exact
-			return r, live(r, now)
+			return live(r, now)
 		}
 	} else {
 		r.Version = version
@@ -161,19 +162,19 @@ func (o *Options) record(id string, s *snapshot, now time.Time) (*session.Record
 		}
 	}
 	r.Data = data(list)
-	return r, live(r, now)
+	return live(r, now)
 }
 
-// live answers ErrNotFound if the record's time is up, and sees to it that its two
-// ends are in order.
-func live(r *session.Record, now time.Time) error {
+// live returns the record with its two ends in order, or ErrNotFound if its time is
+// up.
+func live(r *session.Record, now time.Time) (*session.Record, error) {
 	if r.Expires.After(r.Deadline) {
 		r.Expires = r.Deadline
 	}
 	if !now.Before(r.Expires) {
-		return session.ErrNotFound
+		return nil, session.ErrNotFound
 	}
-	return nil
+	return r, nil
 }
 
 // data returns the values of a record for the Manager: without the cookie and what
@@ -200,7 +201,7 @@ func (o *Options) write(r *session.Record, before []byte, now time.Time) (raw []
 		}
 	}
 	is, err := members(r.Data)
-	if err != nil { // none of a Manager's
+	if err != nil || !utf8.Valid(r.Data) { // none of a Manager's
 		is, w.isExact = nil, true
 	}
 	remembered := find(is, "session.remember") != nil

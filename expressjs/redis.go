@@ -50,55 +50,46 @@ func (s *RedisStore) ownKey(id string) string { return ownPrefix + "s:{" + s.key
 func userKey(user string) string              { return ownPrefix + "u:" + user }
 func (s *RedisStore) keys(id string) []string { return []string{s.key(id), s.ownKey(id)} }
 
-// beyond is for how long Go's own notes outlive the absolute end of a session, for
-// Express does not know of that.
-const beyond = 30 * 24 * time.Hour
-
 // Load implements session.Store.
 func (s *RedisStore) Load(ctx context.Context, id string) (*session.Record, error) {
-	r, _, err := s.load(ctx, id)
-	if errors.Is(err, session.ErrNotFound) && s.o.AwaitWrite > 0 {
-		if err := wait(ctx, s.o.AwaitWrite); err != nil {
-			return nil, fmt.Errorf("expressjs: load: %w", err)
-		}
-		r, _, err = s.load(ctx, id)
-	}
-	return r, err
+	return s.o.load(ctx, s, id)
 }
 
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+// Create implements session.Store.
+func (s *RedisStore) Create(ctx context.Context, r *session.Record) error {
+	return s.o.create(ctx, s, r)
 }
 
-// load returns a session, and what stands in Redis of it.
-func (s *RedisStore) load(ctx context.Context, id string) (*session.Record, *snapshot, error) {
-	snaps, err := s.look(ctx, id)
+// Save implements session.Store.
+func (s *RedisStore) Save(ctx context.Context, r *session.Record, old uint64) error {
+	return s.o.save(ctx, s, r, old)
+}
+
+// Delete implements session.Store.
+func (s *RedisStore) Delete(ctx context.Context, id string) error {
+	if err := s.client.Del(ctx, s.keys(id)...).Err(); err != nil {
+		return fmt.Errorf("expressjs: delete: %w", written(err))
+	}
+	return nil
+}
+
+// forget implements place.
+func (s *RedisStore) forget(ctx context.Context, id string) error {
+	return s.client.Del(ctx, s.key(id)).Err()
+}
+
+// look implements place.
+func (s *RedisStore) look(ctx context.Context, id string) (*snapshot, error) {
+	snaps, err := s.lookAll(ctx, id)
 	if err != nil {
-		return nil, nil, fmt.Errorf("expressjs: load: %w", err)
+		return nil, err
 	}
-	snap := &snaps[0]
-	r, err := s.o.record(id, snap, time.Now())
-	if snap.raw != nil && snap.own.isOver(time.Now()) {
-		if err := s.client.Del(ctx, s.key(id)).Err(); err != nil {
-			return nil, nil, fmt.Errorf("expressjs: load: %w", err)
-		}
-	}
-	if err != nil && err != session.ErrNotFound {
-		err = fmt.Errorf("expressjs: load: %w", err)
-	}
-	return r, snap, err
+	return &snaps[0], nil
 }
 
-// look reads what stands in Redis of sessions, the record before what Go knows of it:
+// lookAll reads what stands in Redis of sessions, the record before what Go knows of it:
 // who finds a record gone must see the tombstone that took its place.
-func (s *RedisStore) look(ctx context.Context, ids ...string) ([]snapshot, error) {
+func (s *RedisStore) lookAll(ctx context.Context, ids ...string) ([]snapshot, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -207,6 +198,7 @@ redis.call('PEXPIRE', KEYS[2], ARGV[6])
 return 1
 `)
 
+// swap implements place.
 func (s *RedisStore) swap(ctx context.Context, id string, before *snapshot, after []byte, w *own, now time.Time) (bool, error) {
 	version := ""
 	if before.own != nil {
@@ -215,83 +207,7 @@ func (s *RedisStore) swap(ctx context.Context, id string, before *snapshot, afte
 	life := milliseconds(w.expires.Sub(now))
 	args := append([]any{before.raw, after, life, version, strconv.FormatUint(w.version, 10)}, w.args(now)...)
 	n, err := swapScript.Run(ctx, s.client, s.keys(id), args...).Int()
-	return n == 1, written(ctx, err)
-}
-
-// Create implements session.Store.
-func (s *RedisStore) Create(ctx context.Context, r *session.Record) error {
-	now := time.Now()
-	old, snap, err := s.load(ctx, r.ID)
-	switch {
-	case err == nil && old.Version == r.Version:
-		return nil
-	case err == nil:
-		return session.ErrExists
-	case !errors.Is(err, session.ErrNotFound):
-		return fmt.Errorf("expressjs: create: %w", err)
-	case !now.Before(r.Expires):
-		return nil
-	}
-	raw, w, err := s.o.write(r, nil, now)
-	if err != nil {
-		return err
-	}
-	if err := s.index(ctx, r.User, r.ID, r.Expires); err != nil {
-		return fmt.Errorf("expressjs: create: %w", err)
-	}
-	snap.raw = nil // what was there has expired, and load has deleted it
-	ok, err := s.swap(ctx, r.ID, snap, raw, w, now)
-	switch {
-	case err != nil:
-		return fmt.Errorf("expressjs: create: %w", err)
-	case !ok:
-		return session.ErrExists
-	}
-	return nil
-}
-
-// Save implements session.Store.
-func (s *RedisStore) Save(ctx context.Context, r *session.Record, old uint64) error {
-	now := time.Now()
-	was, snap, err := s.load(ctx, r.ID)
-	switch {
-	case errors.Is(err, session.ErrNotFound):
-		return session.ErrNotFound
-	case err != nil:
-		return fmt.Errorf("expressjs: save: %w", err)
-	case was.Version == r.Version:
-		return nil
-	case was.Version != old:
-		return session.ErrConflict
-	case !now.Before(r.Expires):
-		return s.Delete(ctx, r.ID)
-	}
-	var raw []byte
-	w := &own{version: r.Version, created: r.Created, seen: r.LastSeen, deadline: r.Deadline, expires: r.Expires, tombstone: r.Data}
-	if before := snap.raw; !isTombstone(r.Data) {
-		if snap.own != nil && snap.own.tombstone != nil {
-			before = nil
-		}
-		if raw, w, err = s.o.write(r, before, now); err != nil {
-			return err
-		}
-	}
-	if r.User != "" && (snap.own == nil || snap.own.user != r.User) {
-		if err := s.index(ctx, r.User, r.ID, r.Expires); err != nil {
-			return fmt.Errorf("expressjs: save: %w", err)
-		}
-	}
-	ok, err := s.swap(ctx, r.ID, snap, raw, w, now)
-	switch {
-	case err != nil:
-		return fmt.Errorf("expressjs: save: %w", err)
-	case ok:
-		return nil
-	}
-	if _, _, err = s.load(ctx, r.ID); errors.Is(err, session.ErrNotFound) {
-		return session.ErrNotFound
-	}
-	return session.ErrConflict
+	return n == 1, written(err)
 }
 
 // touchScript moves the end of a record, and answers with it: EXPIRE and no more, as
@@ -318,22 +234,11 @@ func (s *RedisStore) Touch(ctx context.Context, id string, seen, expires time.Ti
 	case err == redis.Nil:
 		return session.ErrNotFound
 	case err != nil:
-		return fmt.Errorf("expressjs: touch: %w", written(ctx, err))
+		return fmt.Errorf("expressjs: touch: %w", written(err))
 	}
-	if raw, _ := reply.(string); s.o.namesUser() {
-		if list, err := members([]byte(raw)); err == nil {
-			if err := s.index(ctx, userText(s.o.userMember(list)), id, expires); err != nil {
-				return fmt.Errorf("expressjs: touch: %w", err)
-			}
-		}
-	}
-	return nil
-}
-
-// Delete implements session.Store.
-func (s *RedisStore) Delete(ctx context.Context, id string) error {
-	if err := s.client.Del(ctx, s.keys(id)...).Err(); err != nil {
-		return fmt.Errorf("expressjs: delete: %w", written(ctx, err))
+	raw, _ := reply.(string)
+	if err := s.o.touched(ctx, s, id, []byte(raw), expires); err != nil {
+		return fmt.Errorf("expressjs: touch: %w", err)
 	}
 	return nil
 }
@@ -345,13 +250,13 @@ if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) then redis.call('PEXPIRE', KE
 return 1
 `)
 
-// index adds a session to those of its user.
+// index implements place.
 func (s *RedisStore) index(ctx context.Context, user, id string, expires time.Time) error {
 	if user == "" {
 		return nil
 	}
 	life := milliseconds(time.Until(expires) + beyond)
-	return written(ctx, indexScript.Run(ctx, s.client, []string{userKey(user)}, expires.UnixMilli(), id, life).Err())
+	return written(indexScript.Run(ctx, s.client, []string{userKey(user)}, expires.UnixMilli(), id, life).Err())
 }
 
 // List implements session.Store.
@@ -362,7 +267,7 @@ func (s *RedisStore) List(ctx context.Context, user string) ([]*session.Record, 
 	ids, err := s.client.ZRange(ctx, userKey(user), 0, -1).Result()
 	var snaps []snapshot
 	if err == nil && len(ids) > 0 {
-		snaps, err = s.look(ctx, ids...)
+		snaps, err = s.lookAll(ctx, ids...)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("expressjs: list: %w", err)
@@ -386,7 +291,7 @@ func (s *RedisStore) List(ctx context.Context, user string) ([]*session.Record, 
 
 // written tells of a failed write whether it may have been carried out. The client
 // sends one again by itself, for each knows its own work again.
-func written(ctx context.Context, err error) error {
+func written(err error) error {
 	var reply redis.Error
 	var op *net.OpError
 	switch {

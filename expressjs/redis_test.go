@@ -5,6 +5,7 @@ import (
 
 	"github.com/coatcheck/session"
 	"github.com/coatcheck/session/expressjs"
+	"github.com/coatcheck/session/internal/testserver"
 	"github.com/coatcheck/session/storetest"
 	"github.com/redis/go-redis/v9"
 )
@@ -12,7 +13,8 @@ import (
 // redisStore returns a store on a private server, and a client of it.
 func redisStore(t testing.TB, o expressjs.Options) (*expressjs.RedisStore, *redis.Client) {
 	t.Helper()
-	client := startServer(t).client(nil)
+	client := redis.NewClient(&redis.Options{Addr: testserver.Redis(t), ContextTimeoutEnabled: true})
+	t.Cleanup(func() { _ = client.Close() })
 	store, err := expressjs.NewRedisStore(client, &o)
 	if err != nil {
 		t.Fatal(err)

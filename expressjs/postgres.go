@@ -1,0 +1,333 @@
+package expressjs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/coatcheck/session"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// A PostgresStore is a [session.Store] over the table of connect-pg-simple, whose
+// rows Go replaces only if they are still what Go has read.
+//
+// What only Go knows of a session stands in a table of its own, and so do its
+// tombstones: see [PostgresStore.Schema]. A load is one round trip, a save two.
+//
+// The column expire has no time zone: every connection writes it in its own. So Go's
+// connections must have the TimeZone of Node's, or sessions live for hours too short
+// or too long. The command doctor compares them.
+type PostgresStore struct {
+	pool  *pgxpool.Pool
+	o     Options
+	table *strings.Replacer // @session and @own in a statement, as they are quoted
+	ready atomic.Bool
+}
+
+var _ session.Store = (*PostgresStore)(nil)
+
+// NewPostgresStore returns a Store on a pool that stays the caller's to close. A nil
+// opts means all defaults. It sends nothing, and reports every mistake at once. The
+// first call of a method makes Go's own table, unless it is there.
+func NewPostgresStore(pool *pgxpool.Pool, opts *Options) (*PostgresStore, error) {
+	if opts == nil {
+		opts = &Options{}
+	}
+	o, err := opts.resolve()
+	if pool == nil {
+		err = errors.Join(errors.New("expressjs: NewPostgresStore: the pool is nil"), err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	names := pgx.Identifier(strings.SplitN(o.Table, ".", 2))
+	mine := append(pgx.Identifier(nil), names...)
+	last := len(mine) - 1
+	mine[last] += "_go"
+	return &PostgresStore{pool: pool, o: o, table: strings.NewReplacer(
+		"@session", names.Sanitize(), "@own", mine.Sanitize(), "@user", pgx.Identifier{mine[last] + "_usr"}.Sanitize(),
+	)}, nil
+}
+
+// Schema returns the statements that make Go's own table, for teams whose
+// application may not. Times are Unix milliseconds. They may be run again.
+func (s *PostgresStore) Schema() string {
+	return s.table.Replace(`CREATE TABLE IF NOT EXISTS @own (
+	sid varchar NOT NULL PRIMARY KEY,
+	version bigint,
+	sum bytea,
+	usr bytea,
+	created bigint,
+	seen bigint,
+	deadline bigint,
+	expires bigint,
+	tombstone bytea,
+	exact bytea,
+	until bigint NOT NULL
+);
+CREATE INDEX IF NOT EXISTS @user ON @own (usr);
+`)
+}
+
+// prepare makes Go's own table if it is not there.
+func (s *PostgresStore) prepare(ctx context.Context) error {
+	if s.ready.Load() {
+		return nil
+	}
+	var there bool
+	err := s.pool.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", s.table.Replace("@own")).Scan(&there)
+	if err == nil && !there {
+		// One after another: of two processes that make a table one fails.
+		_, err = s.pool.Exec(ctx, "SELECT pg_advisory_xact_lock(7310033); "+s.Schema(), pgx.QueryExecModeSimpleProtocol)
+	}
+	if err != nil {
+		return fmt.Errorf("expressjs: Go's own table cannot be made (see PostgresStore.Schema): %w", err)
+	}
+	s.ready.Store(true)
+	return nil
+}
+
+// Load implements session.Store.
+func (s *PostgresStore) Load(ctx context.Context, id string) (*session.Record, error) {
+	return s.o.load(ctx, s, id)
+}
+
+// Create implements session.Store.
+func (s *PostgresStore) Create(ctx context.Context, r *session.Record) error {
+	return s.o.create(ctx, s, r)
+}
+
+// Save implements session.Store.
+func (s *PostgresStore) Save(ctx context.Context, r *session.Record, old uint64) error {
+	return s.o.save(ctx, s, r, old)
+}
+
+// Delete implements session.Store.
+func (s *PostgresStore) Delete(ctx context.Context, id string) error {
+	err := s.prepare(ctx)
+	if err == nil {
+		_, err = s.pool.Exec(ctx, s.table.Replace(`WITH o AS (DELETE FROM @own WHERE sid = $1) DELETE FROM @session WHERE sid = $1`), id)
+	}
+	if err != nil {
+		return fmt.Errorf("expressjs: delete: %w", stated(err))
+	}
+	return nil
+}
+
+// forget implements place.
+func (s *PostgresStore) forget(ctx context.Context, id string) error {
+	_, err := s.pool.Exec(ctx, s.table.Replace(`DELETE FROM @session WHERE sid = $1`), id)
+	return err
+}
+
+// state is what there is of a session, with its record as s and what Go knows as o.
+// The epoch of expire is what Node's to_timestamp was given, if the time zones are
+// the same.
+const state = `s.sess::text, round(extract(epoch FROM s.expire::timestamptz) * 1000)::bigint,
+	o.version, o.sum, o.usr, o.created, o.seen, o.deadline, o.expires, o.tombstone, o.exact`
+
+// scan reads what state selects.
+func scan(row pgx.Row, before ...any) (*snapshot, error) {
+	var raw *string
+	var expire, version, created, seen, deadline, expires *int64
+	var sum, user, tombstone, exact []byte
+	all := append(before, &raw, &expire, &version, &sum, &user, &created, &seen, &deadline, &expires, &tombstone, &exact)
+	if err := row.Scan(all...); err != nil {
+		return nil, err
+	}
+	found := &snapshot{}
+	if raw != nil && expire != nil {
+		found.raw, found.expires = []byte(*raw), time.UnixMilli(*expire)
+	}
+	if version != nil {
+		found.own = &own{version: uint64(*version), sum: string(sum), user: string(user),
+			created: time.UnixMilli(*created), seen: time.UnixMilli(*seen), deadline: time.UnixMilli(*deadline), expires: time.UnixMilli(*expires),
+			tombstone: tombstone, exact: exact, isExact: exact != nil}
+	}
+	return found, nil
+}
+
+// look implements place.
+func (s *PostgresStore) look(ctx context.Context, id string) (*snapshot, error) {
+	if err := s.prepare(ctx); err != nil {
+		return nil, err
+	}
+	return scan(s.pool.QueryRow(ctx, s.table.Replace(`SELECT `+state+` FROM (SELECT $1::varchar AS sid) k
+		LEFT JOIN @session s ON s.sid = k.sid LEFT JOIN @own o ON o.sid = k.sid`), id))
+}
+
+// swap implements place. The rows are locked first, so that of two writes that leave
+// the same record the second one sees the other's version.
+func (s *PostgresStore) swap(ctx context.Context, id string, found *snapshot, record []byte, w *own, now time.Time) (bool, error) {
+	if found.raw == nil && record == nil {
+		return false, nil // a tombstone is the last there is
+	}
+	var version *int64
+	if found.own != nil {
+		v := int64(found.own.version)
+		version = &v
+	}
+	until := w.deadline
+	if w.tombstone == nil {
+		until = until.Add(beyond)
+	}
+	var exact []byte
+	if w.isExact {
+		exact = append([]byte{}, w.exact...)
+	}
+	args := []any{id, version, string(found.raw), string(record), seconds(w.expires), seconds(now),
+		int64(w.version), []byte(w.sum), []byte(w.user), w.created.UnixMilli(), w.seen.UnixMilli(),
+		w.deadline.UnixMilli(), w.expires.UnixMilli(), w.tombstone, exact, until.UnixMilli()}
+	var batch pgx.Batch // which is a transaction
+	batch.Queue(s.table.Replace(`SELECT 1 FROM @session WHERE sid = $1 FOR UPDATE`), id)
+	batch.Queue(s.table.Replace(`SELECT 1 FROM @own WHERE sid = $1 FOR UPDATE`), id)
+	batch.Queue(s.table.Replace(swapBegin+changes[found.raw != nil][record != nil]+swapEnd), args...)
+	results := s.pool.SendBatch(ctx, &batch)
+	var tag pgconn.CommandTag
+	var err error
+	for range batch.Len() {
+		if tag, err = results.Exec(); err != nil {
+			break
+		}
+	}
+	if closed := results.Close(); err == nil {
+		err = closed
+	}
+	return tag.RowsAffected() == 1, stated(err)
+}
+
+// changes are what a swap does to Express's table, by whether there was a record, and
+// whether there is to be one. All take the same parameters.
+var changes = map[bool]map[bool]string{
+	true: {
+		true:  `UPDATE @session s SET sess = a.record::json, expire = to_timestamp(a.expires) FROM a WHERE s.sid = a.sid AND s.sess::text = a.found`,
+		false: `DELETE FROM @session s USING a WHERE s.sid = a.sid AND s.sess::text = a.found`,
+	},
+	false: {
+		true: `INSERT INTO @session AS s (sid, sess, expire) SELECT sid, record::json, to_timestamp(expires) FROM a
+			ON CONFLICT (sid) DO UPDATE SET sess = EXCLUDED.sess, expire = EXCLUDED.expire WHERE s.expire < (SELECT to_timestamp(now) FROM a)`,
+	},
+}
+
+const (
+	swapBegin = `WITH a AS (
+			SELECT $1::varchar AS sid, $3::text AS found, $4::text AS record, $5::float8 AS expires, $6::float8 AS now
+			WHERE (SELECT version FROM @own WHERE sid = $1::varchar) IS NOT DISTINCT FROM $2::bigint
+		), w AS (`
+	swapEnd = ` RETURNING 1)
+		INSERT INTO @own (sid, version, sum, usr, created, seen, deadline, expires, tombstone, exact, until)
+		SELECT $1::varchar, $7::bigint, $8::bytea, $9::bytea, $10::bigint, $11::bigint, $12::bigint, $13::bigint, $14::bytea, $15::bytea, $16::bigint FROM w
+		ON CONFLICT (sid) DO UPDATE SET version = EXCLUDED.version, sum = EXCLUDED.sum, usr = EXCLUDED.usr, created = EXCLUDED.created, seen = EXCLUDED.seen,
+			deadline = EXCLUDED.deadline, expires = EXCLUDED.expires, tombstone = EXCLUDED.tombstone, exact = EXCLUDED.exact, until = EXCLUDED.until`
+)
+
+// seconds is a time for to_timestamp. A time.Time that pgx is given would be written
+// in the zone of this process.
+func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
+
+// Touch implements session.Store.
+func (s *PostgresStore) Touch(ctx context.Context, id string, seen, expires time.Time) error {
+	if err := s.prepare(ctx); err != nil {
+		return fmt.Errorf("expressjs: touch: %w", err)
+	}
+	var raw string
+	err := s.pool.QueryRow(ctx, s.table.Replace(`WITH a AS (
+			SELECT $1::varchar AS sid, least($2::bigint, (SELECT deadline FROM @own WHERE sid = $1::varchar)) AS expires
+			WHERE NOT EXISTS (SELECT FROM @own WHERE sid = $1::varchar AND tombstone IS NOT NULL)
+		), s AS (
+			UPDATE @session s SET expire = greatest(s.expire, to_timestamp(a.expires / 1000.0)::timestamp)
+			FROM a WHERE s.sid = a.sid AND s.expire > to_timestamp($4::float8) RETURNING s.sess::text
+		), o AS (
+			UPDATE @own o SET seen = greatest(o.seen, $3::bigint), expires = greatest(o.expires, a.expires) FROM a WHERE o.sid = a.sid AND EXISTS (SELECT FROM s)
+		) SELECT sess FROM s`), id, expires.UnixMilli(), seen.UnixMilli(), seconds(time.Now())).Scan(&raw)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return session.ErrNotFound
+	case err == nil:
+		err = s.o.touched(ctx, s, id, []byte(raw), expires)
+	}
+	if err != nil {
+		return fmt.Errorf("expressjs: touch: %w", stated(err))
+	}
+	return nil
+}
+
+// index implements place. It says nothing but whose a session is.
+func (s *PostgresStore) index(ctx context.Context, user, id string, expires time.Time) error {
+	if user == "" {
+		return nil
+	}
+	_, err := s.pool.Exec(ctx, s.table.Replace(`INSERT INTO @own AS o (sid, usr, until) VALUES ($1, $2, $3)
+		ON CONFLICT (sid) DO UPDATE SET usr = EXCLUDED.usr, until = greatest(o.until, EXCLUDED.until)`), id, []byte(user), expires.Add(beyond).UnixMilli())
+	return stated(err)
+}
+
+// List implements session.Store.
+func (s *PostgresStore) List(ctx context.Context, user string) ([]*session.Record, error) {
+	if user == "" {
+		return nil, nil
+	}
+	records, err := s.list(ctx, user)
+	if err != nil {
+		return nil, fmt.Errorf("expressjs: list: %w", err)
+	}
+	return records, nil
+}
+
+func (s *PostgresStore) list(ctx context.Context, user string) (records []*session.Record, err error) {
+	if err := s.prepare(ctx); err != nil {
+		return nil, err
+	}
+	rows, err := s.pool.Query(ctx, s.table.Replace(`SELECT o.sid, `+state+` FROM @own o JOIN @session s ON s.sid = o.sid WHERE o.usr = $1`), []byte(user))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		found, err := scan(rows, &id)
+		if err != nil {
+			return nil, err
+		}
+		if r, err := s.o.record(id, found, time.Now()); err == nil && r.User == user {
+			records = append(records, r)
+		}
+	}
+	return records, rows.Err()
+}
+
+// Sweep deletes sessions whose time is up, as connect-pg-simple does it too, and what
+// Go knows of sessions that are long over. It returns how many sessions it deleted.
+// Run it every quarter of an hour, in one process or in all.
+func (s *PostgresStore) Sweep(ctx context.Context) (int, error) {
+	if err := s.prepare(ctx); err != nil {
+		return 0, fmt.Errorf("expressjs: sweep: %w", err)
+	}
+	now := time.Now()
+	_, err := s.pool.Exec(ctx, s.table.Replace(`DELETE FROM @own WHERE until < $1`), now.UnixMilli())
+	var tag pgconn.CommandTag
+	if err == nil {
+		tag, err = s.pool.Exec(ctx, s.table.Replace(`DELETE FROM @session WHERE expire < to_timestamp($1)`), seconds(now))
+	}
+	if err != nil {
+		return 0, fmt.Errorf("expressjs: sweep: %w", err)
+	}
+	return int(tag.RowsAffected()), nil
+}
+
+// stated tells of a failed write whether it may have been carried out.
+func stated(err error) error {
+	var answer *pgconn.PgError
+	var connect *pgconn.ConnectError
+	switch {
+	case err == nil, errors.As(err, &answer), errors.As(err, &connect), pgconn.SafeToRetry(err), errors.Is(err, session.ErrIndeterminate):
+		return err
+	}
+	return fmt.Errorf("%w: %w", session.ErrIndeterminate, err)
+}
