@@ -1,0 +1,539 @@
+package expressjs_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/expressjs"
+	"github.com/coatcheck/session/sessiontest"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/redis/go-redis/v9"
+)
+
+// A shelf is where records are, as Express sees it.
+type shelf struct {
+	store session.Store
+	put   func(id, record string, life time.Duration) // life < 0: none of its own
+	get   func(id string) (record string, life time.Duration)
+	drop  func(id string)
+}
+
+// onShelves runs a test over Redis and over PostgreSQL.
+func onShelves(t *testing.T, o expressjs.Options, f func(t *testing.T, s *shelf)) {
+	t.Run("Redis", func(t *testing.T) {
+		t.Parallel()
+		store, client := redisStore(t, o)
+		f(t, redisShelf(t, store, client))
+	})
+	t.Run("PostgreSQL", func(t *testing.T) {
+		t.Parallel()
+		store, pool := postgresStore(t, o)
+		f(t, postgresShelf(t, store, pool))
+	})
+}
+
+func redisShelf(t *testing.T, store session.Store, client *redis.Client) *shelf {
+	ctx := context.Background()
+	check := func(err error) {
+		t.Helper()
+		if err != nil && err != redis.Nil {
+			t.Error(err)
+		}
+	}
+	return &shelf{store,
+		func(id, record string, life time.Duration) {
+			check(client.Set(ctx, "sess:"+id, record, max(0, life)).Err())
+		},
+		func(id string) (string, time.Duration) {
+			record, err := client.Get(ctx, "sess:"+id).Result()
+			check(err)
+			life, err := client.PTTL(ctx, "sess:"+id).Result()
+			check(err)
+			return record, life
+		},
+		func(id string) { check(client.Del(ctx, "sess:"+id).Err()) },
+	}
+}
+
+func postgresShelf(t *testing.T, store session.Store, pool *pgxpool.Pool) *shelf {
+	ctx := context.Background()
+	exec := func(statement string, args ...any) {
+		t.Helper()
+		if _, err := pool.Exec(ctx, statement, args...); err != nil {
+			t.Error(err)
+		}
+	}
+	return &shelf{store,
+		func(id, record string, life time.Duration) {
+			exec(`INSERT INTO "session" (sess, expire, sid) SELECT $1, to_timestamp($2::float8), $3 ON CONFLICT (sid) DO UPDATE SET sess = $1, expire = to_timestamp($2::float8)`,
+				record, float64(time.Now().Add(life.Abs()).UnixMilli())/1000, id)
+		},
+		func(id string) (record string, life time.Duration) {
+			var ms int64
+			if err := pool.QueryRow(ctx, `SELECT sess::text, round(extract(epoch FROM expire::timestamptz) * 1000)::bigint FROM "session" WHERE sid = $1`, id).Scan(&record, &ms); err != nil {
+				return "", -2
+			}
+			return record, time.Until(time.UnixMilli(ms))
+		},
+		func(id string) { exec(`DELETE FROM "session" WHERE sid = $1`, id) },
+	}
+}
+
+const secret = "keyboard cat"
+
+// service is a Go service on the shelf, whose browsers hold connect.sid.
+func service(t testing.TB, store session.Store, adapt func(*session.Options)) *session.Manager {
+	t.Helper()
+	tokens, err := expressjs.Tokens(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := session.Options{Store: store, Tokens: tokens, IdleTimeout: 24 * time.Hour, Cookie: session.CookieOptions{Name: "connect.sid"}}
+	if adapt != nil {
+		adapt(&o)
+	}
+	return session.Must(session.New(&o))
+}
+
+// in runs f in the session of this id, as a handler would, and returns the response.
+func in(t testing.TB, m *session.Manager, id string, f func(s *session.Session)) *http.Response {
+	t.Helper()
+	b := sessiontest.NewBrowser(t, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { f(session.From(r.Context())) })))
+	r, _ := http.NewRequest("GET", "https://example.test/", nil)
+	r.Header.Set("Cookie", "connect.sid="+cookieOf(t, id))
+	return b.Do(r)
+}
+
+// cookieOf is the cookie of an id.
+func cookieOf(t testing.TB, id string) string {
+	t.Helper()
+	return expressjs.SignForTest(secret, id)
+}
+
+const sid = "r9uYVwCDIL-Qs_Ka2RXZxOFZSD8s1E9u"
+
+// What Go changes leaves the rest of the record as it was, byte for byte, and what it
+// leaves alone is not written at all.
+func TestUntouchedMembers(t *testing.T) {
+	const before = `{"2":1,"cookie":{"originalMaxAge":86400000,"expires":"2030-01-02T03:05:05.678Z","httpOnly":true,"path":"/","other":[1]},"big":9007199254740993,"f":1.0,"neg0":-0,"e":1e3,"lone":"\ud800","html":"<a href=\"&\">","z":{"b":1,"a":2},"\u006eame":"old","id":7,"__proto__":{"x":1}}`
+	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
+		m := service(t, s.store, nil)
+		s.put(sid, before, 24*time.Hour)
+		in(t, m, sid, func(s *session.Session) {
+			if got := strings.Join(s.Keys(), " "); got != "2 big e f html lone name neg0 z" {
+				t.Error(got)
+			}
+			if got := session.NewKey[json.Number]("big").Get(s); got != "9007199254740993" {
+				t.Error(got)
+			}
+			if got := session.NewKey[string]("html").Get(s); got != `<a href="&">` {
+				t.Error(got)
+			}
+		})
+		if got, _ := s.get(sid); got != before {
+			t.Errorf("read, and now\n%s", got)
+		}
+		in(t, m, sid, func(s *session.Session) {
+			session.NewKey[string]("name").Set(s, "new")
+			session.NewKey[int]("added").Set(s, 5)
+			session.NewKey[int]("f").Delete(s)
+		})
+		got, life := s.get(sid)
+		want := before
+		for _, c := range []struct{ old, new string }{
+			{`"old"`, `"new"`}, {`"f":1.0,`, ``}, {`{"x":1}}`, `{"x":1},"added":5}`},
+		} {
+			want = strings.Replace(want, c.old, c.new, 1)
+		}
+		begin, end := strings.Index(got, `"expires":"`)+len(`"expires":"`), strings.Index(got, `","httpOnly"`)
+		if end < begin {
+			t.Fatal(got)
+		}
+		expires, err := time.Parse("2006-01-02T15:04:05.000Z", got[begin:end])
+		if d := time.Until(expires); err != nil || d > 24*time.Hour || d < 24*time.Hour-time.Minute || (life-d).Abs() > time.Second {
+			t.Errorf("cookie.expires in %v (%v), and the record lives for %v", d, err, life)
+		}
+		if got = strings.Replace(got, got[begin:end], "2030-01-02T03:05:05.678Z", 1); got != want {
+			t.Errorf("written is\n%s\nwant\n%s", got, want)
+		}
+	})
+}
+
+// A session that Go begins is what Express would have written.
+func TestNewRecord(t *testing.T) {
+	for name, c := range map[string]struct {
+		o    expressjs.Options
+		want string
+	}{
+		"default": {expressjs.Options{}, `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"views":1}`},
+		"maxAge":  {expressjs.Options{Cookie: expressjs.Cookie{MaxAge: time.Hour}}, `{"cookie":{"originalMaxAge":3600000,"expires":"EXPIRES","httpOnly":true,"path":"/"},"views":1}`},
+		"all":     {expressjs.Options{Cookie: expressjs.Cookie{MaxAge: time.Hour, Secure: true, SameSite: "lax", Domain: "example.com", Path: "/app", Priority: "high", Partitioned: true}}, `{"cookie":{"originalMaxAge":3600000,"partitioned":true,"priority":"high","expires":"EXPIRES","secure":true,"httpOnly":true,"domain":"example.com","path":"/app","sameSite":"lax"},"views":1}`},
+	} {
+		onShelves(t, c.o, func(t *testing.T, s *shelf) {
+			m := service(t, s.store, func(o *session.Options) { o.IdleTimeout = time.Hour })
+			var id string
+			r, _ := http.NewRequest("GET", "https://example.test/", nil)
+			sessiontest.Do(t, m, r, func(s *session.Session) {
+				session.NewKey[int]("views").Set(s, 1)
+				if err := s.Save(t.Context()); err != nil {
+					t.Error(err)
+				}
+				id = s.ID()
+			})
+			got, life := s.get(id)
+			if i := strings.Index(got, `"expires":"`); i > 0 {
+				i += len(`"expires":"`)
+				got = got[:i] + "EXPIRES" + got[i+len("2030-01-02T03:05:05.678Z"):]
+			}
+			if got != c.want || life > time.Hour || life < time.Hour-time.Minute {
+				t.Errorf("%s: %s for %v", name, got, life)
+			}
+		})
+	}
+}
+
+// The key's end is the truth, whatever the record's cookie says of it, and a use of
+// the session moves it as EXPIRE does: the record stays as it is.
+func TestTouch(t *testing.T) {
+	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
+		m := service(t, s.store, nil)
+		for _, record := range []string{
+			`{"cookie":{"originalMaxAge":86400000,"expires":"2029-01-01T00:00:00.000Z","httpOnly":true,"path":"/"},"x":1}`,
+			`{"cookie":{"originalMaxAge":86400000,"expires":"2020-01-01T00:00:00.000Z","httpOnly":true,"path":"/"},"x":1}`,
+			`{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"x":1}`,
+			`{"cookie":{"originalMaxAge":false,"expires":false,"httpOnly":true,"path":"/"},"x":1}`,
+			`{"cookie":{},"x":1}`,
+		} {
+			s.put(sid, record, time.Hour)
+			resp := in(t, m, sid, func(s *session.Session) {
+				if x := session.NewKey[int]("x").Get(s); x != 1 || s.ID() != sid || s.Err() != nil {
+					t.Errorf("%s: x is %d, %v", record, x, s.Err())
+				}
+				if seen := time.Since(s.LastSeen()); seen < 22*time.Hour || seen > 24*time.Hour {
+					t.Errorf("%s: last seen %v ago", record, seen)
+				}
+				if d := time.Until(s.Expires()); d > time.Hour || d < 59*time.Minute {
+					t.Errorf("%s: expires in %v", record, d)
+				}
+			})
+			got, life := s.get(sid)
+			if got != record || life < 23*time.Hour || life > 24*time.Hour || resp.Header.Get("Set-Cookie") != "" {
+				t.Errorf("used, and now %s for %v, %v", got, life, resp.Header)
+			}
+			in(t, m, sid, func(s *session.Session) {
+				if seen := time.Since(s.LastSeen()); seen > time.Minute {
+					t.Errorf("last seen %v ago, after a use", seen)
+				}
+			})
+		}
+	})
+}
+
+// A record without a good cookie would make Express answer with errors: every write of
+// Go's mends it.
+func TestEveryWriteLeavesAGoodCookie(t *testing.T) {
+	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
+		m := service(t, s.store, nil)
+		const none = `{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"}`
+		for before, want := range map[string]string{
+			`{"x":1}`:               `{"cookie":` + none + `,"x":1,"y":2}`,
+			`{"cookie":null,"x":1}`: `{"cookie":` + none + `,"x":1,"y":2}`,
+			`{"cookie":[],"x":1}`:   `{"cookie":` + none + `,"x":1,"y":2}`,
+			`{"cookie":"a","x":1}`:  `{"cookie":` + none + `,"x":1,"y":2}`,
+			`{"cookie":{"originalMaxAge":"60000","expires":7,"httpOnly":1,"path":{},"sameSite":"odd","priority":0,"secure":"auto","other":"kept"},"x":1}`: `{"cookie":{"other":"kept"},"x":1,"y":2}`,
+			`{"cookie":{"originalMaxAge":null,"expires":false,"httpOnly":false,"path":"/a","sameSite":"LAX","domain":"a.test","partitioned":true},"x":1}`: `{"cookie":{"originalMaxAge":null,"expires":false,"httpOnly":false,"path":"/a","sameSite":"LAX","domain":"a.test","partitioned":true},"x":1,"y":2}`,
+		} {
+			s.put(sid, before, time.Hour)
+			in(t, m, sid, func(s *session.Session) { session.NewKey[int]("y").Set(s, 2) })
+			if got, _ := s.get(sid); got != want {
+				t.Errorf("%s becomes\n%s\nwant\n%s", before, got, want)
+			}
+		}
+	})
+}
+
+// What Express takes for no session is none, and what it cannot read is a failure, not
+// a stranger.
+func TestDamagedRecords(t *testing.T) {
+	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
+		m := service(t, s.store, func(o *session.Options) {
+			o.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, err error) {
+				if !errors.Is(err, session.ErrStore) {
+					t.Error(err)
+				}
+				w.WriteHeader(503)
+			}
+		})
+		for record, status := range map[string]int{`null`: 200, `false`: 200, `0`: 200, `""`: 200, `[]`: 503, `[1]`: 503, `"{}"`: 503, `7`: 503} {
+			s.put(sid, record, time.Hour)
+			resp := in(t, m, sid, func(s *session.Session) {
+				if s.User() != "" || s.ID() != "" {
+					t.Errorf("%s: %q", record, s.ID())
+				}
+			})
+			if got, _ := s.get(sid); resp.StatusCode != status || resp.Header.Get("Set-Cookie") != "" || got != record {
+				t.Errorf("%s: %s, and now %s", record, resp.Status, got)
+			}
+		}
+	})
+}
+
+// Names that every Express session has are refused, and the session stays as it was.
+func TestReservedNames(t *testing.T) {
+	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
+		m := service(t, s.store, func(o *session.Options) {
+			o.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, err error) { http.Error(w, err.Error(), 500) }
+		})
+		const record = `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"x":1}`
+		for name := range strings.FieldsSeq(`cookie id req touch resetMaxAge save reload destroy regenerate constructor hasOwnProperty isPrototypeOf propertyIsEnumerable
+			toString toLocaleString valueOf __proto__ __defineGetter__ __defineSetter__ __lookupGetter__ __lookupSetter__`) {
+			s.put(sid, record, time.Hour)
+			resp := in(t, m, sid, func(s *session.Session) { session.NewKey[int](name).Set(s, 1) })
+			if got, _ := s.get(sid); resp.StatusCode != 500 || got != record {
+				t.Errorf("%s: %s, and now %s", name, resp.Status, got)
+			}
+		}
+		in(t, m, sid, func(s *session.Session) { session.NewKey[int]("toJSON").Set(s, 1) })
+		if got, _ := s.get(sid); !strings.Contains(got, `"toJSON":1`) {
+			t.Error(got)
+		}
+	})
+}
+
+// Express destroys the session while Go is about to write: it stays dead. Express
+// changes another value: both are kept.
+func TestSlowGoWriter(t *testing.T) {
+	const record = `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"x":1}`
+	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
+		m := service(t, s.store, nil)
+		s.put(sid, record, time.Hour)
+		in(t, m, sid, func(ses *session.Session) {
+			session.NewKey[int]("go").Set(ses, 1)
+			s.put(sid, strings.Replace(record, `"x":1`, `"x":2,"node":3`, 1), time.Hour)
+		})
+		if got, _ := s.get(sid); !strings.HasSuffix(got, `"x":2,"node":3,"go":1}`) {
+			t.Error(got)
+		}
+		in(t, m, sid, func(ses *session.Session) {
+			session.NewKey[int]("go").Set(ses, 2)
+			s.drop(sid)
+		})
+		if got, _ := s.get(sid); got != "" {
+			t.Error("destroyed, and now", got)
+		}
+	})
+}
+
+// Go logs out while a request of Express is under way that brings the record back: for
+// a minute Go does not take it for a session, and deletes it.
+func TestExpressBringsBackWhatGoEnded(t *testing.T) {
+	const record = `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"x":1}`
+	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
+		m := service(t, s.store, nil)
+		for _, end := range []func(*session.Session){(*session.Session).Logout, (*session.Session).Renew, func(s *session.Session) { s.Login("ann") }} {
+			s.put(sid, record, time.Hour)
+			in(t, m, sid, end)
+			if got, _ := s.get(sid); got != "" {
+				t.Error("ended, and now", got)
+			}
+			s.put(sid, record, time.Hour)
+			in(t, m, sid, func(s *session.Session) {
+				if s.ID() != "" || s.User() != "" {
+					t.Errorf("%q of %q is back", s.ID(), s.User())
+				}
+			})
+			if got, _ := s.get(sid); got != "" {
+				t.Error("seen again, and now", got)
+			}
+			if err := s.store.Delete(t.Context(), sid); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// The user stands where Passport looks for it, or in a member of the app's own, and
+// is read there.
+func TestUser(t *testing.T) {
+	for name, c := range map[string]struct {
+		o              expressjs.Options
+		member, theirs string
+	}{
+		"Passport":         {expressjs.Options{Passport: true}, `"passport":{"user":"7"}`, `"passport":{"user":7}`},
+		"Passport, number": {expressjs.Options{Passport: true, NumericUser: true}, `"passport":{"user":7}`, `"passport":{"user":"7"}`},
+		"member":           {expressjs.Options{UserMember: "userId"}, `"userId":"7"`, `"userId":7`},
+		"member, number":   {expressjs.Options{UserMember: "userId", NumericUser: true}, `"userId":7`, `"userId":"7"`},
+	} {
+		onShelves(t, c.o, func(t *testing.T, s *shelf) {
+			m := service(t, s.store, nil)
+			var id string
+			r, _ := http.NewRequest("GET", "https://example.test/", nil)
+			sessiontest.Do(t, m, r, func(s *session.Session) { s.Login("7") })
+			sessiontest.Do(t, m, r, func(s *session.Session) {
+				if id = s.ID(); s.User() != "7" || time.Since(s.Authenticated()) > time.Minute {
+					t.Errorf("%s: %q", name, s.User())
+				}
+			})
+			if got, _ := s.get(id); !strings.Contains(got, c.member) {
+				t.Errorf("%s: %s", name, got)
+			}
+			// Somebody who logged in at Express, and has not been here.
+			record := `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},` + c.theirs + `}`
+			s.put(sid, record, time.Hour)
+			for range 2 {
+				in(t, m, sid, func(s *session.Session) {
+					if s.User() != "7" || !s.Authenticated().IsZero() {
+						t.Errorf("%s: %q, %v", name, s.User(), s.Authenticated())
+					}
+				})
+			}
+			if all, err := m.List(t.Context(), "7"); err != nil || len(all) != 2 {
+				t.Errorf("%s: %d sessions, %v", name, len(all), err)
+			}
+			in(t, m, sid, func(s *session.Session) { session.NewKey[int]("x").Set(s, 1) })
+			if got, _ := s.get(sid); !strings.Contains(got, c.theirs) {
+				t.Errorf("%s: %s", name, got)
+			}
+			// At Express somebody else takes the session over, and then nobody.
+			s.put(sid, strings.Replace(record, "7", "8", 1), time.Hour)
+			in(t, m, sid, func(s *session.Session) {
+				if s.User() != "8" {
+					t.Errorf("%s: %q", name, s.User())
+				}
+			})
+			s.put(sid, strings.Replace(record, c.theirs, `"x":1`, 1), time.Hour)
+			in(t, m, sid, func(s *session.Session) {
+				if s.User() != "" {
+					t.Errorf("%s: %q", name, s.User())
+				}
+			})
+			if err := m.RevokeAll(t.Context(), "7"); err != nil {
+				t.Error(err)
+			}
+			if got, _ := s.get(id); got != "" {
+				t.Errorf("%s: revoked, and now %s", name, got)
+			}
+		})
+	}
+}
+
+// Remember gives the record's cookie a maxAge, so that Express keeps to it too.
+func TestRemember(t *testing.T) {
+	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
+		m := service(t, s.store, nil)
+		r, _ := http.NewRequest("GET", "https://example.test/", nil)
+		sessiontest.Do(t, m, r, func(s *session.Session) {
+			s.Login("ann")
+			s.Remember(30 * 24 * time.Hour)
+		})
+		var id string
+		sessiontest.Do(t, m, r, func(s *session.Session) { id = s.ID() })
+		got, life := s.get(id)
+		if !strings.Contains(got, `"originalMaxAge":2591999`) && !strings.Contains(got, `"originalMaxAge":2592000000`) || life < 29*24*time.Hour {
+			t.Errorf("%s for %v", got, life)
+		}
+	})
+}
+
+// A signed id whose record is not there yet sets no cookie, and with AwaitWrite it is
+// looked for once more.
+func TestRedirectRace(t *testing.T) {
+	const record = `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"x":1}`
+	for _, await := range []time.Duration{0, 200 * time.Millisecond} {
+		onShelves(t, expressjs.Options{AwaitWrite: await}, func(t *testing.T, s *shelf) {
+			m := service(t, s.store, nil)
+			timer := time.AfterFunc(20*time.Millisecond, func() { s.put(sid, record, time.Hour) })
+			defer timer.Stop()
+			resp := in(t, m, sid, func(s *session.Session) {
+				if x := session.NewKey[int]("x").Get(s); (x == 1) != (await > 0) || s.Err() != nil {
+					t.Errorf("%v: x is %d, %v", await, x, s.Err())
+				}
+			})
+			if resp.Header.Get("Set-Cookie") != "" || resp.StatusCode != 200 {
+				t.Errorf("%v: %s %v", await, resp.Status, resp.Header)
+			}
+		})
+	}
+}
+
+// What real programs wrote is read here as they read it themselves.
+func TestRecordVectors(t *testing.T) {
+	var all []struct {
+		Name   string
+		Record string
+		In     string `json:"record_in"`
+		Data   map[string]any
+		TTL    float64 `json:"ttl_seconds"`
+		Error  string
+	}
+	b, err := os.ReadFile("testdata/records.json")
+	if err == nil {
+		err = json.Unmarshal(b, &all)
+	}
+	if err != nil || len(all) < 20 {
+		t.Fatal(len(all), err)
+	}
+	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
+		m := service(t, s.store, nil)
+		for i, v := range all {
+			record, id := v.Record+v.In, fmt.Sprint("vector-", i)
+			s.put(id, record, time.Hour)
+			in(t, m, id, func(s *session.Session) {
+				if s.ID() != id || s.Err() != nil {
+					t.Errorf("%s: %q, %v", v.Name, s.ID(), s.Err())
+				}
+				for name, want := range v.Data {
+					if got := session.NewKey[any](name).Get(s); fmt.Sprint(got) != fmt.Sprint(want) {
+						t.Errorf("%s: %s is %v, want %v", v.Name, name, got, want)
+					}
+				}
+			})
+			if got, _ := s.get(id); got != record {
+				t.Errorf("%s: read, and now %s", v.Name, got)
+			}
+			in(t, m, id, func(s *session.Session) { session.NewKey[int]("new").Set(s, 1) })
+			got, _ := s.get(id)
+			var is struct{ Cookie map[string]any }
+			if err := json.Unmarshal([]byte(got), &is); err != nil || is.Cookie == nil || !strings.HasSuffix(got, `"new":1}`) {
+				t.Errorf("%s: written is %s, %v", v.Name, got, err)
+			}
+		}
+	})
+}
+
+func TestOptions(t *testing.T) {
+	client := redis.NewClient(&redis.Options{})
+	defer client.Close()
+	for want, o := range map[string]expressjs.Options{
+		"Prefix:":          {Prefix: "go-"},
+		"TTL:":             {TTL: time.Millisecond},
+		"AwaitWrite:":      {AwaitWrite: -1},
+		"UserMember:":      {Passport: true, UserMember: "userId"},
+		"UserMember: \"id": {UserMember: "id"},
+		"NumericUser:":     {NumericUser: true},
+		"Cookie.MaxAge:":   {Cookie: expressjs.Cookie{MaxAge: time.Microsecond}},
+		"Cookie.SameSite:": {Cookie: expressjs.Cookie{SameSite: "Lax"}},
+		"Cookie.Priority:": {Cookie: expressjs.Cookie{Priority: "urgent"}},
+	} {
+		if _, err := expressjs.NewRedisStore(client, &o); err == nil || !strings.Contains(err.Error(), "expressjs: Options."+want) {
+			t.Errorf("%s %v", want, err)
+		}
+	}
+	if _, err := expressjs.NewRedisStore(nil, nil); err == nil {
+		t.Error("no error without a client")
+	}
+	if _, err := expressjs.NewPostgresStore(nil, nil); err == nil {
+		t.Error("no error without a pool")
+	}
+	if _, err := expressjs.NewRedisStore(client, nil); err != nil {
+		t.Error(err)
+	}
+}
