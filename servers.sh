@@ -13,6 +13,8 @@ need pgbouncer pgbouncer
 need mariadbd mariadb-server
 need chromium chromium
 need nginx nginx
+need node nodejs
+need npm npm
 [ -z "$missing" ] && exit 0
 if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
 	echo "Installing:$missing"

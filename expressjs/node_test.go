@@ -1,0 +1,453 @@
+package expressjs_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/expressjs"
+	"github.com/coatcheck/session/internal/testserver"
+	"github.com/redis/go-redis/v9"
+)
+
+// modules is a folder in which the programs of testdata/node are installed, once for
+// all tests, or why they are not.
+var modules struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+func TestMain(m *testing.M) {
+	redis.SetLogger(silence{})
+	code := m.Run()
+	if modules.dir != "" {
+		_ = os.RemoveAll(modules.dir)
+	}
+	os.Exit(code)
+}
+
+type silence struct{}
+
+func (silence) Printf(context.Context, string, ...any) {}
+
+// install installs the programs by npm ci.
+func install(t testing.TB) string {
+	t.Helper()
+	testserver.Program(t, "node")
+	npm := testserver.Program(t, "npm")
+	modules.once.Do(func() {
+		if modules.dir, modules.err = os.MkdirTemp("", "express"); modules.err != nil {
+			return
+		}
+		if modules.err = os.CopyFS(modules.dir, os.DirFS("testdata/node")); modules.err != nil {
+			return
+		}
+		cmd := exec.Command(npm, "ci")
+		cmd.Dir = modules.dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			modules.err = fmt.Errorf("npm ci: %w\n%s", err, out)
+		}
+	})
+	if modules.err != nil {
+		t.Fatal(modules.err)
+	}
+	return modules.dir
+}
+
+// A pair is the Express app and a Go service on the same sessions, and a browser that
+// goes to both.
+type pair struct {
+	t            *testing.T
+	node, golang string
+	m            *session.Manager
+	browser      *http.Client
+}
+
+// An express is what an Express app runs with.
+type express struct {
+	env     []string
+	store   func(t *testing.T, o expressjs.Options) (store session.Store, env string)
+	secrets []string // of Express
+	ours    []string // of Go; nil: the same
+	options expressjs.Options
+}
+
+func onRedis(t *testing.T, o expressjs.Options) (session.Store, string) {
+	store, client := redisStore(t, o)
+	return store, "REDIS=redis://" + client.Options().Addr
+}
+
+func onPostgres(t *testing.T, o expressjs.Options) (session.Store, string) {
+	store, pool := postgresStore(t, o)
+	return store, "POSTGRES=" + pool.Config().ConnString()
+}
+
+// versions are the programs that we share sessions with.
+var versions = map[string]express{
+	"express-session 1.17.3, connect-redis 7":      {env: []string{"EXPRESS_SESSION=express-session-117", "CONNECT_REDIS=connect-redis-7"}, store: onRedis},
+	"express-session 1.19.0, connect-redis 10":     {store: onRedis},
+	"express-session 1.19.0, connect-pg-simple 10": {store: onPostgres},
+}
+
+// withExpress runs a test with each of the versions, at the same time.
+func withExpress(t *testing.T, o expressjs.Options, f func(p *pair)) {
+	for name, x := range versions {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			x.options = o
+			f(x.start(t))
+		})
+	}
+}
+
+func (x express) start(t *testing.T) *pair {
+	t.Helper()
+	dir := install(t)
+	if x.secrets == nil {
+		x.secrets = []string{secret}
+	}
+	if x.ours == nil {
+		x.ours = x.secrets
+	}
+	store, env := x.store(t, x.options)
+	p := &pair{t: t}
+	p.startNode(dir, x, env)
+	p.startGo(x, store)
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.browser = &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return p
+}
+
+func (p *pair) startNode(dir string, x express, env string) {
+	port := strconv.Itoa(testserver.Port(p.t))
+	p.node = "http://127.0.0.1:" + port
+	secrets, err := json.Marshal(x.secrets)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	work := p.t.TempDir()
+	all := append([]string{"PORT=" + port, "SECRETS=" + string(secrets), env}, x.env...)
+	if age := x.options.Cookie.MaxAge; age > 0 {
+		all = append(all, fmt.Sprint("MAX_AGE=", age.Milliseconds()))
+	}
+	answers := func() bool {
+		resp, err := http.Get(p.node + "/open")
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return true
+	}
+	testserver.Start(p.t, work, all, answers, testserver.Program(p.t, "node"), filepath.Join(dir, "app.js"))
+}
+
+func (p *pair) startGo(x express, store session.Store) {
+	tokens, err := expressjs.Tokens(x.ours...)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.m = session.Must(session.New(&session.Options{
+		Store: store, Tokens: tokens, IdleTimeout: 24 * time.Hour,
+		Cookie: session.CookieOptions{Name: "connect.sid", Insecure: true},
+	}))
+	server := httptest.NewServer(p.m.Handler(http.HandlerFunc(goRoutes)))
+	p.t.Cleanup(server.Close)
+	p.golang = server.URL
+}
+
+var inside, release = make(chan struct{}), make(chan struct{})
+
+// goRoutes do at Go what app.js does at Node.
+func goRoutes(w http.ResponseWriter, r *http.Request) {
+	s, q := session.From(r.Context()), r.URL.Query()
+	set := func() {
+		var values map[string]any
+		_ = json.Unmarshal([]byte(q.Get("values")), &values)
+		for name, v := range values {
+			session.NewKey[any](name).Set(s, v)
+		}
+	}
+	switch r.URL.Path {
+	case "/get":
+		values := map[string]any{}
+		for _, name := range s.Keys() {
+			values[name] = session.NewKey[any](name).Get(s)
+		}
+		_ = json.NewEncoder(w).Encode(map[string]any{"id": s.ID(), "user": s.User(), "values": values, "error": fmt.Sprint(s.Err())})
+	case "/set":
+		set()
+	case "/slow":
+		s.User()
+		inside <- struct{}{}
+		<-release
+		set()
+	case "/destroy":
+		s.Logout()
+	case "/regenerate":
+		s.Renew()
+	case "/login":
+		s.Login(q.Get("user"))
+	}
+}
+
+// An answer is what /get says.
+type answer struct {
+	ID     string
+	User   any
+	Values map[string]any
+	MaxAge any
+	Error  string
+}
+
+// do asks one of the two to do something.
+func (p *pair) do(at, path string) *http.Response {
+	p.t.Helper()
+	resp, err := p.browser.Get(at + path)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	b, _ := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	resp.Body = io.NopCloser(strings.NewReader(string(b)))
+	if resp.StatusCode >= 400 {
+		p.t.Errorf("%s%s: %s\n%s", at, path, resp.Status, b)
+	}
+	return resp
+}
+
+func (p *pair) get(at string) (a answer) {
+	p.t.Helper()
+	if err := json.NewDecoder(p.do(at, "/get").Body).Decode(&a); err != nil {
+		p.t.Error(err)
+	}
+	return a
+}
+
+func (p *pair) set(at, values string) *http.Response {
+	p.t.Helper()
+	return p.do(at, "/set?values="+url.QueryEscape(values))
+}
+
+// cookie is the browser's.
+func (p *pair) cookie() string {
+	u, _ := url.Parse(p.node)
+	for _, c := range p.browser.Jar.Cookies(u) {
+		if c.Name == "connect.sid" {
+			return c.Value
+		}
+	}
+	return ""
+}
+
+// expect fails the test unless both see these values, as JSON, in the same session.
+func (p *pair) expect(values string) {
+	p.t.Helper()
+	ours, theirs := p.get(p.golang), p.get(p.node)
+	for who, a := range map[string]answer{"Go": ours, "Express": theirs} {
+		b, _ := json.Marshal(a.Values)
+		if string(b) != values {
+			p.t.Errorf("%s sees %s, want %s", who, b, values)
+		}
+	}
+	if values != "{}" && ours.ID != theirs.ID {
+		p.t.Errorf("Go has %q, Express %q", ours.ID, theirs.ID)
+	}
+}
+
+// A session that either begins the other one reads, changes and ends.
+func TestBothWays(t *testing.T) {
+	for _, o := range []expressjs.Options{{}, {Cookie: expressjs.Cookie{MaxAge: time.Hour, SameSite: "lax"}}} {
+		withExpress(t, o, func(p *pair) {
+			for begins, other := range map[string]string{p.node: p.golang, p.golang: p.node} {
+				p.set(begins, `{"a":1}`)
+				cookie := p.cookie()
+				p.expect(`{"a":1}`)
+				p.set(other, `{"b":"é€😀"}`)
+				p.expect(`{"a":1,"b":"é€😀"}`)
+				p.set(begins, `{"a":2,"c":[1,{"d":null}]}`)
+				p.expect(`{"a":2,"b":"é€😀","c":[1,{"d":null}]}`)
+				if now := p.cookie(); now != cookie {
+					p.t.Errorf("the cookie was %q and is %q", cookie, now)
+				}
+				// A new id, which drops the values at Express and keeps them at Go.
+				p.do(other, "/regenerate")
+				if now := p.cookie(); other == p.golang && now == cookie {
+					p.t.Error("no new id")
+				}
+				p.set(begins, `{"e":1}`)
+				want := `{"e":1}`
+				if other == p.golang {
+					want = `{"a":2,"b":"é€😀","c":[1,{"d":null}],"e":1}`
+				}
+				p.expect(want)
+				p.do(other, "/destroy")
+				p.expect(`{}`)
+			}
+		})
+	}
+}
+
+// A slow writer of Go beside a writer of Express, and beside an Express that ends the
+// session. And a slow request of Express that brings back what Go has ended.
+func TestSlowWriters(t *testing.T) {
+	for name, x := range versions {
+		t.Run(name, func(t *testing.T) {
+			p := x.start(t)
+			slow := func(at, values string, meanwhile func()) {
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					p.do(at, "/slow?values="+url.QueryEscape(values))
+				}()
+				if at == p.golang {
+					<-inside
+				} else {
+					p.do(p.node, "/inside")
+				}
+				meanwhile()
+				if at == p.golang {
+					release <- struct{}{}
+				} else {
+					p.do(p.node, "/open")
+				}
+				<-done
+			}
+			p.set(p.node, `{"a":1}`)
+			slow(p.golang, `{"go":1}`, func() { p.set(p.node, `{"node":1}`) })
+			p.expect(`{"a":1,"go":1,"node":1}`)
+			slow(p.golang, `{"go":2}`, func() { p.do(p.node, "/destroy") })
+			p.expect(`{}`)
+
+			p.set(p.node, `{"a":1}`)
+			slow(p.node, `{"node":2}`, func() { p.do(p.golang, "/destroy") })
+			if a := p.get(p.golang); a.ID != "" || len(a.Values) > 0 {
+				t.Errorf("Go ended it, and has %v", a)
+			}
+			if a := p.get(p.node); len(a.Values) > 0 {
+				t.Errorf("Go ended it, and Express has %v", a)
+			}
+		})
+	}
+}
+
+// Two hundred writers of Go, with a value each, beside readers of Express.
+func TestParallelWriters(t *testing.T) {
+	withExpress(t, expressjs.Options{}, func(p *pair) {
+		const n = 200
+		p.set(p.node, `{"a":1}`)
+		var wg sync.WaitGroup
+		room := make(chan struct{}, 16)
+		for i := range n {
+			wg.Go(func() {
+				room <- struct{}{}
+				defer func() { <-room }()
+				p.set(p.golang, fmt.Sprintf(`{"k%d":%d}`, i, i))
+				if i%4 == 0 {
+					p.get(p.node)
+				}
+			})
+		}
+		wg.Wait()
+		for _, at := range []string{p.golang, p.node} {
+			if a := p.get(at); len(a.Values) != n+1 {
+				p.t.Errorf("%d of %d values", len(a.Values)-1, n)
+			}
+		}
+	})
+}
+
+// Who logs in on one side is logged in on the other, and logs out there.
+func TestPassport(t *testing.T) {
+	withExpress(t, expressjs.Options{Passport: true}, func(p *pair) {
+		for _, at := range []string{p.golang, p.node} {
+			p.do(at, "/login?user=ann")
+			for _, other := range []string{p.golang, p.node} {
+				if a := p.get(other); a.User != "ann" {
+					p.t.Errorf("logged in, and is %v", a)
+				}
+			}
+			if list, err := p.m.List(p.t.Context(), "ann"); at == p.golang && (len(list) != 1 || err != nil) {
+				p.t.Errorf("%d sessions, %v", len(list), err)
+			}
+		}
+		p.do(p.node, "/logout")
+		if a := p.get(p.golang); a.User != "" {
+			p.t.Errorf("logged out at Express, and at Go is %v", a)
+		}
+		p.do(p.node, "/login?user=ann")
+		p.do(p.golang, "/destroy")
+		if a := p.get(p.node); a.User != nil {
+			p.t.Errorf("logged out at Go, and at Express is %v", a)
+		}
+	})
+}
+
+// Each side has the new secret first a while before the other.
+func TestRotation(t *testing.T) {
+	for name, x := range versions {
+		for _, c := range []struct{ theirs, ours []string }{
+			{[]string{"old"}, []string{"old", "new"}},
+			{[]string{"old", "new"}, []string{"old"}},
+			{[]string{"old", "new"}, []string{"new", "old"}},
+			{[]string{"new", "old"}, []string{"old", "new"}},
+			{[]string{"new"}, []string{"new", "old"}},
+		} {
+			t.Run(fmt.Sprint(name, c), func(t *testing.T) {
+				t.Parallel()
+				x.secrets, x.ours = c.theirs, c.ours
+				p := x.start(t)
+				// Whoever verifies more reads what the other one signs, and where both
+				// know both, either reads either's.
+				if len(c.ours) > 1 {
+					p.set(p.node, `{"a":1}`)
+					p.expect(`{"a":1}`)
+					p.do(p.node, "/destroy")
+					p.browser.Jar, _ = cookiejar.New(nil)
+				}
+				if len(c.theirs) > 1 || c.ours[0] == c.theirs[0] {
+					p.set(p.golang, `{"b":1}`)
+					p.expect(`{"b":1}`)
+				}
+			})
+		}
+	}
+}
+
+// Express answers before its record is stored: who comes to Go meanwhile keeps his
+// cookie, and is in as soon as the record is there.
+func TestRedirect(t *testing.T) {
+	withExpress(t, expressjs.Options{}, func(p *pair) {
+		p.do(p.node, "/late?ms=300")
+		resp := p.do(p.node, "/redirect?to="+url.QueryEscape(p.golang+"/get"))
+		if resp.StatusCode != 302 {
+			p.t.Fatal(resp.Status)
+		}
+		cookie := p.cookie()
+		if resp = p.do(p.golang, "/get"); resp.Header.Get("Set-Cookie") != "" || p.cookie() != cookie {
+			p.t.Errorf("Go sets %q", resp.Header.Get("Set-Cookie"))
+		}
+		for deadline := time.Now().Add(10 * time.Second); p.get(p.golang).Values["page"] != "first"; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				p.t.Fatal("the session is lost")
+			}
+		}
+	})
+}
