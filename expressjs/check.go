@@ -1,0 +1,55 @@
+package expressjs
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/coatcheck/session/internal/object"
+)
+
+// Problems says in plain words what in a record, as it stands in Redis or in the
+// column sess, makes Express fail, or forget something. It is empty if all is well.
+func Problems(record []byte) (all []string) {
+	problem := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
+	if isNone(record) {
+		problem("the record is empty, which Express takes for no session")
+		return all
+	}
+	list, err := members(record)
+	if err != nil {
+		problem("%v", err)
+		return all
+	}
+	raw := find(list, "cookie")
+	inside, err := object.Append(nil, raw)
+	switch {
+	case raw == nil:
+		problem("the record has no cookie object: Express answers every request of this session with an error")
+	case err != nil:
+		problem("cookie is no object: Express answers every request of this session with an error")
+	}
+	for _, m := range inside {
+		if name := string(m.Name); !good(name, string(m.Raw)) {
+			problem("cookie.%s is %.40s: %s", strings.Trim(name, `"`), m.Raw, consequence(name))
+		}
+	}
+	for i := range list {
+		if n := &list[i]; n.name != "cookie" && reserved[n.name] {
+			problem("there is a value %q, which Express drops: every session has a property of that name", n.name)
+		}
+	}
+	return all
+}
+
+// consequence is what Express does with a member of a cookie object that is not good.
+func consequence(name string) string {
+	switch name {
+	case `"originalMaxAge"`:
+		return "it must be a number of milliseconds, null or false, or Express never answers a request of this session"
+	case `"expires"`:
+		return "it must be a time such as 2030-01-02T03:04:05.678Z, null or false"
+	case `"sameSite"`, `"priority"`:
+		return "Express sets no cookie, and says nothing"
+	}
+	return "Express does not expect that"
+}
