@@ -24,9 +24,17 @@ import (
 // example starts the example server, as its users do, and returns its address.
 func example(t testing.TB, env ...string) string {
 	t.Helper()
+	return launch(t, "..", "./examples/server", env...)
+}
+
+// launch starts a program of a folder, as its users do, and returns the address that
+// it prints.
+func launch(t testing.TB, dir, pkg string, env ...string) string {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, exampleServer(t))
+	cmd := exec.CommandContext(ctx, build(t, dir, pkg))
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), append([]string{"PORT=0"}, env...)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -40,46 +48,53 @@ func example(t testing.TB, env ...string) string {
 		cancel()
 		cmd.Wait()
 	})
-	line, err := bufio.NewReader(out).ReadString('\n')
-	_, rest, ok := strings.Cut(line, "http://")
-	if err != nil || !ok {
-		t.Fatalf("the example server says %q, %v", line, err)
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if _, rest, ok := strings.Cut(lines.Text(), "http://"); ok {
+			address, _, _ := strings.Cut(rest, " ")
+			return "http://" + address
+		}
 	}
-	address, _, _ := strings.Cut(rest, " ")
-	return "http://" + address
+	t.Fatalf("%s %s ends without an address", dir, pkg)
+	return ""
 }
 
+// built are the programs that were built, by folder and package, in one folder.
 var built struct {
-	sync.Once
-	path string
-	err  error
+	sync.Mutex
+	dir   string
+	paths map[string]string
 }
 
-// exampleServer builds the example server, once.
-func exampleServer(t testing.TB) string {
-	built.Do(func() {
-		dir, err := os.MkdirTemp("", "e2e")
-		if err != nil {
-			built.err = err
-			return
-		}
-		built.path = filepath.Join(dir, "server")
-		cmd := exec.Command("go", "build", "-o", built.path, "./examples/server")
-		cmd.Dir = ".."
-		if out, err := cmd.CombinedOutput(); err != nil {
-			built.err = fmt.Errorf("%w: %s", err, out)
-		}
-	})
-	if built.err != nil {
-		t.Fatal(built.err)
+// build builds a program, once.
+func build(t testing.TB, dir, pkg string) string {
+	t.Helper()
+	built.Lock()
+	defer built.Unlock()
+	path := built.paths[dir+" "+pkg]
+	if path != "" {
+		return path
 	}
-	return built.path
+	if built.dir == "" {
+		var err error
+		if built.dir, err = os.MkdirTemp("", "e2e"); err != nil {
+			t.Fatal(err)
+		}
+		built.paths = map[string]string{}
+	}
+	path = filepath.Join(built.dir, fmt.Sprint("program", len(built.paths)))
+	cmd := exec.Command("go", "build", "-o", path, pkg)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	built.paths[dir+" "+pkg] = path
+	return path
 }
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if built.path != "" {
-		os.RemoveAll(filepath.Dir(built.path))
+	if built.dir != "" {
+		os.RemoveAll(built.dir)
 	}
 	os.Exit(code)
 }
