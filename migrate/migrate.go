@@ -1,0 +1,152 @@
+// Package migrate takes the sessions that an application has in flight with another
+// library over into [session.Manager], once, when their browsers come back: nobody has
+// to log in again because the library was changed.
+//
+//	take, err := migrate.New(sessions, &migrate.Options{
+//		Old:    migrate.SCS(old), // as it was configured
+//		Store:  store,            // the one of sessions
+//		User:   "user",
+//		Values: []migrate.Value{migrate.As("cart", cart), migrate.As("visits", visits)},
+//	})
+//	handler := sessions.Handler(take.Handler(mux))
+//
+// The two cookies must have different names: scs and a Manager with Cookie.Insecure
+// both call theirs "session" if nobody says otherwise.
+//
+// Deploy it everywhere at once (an instance of before would not know who was taken
+// over), watch [Takeover.Count] fall, and remove it when the longest old session has
+// run out.
+//
+// A session is taken over by the first request that claims it in the Store, in
+// whatever process: a record under a hash of the old cookie. Requests that come with
+// the old cookie meanwhile wait for that, and all of them are in the one session that
+// was made. The record stays until the old session would have ended, so that nothing
+// is taken twice, not even where the old session is all in its cookie; the new token
+// is in it, sealed with the old cookie, which the Store does not have.
+package migrate
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// Options say what is taken over, and from where.
+type Options struct {
+	// Old is the other library: SCS or Gorilla.
+	Old Old
+
+	// Store is the Manager's.
+	Store session.Store
+
+	// User is the name of the old value that says who is logged in: text or an
+	// integer. "": nobody is, and only values are taken over.
+	User string
+
+	// Values are the values to take over, made by As and Convert. Those that the old
+	// session has besides are reported.
+	Values []Value
+
+	// Ignore names old values that may be left behind.
+	Ignore []string
+
+	// Remember makes a session that has more left than the Manager's Lifetime a
+	// remembered one, for what it has left. Without it such a session ends after
+	// Lifetime.
+	Remember bool
+}
+
+// Old is another library's sessions. SCS and Gorilla are.
+type Old interface {
+	cookie() string                            // its name
+	read(r *http.Request) (*oldSession, error) // nil: r brings none that is good
+	deletion(r *http.Request) *http.Cookie     // what deletes the cookie
+}
+
+// An oldSession is a session of the other library.
+type oldSession struct {
+	values  map[string]any
+	created time.Time // zero: nobody knows
+	ends    time.Time
+	end     func() error // in its store
+}
+
+// A Takeover is what Handler needs. It is safe for concurrent use.
+type Takeover struct {
+	m     *session.Manager
+	o     Options
+	count atomic.Int64
+}
+
+// New returns a Takeover of old sessions into those of m, which must use cookies. It
+// reports every mistake at once.
+func New(m *session.Manager, opts *Options) (*Takeover, error) {
+	if opts == nil {
+		opts = &Options{}
+	}
+	var errs []error
+	rule := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("migrate: "+format, args...))
+		}
+	}
+	rule(m != nil, "New: the Manager is nil")
+	rule(opts.Old != nil, "Options.Old: is required: SCS or Gorilla")
+	rule(opts.Store != nil, "Options.Store: is required, and must be the Manager's")
+	rule(opts.User != "" || len(opts.Values) > 0, "Options.User: is required, or there must be Values")
+	names := map[string]bool{opts.User: true}
+	for _, v := range opts.Values {
+		rule(v.name != "" && v.take != nil, "Options.Values: must be made by As or Convert, of a name")
+		rule(v.name == "" || !names[v.name], "Options.Values: %q is there twice, or is the user", v.name)
+		names[v.name] = true
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return &Takeover{m: m, o: *opts}, nil
+}
+
+// Count returns how many sessions this process has taken over. When no process takes
+// any for as long as old sessions live, the Takeover can go.
+func (t *Takeover) Count() int64 { return t.count.Load() }
+
+// Handler wraps next, directly inside the Manager's Handler: before anything has used
+// the session. A request without the old cookie costs a look at the Cookie header. If
+// a store fails the answer is 503: nobody is taken for a stranger.
+func (t *Takeover) Handler(next http.Handler) http.Handler {
+	name := t.o.Old.cookie()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !hasCookie(r.Header, name) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		w, err := t.take(w, r)
+		if err != nil {
+			slog.ErrorContext(r.Context(), "migrate: a session cannot be taken over now", "err", err)
+			w.Header().Set("Cache-Control", "no-store")
+			http.Error(w, http.StatusText(http.StatusServiceUnavailable), http.StatusServiceUnavailable)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// hasCookie tells whether a request brings a cookie of this name.
+func hasCookie(h http.Header, name string) bool {
+	for _, line := range h["Cookie"] {
+		for line != "" {
+			var pair string
+			pair, line, _ = strings.Cut(line, ";")
+			if is, _, ok := strings.Cut(pair, "="); ok && strings.Trim(is, " \t") == name {
+				return true
+			}
+		}
+	}
+	return false
+}

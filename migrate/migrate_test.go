@@ -1,0 +1,613 @@
+package migrate_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/gob"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/alexedwards/scs/pgxstore"
+	"github.com/alexedwards/scs/redisstore"
+	"github.com/alexedwards/scs/v2"
+	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/testserver"
+	"github.com/coatcheck/session/migrate"
+	ginsessions "github.com/gin-contrib/sessions"
+	gincookie "github.com/gin-contrib/sessions/cookie"
+	"github.com/gin-gonic/gin"
+	"github.com/gomodule/redigo/redis"
+	"github.com/gorilla/sessions"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+type item struct {
+	Name string
+	N    int
+}
+
+func TestMain(m *testing.M) {
+	gob.Register([]item{})
+	gob.Register(time.Time{})
+	gin.SetMode(gin.ReleaseMode)
+	slog.SetDefault(slog.New(slog.DiscardHandler))
+	os.Exit(m.Run())
+}
+
+var (
+	visits = session.NewKey[int]("visits")
+	cart   = session.NewKey[[]item]("cart")
+	since  = session.NewKey[time.Time]("since")
+	when   = time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+)
+
+// values are what the old applications put into their sessions.
+var values = map[string]any{"visits": 7, "cart": []item{{"tea", 2}}, "since": when, "odd": "left behind"}
+
+// A library is an old application: what it wraps handlers with, and how a handler of
+// its sets values, and tells who is logged in.
+type library struct {
+	old   migrate.Old
+	wrap  func(http.Handler) http.Handler
+	login func(w http.ResponseWriter, r *http.Request, user any)
+	user  func(r *http.Request) any
+	// ended tells whether the store has forgotten the session; nil: it has none.
+	stateless bool
+}
+
+func ofSCS(m *scs.SessionManager) library {
+	m.Cookie.Name = "old"
+	return library{
+		old:  migrate.SCS(m),
+		wrap: m.LoadAndSave,
+		login: func(w http.ResponseWriter, r *http.Request, user any) {
+			_ = m.RenewToken(r.Context())
+			for name, v := range values {
+				m.Put(r.Context(), name, v)
+			}
+			if user != nil {
+				m.Put(r.Context(), "user", user)
+			}
+		},
+		user: func(r *http.Request) any { return m.Get(r.Context(), "user") },
+	}
+}
+
+func ofGorilla(store sessions.Store) library {
+	return library{
+		old:  migrate.Gorilla(store, "old"),
+		wrap: func(h http.Handler) http.Handler { return h },
+		login: func(w http.ResponseWriter, r *http.Request, user any) {
+			s, _ := store.Get(r, "old")
+			for name, v := range values {
+				s.Values[name] = v
+			}
+			if user != nil {
+				s.Values["user"] = user
+			}
+			if err := s.Save(r, w); err != nil {
+				panic(err)
+			}
+		},
+		user: func(r *http.Request) any {
+			s, _ := store.Get(r, "old")
+			return s.Values["user"]
+		},
+	}
+}
+
+// jsonCodec is scs's own example of a codec.
+type jsonCodec struct{}
+
+func (jsonCodec) Encode(deadline time.Time, values map[string]interface{}) ([]byte, error) {
+	return json.Marshal(map[string]any{"deadline": deadline, "values": values})
+}
+
+func (jsonCodec) Decode(b []byte) (time.Time, map[string]interface{}, error) {
+	var v struct {
+		Deadline time.Time
+		Values   map[string]any
+	}
+	err := json.Unmarshal(b, &v)
+	return v.Deadline, v.Values, err
+}
+
+var cookieKey = []byte("0123456789abcdef0123456789abcdef")
+
+// libraries are all that are taken over, each with its store.
+var libraries = map[string]func(t *testing.T) library{
+	"scs, memory": func(t *testing.T) library { return ofSCS(scs.New()) },
+	"scs, memory, JSON, hashed tokens": func(t *testing.T) library {
+		m := scs.New()
+		m.Codec, m.HashTokenInStore, m.IdleTimeout = jsonCodec{}, true, time.Hour
+		return ofSCS(m)
+	},
+	"scs, Redis": func(t *testing.T) library {
+		addr := testserver.Redis(t)
+		pool := &redis.Pool{Dial: func() (redis.Conn, error) { return redis.Dial("tcp", addr) }}
+		t.Cleanup(func() { _ = pool.Close() })
+		m := scs.New()
+		m.Store = redisstore.New(pool)
+		return ofSCS(m)
+	},
+	"scs, PostgreSQL": func(t *testing.T) library {
+		pool, err := pgxpool.New(t.Context(), testserver.Postgres(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(pool.Close)
+		if _, err := pool.Exec(t.Context(), `CREATE TABLE sessions (token TEXT PRIMARY KEY, data BYTEA NOT NULL, expiry TIMESTAMPTZ NOT NULL)`); err != nil {
+			t.Fatal(err)
+		}
+		m := scs.New()
+		m.Store = pgxstore.NewWithCleanupInterval(pool, 0)
+		return ofSCS(m)
+	},
+	"gorilla, cookie": func(t *testing.T) library {
+		l := ofGorilla(sessions.NewCookieStore(cookieKey))
+		l.stateless = true
+		return l
+	},
+	"gorilla, cookie, encrypted, rotated": func(t *testing.T) library {
+		older := sessions.NewCookieStore(cookieKey, cookieKey)
+		l := ofGorilla(older)
+		l.old = migrate.Gorilla(sessions.NewCookieStore([]byte("another 0123456789abcdef01234567"), []byte("another 0123456789abcdef01234567"), cookieKey, cookieKey), "old")
+		l.stateless = true
+		return l
+	},
+	"gorilla, files": func(t *testing.T) library {
+		return ofGorilla(sessions.NewFilesystemStore(t.TempDir(), cookieKey))
+	},
+	"gin, cookie": func(t *testing.T) library {
+		l := library{old: migrate.Gorilla(sessions.NewCookieStore(cookieKey), "old"), stateless: true}
+		l.wrap = func(h http.Handler) http.Handler {
+			engine := gin.New()
+			engine.Use(ginsessions.Sessions("old", gincookie.NewStore(cookieKey)))
+			engine.Any("/*path", func(c *gin.Context) {
+				h.ServeHTTP(c.Writer, c.Request.WithContext(context.WithValue(c.Request.Context(), ginKey{}, ginsessions.Default(c))))
+			})
+			return engine
+		}
+		of := func(r *http.Request) ginsessions.Session { return r.Context().Value(ginKey{}).(ginsessions.Session) }
+		l.login = func(w http.ResponseWriter, r *http.Request, user any) {
+			for name, v := range values {
+				of(r).Set(name, v)
+			}
+			if user != nil {
+				of(r).Set("user", user)
+			}
+			if err := of(r).Save(); err != nil {
+				panic(err)
+			}
+		}
+		l.user = func(r *http.Request) any { return of(r).Get("user") }
+		return l
+	},
+}
+
+type ginKey struct{}
+
+// A move is an application before and after it was moved, and a browser.
+type move struct {
+	t             *testing.T
+	before, after string
+	browser       *http.Client
+	store         *counted
+	m             *session.Manager
+	take          *migrate.Takeover
+	library       library
+	mu            sync.Mutex
+	serve         func(w http.ResponseWriter, r *http.Request) // after
+}
+
+// counted is a store that counts its calls and can fail.
+type counted struct {
+	session.Store
+	mu    sync.Mutex
+	calls int
+	made  []string // ids
+	fail  error
+}
+
+func (c *counted) ids() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]string(nil), c.made...)
+}
+
+func (c *counted) call() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.calls++
+	return c.fail
+}
+
+func (c *counted) Load(ctx context.Context, id string) (*session.Record, error) {
+	if err := c.call(); err != nil {
+		return nil, err
+	}
+	return c.Store.Load(ctx, id)
+}
+
+func (c *counted) Create(ctx context.Context, r *session.Record) error {
+	if err := c.call(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.made = append(c.made, r.ID)
+	c.mu.Unlock()
+	return c.Store.Create(ctx, r)
+}
+
+func (c *counted) Save(ctx context.Context, r *session.Record, old uint64) error {
+	if err := c.call(); err != nil {
+		return err
+	}
+	return c.Store.Save(ctx, r, old)
+}
+
+func newMove(t *testing.T, l library, adapt func(*session.Options, *migrate.Options)) *move {
+	t.Helper()
+	v := &move{t: t, library: l, store: &counted{Store: session.NewMemoryStore(nil)}}
+	so := session.Options{Store: v.store, Secrets: [][]byte{cookieKey}, Cookie: session.CookieOptions{Insecure: true}}
+	mo := migrate.Options{
+		Old: l.old, Store: v.store, User: "user",
+		Values: []migrate.Value{migrate.As("visits", visits), migrate.As("cart", cart), migrate.As("since", since)},
+	}
+	if adapt != nil {
+		adapt(&so, &mo)
+	}
+	v.m = session.Must(session.New(&so))
+	var err error
+	if v.take, err = migrate.New(v.m, &mo); err != nil {
+		t.Fatal(err)
+	}
+	before := httptest.NewServer(l.wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/login" {
+			var user any = r.URL.Query().Get("user")
+			if user == "" {
+				user = nil
+			}
+			l.login(w, r, user)
+			return
+		}
+		fmt.Fprint(w, l.user(r))
+	})))
+	t.Cleanup(before.Close)
+	after := httptest.NewServer(v.m.Handler(v.take.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		v.mu.Lock()
+		serve := v.serve
+		v.mu.Unlock()
+		serve(w, r)
+	}))))
+	t.Cleanup(after.Close)
+	v.before, v.after = before.URL, after.URL
+	v.serve = whoami
+	v.browser = newBrowser()
+	return v
+}
+
+func newBrowser() *http.Client {
+	jar, _ := cookiejar.New(nil)
+	return &http.Client{Jar: jar}
+}
+
+func whoami(w http.ResponseWriter, r *http.Request) {
+	s := session.From(r.Context())
+	switch r.URL.Path {
+	case "/logout":
+		s.Logout()
+	case "/add":
+		visits.Update(s, func(n int) int { return n + 1 })
+	}
+	fmt.Fprintf(w, "%s %d %v %s", s.User(), visits.Get(s), cart.Get(s), since.Get(s).Format("15:04:05"))
+}
+
+const carried = "ann 7 [{tea 2}] 03:04:05"
+
+func (v *move) get(browser *http.Client, url string) (string, *http.Response) {
+	v.t.Helper()
+	resp, err := browser.Get(url)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, _ := io.ReadAll(resp.Body)
+	return string(b), resp
+}
+
+func (v *move) expect(browser *http.Client, want string) *http.Response {
+	v.t.Helper()
+	got, resp := v.get(browser, v.after+"/")
+	if got != want {
+		v.t.Errorf("%s %q, want %q", resp.Status, got, want)
+	}
+	return resp
+}
+
+// copy is a browser that has the same cookies now.
+func (v *move) copy() *http.Client {
+	u, _ := url.Parse(v.after)
+	other := newBrowser()
+	other.Jar.SetCookies(u, v.browser.Jar.Cookies(u))
+	return other
+}
+
+func (v *move) cookies() []string {
+	u, _ := url.Parse(v.after)
+	var names []string
+	for _, c := range v.browser.Jar.Cookies(u) {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
+// Somebody who is logged in at the old application is carried on by the new one, once:
+// the old session and its cookie are gone, and neither a copy of the cookie nor a
+// Logout brings anything back.
+func TestTakeover(t *testing.T) {
+	for name, l := range libraries {
+		t.Run(name, func(t *testing.T) {
+			v := newMove(t, l(t), nil)
+			v.get(v.browser, v.before+"/login?user=ann")
+			copied := v.copy()
+			if resp := v.expect(v.browser, carried); resp.Header.Get("Cache-Control") != "no-store" {
+				t.Error(resp.Header)
+			}
+			if got := v.cookies(); len(got) != 1 || got[0] != "session" {
+				t.Errorf("the browser has %q", got)
+			}
+			v.expect(v.browser, carried)
+			if got, _ := v.get(copied, v.before+"/"); got != "<nil>" && !v.library.stateless {
+				t.Errorf("in the old application it is still %q", got)
+			}
+			// Who has the old cookie, for the answer was lost, gets the same session.
+			v.get(v.browser, v.after+"/add")
+			again := v.copyOf(copied)
+			v.expect(again, strings.Replace(carried, "7", "8", 1))
+			if list, err := v.m.List(t.Context(), "ann"); err != nil || len(list) != 1 {
+				t.Errorf("%d sessions, %v", len(list), err)
+			} else if s := list[0]; strings.HasPrefix(name, "scs") && time.Since(s.Authenticated()) > time.Minute || time.Until(s.Expires()) > time.Hour {
+				t.Errorf("authenticated %v, expires %v", s.Authenticated(), s.Expires())
+			}
+			v.get(v.browser, v.after+"/logout")
+			v.expect(v.browser, " 0 [] 00:00:00")
+			v.expect(copied, " 0 [] 00:00:00")
+			if n := v.take.Count(); n != 1 {
+				t.Errorf("%d takeovers", n)
+			}
+		})
+	}
+}
+
+func (v *move) copyOf(b *http.Client) *http.Client {
+	u, _ := url.Parse(v.after)
+	other := newBrowser()
+	other.Jar.SetCookies(u, b.Jar.Cookies(u))
+	return other
+}
+
+// Twenty first requests of one browser at once are all in the one session that is
+// made, and the browser ends in it.
+func TestParallelFirstRequests(t *testing.T) {
+	for name, l := range libraries {
+		t.Run(name, func(t *testing.T) {
+			v := newMove(t, l(t), nil)
+			v.get(v.browser, v.before+"/login?user=ann")
+			first := v.copy()
+			var wg sync.WaitGroup
+			start := make(chan struct{})
+			for range 20 {
+				wg.Go(func() {
+					<-start
+					if got, resp := v.get(v.copyOf(first), v.after+"/add"); !strings.HasPrefix(got, "ann ") {
+						t.Errorf("%s %q", resp.Status, got)
+					}
+				})
+			}
+			wg.Go(func() {
+				<-start
+				v.get(v.browser, v.after+"/add")
+			})
+			close(start)
+			wg.Wait()
+			v.expect(v.browser, strings.Replace(carried, "7", "28", 1))
+			if list, err := v.m.List(t.Context(), "ann"); err != nil || len(list) != 1 || v.take.Count() != 1 {
+				t.Errorf("%d sessions, %d takeovers, %v", len(list), v.take.Count(), err)
+			}
+		})
+	}
+}
+
+// A request with neither cookie costs no call of the store, and one with a cookie that
+// is not good takes nothing and loses nothing.
+func TestNothingToTake(t *testing.T) {
+	for name, l := range libraries {
+		t.Run(name, func(t *testing.T) {
+			v := newMove(t, l(t), nil)
+			v.serve = func(w http.ResponseWriter, r *http.Request) {}
+			v.get(v.browser, v.after+"/")
+			if v.store.calls != 0 {
+				t.Errorf("%d calls of the store without a cookie", v.store.calls)
+			}
+			v.serve = whoami
+			v.get(v.browser, v.before+"/login?user=ann")
+			u, _ := url.Parse(v.after)
+			good := v.browser.Jar.Cookies(u)[0]
+			for _, value := range []string{"x", strings.ToUpper(good.Value), good.Value[:len(good.Value)-4], good.Value + "x", strings.Repeat("A", len(good.Value))} {
+				b := newBrowser()
+				b.Jar.SetCookies(u, []*http.Cookie{{Name: good.Name, Value: value}})
+				if resp := v.expect(b, " 0 [] 00:00:00"); resp.StatusCode != 200 || resp.Header.Get("Set-Cookie") != "" {
+					t.Errorf("%s %v", resp.Status, resp.Header)
+				}
+			}
+			v.expect(v.browser, carried)
+		})
+	}
+}
+
+// Without a user the values are taken over, and without either the old session goes.
+func TestAnonymous(t *testing.T) {
+	v := newMove(t, libraries["scs, memory"](t), nil)
+	v.get(v.browser, v.before+"/login")
+	v.expect(v.browser, " 7 [{tea 2}] 03:04:05")
+	v.expect(v.browser, " 7 [{tea 2}] 03:04:05")
+	if n := v.take.Count(); n != 1 {
+		t.Errorf("%d takeovers", n)
+	}
+	v = newMove(t, libraries["scs, memory"](t), func(_ *session.Options, o *migrate.Options) { o.Values, o.User = nil, "nobody" })
+	v.get(v.browser, v.before+"/login")
+	v.expect(v.browser, " 0 [] 00:00:00")
+	if got := v.cookies(); len(got) != 0 || v.take.Count() != 0 {
+		t.Errorf("cookies %q, %d takeovers", got, v.take.Count())
+	}
+}
+
+// What cannot be taken is reported by its name, with the rest taken over.
+func TestReports(t *testing.T) {
+	var log bytes.Buffer
+	defer slog.SetDefault(slog.Default())
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	v := newMove(t, libraries["scs, memory, JSON, hashed tokens"](t), func(_ *session.Options, o *migrate.Options) {
+		o.Values = []migrate.Value{
+			migrate.As("visits", visits),
+			migrate.As("cart", session.NewKey[[]struct{ Name string }]("cart")), // which would lose N
+			migrate.Convert("since", since, func(any) (time.Time, error) { return time.Time{}, errors.New("not today") }),
+		}
+	})
+	v.get(v.browser, v.before+"/login?user=ann")
+	v.expect(v.browser, "ann 7 [] 00:00:00")
+	for _, want := range []string{"name=cart", "name=since", "not today", "name=odd", `unknown field`} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("no %q in %s", want, &log)
+		}
+	}
+	if strings.Contains(log.String(), "visits") || strings.Contains(log.String(), "left behind") {
+		t.Errorf("%s", &log)
+	}
+}
+
+// What is left of the old lifetime is what the new session has, and no more.
+func TestLifetime(t *testing.T) {
+	for _, c := range []struct {
+		old, lifetime, want time.Duration
+		remember            bool
+	}{
+		{2 * time.Hour, 24 * time.Hour, 2 * time.Hour, false},
+		{48 * time.Hour, 24 * time.Hour, 24 * time.Hour, false},
+		{48 * time.Hour, 24 * time.Hour, 48 * time.Hour, true},
+		{2 * time.Hour, 24 * time.Hour, 2 * time.Hour, true},
+	} {
+		old := scs.New()
+		old.Lifetime = c.old
+		v := newMove(t, ofSCS(old), func(so *session.Options, mo *migrate.Options) {
+			so.Lifetime, so.IdleTimeout, mo.Remember = c.lifetime, c.lifetime, c.remember
+		})
+		v.get(v.browser, v.before+"/login?user=ann")
+		v.expect(v.browser, carried)
+		list, err := v.m.List(t.Context(), "ann")
+		if err != nil || len(list) != 1 {
+			t.Fatal(len(list), err)
+		}
+		if left := time.Until(list[0].Expires()); left > c.want || left < c.want-time.Minute {
+			t.Errorf("%+v: %v left", c, left)
+		}
+		v.expect(v.browser, carried)
+	}
+}
+
+// While a store fails nobody is a stranger, and afterwards everybody is in.
+func TestFailingStores(t *testing.T) {
+	v := newMove(t, libraries["scs, memory"](t), nil)
+	v.get(v.browser, v.before+"/login?user=ann")
+	v.store.fail = errors.New("down")
+	if got, resp := v.get(v.browser, v.after+"/"); resp.StatusCode != 503 || resp.Header.Get("Set-Cookie") != "" {
+		t.Errorf("%s %q %v", resp.Status, got, resp.Header)
+	}
+	v.store.fail = nil
+	v.expect(v.browser, carried)
+}
+
+// A request with a live session of ours keeps it, and only the old cookie goes.
+func TestHasOneOfOurs(t *testing.T) {
+	v := newMove(t, libraries["scs, memory"](t), nil)
+	v.serve = func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/bob" {
+			session.From(r.Context()).Login("bob")
+		}
+		whoami(w, r)
+	}
+	v.get(v.browser, v.after+"/bob")
+	v.get(v.browser, v.before+"/login?user=ann")
+	v.expect(v.browser, "bob 0 [] 00:00:00")
+	if got := v.cookies(); len(got) != 1 || v.take.Count() != 0 {
+		t.Errorf("cookies %q, %d takeovers", got, v.take.Count())
+	}
+}
+
+// Two cookies of one name cannot be told apart, and the first takeover says so.
+func TestCookiesOfOneName(t *testing.T) {
+	var log bytes.Buffer
+	defer slog.SetDefault(slog.Default())
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	v := newMove(t, libraries["scs, memory"](t), func(o *session.Options, _ *migrate.Options) { o.Cookie.Name = "old" })
+	v.get(v.browser, v.before+"/login?user=ann")
+	if got, resp := v.get(v.browser, v.after+"/"); resp.StatusCode != 503 || !strings.Contains(log.String(), "both named") {
+		t.Errorf("%s %q, log %s", resp.Status, got, &log)
+	}
+	if list, err := v.m.List(t.Context(), "ann"); err != nil || len(list) != 0 {
+		t.Errorf("%d sessions are left, %v", len(list), err)
+	}
+	if got, _ := v.get(v.browser, v.before+"/"); got != "ann" {
+		t.Errorf("the old session is %q's", got)
+	}
+}
+
+// The store holds nothing by which the old or the new session could be had.
+func TestStoreHoldsNoToken(t *testing.T) {
+	v := newMove(t, libraries["gorilla, cookie"](t), nil)
+	v.get(v.browser, v.before+"/login?user=ann")
+	u, _ := url.Parse(v.after)
+	old := v.browser.Jar.Cookies(u)[0].Value
+	var records []*session.Record
+	v.expect(v.browser, carried)
+	ours := v.browser.Jar.Cookies(u)[0].Value
+	for _, id := range v.store.ids() {
+		r, err := v.store.Store.Load(t.Context(), id)
+		if err == nil {
+			records = append(records, r)
+		}
+	}
+	for _, r := range records {
+		if text := fmt.Sprintf("%+v %s", r, r.Data); strings.Contains(text, old) || strings.Contains(text, ours) {
+			t.Errorf("%s", text)
+		}
+	}
+}
+
+func TestOptions(t *testing.T) {
+	m := session.Must(session.New(nil))
+	for want, o := range map[string]*migrate.Options{
+		"Options.Old":   nil,
+		"Options.Store": {Old: migrate.SCS(scs.New()), User: "user"},
+		"Options.User":  {Old: migrate.SCS(scs.New()), Store: session.NewMemoryStore(nil)},
+		"twice":         {Old: migrate.SCS(scs.New()), Store: session.NewMemoryStore(nil), User: "a", Values: []migrate.Value{migrate.As("a", visits)}},
+		"made by As":    {Old: migrate.SCS(scs.New()), Store: session.NewMemoryStore(nil), User: "a", Values: []migrate.Value{{}}},
+	} {
+		if _, err := migrate.New(m, o); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+}

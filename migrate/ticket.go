@@ -1,0 +1,95 @@
+package migrate
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// A ticket is an old cookie: the id of the record that says what became of its
+// session, and the key that opens what is sealed in there. Neither leads to the other,
+// nor to the cookie.
+type ticket struct {
+	id   string
+	seal cipher.AEAD
+}
+
+func newTicket(name, value string) ticket {
+	derive := func(purpose string, length int) []byte {
+		key, err := hkdf.Key(sha256.New, []byte(value), nil, "github.com/coatcheck/session/migrate "+purpose+" "+name, length)
+		if err != nil {
+			panic("migrate: " + err.Error()) // the length is what it can be
+		}
+		return key
+	}
+	block, err := aes.NewCipher(derive("seal", 32))
+	if err != nil {
+		panic("migrate: " + err.Error()) // the key has the right length
+	}
+	seal, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		panic("migrate: " + err.Error())
+	}
+	return ticket{"taken-" + base64.RawURLEncoding.EncodeToString(derive("id", 16)), seal}
+}
+
+// what is in the record of a ticket.
+type taken struct {
+	Line []byte `json:"migrate.line,omitempty"` // sealed; none: somebody is at it
+}
+
+// taken returns the Set-Cookie of the session that was taken over, "" while somebody
+// is at it, or session.ErrNotFound.
+func (t *Takeover) taken(ctx context.Context, k ticket) (string, error) {
+	rec, err := t.o.Store.Load(ctx, k.id)
+	if err != nil {
+		return "", err
+	}
+	var is taken
+	if err := json.Unmarshal(rec.Data, &is); err != nil {
+		return "", fmt.Errorf("the record of a takeover: %w", err)
+	}
+	if is.Line == nil {
+		return "", nil
+	}
+	line, err := k.seal.Open(nil, nil, is.Line, nil)
+	if err != nil {
+		return "", fmt.Errorf("the record of a takeover: %w", err)
+	}
+	return string(line), nil
+}
+
+// claim makes this request the one that takes the session over, or answers
+// session.ErrExists.
+func (t *Takeover) claim(ctx context.Context, k ticket) (*session.Record, error) {
+	now := time.Now().Truncate(time.Millisecond)
+	r := &session.Record{ID: k.id, Data: []byte("{}"), Created: now, LastSeen: now, Deadline: now.Add(claimLife), Expires: now.Add(claimLife), Version: newVersion()}
+	return r, t.o.Store.Create(ctx, r)
+}
+
+// seal puts the new session's cookie where those find it who hold the old one, for as
+// long as that could have been used.
+func (t *Takeover) seal(ctx context.Context, k ticket, claim *session.Record, line string, until time.Time) error {
+	data, err := json.Marshal(taken{k.seal.Seal(nil, nil, []byte(line), nil)})
+	if err != nil {
+		return err
+	}
+	r := *claim
+	r.Data = data
+	if until = until.Truncate(time.Millisecond); until.After(r.Deadline) {
+		r.Deadline, r.Expires = until, until
+	}
+	r.Version = newVersion()
+	return t.o.Store.Save(ctx, &r, claim.Version)
+}
+
+func newVersion() uint64 { return rand.Uint64()>>1 | 1 }
