@@ -1,0 +1,39 @@
+package expressjs_test
+
+import (
+	"log"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/expressjs"
+	"github.com/redis/go-redis/v9"
+)
+
+// The sessions of an Express app that has its cookie for 24 hours, and puts the user
+// into req.session.userId.
+func Example() {
+	client := redis.NewClient(&redis.Options{Addr: "localhost:6379", ContextTimeoutEnabled: true})
+	tokens, err := expressjs.Tokens(os.Getenv("SESSION_SECRET"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	store, err := expressjs.NewRedisStore(client, &expressjs.Options{
+		Cookie:     expressjs.Cookie{MaxAge: 24 * time.Hour, Secure: true, SameSite: "lax"},
+		UserMember: "userId", // or Passport: true
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	sessions, err := session.New(&session.Options{
+		Tokens:      tokens,
+		Store:       store,
+		IdleTimeout: 24 * time.Hour, // Express's maxAge
+		Cookie:      session.CookieOptions{Name: "connect.sid", Persistent: true},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	log.Fatal(http.ListenAndServe("localhost:8080", sessions.Handler(http.DefaultServeMux)))
+}
