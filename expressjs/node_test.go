@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
@@ -34,6 +35,7 @@ var modules struct {
 
 func TestMain(m *testing.M) {
 	redis.SetLogger(silence{})
+	slog.SetDefault(slog.New(slog.DiscardHandler))
 	code := m.Run()
 	if modules.dir != "" {
 		_ = os.RemoveAll(modules.dir)
@@ -403,6 +405,9 @@ func TestPassport(t *testing.T) {
 // Each side has the new secret first a while before the other.
 func TestRotation(t *testing.T) {
 	for name, x := range versions {
+		if strings.HasSuffix(name, "connect-pg-simple 10") {
+			continue // a cookie knows nothing of where its record is
+		}
 		for _, c := range []struct{ theirs, ours []string }{
 			{[]string{"old"}, []string{"old", "new"}},
 			{[]string{"old", "new"}, []string{"old"}},
@@ -412,6 +417,7 @@ func TestRotation(t *testing.T) {
 		} {
 			t.Run(fmt.Sprint(name, c), func(t *testing.T) {
 				t.Parallel()
+				x := x
 				x.secrets, x.ours = c.theirs, c.ours
 				p := x.start(t)
 				// Whoever verifies more reads what the other one signs, and where both

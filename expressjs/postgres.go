@@ -173,17 +173,13 @@ func (s *PostgresStore) swap(ctx context.Context, id string, found *snapshot, re
 		v := int64(found.own.version)
 		version = &v
 	}
-	until := w.deadline
-	if w.tombstone == nil {
-		until = until.Add(beyond)
-	}
 	var exact []byte
 	if w.isExact {
 		exact = append([]byte{}, w.exact...)
 	}
 	args := []any{id, version, string(found.raw), string(record), seconds(w.expires), seconds(now),
 		int64(w.version), []byte(w.sum), []byte(w.user), w.created.UnixMilli(), w.seen.UnixMilli(),
-		w.deadline.UnixMilli(), w.expires.UnixMilli(), w.tombstone, exact, until.UnixMilli()}
+		w.deadline.UnixMilli(), w.expires.UnixMilli(), w.tombstone, exact, w.until().UnixMilli()}
 	var batch pgx.Batch // which is a transaction
 	batch.Queue(s.table.Replace(`SELECT 1 FROM @session WHERE sid = $1 FOR UPDATE`), id)
 	batch.Queue(s.table.Replace(`SELECT 1 FROM @own WHERE sid = $1 FOR UPDATE`), id)

@@ -25,28 +25,6 @@ type snapshot struct {
 	own     *own // nil: Go has not written this session yet
 }
 
-// own is what only Go knows of a session. It holds as far as the record is the one
-// that Go wrote, or, if Express has written it since, but for version and exact.
-type own struct {
-	version   uint64
-	sum       string // of the record that Go wrote
-	user      string
-	created   time.Time
-	seen      time.Time
-	deadline  time.Time
-	expires   time.Time
-	tombstone []byte // Data, once Go has ended the session
-	exact     []byte // Data, if it cannot be had from the record
-	isExact   bool
-}
-
-// isOver tells whether Go has ended the session, so that Express is not to have it
-// either: a request of Express that was under way when it ended has brought it back,
-// or Express goes on with it after its absolute end.
-func (w *own) isOver(now time.Time) bool {
-	return w != nil && (w.tombstone != nil || !now.Before(w.deadline))
-}
-
 // forever is the absolute end of a session that Express made, which knows none.
 var forever = time.UnixMilli(253402300799999) // the year 9999
 
@@ -136,15 +114,15 @@ func (o *Options) record(id string, s *snapshot, now time.Time) (*session.Record
 	if err != nil {
 		return nil, err
 	}
-	window := o.window(o.cookieOf(find(list, "cookie")))
+	window := func() time.Duration { return o.window(o.cookieOf(find(list, "cookie"))) }
 	switch {
 	case s.lasting: // until the next touch
-		r.Expires = now.Add(window).Truncate(time.Millisecond)
+		r.Expires = now.Add(window()).Truncate(time.Millisecond)
 	case s.own != nil && s.expires.Sub(s.own.expires).Abs() < time.Second:
 		r.Expires = s.own.expires
 	default: // Express has touched it since
 		r.Expires = s.expires.Truncate(time.Millisecond)
-		if used := r.Expires.Add(-window); used.After(r.LastSeen) && !used.After(now) {
+		if used := r.Expires.Add(-window()); used.After(r.LastSeen) && !used.After(now) {
 			r.LastSeen = used
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strconv"
 	"time"
 
 	"github.com/coatcheck/session"
@@ -15,7 +14,7 @@ import (
 // A RedisStore is a [session.Store] over the records of connect-redis: one string for
 // each session, which Go replaces only if it is still what Go has read.
 //
-// What only Go knows of a session stands beside it in a hash of its own, and so do
+// What only Go knows of a session stands beside it under a key of its own, and so do
 // its tombstones: "go-session:s:{" + the record's key + "}", on the same node of a
 // Cluster. "go-session:u:" + the user is an index of his sessions. A session that
 // somebody began at Express comes into it when Go first touches it.
@@ -78,113 +77,70 @@ func (s *RedisStore) forget(ctx context.Context, id string) error {
 	return s.client.Del(ctx, s.key(id)).Err()
 }
 
+// lookScript reads a record, its time to live, and what Go knows of it.
+var lookScript = redis.NewScript(lookSource)
+
+const lookSource = `return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1]), redis.call('GET', KEYS[2])}`
+
 // look implements place.
 func (s *RedisStore) look(ctx context.Context, id string) (*snapshot, error) {
-	snaps, err := s.lookAll(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	return &snaps[0], nil
-}
-
-// lookAll reads what stands in Redis of sessions, the record before what Go knows of it:
-// who finds a record gone must see the tombstone that took its place.
-func (s *RedisStore) lookAll(ctx context.Context, ids ...string) ([]snapshot, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	type replies struct {
-		raw *redis.StringCmd
-		ttl *redis.DurationCmd
-		own *redis.SliceCmd
-	}
-	all := make([]replies, len(ids))
+	return seen(lookScript.Run(ctx, s.client, s.keys(id)))
+}
+
+// lookAll is look of several sessions in one round trip.
+func (s *RedisStore) lookAll(ctx context.Context, ids []string) ([]*snapshot, error) {
 	pipe := s.client.Pipeline()
+	cmds := make([]*redis.Cmd, len(ids))
 	for i, id := range ids {
-		all[i] = replies{pipe.Get(ctx, s.key(id)), pipe.PTTL(ctx, s.key(id)), pipe.HMGet(ctx, s.ownKey(id), fields...)}
+		cmds[i] = pipe.Eval(ctx, lookSource, s.keys(id))
 	}
-	if _, err := pipe.Exec(ctx); err != nil && err != redis.Nil {
+	_, err := pipe.Exec(ctx)
+	snaps := make([]*snapshot, len(ids))
+	for i := range cmds {
+		if err == nil {
+			snaps[i], err = seen(cmds[i])
+		}
+	}
+	return snaps, err
+}
+
+// seen is what lookScript answers.
+func seen(cmd *redis.Cmd) (*snapshot, error) {
+	reply, err := cmd.Slice()
+	if err != nil {
 		return nil, err
 	}
-	now := time.Now()
-	snaps := make([]snapshot, len(ids))
-	for i, r := range all {
-		snap := &snaps[i]
-		switch raw, ttl := r.raw.Val(), r.ttl.Val(); {
-		case r.raw.Err() == redis.Nil, ttl == -2:
-		case ttl == -1:
-			snap.raw, snap.lasting = []byte(raw), true
-		default:
-			snap.raw, snap.expires = []byte(raw), now.Add(ttl)
-		}
-		var err error
-		if snap.own, err = ownOf(r.own.Val()); err != nil {
-			return nil, err
+	if len(reply) != 3 {
+		return nil, fmt.Errorf("the server answers with %d values, not 3", len(reply))
+	}
+	found := &snapshot{}
+	ttl, _ := reply[1].(int64)
+	if raw, ok := reply[0].(string); ok && ttl != -2 {
+		found.raw = []byte(raw)
+		if found.lasting = ttl == -1; !found.lasting {
+			found.expires = time.Now().Add(time.Duration(ttl) * time.Millisecond)
 		}
 	}
-	return snaps, nil
+	if packed, ok := reply[2].(string); ok {
+		found.own, err = unpack(packed)
+	}
+	return found, err
 }
 
-// fields are those of the hash of what only Go knows. Times are Unix milliseconds.
-var fields = []string{"version", "sum", "user", "created", "seen", "deadline", "expires", "tombstone", "exact"}
-
-func ownOf(values []any) (*own, error) {
-	if len(values) != len(fields) || values[0] == nil {
-		return nil, nil
-	}
-	text := func(i int) string { s, _ := values[i].(string); return s }
-	var failed error
-	number := func(i int) int64 {
-		n, err := strconv.ParseInt(text(i), 10, 64)
-		if err != nil {
-			failed = fmt.Errorf("the field %s of what Go knows of the session is damaged", fields[i])
-		}
-		return n
-	}
-	at := func(i int) time.Time { return time.UnixMilli(number(i)) }
-	w := &own{version: uint64(number(0)), sum: text(1), user: text(2), created: at(3), seen: at(4), deadline: at(5), expires: at(6)}
-	if values[7] != nil {
-		w.tombstone = []byte(text(7))
-	}
-	w.exact, w.isExact = []byte(text(8)), values[8] != nil
-	return w, failed
-}
-
-// args returns the fields for a script, and how long the hash is to live.
-func (w *own) args(now time.Time) []any {
-	end := w.deadline
-	if w.tombstone == nil {
-		end = end.Add(beyond)
-	}
-	args := []any{milliseconds(end.Sub(now))}
-	add := func(name string, value any) { args = append(args, name, value) }
-	add("version", strconv.FormatUint(w.version, 10))
-	add("sum", w.sum)
-	add("user", w.user)
-	add("created", w.created.UnixMilli())
-	add("seen", w.seen.UnixMilli())
-	add("deadline", w.deadline.UnixMilli())
-	add("expires", w.expires.UnixMilli())
-	if w.tombstone != nil {
-		add("tombstone", w.tombstone)
-	}
-	if w.isExact {
-		add("exact", w.exact)
-	}
-	return args
-}
-
-// milliseconds is what Redis takes for a time to live: at most some 3000 years.
+// milliseconds is what Redis takes for a time to live.
 func milliseconds(d time.Duration) int64 { return max(1, d.Milliseconds()) }
 
 // swapScript replaces the record ARGV[1], "" for none, by ARGV[2], "" for none, and
 // what Go knows of it, if neither has moved on: two writes may leave the same record.
 // It knows its own write again by the version.
-// ARGV: before, after, milliseconds to live, the versions before and after, then
-// own.args.
+// ARGV: before, after, milliseconds to live, the versions before and after, what Go
+// knows then, and for how many milliseconds.
 var swapScript = redis.NewScript(`
 local is = redis.call('GET', KEYS[1]) or ''
-local version = redis.call('HGET', KEYS[2], 'version') or ''
+local version = redis.call('GETRANGE', KEYS[2], 0, 7)
 if version == ARGV[5] and is == ARGV[2] then return 1 end
 if is ~= ARGV[1] or version ~= ARGV[4] then return 0 end
 if ARGV[2] == '' then
@@ -192,21 +148,18 @@ if ARGV[2] == '' then
 else
 	redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 end
-redis.call('DEL', KEYS[2])
-redis.call('HSET', KEYS[2], unpack(ARGV, 7))
-redis.call('PEXPIRE', KEYS[2], ARGV[6])
+redis.call('SET', KEYS[2], ARGV[6], 'PX', ARGV[7])
 return 1
 `)
 
 // swap implements place.
 func (s *RedisStore) swap(ctx context.Context, id string, before *snapshot, after []byte, w *own, now time.Time) (bool, error) {
-	version := ""
+	version, packed := "", w.pack()
 	if before.own != nil {
-		version = strconv.FormatUint(before.own.version, 10)
+		version = before.own.pack()[:versionEnd]
 	}
-	life := milliseconds(w.expires.Sub(now))
-	args := append([]any{before.raw, after, life, version, strconv.FormatUint(w.version, 10)}, w.args(now)...)
-	n, err := swapScript.Run(ctx, s.client, s.keys(id), args...).Int()
+	life, ownLife := w.expires.Sub(now), w.until().Sub(now)
+	n, err := swapScript.Run(ctx, s.client, s.keys(id), before.raw, after, milliseconds(life), version, packed[:versionEnd], packed, milliseconds(ownLife)).Int()
 	return n == 1, written(err)
 }
 
@@ -215,15 +168,20 @@ func (s *RedisStore) swap(ctx context.Context, id string, before *snapshot, afte
 var touchScript = redis.NewScript(`
 local raw = redis.call('GET', KEYS[1])
 if not raw then return false end
-local own = redis.call('HMGET', KEYS[2], 'seen', 'deadline', 'tombstone')
-if own[3] then return false end
-local ttl = math.min(tonumber(ARGV[2]), tonumber(own[2]) or tonumber(ARGV[2])) - tonumber(ARGV[3])
-local is = redis.call('PTTL', KEYS[1])
-if ttl > is and ttl > 0 then
-	redis.call('PEXPIRE', KEYS[1], string.format('%.0f', ttl))
-	if own[1] then redis.call('HSET', KEYS[2], 'expires', string.format('%.0f', ttl + tonumber(ARGV[3]))) end
+local own = redis.call('GETRANGE', KEYS[2], 0, 40)
+local expires = tonumber(ARGV[2])
+if own ~= '' then
+	if string.byte(own, 41) == 1 then return false end
+	expires = math.min(expires, (struct.unpack('>i8', own, 25)))
 end
-if own[1] and tonumber(ARGV[1]) > tonumber(own[1]) then redis.call('HSET', KEYS[2], 'seen', ARGV[1]) end
+local ttl = expires - tonumber(ARGV[3])
+local further = ttl > 0 and ttl > redis.call('PTTL', KEYS[1])
+if further then redis.call('PEXPIRE', KEYS[1], string.format('%.0f', ttl)) end
+if own ~= '' then
+	local seen = math.max(tonumber(ARGV[1]), (struct.unpack('>i8', own, 17)))
+	redis.call('SETRANGE', KEYS[2], 16, struct.pack('>i8', seen))
+	if further then redis.call('SETRANGE', KEYS[2], 32, struct.pack('>i8', expires)) end
+end
 return raw
 `)
 
@@ -265,9 +223,9 @@ func (s *RedisStore) List(ctx context.Context, user string) ([]*session.Record, 
 		return nil, nil
 	}
 	ids, err := s.client.ZRange(ctx, userKey(user), 0, -1).Result()
-	var snaps []snapshot
+	var snaps []*snapshot
 	if err == nil && len(ids) > 0 {
-		snaps, err = s.lookAll(ctx, ids...)
+		snaps, err = s.lookAll(ctx, ids)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("expressjs: list: %w", err)
@@ -275,7 +233,7 @@ func (s *RedisStore) List(ctx context.Context, user string) ([]*session.Record, 
 	var records []*session.Record
 	var over []any
 	for i := range snaps {
-		r, err := s.o.record(ids[i], &snaps[i], time.Now())
+		r, err := s.o.record(ids[i], snaps[i], time.Now())
 		switch {
 		case err == session.ErrNotFound && snaps[i].raw == nil:
 			over = append(over, ids[i])

@@ -29,10 +29,6 @@ type place interface {
 	Delete(ctx context.Context, id string) error
 }
 
-// beyond is for how long what Go knows of a session outlives its absolute end, for
-// Express does not know of that.
-const beyond = 30 * 24 * time.Hour
-
 func (o *Options) load(ctx context.Context, p place, id string) (*session.Record, error) {
 	r, _, err := o.find(ctx, p, id)
 	if err == session.ErrNotFound && o.AwaitWrite > 0 {

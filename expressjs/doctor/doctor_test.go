@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	sessions "github.com/coatcheck/session"
 	"github.com/coatcheck/session/expressjs"
 	"github.com/coatcheck/session/internal/testserver"
 	"github.com/jackc/pgx/v5"
@@ -36,6 +37,24 @@ func newToken(t *testing.T, secret string) (value, id string) {
 	return tokens.New()
 }
 
+// endByGo ends a session as a Go service does.
+func endByGo(t *testing.T, client *redis.Client, id string) {
+	store, err := expressjs.NewRedisStore(client, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().Truncate(time.Millisecond)
+	r := &sessions.Record{ID: id, Data: []byte("{}"), Created: now, LastSeen: now, Deadline: now.Add(time.Minute), Expires: now.Add(time.Minute), Version: 1}
+	if err := store.Create(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	tombstone := *r
+	tombstone.Data, tombstone.Version = []byte(`{"session.ended":"logout"}`), 2
+	if err := store.Save(t.Context(), &tombstone, 1); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestRedis(t *testing.T) {
 	url := "redis://" + testserver.Redis(t)
 	o, _ := redis.ParseURL(url)
@@ -64,7 +83,7 @@ func TestRedis(t *testing.T) {
 		"no cookie of its":  {record: fine, life: time.Hour, cookie: "abc", want: []string{`does not begin with "s%3A"`}, n: 1},
 		"no record":         {want: []string{"there is no record of this id"}, n: 1},
 		"another prefix":    {want: []string{`under the prefix "app:", not "sess:"`}, n: 1, before: func() { client.Set(ctx, "app:"+id, fine, time.Hour) }},
-		"ended by Go":       {want: []string{"Go has ended this session"}, before: func() { client.HSet(ctx, "go-session:s:{sess:"+id+"}", "tombstone", "x") }},
+		"ended by Go":       {want: []string{"Go has ended this session"}, before: func() { endByGo(t, client, id) }},
 		"a hash":            {want: []string{"is a hash"}, n: 1, before: func() { client.HSet(ctx, "sess:"+id, "a", "b") }},
 		"no end":            {record: session, want: []string{"no time to live"}, n: 1},
 		"too long a life":   {record: fine, life: 3 * time.Hour, want: []string{"lives for another 3h0m0s, and the cookie's maxAge is 1h0m0s"}, n: 1},

@@ -55,9 +55,9 @@ func (e *examination) redis(ctx context.Context, address, prefix, id string) (*s
 
 // elsewhere looks whether the record is there under another prefix.
 func (e *examination) elsewhere(ctx context.Context, client *redis.Client, prefix, id string) error {
-	if ended, err := client.HExists(ctx, "go-session:s:{"+prefix+id+"}", "tombstone").Result(); err != nil {
+	if kind, err := client.GetRange(ctx, "go-session:s:{"+prefix+id+"}", 40, 40).Result(); err != nil {
 		return err
-	} else if ended {
+	} else if kind == "\x01" { // a tombstone's
 		e.note("there is no record: Go has ended this session in the last minute")
 		return nil
 	}
