@@ -167,7 +167,7 @@ func (p *pair) startGo(x express, store session.Store) {
 		p.t.Fatal(err)
 	}
 	p.m = session.Must(session.New(&session.Options{
-		Store: store, Tokens: tokens, IdleTimeout: 24 * time.Hour,
+		Store: store, Tokens: tokens, IdleTimeout: 24 * time.Hour, StoreTimeout: 30 * time.Second, // of a busy machine
 		Cookie: session.CookieOptions{Name: "connect.sid", Insecure: true},
 	}))
 	server := httptest.NewServer(p.m.Handler(http.HandlerFunc(goRoutes)))

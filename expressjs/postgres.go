@@ -18,14 +18,15 @@ import (
 // rows Go replaces only if they are still what Go has read.
 //
 // What only Go knows of a session stands in a table of its own, and so do its
-// tombstones: see [PostgresStore.Schema]. A load is one round trip, a save two.
+// tombstones: see [PostgresStore.Schema]. A load is one round trip, and so is a save of what this process
+// has loaded.
 //
 // The column expire has no time zone: every connection writes it in its own. So Go's
 // connections must have the TimeZone of Node's, or sessions live for hours too short
 // or too long. The command doctor compares them.
 type PostgresStore struct {
-	pool  *pgxpool.Pool
-	o     Options
+	pool *pgxpool.Pool
+	records
 	table *strings.Replacer // @session and @own in a statement, as they are quoted
 	ready atomic.Bool
 }
@@ -50,7 +51,7 @@ func NewPostgresStore(pool *pgxpool.Pool, opts *Options) (*PostgresStore, error)
 	mine := append(pgx.Identifier(nil), names...)
 	last := len(mine) - 1
 	mine[last] += "_go"
-	return &PostgresStore{pool: pool, o: o, table: strings.NewReplacer(
+	return &PostgresStore{pool: pool, records: records{o: o}, table: strings.NewReplacer(
 		"@session", names.Sanitize(), "@own", mine.Sanitize(), "@user", pgx.Identifier{mine[last] + "_usr"}.Sanitize(),
 	)}, nil
 }
@@ -95,17 +96,17 @@ func (s *PostgresStore) prepare(ctx context.Context) error {
 
 // Load implements session.Store.
 func (s *PostgresStore) Load(ctx context.Context, id string) (*session.Record, error) {
-	return s.o.load(ctx, s, id)
+	return s.load(ctx, s, id)
 }
 
 // Create implements session.Store.
 func (s *PostgresStore) Create(ctx context.Context, r *session.Record) error {
-	return s.o.create(ctx, s, r)
+	return s.create(ctx, s, r)
 }
 
 // Save implements session.Store.
 func (s *PostgresStore) Save(ctx context.Context, r *session.Record, old uint64) error {
-	return s.o.save(ctx, s, r, old)
+	return s.save(ctx, s, r, old)
 }
 
 // Delete implements session.Store.
@@ -246,7 +247,7 @@ func (s *PostgresStore) Touch(ctx context.Context, id string, seen, expires time
 	case errors.Is(err, pgx.ErrNoRows):
 		return session.ErrNotFound
 	case err == nil:
-		err = s.o.touched(ctx, s, id, []byte(raw), expires)
+		err = s.touched(ctx, s, id, []byte(raw), expires)
 	}
 	if err != nil {
 		return fmt.Errorf("expressjs: touch: %w", stated(err))

@@ -79,6 +79,16 @@ func (n *named) shared() bool {
 	return !reserved[n.name] && (!strings.HasPrefix(n.name, "session.") || ours(n.name))
 }
 
+// quoted is the name as encoding/json spells it, and so does the Manager.
+func (n *named) quoted() []byte {
+	for _, c := range n.Name[1 : len(n.Name)-1] {
+		if c < ' ' || c > '~' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			return text(n.name)
+		}
+	}
+	return n.Name
+}
+
 func find(list []named, name string) []byte {
 	for i := range list {
 		if list[i].name == name {
@@ -161,7 +171,7 @@ func data(list []named) []byte {
 	values := make([]object.Member, 0, len(list))
 	for i := range list {
 		if list[i].shared() {
-			values = append(values, object.Member{Name: text(list[i].name), Raw: list[i].Raw})
+			values = append(values, object.Member{Name: list[i].quoted(), Raw: list[i].Raw})
 		}
 	}
 	return object.Write(values)
@@ -244,9 +254,8 @@ func same(raw, data []byte, user bool) bool {
 		if !list[i].shared() {
 			continue
 		}
-		name := text(list[i].name)
 		n++
-		if v := object.Get(values, string(name)); !bytes.Equal(v, list[i].Raw) {
+		if v := object.Get(values, string(list[i].quoted())); !bytes.Equal(v, list[i].Raw) {
 			return false
 		}
 	}

@@ -19,10 +19,10 @@ import (
 // Cluster. "go-session:u:" + the user is an index of his sessions. A session that
 // somebody began at Express comes into it when Go first touches it.
 //
-// A load is one round trip, a save two: the record is read, and then swapped.
+// A load is one round trip, and so is a save of what this process has loaded.
 type RedisStore struct {
 	client redis.UniversalClient
-	o      Options
+	records
 }
 
 var _ session.Store = (*RedisStore)(nil)
@@ -41,7 +41,7 @@ func NewRedisStore(client redis.UniversalClient, opts *Options) (*RedisStore, er
 	if err != nil {
 		return nil, err
 	}
-	return &RedisStore{client, o}, nil
+	return &RedisStore{client, records{o: o}}, nil
 }
 
 func (s *RedisStore) key(id string) string    { return s.o.Prefix + id }
@@ -51,17 +51,17 @@ func (s *RedisStore) keys(id string) []string { return []string{s.key(id), s.own
 
 // Load implements session.Store.
 func (s *RedisStore) Load(ctx context.Context, id string) (*session.Record, error) {
-	return s.o.load(ctx, s, id)
+	return s.load(ctx, s, id)
 }
 
 // Create implements session.Store.
 func (s *RedisStore) Create(ctx context.Context, r *session.Record) error {
-	return s.o.create(ctx, s, r)
+	return s.create(ctx, s, r)
 }
 
 // Save implements session.Store.
 func (s *RedisStore) Save(ctx context.Context, r *session.Record, old uint64) error {
-	return s.o.save(ctx, s, r, old)
+	return s.save(ctx, s, r, old)
 }
 
 // Delete implements session.Store.
@@ -77,54 +77,46 @@ func (s *RedisStore) forget(ctx context.Context, id string) error {
 	return s.client.Del(ctx, s.key(id)).Err()
 }
 
-// lookScript reads a record, its time to live, and what Go knows of it.
-var lookScript = redis.NewScript(lookSource)
-
-const lookSource = `return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1]), redis.call('GET', KEYS[2])}`
-
 // look implements place.
 func (s *RedisStore) look(ctx context.Context, id string) (*snapshot, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	return seen(lookScript.Run(ctx, s.client, s.keys(id)))
-}
-
-// lookAll is look of several sessions in one round trip.
-func (s *RedisStore) lookAll(ctx context.Context, ids []string) ([]*snapshot, error) {
-	pipe := s.client.Pipeline()
-	cmds := make([]*redis.Cmd, len(ids))
-	for i, id := range ids {
-		cmds[i] = pipe.Eval(ctx, lookSource, s.keys(id))
-	}
-	_, err := pipe.Exec(ctx)
-	snaps := make([]*snapshot, len(ids))
-	for i := range cmds {
-		if err == nil {
-			snaps[i], err = seen(cmds[i])
-		}
-	}
-	return snaps, err
-}
-
-// seen is what lookScript answers.
-func seen(cmd *redis.Cmd) (*snapshot, error) {
-	reply, err := cmd.Slice()
+	found, err := s.lookAll(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	if len(reply) != 3 {
-		return nil, fmt.Errorf("the server answers with %d values, not 3", len(reply))
+	return found[0], nil
+}
+
+// lookAll is look of several sessions in one round trip.
+func (s *RedisStore) lookAll(ctx context.Context, ids ...string) ([]*snapshot, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
-	found := &snapshot{}
-	ttl, _ := reply[1].(int64)
-	if raw, ok := reply[0].(string); ok && ttl != -2 {
-		found.raw = []byte(raw)
-		if found.lasting = ttl == -1; !found.lasting {
-			found.expires = time.Now().Add(time.Duration(ttl) * time.Millisecond)
+	pipe := s.client.Pipeline()
+	values, lives := make([]*redis.SliceCmd, len(ids)), make([]*redis.DurationCmd, len(ids))
+	for i, id := range ids {
+		values[i], lives[i] = pipe.MGet(ctx, s.keys(id)...), pipe.PTTL(ctx, s.key(id))
+	}
+	_, err := pipe.Exec(ctx)
+	found := make([]*snapshot, len(ids))
+	for i := range ids {
+		if err == nil {
+			found[i], err = seen(values[i].Val(), lives[i].Val())
 		}
 	}
-	if packed, ok := reply[2].(string); ok {
+	return found, err
+}
+
+// seen is what Redis answers: the record and what Go knows of it, and for how long
+// the record lives; -1: for ever, -2: no more.
+func seen(values []any, life time.Duration) (found *snapshot, err error) {
+	found = &snapshot{}
+	if raw, ok := values[0].(string); ok && life != -2 {
+		found.raw = []byte(raw)
+		if found.lasting = life == -1; !found.lasting {
+			found.expires = time.Now().Add(life)
+		}
+	}
+	if packed, ok := values[1].(string); ok {
 		found.own, err = unpack(packed)
 	}
 	return found, err
@@ -195,7 +187,7 @@ func (s *RedisStore) Touch(ctx context.Context, id string, seen, expires time.Ti
 		return fmt.Errorf("expressjs: touch: %w", written(err))
 	}
 	raw, _ := reply.(string)
-	if err := s.o.touched(ctx, s, id, []byte(raw), expires); err != nil {
+	if err := s.touched(ctx, s, id, []byte(raw), expires); err != nil {
 		return fmt.Errorf("expressjs: touch: %w", err)
 	}
 	return nil
@@ -225,7 +217,7 @@ func (s *RedisStore) List(ctx context.Context, user string) ([]*session.Record, 
 	ids, err := s.client.ZRange(ctx, userKey(user), 0, -1).Result()
 	var snaps []*snapshot
 	if err == nil && len(ids) > 0 {
-		snaps, err = s.lookAll(ctx, ids)
+		snaps, err = s.lookAll(ctx, ids...)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("expressjs: list: %w", err)

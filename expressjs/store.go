@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/coatcheck/session"
@@ -29,11 +30,27 @@ type place interface {
 	Delete(ctx context.Context, id string) error
 }
 
-func (o *Options) load(ctx context.Context, p place, id string) (*session.Record, error) {
-	r, _, err := o.find(ctx, p, id)
-	if err == session.ErrNotFound && o.AwaitWrite > 0 {
-		if err = wait(ctx, o.AwaitWrite); err == nil {
-			r, _, err = o.find(ctx, p, id)
+// records are what both stores do with the records of a place.
+type records struct {
+	o Options
+
+	// What the last loads have found, by version: a Save that follows needs not look
+	// again. It is no cache of the sessions: what is there is compared when it is
+	// swapped.
+	found [512]atomic.Pointer[loaded]
+}
+
+type loaded struct {
+	id      string
+	version uint64
+	*snapshot
+}
+
+func (s *records) load(ctx context.Context, p place, id string) (*session.Record, error) {
+	r, _, err := s.find(ctx, p, id)
+	if err == session.ErrNotFound && s.o.AwaitWrite > 0 {
+		if err = wait(ctx, s.o.AwaitWrite); err == nil {
+			r, _, err = s.find(ctx, p, id)
 		}
 	}
 	if err != nil && err != session.ErrNotFound {
@@ -54,7 +71,7 @@ func wait(ctx context.Context, d time.Duration) error {
 }
 
 // find returns a session, and what is there of it.
-func (o *Options) find(ctx context.Context, p place, id string) (*session.Record, *snapshot, error) {
+func (s *records) find(ctx context.Context, p place, id string) (*session.Record, *snapshot, error) {
 	found, err := p.look(ctx, id)
 	if err != nil {
 		return nil, nil, err
@@ -65,13 +82,31 @@ func (o *Options) find(ctx context.Context, p place, id string) (*session.Record
 		}
 		found.raw = nil
 	}
-	r, err := o.record(id, found, time.Now())
+	r, err := s.o.record(id, found, time.Now())
+	if err == nil {
+		s.slot(r.Version).Store(&loaded{id, r.Version, found})
+	}
 	return r, found, err
 }
 
-func (o *Options) create(ctx context.Context, p place, r *session.Record) error {
+func (s *records) slot(version uint64) *atomic.Pointer[loaded] {
+	return &s.found[version%uint64(len(s.found))]
+}
+
+// known is find of the session with this version, if it was found lately and its time
+// is not up.
+func (s *records) known(ctx context.Context, p place, id string, version uint64) (*session.Record, *snapshot, error) {
+	if l := s.slot(version).Load(); l != nil && l.id == id && l.version == version {
+		if r, err := s.o.record(id, l.snapshot, time.Now()); err == nil {
+			return r, l.snapshot, nil
+		}
+	}
+	return s.find(ctx, p, id)
+}
+
+func (s *records) create(ctx context.Context, p place, r *session.Record) error {
 	now := time.Now()
-	old, found, err := o.find(ctx, p, r.ID)
+	old, found, err := s.find(ctx, p, r.ID)
 	switch {
 	case err == nil && old.Version == r.Version:
 		return nil
@@ -82,7 +117,7 @@ func (o *Options) create(ctx context.Context, p place, r *session.Record) error 
 	case !now.Before(r.Expires):
 		return nil
 	}
-	raw, w, err := o.write(r, nil, now)
+	raw, w, err := s.o.write(r, nil, now)
 	if err != nil {
 		return err
 	}
@@ -100,9 +135,9 @@ func (o *Options) create(ctx context.Context, p place, r *session.Record) error 
 	return nil
 }
 
-func (o *Options) save(ctx context.Context, p place, r *session.Record, old uint64) error {
+func (s *records) save(ctx context.Context, p place, r *session.Record, old uint64) error {
 	now := time.Now()
-	was, found, err := o.find(ctx, p, r.ID)
+	was, found, err := s.known(ctx, p, r.ID, old)
 	switch {
 	case err == session.ErrNotFound:
 		return err
@@ -118,7 +153,7 @@ func (o *Options) save(ctx context.Context, p place, r *session.Record, old uint
 	var raw []byte
 	w := &own{version: r.Version, created: r.Created, seen: r.LastSeen, deadline: r.Deadline, expires: r.Expires, tombstone: r.Data}
 	if !isTombstone(r.Data) {
-		if raw, w, err = o.write(r, found.raw, now); err != nil {
+		if raw, w, err = s.o.write(r, found.raw, now); err != nil {
 			return err
 		}
 	}
@@ -134,21 +169,24 @@ func (o *Options) save(ctx context.Context, p place, r *session.Record, old uint
 	case ok:
 		return nil
 	}
-	if _, _, err = o.find(ctx, p, r.ID); errors.Is(err, session.ErrNotFound) {
+	switch was, _, err = s.find(ctx, p, r.ID); {
+	case errors.Is(err, session.ErrNotFound):
 		return session.ErrNotFound
+	case err == nil && was.Version == r.Version: // by an earlier call
+		return nil
 	}
 	return session.ErrConflict
 }
 
 // touched adds a session that was used to those of its user: whoever logged in at
 // Express is in nobody's list before that.
-func (o *Options) touched(ctx context.Context, p place, id string, raw []byte, expires time.Time) error {
-	if !o.namesUser() {
+func (s *records) touched(ctx context.Context, p place, id string, raw []byte, expires time.Time) error {
+	if !s.o.namesUser() {
 		return nil
 	}
 	list, err := members(raw)
 	if err != nil {
 		return nil // of which a Load tells
 	}
-	return p.index(ctx, userText(o.userMember(list)), id, expires)
+	return p.index(ctx, userText(s.o.userMember(list)), id, expires)
 }
