@@ -76,6 +76,10 @@ func TestForeignRenewal(t *testing.T) {
 			if got := body(b.get("/name?new")); got != want {
 				t.Errorf("%s: %q, want %q", path, got, want)
 			}
+			shop["/expired"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) { fmt.Fprint(w, s.Expired()) }
+			if got := body(b.replay(before).get("/expired")); got != "false" {
+				t.Errorf("%s: that its session lives on is %s", path, got)
+			}
 			old := b.replay(before)
 			if got := body(old.get("/name?old")); !strings.HasPrefix(got, " ") || !strings.HasSuffix(got, session.ErrReplaced.Error()) || old.cookie() != before {
 				t.Errorf("%s: the old token is %q", path, got)
@@ -309,6 +313,59 @@ func TestDoneOverForeignRenewals(t *testing.T) {
 	})
 }
 
+// A stream that waits under an id that the session no longer has learns in time that
+// it has ended, though nobody here knew of the other id then.
+func TestDoneOfAnIDThatHasMoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for range 10 {
+			spy := newSpy()
+			o := session.Options{Store: spy}
+			here, there := keyless(t, o), keyless(t, o)
+			b := newBrowser(t, here.Handler(endRoutes))
+			b.get("/login")
+			st := b.listen(here)
+			b.at(there).get("/renew")
+			b.get("/logout")
+			time.Sleep(watchEvery)
+			synctest.Wait()
+			if st.String() == "open" {
+				t.Error("still open after WatchEvery")
+			}
+			<-st.stopped
+		}
+	})
+}
+
+// A request that was overtaken by a renewal ends the session under its other id, and
+// who waits for that learns of it at once.
+func TestOvertakenRequestEndsAForeignSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := keyless(t, session.Options{})
+		shop, g := maps.Clone(endRoutes), newGate()
+		shop["/slow"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			s.User()
+			g.pass()
+			name.Set(s, "value")
+			if err := s.Save(r.Context()); err != nil {
+				t.Error(err)
+			}
+			s.Logout()
+		}
+		b := newBrowser(t, m.Handler(shop))
+		b.get("/login")
+		var st *stream
+		g.during(b.replay(b.cookie()), "/slow", func() {
+			b.get("/renew")
+			st = b.listen(m)
+		})
+		synctest.Wait()
+		if st.String() != "ended after 0s" {
+			t.Error(st)
+		}
+		<-st.stopped
+	})
+}
+
 // A Reload of a request whose session has another id by now is nobody's, as is
 // every request that comes with the old token.
 func TestForeignReload(t *testing.T) {
@@ -360,10 +417,54 @@ func TestForeignRefresh(t *testing.T) {
 	}
 }
 
+// Who waits for another one's Refresh goes on when a renewal gives the session another
+// id, and calls f if that one has failed.
+func TestForeignRefreshThatFails(t *testing.T) {
+	m := keyless(t, session.Options{})
+	key := session.NewKey[string]("tokens")
+	shop := maps.Clone(endRoutes)
+	inside, fail := make(chan struct{}), make(chan struct{})
+	refresh := func(r *http.Request, s *session.Session, f func(context.Context, string) (string, error)) (string, error) {
+		return key.Refresh(r.Context(), s, func(v string) bool { return v != "" }, f)
+	}
+	shop["/fails"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+		_, err := refresh(r, s, func(context.Context, string) (string, error) {
+			close(inside)
+			<-fail
+			return "", errDown
+		})
+		if err != errDown {
+			t.Error(err)
+		}
+	}
+	loaded := make(chan struct{})
+	shop["/waits"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+		s.User()
+		close(loaded)
+		v, err := refresh(r, s, func(context.Context, string) (string, error) { return "new", nil })
+		if v != "new" || err != nil {
+			t.Errorf("%q, %v", v, err)
+		}
+	}
+	b := newBrowser(t, m.Handler(shop))
+	b.get("/login")
+	done := make(chan bool)
+	go func(b *browser) { b.get("/fails"); done <- true }(b.replay(b.cookie()))
+	<-inside
+	go func(b *browser) { b.get("/waits"); done <- true }(b.replay(b.cookie()))
+	<-loaded
+	time.Sleep(20 * time.Millisecond) // it has seen the lease
+	b.get("/renew")
+	time.Sleep(50 * time.Millisecond) // and what the session has become
+	close(fail)
+	<-done
+	<-done
+}
+
 // Of several cookies of the name the first counts, as the other program has it,
 // and what is good is verified once.
 func TestForeignCookies(t *testing.T) {
-	tokens := &plainTokens{}
+	tokens, spy := &plainTokens{}, newSpy()
 	m := keyless(t, session.Options{Tokens: tokens, Cookie: session.CookieOptions{Name: "other.sid"}})
 	b := newBrowser(t, m.Handler(endRoutes))
 	resp := b.get("/login")
@@ -386,6 +487,17 @@ func TestForeignCookies(t *testing.T) {
 		r.Header.Set("Cookie", c.header)
 		if resp := newBrowser(t, b.h).do(r); body(resp) != c.want || setsCookie(resp) {
 			t.Errorf("%.60q: %v, want %q", c.header, resp.Header, c.want)
+		}
+	}
+	// What is too long is not worth a look, or a call of the store.
+	m = keyless(t, session.Options{Tokens: tokens, Store: spy, Cookie: session.CookieOptions{Name: "other.sid"}})
+	for value, verified := range map[string]int64{"good." + strings.Repeat("x", 2000): 0, "good." + strings.Repeat("x", 129): 1} {
+		tokens.verified.Store(0)
+		r := b.request("/look")
+		r.Header.Set("Cookie", "other.sid="+value)
+		newBrowser(t, m.Handler(endRoutes)).do(r)
+		if n := tokens.verified.Load(); n != verified || spy.count("") != 0 {
+			t.Errorf("%d bytes: verified %d times, %d calls of the store", len(value), n, spy.count(""))
 		}
 	}
 	tokens.verified.Store(0)
