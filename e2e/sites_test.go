@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -36,7 +37,8 @@ func launch(t testing.TB, dir, pkg string, env ...string) string {
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), append([]string{"PORT=0"}, env...)...)
-	cmd.Stderr = os.Stderr
+	cmd.Stderr = struct{ io.Writer }{os.Stderr} // no file: a pipe, which the programs that this one starts hold too
+	cmd.WaitDelay = 10 * time.Second
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +48,9 @@ func launch(t testing.TB, dir, pkg string, env ...string) string {
 	}
 	t.Cleanup(func() {
 		cancel()
-		cmd.Wait()
+		if err := cmd.Wait(); errors.Is(err, exec.ErrWaitDelay) {
+			t.Errorf("%s %s has ended, but not what it started", dir, pkg)
+		}
 	})
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		if _, rest, ok := strings.Cut(lines.Text(), "http://"); ok {

@@ -8,6 +8,7 @@ import (
 	"net/http/cookiejar"
 	"net/url"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/coatcheck/session/internal/testserver"
@@ -19,7 +20,7 @@ func TestWalk(t *testing.T) {
 	for _, name := range []string{"node", "npm", "redis-server"} {
 		testserver.Program(t, name)
 	}
-	t.Setenv("REDIS_URL", "redis://"+testserver.Redis(t))
+	t.Setenv("REDIS_URL", "") // it starts its own
 	t.Setenv("PORT", "0")
 	ctx, cancel := context.WithCancel(t.Context())
 	r, w := io.Pipe()
@@ -33,6 +34,9 @@ func TestWalk(t *testing.T) {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
+		}
+		if pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); err != syscall.ECHILD {
+			t.Errorf("a program that it started is still there: %d %v", pid, err)
 		}
 	}()
 	line, err := bufio.NewReader(r).ReadString('\n')
