@@ -12,7 +12,8 @@ import (
 type Options struct {
 	// Prefix is connect-redis's prefix. "": "sess:". Go's own keys begin with
 	// "go-session:", where the Express app's clear and all find none of them; so a
-	// prefix that these begin with is an error. NewPostgresStore ignores it.
+	// prefix that these begin with is an error, and an app with the prefix "", whose
+	// clear would delete them, cannot be shared. NewPostgresStore ignores it.
 	Prefix string
 
 	// Table is connect-pg-simple's tableName, perhaps with its schemaName and a dot

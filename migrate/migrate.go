@@ -126,14 +126,16 @@ func (t *Takeover) Handler(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		w, err := t.take(w, r)
-		if err != nil {
+		out := &writer{ResponseWriter: w, until: time.Now().Add(inTime)}
+		var err error
+		if out.lines, err = t.take(r); err != nil {
 			slog.ErrorContext(r.Context(), "migrate: a session cannot be taken over now", "err", err)
 			w.Header().Set("Cache-Control", "no-store")
 			http.Error(w, http.StatusText(http.StatusServiceUnavailable), http.StatusServiceUnavailable)
 			return
 		}
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(out, r)
+		out.complete() // of a handler that wrote nothing
 	})
 }
 

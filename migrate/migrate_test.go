@@ -540,6 +540,19 @@ func TestFailingStores(t *testing.T) {
 	v.expect(v.browser, carried)
 }
 
+// A handler that writes nothing answers with the cookies all the same.
+func TestSilentHandler(t *testing.T) {
+	v := newMove(t, libraries["scs, memory"](t), nil)
+	v.get(v.browser, v.before+"/login?user=ann")
+	v.serve = func(http.ResponseWriter, *http.Request) {}
+	_, resp := v.get(v.browser, v.after+"/")
+	if got := v.cookies(); len(got) != 1 || got[0] != "session" || resp.Header.Get("Cache-Control") != "no-store" {
+		t.Errorf("cookies %q, header %v", got, resp.Header)
+	}
+	v.serve = whoami
+	v.expect(v.browser, carried)
+}
+
 // A request with a live session of ours keeps it, and only the old cookie goes.
 func TestHasOneOfOurs(t *testing.T) {
 	v := newMove(t, libraries["scs, memory"](t), nil)

@@ -24,45 +24,41 @@ const (
 )
 
 // take gives the request the session that its old one has become. It returns the
-// writer of a response that brings the cookies.
-func (t *Takeover) take(w http.ResponseWriter, r *http.Request) (http.ResponseWriter, error) {
+// cookies of the response.
+func (t *Takeover) take(r *http.Request) (lines []string, err error) {
 	old, err := r.Cookie(t.o.Old.cookie())
 	if err != nil || old.Value == "" {
-		return w, nil
+		return nil, nil
 	}
 	has, err := t.hasOurs(r)
 	if err != nil {
-		return w, nil // as the handler will find out
+		return nil, nil // as the handler will find out
 	}
-	deletion := t.o.Old.deletion(r).String()
-	out := &writer{ResponseWriter: w, until: time.Now().Add(inTime), lines: []string{deletion}}
+	lines = []string{t.o.Old.deletion(r).String()}
 	if has {
-		return out, nil
+		return lines, nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 2*claimLife)
 	defer cancel()
 	line, err := t.line(ctx, r, newTicket(old.Name, old.Value))
 	switch {
-	case err != nil:
-		return w, err
-	case line == "": // it was nobody's
-		return w, nil
+	case err != nil || line == "": // it was nobody's
+		return nil, err
 	case line == nothing:
-		return out, nil
+		return lines, nil
 	}
 	ours, err := http.ParseSetCookie(line)
 	if err != nil {
-		return w, err
+		return nil, err
 	}
 	// The Manager reads the request's cookies when the session is used first, and
 	// that is now.
 	setCookie(r.Header, ours)
 	s := t.m.From(r.Context())
 	if err := s.Err(); err == nil && s.IsNew() {
-		return out, nil // it was taken over before, and has ended since
+		return lines, nil // it was taken over before, and has ended since
 	}
-	out.lines = append(out.lines, line)
-	return out, nil
+	return append(lines, line), nil
 }
 
 // hasOurs tells whether a request brings a session of ours, which it has then.
