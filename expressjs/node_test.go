@@ -37,6 +37,7 @@ func TestMain(m *testing.M) {
 	redis.SetLogger(silence{})
 	slog.SetDefault(slog.New(slog.DiscardHandler))
 	code := m.Run()
+	postgres.End()
 	if modules.dir != "" {
 		_ = os.RemoveAll(modules.dir)
 	}

@@ -18,8 +18,8 @@ import (
 // rows Go replaces only if they are still what Go has read.
 //
 // What only Go knows of a session stands in a table of its own, and so do its
-// tombstones: see [PostgresStore.Schema]. A load is one round trip, and so is a save of what this process
-// has loaded.
+// tombstones: see [PostgresStore.Schema]. A load is one round trip, and so is a save of
+// what this process has loaded.
 //
 // The column expire has no time zone: every connection writes it in its own. So Go's
 // connections must have the TimeZone of Node's, or sessions live for hours too short
@@ -54,44 +54,6 @@ func NewPostgresStore(pool *pgxpool.Pool, opts *Options) (*PostgresStore, error)
 	return &PostgresStore{pool: pool, records: records{o: o}, table: strings.NewReplacer(
 		"@session", names.Sanitize(), "@own", mine.Sanitize(), "@user", pgx.Identifier{mine[last] + "_usr"}.Sanitize(),
 	)}, nil
-}
-
-// Schema returns the statements that make Go's own table, for teams whose
-// application may not. Times are Unix milliseconds. They may be run again.
-func (s *PostgresStore) Schema() string {
-	return s.table.Replace(`CREATE TABLE IF NOT EXISTS @own (
-	sid varchar NOT NULL PRIMARY KEY,
-	version bigint,
-	sum bytea,
-	usr bytea,
-	created bigint,
-	seen bigint,
-	deadline bigint,
-	expires bigint,
-	tombstone bytea,
-	exact bytea,
-	until bigint NOT NULL
-);
-CREATE INDEX IF NOT EXISTS @user ON @own (usr);
-`)
-}
-
-// prepare makes Go's own table if it is not there.
-func (s *PostgresStore) prepare(ctx context.Context) error {
-	if s.ready.Load() {
-		return nil
-	}
-	var there bool
-	err := s.pool.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", s.table.Replace("@own")).Scan(&there)
-	if err == nil && !there {
-		// One after another: of two processes that make a table one fails.
-		_, err = s.pool.Exec(ctx, "SELECT pg_advisory_xact_lock(7310033); "+s.Schema(), pgx.QueryExecModeSimpleProtocol)
-	}
-	if err != nil {
-		return fmt.Errorf("expressjs: Go's own table cannot be made (see PostgresStore.Schema): %w", err)
-	}
-	s.ready.Store(true)
-	return nil
 }
 
 // Load implements session.Store.
@@ -253,69 +215,6 @@ func (s *PostgresStore) Touch(ctx context.Context, id string, seen, expires time
 		return fmt.Errorf("expressjs: touch: %w", stated(err))
 	}
 	return nil
-}
-
-// index implements place. It says nothing but whose a session is.
-func (s *PostgresStore) index(ctx context.Context, user, id string, expires time.Time) error {
-	if user == "" {
-		return nil
-	}
-	_, err := s.pool.Exec(ctx, s.table.Replace(`INSERT INTO @own AS o (sid, usr, until) VALUES ($1, $2, $3)
-		ON CONFLICT (sid) DO UPDATE SET usr = EXCLUDED.usr, until = greatest(o.until, EXCLUDED.until)`), id, []byte(user), expires.Add(beyond).UnixMilli())
-	return stated(err)
-}
-
-// List implements session.Store.
-func (s *PostgresStore) List(ctx context.Context, user string) ([]*session.Record, error) {
-	if user == "" {
-		return nil, nil
-	}
-	records, err := s.list(ctx, user)
-	if err != nil {
-		return nil, fmt.Errorf("expressjs: list: %w", err)
-	}
-	return records, nil
-}
-
-func (s *PostgresStore) list(ctx context.Context, user string) (records []*session.Record, err error) {
-	if err := s.prepare(ctx); err != nil {
-		return nil, err
-	}
-	rows, err := s.pool.Query(ctx, s.table.Replace(`SELECT o.sid, `+state+` FROM @own o JOIN @session s ON s.sid = o.sid WHERE o.usr = $1`), []byte(user))
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var id string
-		found, err := scan(rows, &id)
-		if err != nil {
-			return nil, err
-		}
-		if r, err := s.o.record(id, found, time.Now()); err == nil && r.User == user {
-			records = append(records, r)
-		}
-	}
-	return records, rows.Err()
-}
-
-// Sweep deletes sessions whose time is up, as connect-pg-simple does it too, and what
-// Go knows of sessions that are long over. It returns how many sessions it deleted.
-// Run it every quarter of an hour, in one process or in all.
-func (s *PostgresStore) Sweep(ctx context.Context) (int, error) {
-	if err := s.prepare(ctx); err != nil {
-		return 0, fmt.Errorf("expressjs: sweep: %w", err)
-	}
-	now := time.Now()
-	_, err := s.pool.Exec(ctx, s.table.Replace(`DELETE FROM @own WHERE until < $1`), now.UnixMilli())
-	var tag pgconn.CommandTag
-	if err == nil {
-		tag, err = s.pool.Exec(ctx, s.table.Replace(`DELETE FROM @session WHERE expire < to_timestamp($1)`), seconds(now))
-	}
-	if err != nil {
-		return 0, fmt.Errorf("expressjs: sweep: %w", err)
-	}
-	return int(tag.RowsAffected()), nil
 }
 
 // stated tells of a failed write whether it may have been carried out.

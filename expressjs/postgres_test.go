@@ -1,6 +1,9 @@
 package expressjs_test
 
 import (
+	"fmt"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/coatcheck/session"
@@ -16,10 +19,21 @@ CREATE TABLE "session" ("sid" varchar NOT NULL COLLATE "default", "sess" json NO
 ALTER TABLE "session" ADD CONSTRAINT "session_pkey" PRIMARY KEY ("sid") NOT DEFERRABLE INITIALLY IMMEDIATE;
 CREATE INDEX "IDX_session_expire" ON "session" ("expire");`
 
-// postgresStore returns a store in a private server, and a pool of it.
+var (
+	postgres  testserver.Shared // of all tests, each with a database of its own
+	databases atomic.Int64
+)
+
+// postgresStore returns a store in a database of its own, and a pool of it.
 func postgresStore(t testing.TB, o expressjs.Options) (*expressjs.PostgresStore, *pgxpool.Pool) {
 	t.Helper()
-	pool := openPool(t, testserver.Postgres(t))
+	url, name := postgres.Address(t, testserver.Postgres), fmt.Sprint("test", databases.Add(1))
+	admin := openPool(t, url)
+	if _, err := admin.Exec(t.Context(), "CREATE DATABASE "+name); err != nil {
+		t.Fatal(err)
+	}
+	admin.Close()
+	pool := openPool(t, strings.Replace(url, "/postgres?", "/"+name+"?", 1))
 	if _, err := pool.Exec(t.Context(), simpleTable); err != nil {
 		t.Fatal(err)
 	}
