@@ -360,6 +360,34 @@ func TestExpressBringsBackWhatGoEnded(t *testing.T) {
 	})
 }
 
+// Express knows no absolute end, and goes on with a session past it: Go deletes the
+// record when it sees it.
+func TestAbsoluteEnd(t *testing.T) {
+	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
+		now := time.Now().Truncate(time.Millisecond)
+		end := now.Add(2 * time.Second)
+		r := &session.Record{ID: sid, User: "ann", Data: []byte(`{"x":1}`), Created: now, LastSeen: now, Expires: end, Deadline: end, Version: 1}
+		if err := s.store.Create(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		record, _ := s.get(sid)
+		s.put(sid, record, time.Hour)
+		m := service(t, s.store, nil)
+		if list, err := m.List(t.Context(), "ann"); err != nil || len(list) != 1 || !list[0].Expires().Equal(end) {
+			t.Errorf("before its end %+v, %v", list, err)
+		}
+		time.Sleep(time.Until(end))
+		in(t, m, sid, func(s *session.Session) {
+			if s.ID() != "" || !s.Expired() {
+				t.Errorf("%q of %q goes on", s.ID(), s.User())
+			}
+		})
+		if got, _ := s.get(sid); got != "" {
+			t.Error("past its end there is", got)
+		}
+	})
+}
+
 // The user stands where Passport looks for it, or in a member of the app's own, and
 // is read there.
 func TestUser(t *testing.T) {
