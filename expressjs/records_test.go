@@ -453,6 +453,22 @@ func TestUser(t *testing.T) {
 	}
 }
 
+// A Login leaves what else is in passport.
+func TestPassportKeepsItsMembers(t *testing.T) {
+	onShelves(t, expressjs.Options{Passport: true}, func(t *testing.T, s *shelf) {
+		m := service(t, s.store, nil)
+		s.put(sid, `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"passport":{"to":"/cart"}}`, time.Hour)
+		in(t, m, sid, func(s *session.Session) { s.Login("7") })
+		all, err := s.store.List(t.Context(), "7")
+		if err != nil || len(all) != 1 {
+			t.Fatal(len(all), err)
+		}
+		if got, _ := s.get(all[0].ID); !strings.HasSuffix(got, `"passport":{"to":"/cart","user":"7"}}`) {
+			t.Error(got)
+		}
+	})
+}
+
 // Remember gives the record's cookie a maxAge, so that Express keeps to it too.
 func TestRemember(t *testing.T) {
 	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
