@@ -219,6 +219,7 @@ type counted struct {
 	calls int
 	made  []string // ids
 	fail  error
+	last  int // the number of the one call that fails
 }
 
 func (c *counted) ids() []string {
@@ -230,7 +231,9 @@ func (c *counted) ids() []string {
 func (c *counted) call() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.calls++
+	if c.calls++; c.calls == c.last {
+		return errors.New("down once")
+	}
 	return c.fail
 }
 
@@ -475,6 +478,26 @@ func TestAnonymous(t *testing.T) {
 	}
 }
 
+// A link from another site leads to the session as any other request.
+func TestFromAnotherSite(t *testing.T) {
+	for user, want := range map[string]string{"": " 7 [{tea 2}] 03:04:05", "ann": carried} {
+		v := newMove(t, libraries["scs, memory"](t), nil)
+		v.get(v.browser, v.before+"/login?user="+user)
+		r, _ := http.NewRequest("GET", v.after+"/", nil)
+		r.Header.Set("Sec-Fetch-Site", "cross-site")
+		resp, err := v.browser.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if string(b) != want || resp.StatusCode != 200 {
+			t.Errorf("%s %q, want %q", resp.Status, b, want)
+		}
+		v.expect(v.browser, want)
+	}
+}
+
 // What cannot be taken is reported by its name, with the rest taken over.
 func TestReports(t *testing.T) {
 	var log bytes.Buffer
@@ -524,6 +547,13 @@ func TestLifetime(t *testing.T) {
 		if left := time.Until(list[0].Expires()); left > c.want || left < c.want-time.Minute {
 			t.Errorf("%+v: %v left", c, left)
 		}
+		// And for as long as the old one could have been used nobody takes it again.
+		for _, id := range v.store.ids() {
+			r, err := v.store.Store.Load(t.Context(), id)
+			if err != nil || strings.HasPrefix(id, "taken-") && time.Until(r.Deadline) < c.old-time.Minute {
+				t.Errorf("%+v: %+v, %v", c, r, err)
+			}
+		}
 		v.expect(v.browser, carried)
 	}
 }
@@ -538,6 +568,47 @@ func TestFailingStores(t *testing.T) {
 	}
 	v.store.fail = nil
 	v.expect(v.browser, carried)
+}
+
+// Whichever call of the store fails, the answer is carried on or 503, and after that
+// nothing half made stays, nor a claim that the next request would have to wait for.
+func TestOneFailure(t *testing.T) {
+	for _, name := range []string{"scs, memory", "gorilla, cookie"} {
+		failures := 0
+		for n, failed := 1, true; failed; n++ {
+			v := newMove(t, libraries[name](t), func(_ *session.Options, o *migrate.Options) { o.Remember = true })
+			v.get(v.browser, v.before+"/login?user=ann")
+			v.store.last = n
+			got, resp := v.get(v.browser, v.after+"/")
+			if failed = v.store.calls >= n; resp.StatusCode == 503 {
+				failures++
+				if len(resp.Cookies()) > 0 {
+					t.Errorf("%s, call %d: %v", name, n, resp.Header)
+				}
+				finished, left := false, 0
+				for _, id := range v.store.ids() {
+					if r, err := v.store.Store.Load(t.Context(), id); err == nil {
+						finished = finished || strings.Contains(string(r.Data), "migrate.line")
+						left++
+					}
+				}
+				if left > 0 && !finished {
+					t.Errorf("%s, call %d: %d records are left", name, n, left)
+				}
+			} else if got != carried {
+				t.Errorf("%s, call %d: %s %q", name, n, resp.Status, got)
+			}
+			v.store.last = 0
+			v.expect(v.browser, carried)
+			v.expect(v.browser, carried)
+			if list, err := v.m.List(t.Context(), "ann"); err != nil || len(list) != 1 {
+				t.Errorf("%s, call %d: %d sessions, %v", name, n, len(list), err)
+			}
+		}
+		if failures < 4 {
+			t.Errorf("%s: %d failures", name, failures)
+		}
+	}
 }
 
 // A handler that writes nothing answers with the cookies all the same.
