@@ -111,7 +111,13 @@ func (o Options) resolve() (Options, error) {
 // window is how long a session of this cookie lives after a use.
 func (o *Options) window(c *cookie) time.Duration {
 	if ms, ok := c.maxAge(); ok {
-		return time.Duration(ms) * time.Millisecond
+		return duration(ms)
 	}
 	return o.TTL
+}
+
+// duration is so many milliseconds, but at most two hundred years: a time.Duration
+// reaches no farther than 292, and some apps say 9999.
+func duration(ms int64) time.Duration {
+	return time.Duration(min(ms, 200*365*24*time.Hour.Milliseconds())) * time.Millisecond
 }

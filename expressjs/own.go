@@ -29,13 +29,17 @@ func (w *own) isOver(now time.Time) bool {
 }
 
 // beyond is for how long what Go knows of a session outlives its absolute end, for
-// Express does not know of that.
+// Express does not know of that; or its idle end, where Express made it, and it has no
+// other.
 const beyond = 30 * 24 * time.Hour
 
 // until is for how long this is to be kept.
 func (w *own) until() time.Time {
-	if w.tombstone != nil {
+	switch {
+	case w.tombstone != nil:
 		return w.deadline
+	case w.deadline.Equal(forever):
+		return w.expires.Add(beyond)
 	}
 	return w.deadline.Add(beyond)
 }

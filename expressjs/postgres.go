@@ -180,9 +180,9 @@ const (
 			WHERE (SELECT version FROM @own WHERE sid = $1::varchar) IS NOT DISTINCT FROM $2::bigint
 		), w AS (`
 	swapEnd = ` RETURNING 1)
-		INSERT INTO @own (sid, version, sum, usr, created, seen, deadline, expires, tombstone, exact, until)
-		SELECT $1::varchar, $7::bigint, $8::bytea, $9::bytea, $10::bigint, $11::bigint, $12::bigint, $13::bigint, $14::bytea, $15::bytea, $16::bigint FROM w
-		ON CONFLICT (sid) DO UPDATE SET version = EXCLUDED.version, sum = EXCLUDED.sum, usr = EXCLUDED.usr, created = EXCLUDED.created, seen = EXCLUDED.seen,
+		INSERT INTO @own (sid, version, sum, usr, listed, created, seen, deadline, expires, tombstone, exact, until)
+		SELECT $1::varchar, $7::bigint, $8::bytea, $9::bytea, $9::bytea, $10::bigint, $11::bigint, $12::bigint, $13::bigint, $14::bytea, $15::bytea, $16::bigint FROM w
+		ON CONFLICT (sid) DO UPDATE SET version = EXCLUDED.version, sum = EXCLUDED.sum, usr = EXCLUDED.usr, listed = EXCLUDED.listed, created = EXCLUDED.created, seen = EXCLUDED.seen,
 			deadline = EXCLUDED.deadline, expires = EXCLUDED.expires, tombstone = EXCLUDED.tombstone, exact = EXCLUDED.exact, until = EXCLUDED.until`
 )
 
@@ -203,8 +203,8 @@ func (s *PostgresStore) Touch(ctx context.Context, id string, seen, expires time
 			UPDATE @session s SET expire = greatest(s.expire, to_timestamp(a.expires / 1000.0)::timestamp)
 			FROM a WHERE s.sid = a.sid AND s.expire > to_timestamp($4::float8) RETURNING s.sess::text
 		), o AS (
-			UPDATE @own o SET seen = greatest(o.seen, $3::bigint), expires = greatest(o.expires, a.expires) FROM a WHERE o.sid = a.sid AND EXISTS (SELECT FROM s)
-		) SELECT sess FROM s`), id, expires.UnixMilli(), seen.UnixMilli(), seconds(time.Now())).Scan(&raw)
+			UPDATE @own o SET seen = greatest(o.seen, $3::bigint), expires = greatest(o.expires, a.expires), until = greatest(o.until, a.expires + $5::bigint) FROM a WHERE o.sid = a.sid AND EXISTS (SELECT FROM s)
+		) SELECT sess FROM s`), id, expires.UnixMilli(), seen.UnixMilli(), seconds(time.Now()), beyond.Milliseconds()).Scan(&raw)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return session.ErrNotFound

@@ -18,6 +18,7 @@ func (s *PostgresStore) Schema() string {
 	version bigint,
 	sum bytea,
 	usr bytea,
+	listed bytea,
 	created bigint,
 	seen bigint,
 	deadline bigint,
@@ -26,7 +27,7 @@ func (s *PostgresStore) Schema() string {
 	exact bytea,
 	until bigint NOT NULL
 );
-CREATE INDEX IF NOT EXISTS @user ON @own (usr);
+CREATE INDEX IF NOT EXISTS @user ON @own (listed);
 `)
 }
 
@@ -53,8 +54,8 @@ func (s *PostgresStore) index(ctx context.Context, user, id string, expires time
 	if user == "" {
 		return nil
 	}
-	_, err := s.pool.Exec(ctx, s.table.Replace(`INSERT INTO @own AS o (sid, usr, until) VALUES ($1, $2, $3)
-		ON CONFLICT (sid) DO UPDATE SET usr = EXCLUDED.usr, until = greatest(o.until, EXCLUDED.until)`), id, []byte(user), expires.Add(beyond).UnixMilli())
+	_, err := s.pool.Exec(ctx, s.table.Replace(`INSERT INTO @own AS o (sid, listed, until) VALUES ($1, $2, $3)
+		ON CONFLICT (sid) DO UPDATE SET listed = EXCLUDED.listed, until = greatest(o.until, EXCLUDED.until)`), id, []byte(user), expires.Add(beyond).UnixMilli())
 	return stated(err)
 }
 
@@ -74,7 +75,7 @@ func (s *PostgresStore) list(ctx context.Context, user string) (records []*sessi
 	if err := s.prepare(ctx); err != nil {
 		return nil, err
 	}
-	rows, err := s.pool.Query(ctx, s.table.Replace(`SELECT o.sid, `+state+` FROM @own o JOIN @session s ON s.sid = o.sid WHERE o.usr = $1`), []byte(user))
+	rows, err := s.pool.Query(ctx, s.table.Replace(`SELECT o.sid, `+state+` FROM @own o JOIN @session s ON s.sid = o.sid WHERE o.listed = $1`), []byte(user))
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,7 @@ import (
 // What only Go knows of a session stands beside it under a key of its own, and so do
 // its tombstones: "go-session:s:{" + the record's key + "}", on the same node of a
 // Cluster. "go-session:u:" + the user is an index of his sessions. A session that
-// somebody began at Express comes into it when Go first touches it.
+// somebody began at Express comes into it when Go first loads it.
 //
 // A load is one round trip, and so is a save of what this process has loaded.
 type RedisStore struct {
@@ -92,28 +92,29 @@ func (s *RedisStore) lookAll(ctx context.Context, ids ...string) ([]*snapshot, e
 		return nil, err
 	}
 	pipe := s.client.Pipeline()
-	values, lives := make([]*redis.SliceCmd, len(ids)), make([]*redis.DurationCmd, len(ids))
+	values, lives := make([]*redis.SliceCmd, len(ids)), make([]*redis.Cmd, len(ids))
 	for i, id := range ids {
-		values[i], lives[i] = pipe.MGet(ctx, s.keys(id)...), pipe.PTTL(ctx, s.key(id))
+		values[i], lives[i] = pipe.MGet(ctx, s.keys(id)...), pipe.Do(ctx, "PTTL", s.key(id))
 	}
 	_, err := pipe.Exec(ctx)
 	found := make([]*snapshot, len(ids))
 	for i := range ids {
 		if err == nil {
-			found[i], err = seen(values[i].Val(), lives[i].Val())
+			life, _ := lives[i].Val().(int64)
+			found[i], err = seen(values[i].Val(), life)
 		}
 	}
 	return found, err
 }
 
 // seen is what Redis answers: the record and what Go knows of it, and for how long
-// the record lives; -1: for ever, -2: no more.
-func seen(values []any, life time.Duration) (found *snapshot, err error) {
+// the record lives, in milliseconds; -1: for ever, -2: no more.
+func seen(values []any, life int64) (found *snapshot, err error) {
 	found = &snapshot{}
 	if raw, ok := values[0].(string); ok && life != -2 {
 		found.raw = []byte(raw)
 		if found.lasting = life == -1; !found.lasting {
-			found.expires = time.Now().Add(life)
+			found.expires = time.Now().Add(duration(life))
 		}
 	}
 	if packed, ok := values[1].(string); ok {
@@ -156,7 +157,8 @@ func (s *RedisStore) swap(ctx context.Context, id string, before *snapshot, afte
 }
 
 // touchScript moves the end of a record, and answers with it: EXPIRE and no more, as
-// connect-redis does it. ARGV: seen, expires, now, all Unix milliseconds.
+// connect-redis does it. ARGV: seen, expires, now, all Unix milliseconds, and for how
+// many milliseconds what Go knows of it is to outlive it.
 var touchScript = redis.NewScript(`
 local raw = redis.call('GET', KEYS[1])
 if not raw then return false end
@@ -173,13 +175,15 @@ if own ~= '' then
 	local seen = math.max(tonumber(ARGV[1]), (struct.unpack('>i8', own, 17)))
 	redis.call('SETRANGE', KEYS[2], 16, struct.pack('>i8', seen))
 	if further then redis.call('SETRANGE', KEYS[2], 32, struct.pack('>i8', expires)) end
+	local life = ttl + tonumber(ARGV[4])
+	if life > redis.call('PTTL', KEYS[2]) then redis.call('PEXPIRE', KEYS[2], string.format('%.0f', life)) end
 end
 return raw
 `)
 
 // Touch implements session.Store.
 func (s *RedisStore) Touch(ctx context.Context, id string, seen, expires time.Time) error {
-	reply, err := touchScript.Run(ctx, s.client, s.keys(id), seen.UnixMilli(), expires.UnixMilli(), time.Now().UnixMilli()).Result()
+	reply, err := touchScript.Run(ctx, s.client, s.keys(id), seen.UnixMilli(), expires.UnixMilli(), time.Now().UnixMilli(), beyond.Milliseconds()).Result()
 	switch {
 	case err == redis.Nil:
 		return session.ErrNotFound
@@ -194,7 +198,9 @@ func (s *RedisStore) Touch(ctx context.Context, id string, seen, expires time.Ti
 }
 
 // indexScript adds a session to its user's, and lets the index live longer than it.
+// Those are forgotten of which Go has not heard since they were over for as long: ARGV[4].
 var indexScript = redis.NewScript(`
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[4])
 redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
 return 1
@@ -206,7 +212,7 @@ func (s *RedisStore) index(ctx context.Context, user, id string, expires time.Ti
 		return nil
 	}
 	life := milliseconds(time.Until(expires) + beyond)
-	return written(indexScript.Run(ctx, s.client, []string{userKey(user)}, expires.UnixMilli(), id, life).Err())
+	return written(indexScript.Run(ctx, s.client, []string{userKey(user)}, expires.UnixMilli(), id, life, time.Now().Add(-beyond).UnixMilli()).Err())
 }
 
 // List implements session.Store.

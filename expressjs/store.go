@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"sync/atomic"
 	"time"
 
@@ -38,6 +39,10 @@ type records struct {
 	// again. It is no cache of the sessions: what is there is compared when it is
 	// swapped.
 	found [512]atomic.Pointer[loaded]
+
+	// Hashes of the sessions, of Express's making, that this process has added to those
+	// of their users. Of two with the same place one is added again.
+	listed [4096]atomic.Uint64
 }
 
 type loaded struct {
@@ -83,11 +88,31 @@ func (s *records) find(ctx context.Context, p place, id string) (*session.Record
 		found.raw = nil
 	}
 	r, err := s.o.record(id, found, time.Now())
-	if err == nil {
-		s.slot(r.Version).Store(&loaded{id, r.Version, found})
+	if err != nil {
+		return nil, found, err
+	}
+	s.slot(r.Version).Store(&loaded{id, r.Version, found})
+	if r.User != "" && (found.own == nil || found.own.user != r.User) {
+		err = s.list(ctx, p, r) // whoever logged in at Express
 	}
 	return r, found, err
 }
+
+// list adds a session to those of its user, unless this process has done so.
+func (s *records) list(ctx context.Context, p place, r *session.Record) error {
+	sum := maphash.String(seed, r.User+"\x00"+r.ID) | 1
+	at := &s.listed[sum>>1%uint64(len(s.listed))]
+	if at.Load() == sum {
+		return nil
+	}
+	if err := p.index(ctx, r.User, r.ID, r.Expires); err != nil {
+		return err
+	}
+	at.Store(sum)
+	return nil
+}
+
+var seed = maphash.MakeSeed()
 
 func (s *records) slot(version uint64) *atomic.Pointer[loaded] {
 	return &s.found[version%uint64(len(s.found))]

@@ -1,0 +1,154 @@
+package expressjs_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/expressjs"
+	"github.com/redis/go-redis/v9"
+)
+
+const annAtExpress = `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"userId":"ann","x":1}`
+
+// Whoever logged in at Express a moment ago, and has been here, is in the list of the
+// user, and RevokeAll ends the session.
+func TestRevokeAllAfterExpress(t *testing.T) {
+	onShelves(t, expressjs.Options{UserMember: "userId"}, func(t *testing.T, s *shelf) {
+		m := service(t, s.store, nil)
+		for _, record := range []string{annAtExpress, strings.Replace(annAtExpress, "ann", "bob", 1)} {
+			user := record[strings.Index(record, `"userId":"`)+10:][:3]
+			s.put(sid, record, 24*time.Hour-time.Minute)
+			for range 3 {
+				in(t, m, sid, func(s *session.Session) {
+					if s.User() != user {
+						t.Errorf("in as %q", s.User())
+					}
+				})
+			}
+		}
+		if list, err := m.List(t.Context(), "bob"); err != nil || len(list) != 1 {
+			t.Errorf("%d sessions, %v", len(list), err)
+		}
+		if list, err := m.List(t.Context(), "ann"); err != nil || len(list) != 0 {
+			t.Errorf("%d sessions of whom it was before, %v", len(list), err)
+		}
+		if err := m.RevokeAll(t.Context(), "bob"); err != nil {
+			t.Error(err)
+		}
+		in(t, m, sid, func(s *session.Session) {
+			if s.User() != "" {
+				t.Errorf("after RevokeAll in as %q", s.User())
+			}
+		})
+	})
+}
+
+// What Go knows of a session that Express made and ended does not stay for ever.
+func TestNothingStaysForEver(t *testing.T) {
+	const most = 40 * 24 * time.Hour
+	t.Run("Redis", func(t *testing.T) {
+		store, client := redisStore(t, expressjs.Options{UserMember: "userId"})
+		s, m := redisShelf(t, store, client), service(t, store, nil)
+		s.put(sid, annAtExpress, time.Hour)
+		in(t, m, sid, func(s *session.Session) { session.NewKey[int]("x").Set(s, 2) })
+		life := func() time.Duration {
+			ms, err := client.Do(t.Context(), "PTTL", "go-session:s:{sess:"+sid+"}").Int64()
+			if err != nil || ms < 0 {
+				t.Fatal(ms, err)
+			}
+			return time.Duration(min(ms, 1<<42)) * time.Millisecond
+		}
+		if d := life(); d > most {
+			t.Errorf("it stays for %v", d)
+		}
+		// And it stays as long as the session is used.
+		client.PExpire(t.Context(), "go-session:s:{sess:"+sid+"}", time.Hour)
+		if err := store.Touch(t.Context(), sid, time.Now(), time.Now().Add(48*time.Hour)); err != nil {
+			t.Error(err)
+		}
+		if d := life(); d < 31*24*time.Hour || d > most {
+			t.Errorf("after a touch it stays for %v", d)
+		}
+		// A user's index holds no more than what was over lately.
+		client.ZAdd(t.Context(), "go-session:u:ann",
+			redis.Z{Member: "long over", Score: float64(time.Now().Add(-31 * 24 * time.Hour).UnixMilli())},
+			redis.Z{Member: "over", Score: float64(time.Now().Add(-29 * 24 * time.Hour).UnixMilli())})
+		s.put("another", annAtExpress, time.Hour)
+		in(t, m, "another", func(s *session.Session) { s.User() })
+		if got := client.ZRange(t.Context(), "go-session:u:ann", 0, -1).Val(); fmt.Sprint(got) != fmt.Sprint([]string{"over", "another", sid}) {
+			t.Errorf("the index is %q", got)
+		}
+	})
+	t.Run("PostgreSQL", func(t *testing.T) {
+		store, pool := postgresStore(t, expressjs.Options{UserMember: "userId"})
+		s, m := postgresShelf(t, store, pool), service(t, store, nil)
+		s.put(sid, annAtExpress, time.Hour)
+		in(t, m, sid, func(s *session.Session) { session.NewKey[int]("x").Set(s, 2) })
+		until := func() time.Duration {
+			var ms int64
+			if err := pool.QueryRow(t.Context(), `SELECT until FROM session_go WHERE sid = $1`, sid).Scan(&ms); err != nil {
+				t.Fatal(err)
+			}
+			return time.Until(time.UnixMilli(ms))
+		}
+		if d := until(); d > most {
+			t.Errorf("it stays for %v", d)
+		}
+		if _, err := pool.Exec(t.Context(), `UPDATE session_go SET until = 0`); err != nil {
+			t.Error(err)
+		}
+		if err := store.Touch(t.Context(), sid, time.Now(), time.Now().Add(48*time.Hour)); err != nil {
+			t.Error(err)
+		}
+		if d := until(); d < 31*24*time.Hour || d > most {
+			t.Errorf("after a touch it stays for %v", d)
+		}
+	})
+}
+
+// A list that comes late, of whom a session was before, does not make it his again.
+func TestLateListing(t *testing.T) {
+	store, pool := postgresStore(t, expressjs.Options{UserMember: "userId"})
+	s, m := postgresShelf(t, store, pool), service(t, store, nil)
+	s.put(sid, strings.Replace(annAtExpress, "ann", "bob", 1), time.Hour)
+	in(t, m, sid, func(s *session.Session) { session.NewKey[int]("x").Set(s, 3) })
+	if err := store.ListForTest(t.Context(), "ann", sid, time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	in(t, m, sid, func(s *session.Session) {
+		if s.User() != "bob" {
+			t.Errorf("in as %q", s.User())
+		}
+	})
+}
+
+// An end that lies farther off than a time.Duration reaches is an end like others.
+func TestFarEnds(t *testing.T) {
+	store, client := redisStore(t, expressjs.Options{UserMember: "userId"})
+	m := service(t, store, nil)
+	for _, years := range []int64{100, 300, 600, 7900} {
+		for _, lasting := range []bool{false, true} {
+			seconds := years * 365 * 86400
+			record := strings.Replace(annAtExpress, `"originalMaxAge":null,"expires":null`, fmt.Sprintf(`"originalMaxAge":%d,"expires":"9926-01-01T00:00:00.000Z"`, seconds*1000), 1)
+			args := []any{"SET", "sess:" + sid, record}
+			if !lasting {
+				args = append(args, "EX", seconds)
+			}
+			if err := client.Do(context.Background(), args...).Err(); err != nil {
+				t.Fatal(err)
+			}
+			in(t, m, sid, func(s *session.Session) {
+				if s.User() != "ann" || s.Err() != nil || time.Until(s.Expires()) < 24*time.Hour {
+					t.Errorf("%d years: %q, %v, until %v", years, s.User(), s.Err(), s.Expires())
+				}
+			})
+			if err := store.Delete(t.Context(), sid); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
