@@ -27,6 +27,16 @@ type gorillaSessions struct {
 
 func (o gorillaSessions) cookie() string { return o.name }
 
+// spelled is what the value encodes: in base64 the last character has bits that do
+// not count.
+func (o gorillaSessions) spelled(value string) string {
+	b, err := base64.URLEncoding.DecodeString(value)
+	if err != nil {
+		return value // which is no good one
+	}
+	return string(b)
+}
+
 func (o gorillaSessions) read(r *http.Request) (*oldSession, error) {
 	s, err := o.store.New(r, o.name)
 	var failed securecookie.Error
@@ -48,13 +58,13 @@ func (o gorillaSessions) read(r *http.Request) (*oldSession, error) {
 	return old, nil
 }
 
+// month is for how long securecookie takes a cookie if nobody says otherwise.
+const month = 30 * 24 * time.Hour
+
 // ends returns when a session ends whose cookie has been verified: MaxAge after it was
-// signed, which stands in it.
+// signed, which stands in it. Where that is past, the session had a MaxAge of its own,
+// which nobody knows; and it has none where it ends with the browser.
 func ends(r *http.Request, s *sessions.Session) time.Time {
-	life := time.Duration(s.Options.MaxAge) * time.Second
-	if life <= 0 { // until the browser is closed
-		life = 30 * 24 * time.Hour // for as long as securecookie takes it
-	}
 	signed := time.Now()
 	if c, err := r.Cookie(s.Name()); err == nil {
 		if b, err := base64.URLEncoding.DecodeString(c.Value); err == nil {
@@ -64,7 +74,14 @@ func ends(r *http.Request, s *sessions.Session) time.Time {
 			}
 		}
 	}
-	return signed.Add(life)
+	life, now := time.Duration(s.Options.MaxAge)*time.Second, time.Now()
+	if end := signed.Add(life); life > 0 && now.Before(end) {
+		return end
+	}
+	if end := signed.Add(month); now.Before(end) {
+		return end
+	}
+	return now.Add(month)
 }
 
 func (o gorillaSessions) deletion(r *http.Request) *http.Cookie {

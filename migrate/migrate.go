@@ -65,6 +65,7 @@ type Options struct {
 // Old is another library's sessions. SCS and Gorilla are.
 type Old interface {
 	cookie() string                            // its name
+	spelled(value string) string               // the same for all spellings of a value
 	read(r *http.Request) (*oldSession, error) // nil: r brings none that is good
 	deletion(r *http.Request) *http.Cookie     // what deletes the cookie
 }
@@ -128,7 +129,7 @@ func (t *Takeover) Handler(next http.Handler) http.Handler {
 		}
 		out := &writer{ResponseWriter: w, until: time.Now().Add(inTime)}
 		var err error
-		if out.lines, err = t.take(r); err != nil {
+		if out.cookies, err = t.take(r); err != nil {
 			slog.ErrorContext(r.Context(), "migrate: a session cannot be taken over now", "err", err)
 			w.Header().Set("Cache-Control", "no-store")
 			http.Error(w, http.StatusText(http.StatusServiceUnavailable), http.StatusServiceUnavailable)

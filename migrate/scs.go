@@ -16,6 +16,8 @@ type scsSessions struct{ m *scs.SessionManager }
 
 func (o scsSessions) cookie() string { return o.m.Cookie.Name }
 
+func (o scsSessions) spelled(value string) string { return value }
+
 func (o scsSessions) read(r *http.Request) (*oldSession, error) {
 	c, err := r.Cookie(o.m.Cookie.Name)
 	if err != nil || len(c.Value) != 43 { // 32 random bytes

@@ -3,11 +3,8 @@ package migrate
 import (
 	"context"
 	"errors"
-	"fmt"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
 	"time"
 
@@ -23,9 +20,9 @@ const (
 	inTime = 5 * time.Second
 )
 
-// take gives the request the session that its old one has become. It returns the
-// cookies of the response.
-func (t *Takeover) take(r *http.Request) (lines []string, err error) {
+// take gives the request the session that its old one has become. It returns what
+// tells the cookies of the response, or nil for none.
+func (t *Takeover) take(r *http.Request) (cookies func() []string, err error) {
 	old, err := r.Cookie(t.o.Old.cookie())
 	if err != nil || old.Value == "" {
 		return nil, nil
@@ -34,20 +31,20 @@ func (t *Takeover) take(r *http.Request) (lines []string, err error) {
 	if err != nil {
 		return nil, nil // as the handler will find out
 	}
-	lines = []string{t.o.Old.deletion(r).String()}
+	deletion := func() []string { return []string{t.o.Old.deletion(r).String()} }
 	if has {
-		return lines, nil
+		return deletion, nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 2*claimLife)
 	defer cancel()
-	line, err := t.line(ctx, r, newTicket(old.Name, old.Value))
+	begun, err := t.become(ctx, r, newTicket(old.Name, t.o.Old.spelled(old.Value)))
 	switch {
-	case err != nil || line == "": // it was nobody's
+	case err != nil || begun.Cookie == "": // it was nobody's
 		return nil, err
-	case line == nothing:
-		return lines, nil
+	case begun.Cookie == nothing:
+		return deletion, nil
 	}
-	ours, err := http.ParseSetCookie(line)
+	ours, err := http.ParseSetCookie(begun.Cookie)
 	if err != nil {
 		return nil, err
 	}
@@ -56,9 +53,22 @@ func (t *Takeover) take(r *http.Request) (lines []string, err error) {
 	setCookie(r.Header, ours)
 	s := t.m.From(r.Context())
 	if err := s.Err(); err == nil && s.IsNew() {
-		return lines, nil // it was taken over before, and has ended since
+		return deletion, nil // it was taken over before, and has ended since
 	}
-	return append(lines, line), nil
+	return func() []string {
+		if !t.isNewest(r, begun) {
+			return nil // another response brings a newer one
+		}
+		return append(deletion(), begun.Cookie)
+	}, nil
+}
+
+// isNewest tells whether the token with which a session began is the newest it has.
+func (t *Takeover) isNewest(r *http.Request, b begun) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), claimLife)
+	defer cancel()
+	rec, err := t.o.Store.Load(ctx, b.ID)
+	return err == nil && keyOf(rec) == b.Key
 }
 
 // hasOurs tells whether a request brings a session of ours, which it has then.
@@ -99,26 +109,25 @@ func setCookie(h http.Header, c *http.Cookie) {
 	h.Set("Cookie", strings.Join(append(pairs, c.Name+"="+c.Value), "; "))
 }
 
-// nothing is the line of an old session in which there was nothing to take.
+// nothing is the Cookie of an old session in which there was nothing to take.
 const nothing = "-"
 
 var errSlow = errors.New("another request has taken over this session, and has not finished")
 
-// line returns the Set-Cookie of the session that this ticket's has become, "" if
-// there was none.
-func (t *Takeover) line(ctx context.Context, r *http.Request, k ticket) (string, error) {
+// become returns what the session of this ticket has become, zero if there was none.
+func (t *Takeover) become(ctx context.Context, r *http.Request, k ticket) (begun, error) {
 	for try := 0; ; try++ {
-		line, err := t.taken(ctx, k)
+		is, err := t.taken(ctx, k)
 		switch {
 		case errors.Is(err, session.ErrNotFound):
 			old, err := t.o.Old.read(r)
 			if err != nil {
-				return "", err
+				return begun{}, err
 			}
 			if old == nil {
 				// It is none, or another request has taken it over since we looked.
 				if _, err := t.taken(ctx, k); errors.Is(err, session.ErrNotFound) {
-					return "", nil
+					return begun{}, nil
 				}
 				break
 			}
@@ -127,13 +136,13 @@ func (t *Takeover) line(ctx context.Context, r *http.Request, k ticket) (string,
 				return t.carry(ctx, r, k, claim, old)
 			}
 			if !errors.Is(err, session.ErrExists) {
-				return "", err
+				return begun{}, err
 			}
-		case err != nil || line != "":
-			return line, err
+		case err != nil || is.Cookie != "":
+			return is, err
 		}
 		if err := pause(ctx, try); err != nil {
-			return "", errSlow
+			return begun{}, errSlow
 		}
 	}
 }
@@ -148,123 +157,4 @@ func pause(ctx context.Context, try int) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-// carry makes the new session, and ends the old one.
-func (t *Takeover) carry(ctx context.Context, r *http.Request, k ticket, claim *session.Record, old *oldSession) (line string, err error) {
-	var id string
-	sealed := false
-	defer func() {
-		if !sealed { // another request may try
-			_ = t.o.Store.Delete(context.WithoutCancel(ctx), claim.ID)
-			if id != "" {
-				_ = t.o.Store.Delete(context.WithoutCancel(ctx), id)
-			}
-		}
-	}()
-	if line, id, err = t.begin(ctx, r, old); err != nil {
-		return "", err
-	}
-	if line != nothing {
-		if err := t.seal(ctx, k, claim, line, old.ends); err != nil {
-			return "", err
-		}
-		sealed = true
-		t.count.Add(1)
-	}
-	if err := old.end(); err != nil {
-		slog.ErrorContext(r.Context(), "migrate: an old session was taken over, and could not be ended in its store", "err", err)
-	}
-	return line, nil
-}
-
-// begin begins a session with what the old one had, as a request of its own would. It
-// returns the Set-Cookie that came of it, and the session's id.
-func (t *Takeover) begin(ctx context.Context, r *http.Request, old *oldSession) (line, id string, err error) {
-	user, err := userText(old.values[t.o.User])
-	if err != nil {
-		return "", "", fmt.Errorf("the user, %q, of an old session: %w", t.o.User, err)
-	}
-	resp := t.apart(r, nil, func(s *session.Session) {
-		if user != "" {
-			s.Login(user)
-		}
-		t.fill(r, s, old)
-		if err = s.Save(ctx); err != nil {
-			return
-		}
-		if id = s.ID(); id != "" {
-			err = t.adjust(ctx, s, old)
-			id = s.ID()
-		}
-	})
-	switch lines := resp.Header["Set-Cookie"]; {
-	case err != nil:
-		return "", id, err
-	case resp.StatusCode != http.StatusOK:
-		return "", id, fmt.Errorf("the Manager answers %s", resp.Status)
-	case id == "":
-		return nothing, "", nil
-	case len(lines) != 1:
-		return "", id, errors.New("the Manager sets no cookie: Options.Bearer cannot take sessions over")
-	case strings.HasPrefix(lines[0], t.o.Old.cookie()+"="):
-		return "", id, fmt.Errorf("the old cookie and the Manager's are both named %q: set session.Options.Cookie.Name", t.o.Old.cookie())
-	}
-	return resp.Header["Set-Cookie"][0], id, nil
-}
-
-// fill gives a session the values of an old one, and reports what it cannot take.
-func (t *Takeover) fill(r *http.Request, s *session.Session, old *oldSession) {
-	report := func(name string, err error) {
-		slog.WarnContext(r.Context(), "migrate: a value of an old session was not taken over", "name", name, "err", err)
-	}
-	for _, v := range t.o.Values {
-		if value, ok := old.values[v.name]; ok {
-			if err := v.take(s, value); err != nil {
-				report(v.name, err)
-			}
-		}
-	}
-	for _, name := range t.unnamed(old) {
-		report(name, errors.New("neither Options.Values nor Options.Ignore names it"))
-	}
-}
-
-// unnamed returns the names of the values that the options do not name, sorted.
-func (t *Takeover) unnamed(old *oldSession) (names []string) {
-	for name := range old.values {
-		if name != t.o.User && !slices.Contains(t.o.Ignore, name) && !slices.ContainsFunc(t.o.Values, func(v Value) bool { return v.name == name }) {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
-// adjust gives the new session what the old one had left, and its beginning, if
-// anybody knows it: it was then that somebody was authenticated, not now.
-func (t *Takeover) adjust(ctx context.Context, s *session.Session, old *oldSession) error {
-	rec, err := t.o.Store.Load(ctx, s.ID())
-	if err != nil {
-		return err
-	}
-	if t.o.Remember && old.ends.After(rec.Deadline) {
-		s.Remember(time.Until(old.ends))
-		if err := s.Save(ctx); err != nil {
-			return err
-		}
-		if rec, err = t.o.Store.Load(ctx, s.ID()); err != nil {
-			return err
-		}
-	}
-	r := *rec
-	r.Created = old.created.Truncate(time.Millisecond)
-	if ends := old.ends.Truncate(time.Millisecond); ends.Before(r.Deadline) {
-		r.Deadline = ends
-	}
-	if r.Expires.After(r.Deadline) {
-		r.Expires = r.Deadline
-	}
-	r.Version = newVersion()
-	return t.o.Store.Save(ctx, &r, rec.Version) // nobody else has it yet
 }

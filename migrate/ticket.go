@@ -42,30 +42,36 @@ func newTicket(name, value string) ticket {
 	return ticket{"taken-" + base64.RawURLEncoding.EncodeToString(derive("id", 16)), seal}
 }
 
-// what is in the record of a ticket.
-type taken struct {
-	Line []byte `json:"migrate.line,omitempty"` // sealed; none: somebody is at it
+// A begun is the session that an old one has become, as it began.
+type begun struct {
+	ID     string
+	Key    string // its hash; "" of tokens that have none
+	Cookie string // Set-Cookie
 }
 
-// taken returns the Set-Cookie of the session that was taken over, "" while somebody
-// is at it, or session.ErrNotFound.
-func (t *Takeover) taken(ctx context.Context, k ticket) (string, error) {
+// what is in the record of a ticket.
+type taken struct {
+	Begun []byte `json:"migrate.begun,omitempty"` // sealed; none: somebody is at it
+}
+
+// taken returns the session that was taken over, zero while somebody is at it, or
+// session.ErrNotFound.
+func (t *Takeover) taken(ctx context.Context, k ticket) (is begun, err error) {
 	rec, err := t.o.Store.Load(ctx, k.id)
 	if err != nil {
-		return "", err
+		return is, err
 	}
-	var is taken
-	if err := json.Unmarshal(rec.Data, &is); err != nil {
-		return "", fmt.Errorf("the record of a takeover: %w", err)
+	var sealed taken
+	if err = json.Unmarshal(rec.Data, &sealed); err == nil && sealed.Begun != nil {
+		var b []byte
+		if b, err = k.seal.Open(nil, nil, sealed.Begun, nil); err == nil {
+			err = json.Unmarshal(b, &is)
+		}
 	}
-	if is.Line == nil {
-		return "", nil
-	}
-	line, err := k.seal.Open(nil, nil, is.Line, nil)
 	if err != nil {
-		return "", fmt.Errorf("the record of a takeover: %w", err)
+		return is, fmt.Errorf("the record of a takeover: %w", err)
 	}
-	return string(line), nil
+	return is, nil
 }
 
 // claim makes this request the one that takes the session over, or answers
@@ -76,10 +82,24 @@ func (t *Takeover) claim(ctx context.Context, k ticket) (*session.Record, error)
 	return r, t.o.Store.Create(ctx, r)
 }
 
+// release gives a claim up, if it is still this one: its time may have been up, and
+// another request may have taken the session over.
+func (t *Takeover) release(ctx context.Context, claim *session.Record) {
+	r := *claim
+	r.Deadline = time.Now().Add(time.Millisecond).Truncate(time.Millisecond)
+	r.Expires = r.Deadline
+	r.Version = newVersion()
+	_ = t.o.Store.Save(ctx, &r, claim.Version)
+}
+
 // seal puts the new session's cookie where those find it who hold the old one, for as
 // long as that could have been used.
-func (t *Takeover) seal(ctx context.Context, k ticket, claim *session.Record, line string, until time.Time) error {
-	data, err := json.Marshal(taken{k.seal.Seal(nil, nil, []byte(line), nil)})
+func (t *Takeover) seal(ctx context.Context, k ticket, claim *session.Record, is begun, until time.Time) error {
+	b, err := json.Marshal(is)
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(taken{k.seal.Seal(nil, nil, b, nil)})
 	if err != nil {
 		return err
 	}

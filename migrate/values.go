@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"math/big"
+	"reflect"
 	"strconv"
 
 	"github.com/coatcheck/session"
@@ -35,8 +38,52 @@ func As[T any](name string, key session.Key[T]) Value {
 			var zero T
 			return zero, fmt.Errorf("a %T is no %T: %w", old, zero, err)
 		}
-		return v, nil
+		again, err := json.Marshal(v)
+		if err == nil && !keeps(decoded(again), decoded(raw)) {
+			err = fmt.Errorf("a %T does not hold all of it", v)
+		}
+		return v, err
 	})
+}
+
+// decoded is a value as encoding/json has it without a type.
+func decoded(raw []byte) (v any) {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	_ = d.Decode(&v) // what was encoded just now
+	return v
+}
+
+// keeps tells whether no element of a list has gone, and no number has changed.
+func keeps(now, before any) bool {
+	switch before := before.(type) {
+	case json.Number:
+		now, ok := now.(json.Number)
+		if !ok {
+			return true // a type that encodes itself
+		}
+		is, _ := new(big.Rat).SetString(now.String())
+		was, _ := new(big.Rat).SetString(before.String())
+		return is.Cmp(was) == 0
+	case []any:
+		now, ok := now.([]any)
+		if !ok {
+			return true
+		}
+		for i, v := range before {
+			if i >= len(now) || !keeps(now[i], v) {
+				return false
+			}
+		}
+	case map[string]any:
+		now, _ := now.(map[string]any)
+		for name, v := range before {
+			if is, ok := now[name]; ok && !keeps(is, v) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // Convert is As with a conversion of the application's own. An error of it is
@@ -57,19 +104,23 @@ func Convert[T any](name string, key session.Key[T], convert func(old any) (T, e
 
 // userText is the user as the Manager names him.
 func userText(v any) (string, error) {
-	switch v := v.(type) {
-	case nil:
+	if v == nil {
 		return "", nil
-	case string:
-		return v, nil
-	case fmt.Stringer:
-		return v.String(), nil
-	case float64: // an integer, of JSON
-		if n := int64(v); float64(n) == v && n < 1<<53 && n > -1<<53 {
-			return strconv.FormatInt(n, 10), nil
+	}
+	if s, ok := v.(fmt.Stringer); ok {
+		return s.String(), nil
+	}
+	switch of := reflect.ValueOf(v); {
+	case of.Kind() == reflect.String:
+		return of.String(), nil
+	case of.CanInt():
+		return strconv.FormatInt(of.Int(), 10), nil
+	case of.CanUint():
+		return strconv.FormatUint(of.Uint(), 10), nil
+	case of.CanFloat(): // an integer, of JSON
+		if f := of.Float(); f == math.Trunc(f) && math.Abs(f) < 1<<53 {
+			return strconv.FormatInt(int64(f), 10), nil
 		}
-	case int, int8, int16, int32, int64, uint, uint8, uint16, uint32, uint64:
-		return fmt.Sprint(v), nil
 	}
 	return "", errors.New("is neither text nor an integer")
 }

@@ -11,8 +11,8 @@ import (
 // leaves, unless that is late: the browser may have newer ones by then.
 type writer struct {
 	http.ResponseWriter
-	until time.Time
-	lines []string // Set-Cookie; nil: they have left
+	until   time.Time
+	cookies func() []string // Set-Cookie, when the header leaves; nil: it has left
 }
 
 // Unwrap is for http.ResponseController.
@@ -46,13 +46,13 @@ func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 }
 
 func (w *writer) complete() {
-	if w.lines == nil {
+	cookies := w.cookies
+	if w.cookies = nil; cookies == nil || time.Now().After(w.until) {
 		return
 	}
-	if time.Now().Before(w.until) {
+	if lines := cookies(); len(lines) > 0 {
 		h := w.Header()
-		h["Set-Cookie"] = append(w.lines, h["Set-Cookie"]...)
+		h["Set-Cookie"] = append(lines, h["Set-Cookie"]...)
 		h.Set("Cache-Control", "no-store") // a cache must not give them to others
 	}
-	w.lines = nil
 }
