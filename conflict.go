@@ -57,6 +57,10 @@ func (k commit) becomes(rec *Record) {
 		return
 	}
 	st := &k.stored
+	if st.rec.User != "" && rec.User != st.rec.User {
+		k.lose(replaced) // by another program, which leaves the id as it is
+		return
+	}
 	renewed := firstKey(rec.Data) != firstKey(st.rec.Data) || rec.ID != st.rec.ID
 	if k.source != nil && st.then == nil && renewed {
 		st.then = st.rec // somebody asked for a renewal: what this request sees stays as it was

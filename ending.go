@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"errors"
 	"time"
 
 	"github.com/coatcheck/session/internal/object"
@@ -192,7 +193,7 @@ func (k commit) replace() error {
 	for try := 0; ; try++ {
 		old := k.stored.rec
 		err := k.m.store.Save(k.c, tombstone(old, why, d.rec.ID), old.Version)
-		if err == nil {
+		if err == nil || why == byRenew && errors.Is(err, ErrIndeterminate) && k.hasLeft(old.ID, d.rec.ID) {
 			k.left(old.ID, why, d.rec.ID)
 			break
 		}
@@ -229,6 +230,20 @@ func (k commit) replace() error {
 	k.install(d)
 	k.limit()
 	return nil
+}
+
+// hasLeft asks the store whether a session has given its id for another, when the
+// outcome of the Save is unknown, so that a renewal loses nobody. The load has a deadline of its own, for the
+// store's silence may have used up the commit's.
+func (k commit) hasLeft(id, next string) bool {
+	c := storectx.New(k.ctx, k.m.timeout)
+	defer c.Release()
+	rec, err := k.m.load(c, id)
+	if err != nil || rec == nil {
+		return false
+	}
+	is, _ := isTombstone(rec.Data)
+	return is == next
 }
 
 // left tells those who wait for the end of a session that it has given its place

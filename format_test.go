@@ -366,6 +366,36 @@ func TestOvertakenRequestEndsAForeignSession(t *testing.T) {
 	})
 }
 
+// A renewal whose Save was carried out, and its answer lost, is a renewal: the session is
+// there, under the id whose token the browser gets.
+func TestLostReplyToAForeignRenewal(t *testing.T) {
+	for _, path := range everyRenewal {
+		for _, applied := range []bool{true, false} {
+			spy := newSpy()
+			m := keyless(t, session.Options{Store: spy})
+			b := newBrowser(t, m.Handler(endRoutes))
+			b.get("/set")
+			b.get("/login")
+			if applied {
+				spy.after = lost("Save")
+			} else {
+				spy.hook(failing("Save", session.ErrIndeterminate))
+			}
+			if resp := b.get(path); (resp.StatusCode == 200) != applied {
+				t.Errorf("%s, applied=%v: answers %s", path, applied, resp.Status)
+			}
+			spy.after = nil
+			spy.hook(nil)
+			if all, err := m.List(t.Context(), "alice"); err != nil || len(all) != 1 {
+				t.Errorf("%s, applied=%v: %d sessions, %v", path, applied, len(all), err)
+			}
+			if got := body(b.get("/look")); got != "alice" {
+				t.Errorf("%s, applied=%v: afterwards %q", path, applied, got)
+			}
+		}
+	}
+}
+
 // A Reload of a request whose session has another id by now is nobody's, as is
 // every request that comes with the old token.
 func TestForeignReload(t *testing.T) {

@@ -58,7 +58,7 @@ type Options struct {
 	RenewAfter time.Duration
 
 	// WatchEvery is how often Session.Done asks the store for a session that
-	// another process, or another Manager, may have ended. 0: 5 seconds.
+	// another process, or another Manager, may have ended. 0: 5 seconds. With Tokens at most 30 seconds.
 	WatchEvery time.Duration
 
 	// Bearer is for native apps, command lines and other clients that keep a
@@ -129,7 +129,10 @@ const (
 	minSecret     = 32
 	maxSecrets    = 4
 	minRenewAfter = time.Minute
-	maxAge        = 400 * 24 * time.Hour // RFC 6265bis, 5.5
+	// mostWatchEvery is with Options.Tokens: a renewal leaves a tombstone, which stays
+	// for twice as long.
+	mostWatchEvery = tombstoneLife / 2
+	maxAge         = 400 * 24 * time.Hour // RFC 6265bis, 5.5
 )
 
 // resolve returns o with the defaults in place, or every mistake at once.
@@ -172,6 +175,7 @@ func (o Options) resolve() (Options, error) {
 	}
 	rule(o.RenewAfter == 0 || o.RenewAfter >= minRenewAfter, "RenewAfter: must be at least a minute, or 0 for never")
 	rule(o.RenewAfter == 0 || o.Tokens == nil, "RenewAfter: must be 0 with Tokens, which have no key of their own to renew")
+	rule(o.WatchEvery <= mostWatchEvery || o.Tokens == nil, "WatchEvery: must be at most 30 s with Tokens, or it could miss a renewal, which is a change of id there")
 	rule(o.MaxPerUser >= 0, "MaxPerUser: must not be negative")
 	c := &o.Cookie
 	if o.Bearer {

@@ -37,6 +37,7 @@ type Options struct {
 
 	// UserMember is a member of the app's own that names the user, "userId" for
 	// example: Login writes it, and Session.User reads it. It may be text or a number.
+	// Only Login and Logout are to change it, not a Key of this name.
 	// At most one of Passport and UserMember is set; with neither, a user who logged
 	// in at Express has no Session.User, and only Key tells who he is.
 	UserMember string

@@ -453,6 +453,30 @@ func TestUser(t *testing.T) {
 	}
 }
 
+// What a request of one user changes does not get into the session of another, to whom
+// Express gives it meanwhile under the same id.
+func TestAnotherUserAtExpress(t *testing.T) {
+	onShelves(t, expressjs.Options{UserMember: "userId"}, func(t *testing.T, s *shelf) {
+		m := service(t, s.store, nil)
+		for _, now := range []string{strings.Replace(annAtExpress, "ann", "bob", 1), strings.Replace(annAtExpress, `"userId":"ann",`, "", 1)} {
+			s.put(sid, annAtExpress, time.Hour)
+			in(t, m, sid, func(is *session.Session) {
+				if is.User() != "ann" {
+					t.Errorf("in as %q", is.User())
+				}
+				s.put(sid, now, time.Hour)
+				session.NewKey[string]("address").Set(is, "ann's street")
+				if err := is.Save(context.Background()); !errors.Is(err, session.ErrReplaced) {
+					t.Errorf("Save: %v", err)
+				}
+			})
+			if got, _ := s.get(sid); got != now {
+				t.Errorf("%s becomes %s", now, got)
+			}
+		}
+	})
+}
+
 // A Login leaves what else is in passport.
 func TestPassportKeepsItsMembers(t *testing.T) {
 	onShelves(t, expressjs.Options{Passport: true}, func(t *testing.T, s *shelf) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/coatcheck/session"
@@ -15,8 +16,8 @@ import (
 // each session, which Go replaces only if it is still what Go has read.
 //
 // What only Go knows of a session stands beside it under a key of its own, and so do
-// its tombstones: "go-session:s:{" + the record's key + "}", on the same node of a
-// Cluster. "go-session:u:" + the user is an index of his sessions. A session that
+// its tombstones: "go-session:s:{" + the record's key + "}", or without the braces if
+// the key has a hash tag, on the same node of a Cluster. "go-session:u:" + the user is an index of his sessions. A session that
 // somebody began at Express comes into it when Go first loads it.
 //
 // A load is one round trip, and so is a save of what this process has loaded.
@@ -45,9 +46,17 @@ func NewRedisStore(client redis.UniversalClient, opts *Options) (*RedisStore, er
 }
 
 func (s *RedisStore) key(id string) string    { return s.o.Prefix + id }
-func (s *RedisStore) ownKey(id string) string { return ownPrefix + "s:{" + s.key(id) + "}" }
 func userKey(user string) string              { return ownPrefix + "u:" + user }
-func (s *RedisStore) keys(id string) []string { return []string{s.key(id), s.ownKey(id)} }
+func (s *RedisStore) keys(id string) []string { return []string{s.key(id), ownKey(s.key(id))} }
+
+// ownKey is the key of what only Go knows: in the slot of the record's key, by that or
+// by the hash tag in it.
+func ownKey(key string) string {
+	if _, tag, ok := strings.Cut(key, "{"); ok && strings.IndexByte(tag, '}') > 0 {
+		return ownPrefix + "s:" + key
+	}
+	return ownPrefix + "s:{" + key + "}"
+}
 
 // Load implements session.Store.
 func (s *RedisStore) Load(ctx context.Context, id string) (*session.Record, error) {

@@ -31,3 +31,16 @@ func TestRedisStoreManagers(t *testing.T) {
 	store, _ := redisStore(t, expressjs.Options{})
 	storetest.RunManagers(t, func(t *testing.T) session.Store { return store })
 }
+
+// In a Cluster what Go knows is in the slot of the record, whatever hash tag the prefix has.
+func TestClusterSlots(t *testing.T) {
+	client := redis.NewClient(&redis.Options{Addr: testserver.Redis(t, "--cluster-enabled", "yes")})
+	defer client.Close()
+	for _, key := range []string{"sess:abc", "{app}:sess:abc", "sess:{x}abc{y}", "sess:a{b"} {
+		record, err := client.ClusterKeySlot(t.Context(), key).Result()
+		own, err2 := client.ClusterKeySlot(t.Context(), expressjs.OwnKeyForTest(key)).Result()
+		if err != nil || err2 != nil || record != own {
+			t.Errorf("%s is in slot %d, %s in %d, %v %v", key, record, expressjs.OwnKeyForTest(key), own, err, err2)
+		}
+	}
+}
