@@ -118,8 +118,9 @@ func New(m *session.Manager, opts *Options) (*Takeover, error) {
 func (t *Takeover) Count() int64 { return t.count.Load() }
 
 // Handler wraps next, directly inside the Manager's Handler: before anything has used
-// the session. A request that brings a session of the Manager's already, be it an
-// anonymous one, keeps that, and the old cookie goes. A request without the old cookie costs a look at the Cookie header. If
+// the session. A request that brings a session of the Manager's already keeps that, and
+// the old cookie goes; but an anonymous one gives way to an old one that is a user's, and
+// its values stay behind. A request without the old cookie costs a look at the Cookie header. If
 // a store fails the answer is 503: nobody is taken for a stranger.
 func (t *Takeover) Handler(next http.Handler) http.Handler {
 	name := t.o.Old.cookie()

@@ -642,6 +642,36 @@ func TestHasOneOfOurs(t *testing.T) {
 	}
 }
 
+// An anonymous session of ours gives way to the old one of a user, and to no other: not
+// to one without a user, and not to one that was taken over and has ended.
+func TestHasAnAnonymousOneOfOurs(t *testing.T) {
+	const ours = " 1 [] 00:00:00"
+	for _, c := range []struct{ login, want string }{{"/login?user=ann", carried}, {"/login", ours}} {
+		v := newMove(t, libraries["gorilla, cookie"](t), nil)
+		v.get(v.browser, v.after+"/add")
+		v.get(v.browser, v.before+c.login)
+		u, _ := url.Parse(v.after)
+		all := v.browser.Jar.Cookies(u)
+		v.expect(v.browser, c.want)
+		v.expect(v.browser, c.want)
+		if got := v.cookies(); len(got) != 1 || got[0] != "session" {
+			t.Errorf("%s: cookies %q", c.login, got)
+		}
+		v.get(v.browser, v.after+"/logout")
+		v.get(v.browser, v.after+"/add")
+		for _, k := range all {
+			if k.Name == "old" {
+				v.browser.Jar.SetCookies(u, []*http.Cookie{k})
+			}
+		}
+		v.expect(v.browser, ours)
+		v.expect(v.browser, ours)
+		if got := v.cookies(); len(got) != 1 || got[0] != "session" {
+			t.Errorf("%s, after a logout: cookies %q", c.login, got)
+		}
+	}
+}
+
 // Two cookies of one name cannot be told apart, and the first takeover says so.
 func TestCookiesOfOneName(t *testing.T) {
 	var log bytes.Buffer

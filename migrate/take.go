@@ -27,17 +27,17 @@ func (t *Takeover) take(r *http.Request) (cookies func() []string, err error) {
 	if err != nil || old.Value == "" {
 		return nil, nil
 	}
-	has, err := t.hasOurs(r)
+	has, err := t.whose(r, r.Header["Cookie"])
 	if err != nil {
 		return nil, nil // as the handler will find out
 	}
 	deletion := func() []string { return []string{t.o.Old.deletion(r).String()} }
-	if has {
+	if has == aUsers {
 		return deletion, nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 2*claimLife)
 	defer cancel()
-	begun, err := t.become(ctx, r, newTicket(old.Name, t.o.Old.spelled(old.Value)))
+	begun, err := t.become(ctx, r, newTicket(old.Name, t.o.Old.spelled(old.Value)), has)
 	switch {
 	case err != nil || begun.Cookie == "": // it was nobody's
 		return nil, err
@@ -47,6 +47,11 @@ func (t *Takeover) take(r *http.Request) (cookies func() []string, err error) {
 	ours, err := http.ParseSetCookie(begun.Cookie)
 	if err != nil {
 		return nil, err
+	}
+	if has == anonymous {
+		if is, err := t.whose(r, []string{ours.Name + "=" + ours.Value}); err != nil || is != aUsers {
+			return deletion, err // it was taken over before, and has ended since
+		}
 	}
 	// The Manager reads the request's cookies when the session is used first, and
 	// that is now.
@@ -71,15 +76,28 @@ func (t *Takeover) isNewest(r *http.Request, b begun) bool {
 	return err == nil && keyOf(rec) == b.Key
 }
 
-// hasOurs tells whether a request brings a session of ours, which it has then.
-func (t *Takeover) hasOurs(r *http.Request) (has bool, err error) {
-	t.apart(r, r.Header["Cookie"], func(s *session.Session) {
-		has = !s.IsNew()
-		if err = s.Err(); err == session.ErrReplaced {
-			has, err = true, nil // and a newer one is on its way
+// Whose a session of ours is.
+type whose int
+
+const (
+	noSession whose = iota
+	anonymous       // it gives way to one that is a user's
+	aUsers
+)
+
+// whose tells what session of ours cookies bring.
+func (t *Takeover) whose(r *http.Request, cookies []string) (is whose, err error) {
+	t.apart(r, cookies, func(s *session.Session) {
+		switch err = s.Err(); {
+		case err == session.ErrReplaced:
+			is, err = aUsers, nil // and a newer one is on its way
+		case s.User() != "":
+			is = aUsers
+		case !s.IsNew():
+			is = anonymous
 		}
 	})
-	return has, err
+	return is, err
 }
 
 // apart runs f in a session beside that of the request, with these cookies, and
@@ -115,7 +133,7 @@ const nothing = "-"
 var errSlow = errors.New("another request has taken over this session, and has not finished")
 
 // become returns what the session of this ticket has become, zero if there was none.
-func (t *Takeover) become(ctx context.Context, r *http.Request, k ticket) (begun, error) {
+func (t *Takeover) become(ctx context.Context, r *http.Request, k ticket, has whose) (begun, error) {
 	for try := 0; ; try++ {
 		is, err := t.taken(ctx, k)
 		switch {
@@ -130,6 +148,9 @@ func (t *Takeover) become(ctx context.Context, r *http.Request, k ticket) (begun
 					return begun{}, nil
 				}
 				break
+			}
+			if has == anonymous && old.values[t.o.User] == nil {
+				return begun{Cookie: nothing}, nil
 			}
 			claim, err := t.claim(ctx, k)
 			if err == nil {
