@@ -657,6 +657,9 @@ func TestHasAnAnonymousOneOfOurs(t *testing.T) {
 		if got := v.cookies(); len(got) != 1 || got[0] != "session" {
 			t.Errorf("%s: cookies %q", c.login, got)
 		}
+		if n := v.take.Count(); n != 1 && c.want == carried || n != 0 && c.want == ours {
+			t.Errorf("%s: %d takeovers", c.login, n)
+		}
 		v.get(v.browser, v.after+"/logout")
 		v.get(v.browser, v.after+"/add")
 		for _, k := range all {
