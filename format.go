@@ -12,7 +12,9 @@ import "github.com/coatcheck/session/internal/token"
 // token afterwards are nobody's (ErrReplaced). A request that has loaded the
 // session by then keeps it: what it changes is saved under the new id. Done stays
 // open. Options.RenewAfter is an error of New: it would sign out whoever has a slow
-// request under way. And who reads the store can make no token only if the format
+// request under way; and so is a WatchEvery above 30 seconds, which could miss the
+// change of id. Where the other program gives an id to another user, requests under
+// way are treated as after a Login of that one. And who reads the store can make no token only if the format
 // signs the id, with a secret that the store does not have.
 type TokenFormat interface {
 	// New returns a new random token, as it stands in a cookie or header, and the
