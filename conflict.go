@@ -11,19 +11,24 @@ import (
 
 // resolve asks the store what became of a renewal's Save whose outcome is
 // unknown. The record tells: its newest key is the renewal's or not. If it
-// cannot be loaded now, a Reload finds out. The load has a deadline of its own,
-// for the store's silence may have used up the commit's.
+// cannot be loaded now, a Reload finds out.
 func (k commit) resolve(d draft, err error) error {
 	k.mu.Lock()
 	k.stored.maybe = &d
 	k.mu.Unlock()
-	c := storectx.New(k.ctx, k.m.timeout)
-	defer c.Release()
-	rec, failed := k.m.load(c, d.rec.ID)
+	rec, failed := k.outcome(d.rec.ID)
 	if failed == nil && rec != nil && opensNewest(rec.Data, d.ref.Key) {
 		return nil
 	}
 	return err
+}
+
+// outcome loads a record after a Save of unknown outcome. The load has a deadline of
+// its own, for the store's silence may have used up the commit's.
+func (k commit) outcome(id string) (*Record, error) {
+	c := storectx.New(k.ctx, k.m.timeout)
+	defer c.Release()
+	return k.m.load(c, id)
 }
 
 // moved finds out what a record has become, after a Save of it answered err. It

@@ -233,12 +233,9 @@ func (k commit) replace() error {
 }
 
 // hasLeft asks the store whether a session has given its id for another, when the
-// outcome of the Save is unknown, so that a renewal loses nobody. The load has a deadline of its own, for the
-// store's silence may have used up the commit's.
+// outcome of the Save is unknown, so that a renewal loses nobody.
 func (k commit) hasLeft(id, next string) bool {
-	c := storectx.New(k.ctx, k.m.timeout)
-	defer c.Release()
-	rec, err := k.m.load(c, id)
+	rec, err := k.outcome(id)
 	if err != nil || rec == nil {
 		return false
 	}

@@ -14,8 +14,8 @@ import "github.com/coatcheck/session/internal/token"
 // open. Options.RenewAfter is an error of New: it would sign out whoever has a slow
 // request under way; and so is a WatchEvery above 30 seconds, which could miss the
 // change of id. Where the other program gives an id to another user, requests under
-// way are treated as after a Login of that one. And who reads the store can make no token only if the format
-// signs the id, with a secret that the store does not have.
+// way are treated as after a Login of that one. And who reads the store can make no
+// token only if the format signs the id, with a secret that the store does not have.
 type TokenFormat interface {
 	// New returns a new random token, as it stands in a cookie or header, and the
 	// id of the record that it opens, of 1 to 128 bytes. Ids have at least 128

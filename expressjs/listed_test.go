@@ -110,6 +110,45 @@ func TestNothingStaysForEver(t *testing.T) {
 	})
 }
 
+// A user's index in Redis keeps a session as long as it can live, however often it is
+// saved and never touched.
+func TestSavesKeepASessionListed(t *testing.T) {
+	const day = 24 * time.Hour
+	store, client := redisStore(t, expressjs.Options{UserMember: "userId"})
+	listed := func(id string, want time.Time) {
+		t.Helper()
+		score := client.ZScore(t.Context(), "go-session:u:ann", id).Val()
+		life := client.PTTL(t.Context(), "go-session:u:ann").Val()
+		if score < float64(want.UnixMilli()) || life < time.Until(want) {
+			t.Errorf("%s is listed until %v, the index for %v, want %v", id, time.UnixMilli(int64(score)), life, want)
+		}
+	}
+	now := time.Now().Truncate(time.Millisecond)
+	r := &session.Record{ID: "go", User: "ann", Data: []byte(`{"userId":"ann"}`), Created: now, LastSeen: now, Expires: now.Add(time.Hour), Deadline: now.Add(90 * day), Version: 1}
+	if err := store.Create(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	listed("go", r.Deadline)
+	if err := store.Touch(t.Context(), "go", now, now.Add(2*time.Hour)); err != nil {
+		t.Error(err)
+	}
+	listed("go", r.Deadline)
+	s := redisShelf(t, store, client)
+	s.put(sid, annAtExpress, time.Hour)
+	for range 3 { // the first notes what Go knows
+		is, err := store.Load(t.Context(), sid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		old := is.Version
+		is.Expires, is.Version = is.Expires.Add(2*day), old+1
+		if err := store.Save(t.Context(), is, old); err != nil {
+			t.Fatal(err)
+		}
+		listed(sid, is.Expires)
+	}
+}
+
 // A list that comes late, of whom a session was before, does not make it his again.
 func TestLateListing(t *testing.T) {
 	store, pool := postgresStore(t, expressjs.Options{UserMember: "userId"})

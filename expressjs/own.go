@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"time"
+
+	"github.com/coatcheck/session"
 )
 
 // own is what only Go knows of a session. It holds as far as the record is the one
@@ -28,20 +30,34 @@ func (w *own) isOver(now time.Time) bool {
 	return w != nil && (w.tombstone != nil || !now.Before(w.deadline))
 }
 
-// beyond is for how long what Go knows of a session outlives its absolute end, for
-// Express does not know of that; or its idle end, where Express made it, and it has no
-// other.
+// last is the last that Go knows of when a session ends: its absolute end, or its idle
+// end where Express made it, and it has no other.
+func last(deadline, expires time.Time) time.Time {
+	if deadline.Equal(forever) {
+		return expires
+	}
+	return deadline
+}
+
+// beyond is for how long what Go knows of a session outlives that, for Express may go
+// on with it.
 const beyond = 30 * 24 * time.Hour
 
 // until is for how long this is to be kept.
 func (w *own) until() time.Time {
-	switch {
-	case w.tombstone != nil:
+	if w.tombstone != nil {
 		return w.deadline
-	case w.deadline.Equal(forever):
-		return w.expires.Add(beyond)
 	}
-	return w.deadline.Add(beyond)
+	return last(w.deadline, w.expires).Add(beyond)
+}
+
+// day is how exactly a user's list has to know when a session ends: it keeps it far
+// longer.
+const day = 24 * time.Hour
+
+// lists tells whether Go wrote this session as this user's, with an end of the same day.
+func (w *own) lists(r *session.Record) bool {
+	return w != nil && w.user == r.User && last(w.deadline, w.expires).Truncate(day).Equal(last(r.Deadline, r.Expires).Truncate(day))
 }
 
 // In Redis it is one string, which scripts know by its offsets: the version, created,

@@ -50,12 +50,12 @@ func (s *PostgresStore) prepare(ctx context.Context) error {
 }
 
 // index implements place. It says nothing but whose a session is.
-func (s *PostgresStore) index(ctx context.Context, user, id string, expires time.Time) error {
+func (s *PostgresStore) index(ctx context.Context, user, id string, lasts time.Time) error {
 	if user == "" {
 		return nil
 	}
 	_, err := s.pool.Exec(ctx, s.table.Replace(`INSERT INTO @own AS o (sid, listed, until) VALUES ($1, $2, $3)
-		ON CONFLICT (sid) DO UPDATE SET listed = EXCLUDED.listed, until = greatest(o.until, EXCLUDED.until)`), id, []byte(user), expires.Add(beyond).UnixMilli())
+		ON CONFLICT (sid) DO UPDATE SET listed = EXCLUDED.listed, until = greatest(o.until, EXCLUDED.until)`), id, []byte(user), lasts.Add(beyond).UnixMilli())
 	return stated(err)
 }
 

@@ -17,8 +17,9 @@ import (
 //
 // What only Go knows of a session stands beside it under a key of its own, and so do
 // its tombstones: "go-session:s:{" + the record's key + "}", or without the braces if
-// the key has a hash tag, on the same node of a Cluster. "go-session:u:" + the user is an index of his sessions. A session that
-// somebody began at Express comes into it when Go first loads it.
+// the key has a hash tag, on the same node of a Cluster. "go-session:u:" + the user is
+// an index of his sessions. A session that somebody began at Express comes into it when
+// Go first loads it.
 //
 // A load is one round trip, and so is a save of what this process has loaded.
 type RedisStore struct {
@@ -207,21 +208,22 @@ func (s *RedisStore) Touch(ctx context.Context, id string, seen, expires time.Ti
 }
 
 // indexScript adds a session to its user's, and lets the index live longer than it.
-// Those are forgotten of which Go has not heard since they were over for as long: ARGV[4].
+// Those are forgotten that were over before ARGV[4], as far as Go has heard. A touch
+// knows the idle end only, and brings no end nearer.
 var indexScript = redis.NewScript(`
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[4])
-redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])
+if tonumber(ARGV[1]) > tonumber(redis.call('ZSCORE', KEYS[1], ARGV[2]) or 0) then redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2]) end
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
 return 1
 `)
 
 // index implements place.
-func (s *RedisStore) index(ctx context.Context, user, id string, expires time.Time) error {
+func (s *RedisStore) index(ctx context.Context, user, id string, lasts time.Time) error {
 	if user == "" {
 		return nil
 	}
-	life := milliseconds(time.Until(expires) + beyond)
-	return written(indexScript.Run(ctx, s.client, []string{userKey(user)}, expires.UnixMilli(), id, life, time.Now().Add(-beyond).UnixMilli()).Err())
+	life := milliseconds(time.Until(lasts) + beyond)
+	return written(indexScript.Run(ctx, s.client, []string{userKey(user)}, lasts.UnixMilli(), id, life, time.Now().Add(-beyond).UnixMilli()).Err())
 }
 
 // List implements session.Store.

@@ -22,8 +22,9 @@ type place interface {
 	// step, if what is there is what was found. A nil record is none.
 	swap(ctx context.Context, id string, found *snapshot, record []byte, w *own, now time.Time) (bool, error)
 
-	// index adds a session to those of its user, or of "" to nobody's.
-	index(ctx context.Context, user, id string, expires time.Time) error
+	// index adds a session to those of its user, or of "" to nobody's, for as long as it
+	// lasts.
+	index(ctx context.Context, user, id string, lasts time.Time) error
 
 	// forget deletes a record that is not to be, and leaves what Go knows.
 	forget(ctx context.Context, id string) error
@@ -40,8 +41,8 @@ type records struct {
 	// swapped.
 	found [512]atomic.Pointer[loaded]
 
-	// Hashes of the sessions, of Express's making, that this process has added to those
-	// of their users. Of two with the same place one is added again.
+	// Hashes of what this process has added to users' lists. Of two with the same place
+	// one is added again.
 	listed [4096]atomic.Uint64
 }
 
@@ -92,24 +93,32 @@ func (s *records) find(ctx context.Context, p place, id string) (*session.Record
 		return nil, found, err
 	}
 	s.slot(r.Version).Store(&loaded{id, r.Version, found})
-	if r.User != "" && (found.own == nil || found.own.user != r.User) {
-		err = s.list(ctx, p, r) // whoever logged in at Express
-	}
-	return r, found, err
+	return r, found, s.list(ctx, p, r, found.own) // for whoever logged in at Express
 }
 
-// list adds a session to those of its user, unless this process has done so.
-func (s *records) list(ctx context.Context, p place, r *session.Record) error {
-	sum := maphash.String(seed, r.User+"\x00"+r.ID) | 1
+// list adds a session to those of its user, unless Go's last write or this process has
+// done so.
+func (s *records) list(ctx context.Context, p place, r *session.Record, w *own) error {
+	if r.User == "" || w.lists(r) {
+		return nil
+	}
+	lasts := last(r.Deadline, r.Expires)
+	sum := maphash.Comparable(seed, listing{r.User, r.ID, lasts.Truncate(day).Unix()}) | 1
 	at := &s.listed[sum>>1%uint64(len(s.listed))]
 	if at.Load() == sum {
 		return nil
 	}
-	if err := p.index(ctx, r.User, r.ID, r.Expires); err != nil {
+	if err := p.index(ctx, r.User, r.ID, lasts); err != nil {
 		return err
 	}
 	at.Store(sum)
 	return nil
+}
+
+// A listing is what a user's list says of a session.
+type listing struct {
+	user, id string
+	day      int64 // on which it ends
 }
 
 var seed = maphash.MakeSeed()
@@ -146,7 +155,7 @@ func (s *records) create(ctx context.Context, p place, r *session.Record) error 
 	if err != nil {
 		return err
 	}
-	if err := p.index(ctx, r.User, r.ID, r.Expires); err != nil {
+	if err := p.index(ctx, r.User, r.ID, last(r.Deadline, r.Expires)); err != nil {
 		return fmt.Errorf("expressjs: create: %w", err)
 	}
 	found.raw = nil // what there may be has expired
@@ -182,10 +191,8 @@ func (s *records) save(ctx context.Context, p place, r *session.Record, old uint
 			return err
 		}
 	}
-	if r.User != "" && (found.own == nil || found.own.user != r.User) {
-		if err := p.index(ctx, r.User, r.ID, r.Expires); err != nil {
-			return fmt.Errorf("expressjs: save: %w", err)
-		}
+	if err := s.list(ctx, p, r, found.own); err != nil {
+		return fmt.Errorf("expressjs: save: %w", err)
 	}
 	ok, err := p.swap(ctx, r.ID, found, raw, w, now)
 	switch {
