@@ -202,5 +202,5 @@ func (k commit) failed(err error, asked bool) error {
 
 // isEnding tells whether an error says that there is no session to hold a change.
 func isEnding(err error) bool {
-	return err == ErrNotFound || err == ErrReplaced || err == errTwins || err == errWithheld
+	return err == ErrEnded || err == ErrReplaced || err == errTwins || err == errWithheld
 }

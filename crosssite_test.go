@@ -73,7 +73,7 @@ func TestRequestThatCouldNotBringTheCookie(t *testing.T) {
 					t.Errorf("%s, adapted %v: %+v", c.name, adapted, log.all)
 				}
 			}
-			if (saved != nil) != c.dropsSession || errors.Is(saved, session.ErrNotFound) {
+			if (saved != nil) != c.dropsSession || errors.Is(saved, session.ErrEnded) {
 				t.Errorf("%s: Save: %v", c.name, saved)
 			}
 			if n := spy.count("Create"); (n == 0) != c.dropsSession {

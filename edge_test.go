@@ -248,11 +248,14 @@ func TestSaveOfAReplacedSession(t *testing.T) {
 		"/bob":   func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Login("bob") },
 		"/save": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 			name.Set(s, "late")
-			if err := s.Save(r.Context()); !errors.Is(err, session.ErrNotFound) || !errors.Is(err, session.ErrReplaced) {
+			if err := s.Save(r.Context()); err != session.ErrReplaced {
 				t.Errorf("Save: %v", err)
 			}
 			if err := s.Err(); err != session.ErrReplaced {
 				t.Errorf("Err: %v", err)
+			}
+			if err := s.Reload(r.Context()); err != session.ErrReplaced {
+				t.Errorf("Reload: %v", err)
 			}
 		},
 	}))
@@ -368,7 +371,7 @@ func TestReloadOfANewSessionThatIsGone(t *testing.T) {
 		if err := m.RevokeAll(r.Context(), "alice"); err != nil {
 			t.Error(err)
 		}
-		if err := s.Reload(r.Context()); err != nil || s.User() != "" {
+		if err := s.Reload(r.Context()); err != session.ErrEnded || s.User() != "" {
 			t.Error("Reload:", err, s.User())
 		}
 	}}))

@@ -43,7 +43,7 @@ func ExampleKey_Refresh() {
 				return config.TokenSource(ctx, t).Token() // asks the issuer, for t is not valid
 			})
 		switch {
-		case errors.Is(err, session.ErrNotFound): // signed out meanwhile
+		case errors.Is(err, session.ErrEnded): // signed out meanwhile
 			http.Error(w, "Please log in.", http.StatusUnauthorized)
 		case err != nil:
 			http.Error(w, "Try again.", http.StatusBadGateway)

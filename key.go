@@ -102,7 +102,7 @@ func (k Key[T]) Update(s *Session, f func(T) T) {
 // calls it. If the process dies, others wait until its lease is over. The clocks
 // of the processes should agree to a second or so.
 //
-// It returns ctx's error when that ends while it waits, ErrNotFound if the session
+// It returns ctx's error when that ends while it waits, ErrEnded if the session
 // has ended, and what Err says if it cannot be had. fresh must not call the
 // session's methods; f may, but for Refresh of the same key. In a session that is
 // not stored yet nobody overlaps, and f is called at once.

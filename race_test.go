@@ -162,7 +162,7 @@ var slowly = map[string]func(w http.ResponseWriter, r *http.Request, s *session.
 	"remember": func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Remember(1e15) },
 	"saves": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 		name.Set(s, "slow")
-		if err := s.Save(r.Context()); err != nil && !errors.Is(err, session.ErrNotFound) && !errors.Is(err, session.ErrReplaced) {
+		if err := s.Save(r.Context()); err != nil && !errors.Is(err, session.ErrEnded) && !errors.Is(err, session.ErrReplaced) {
 			http.Error(w, fmt.Sprint("Save: ", err), 500)
 		}
 	},
@@ -287,7 +287,7 @@ func TestStaleArrival(t *testing.T) {
 		{"/login", 10 * time.Second, session.ErrReplaced, session.ErrReplaced, true},
 		{"/remember", 10 * time.Second, session.ErrReplaced, session.ErrReplaced, true},
 		{"/bob", 0, session.ErrReplaced, session.ErrReplaced, false},
-		{"/logout", 0, nil, session.ErrNotFound, false},
+		{"/logout", 0, nil, session.ErrEnded, false},
 	} {
 		for what := range slowly {
 			t.Run(c.ending+" "+what, func(t *testing.T) {

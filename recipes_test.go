@@ -253,7 +253,7 @@ func setRole(ctx context.Context, user, to string) error {
 	all, err := sessions.List(ctx, user)
 	for _, s := range all {
 		role.Set(s, to)
-		if err := s.Save(ctx); err != nil && !errors.Is(err, session.ErrNotFound) {
+		if err := s.Save(ctx); err != nil && !errors.Is(err, session.ErrEnded) {
 			return err
 		}
 	}

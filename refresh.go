@@ -79,9 +79,9 @@ func (l *lease) seen() ([]byte, error) {
 		// The latter: somebody asked for a renewal, and the value was changed
 		// since. What this request sees of it is used up, and what there is now is
 		// not for it to see.
-		return nil, errReplaced
+		return nil, ErrReplaced
 	case st.is == ended:
-		return nil, ErrNotFound
+		return nil, ErrEnded
 	}
 	return lookup(l.base(), l.todo.changes, l.name), nil
 }

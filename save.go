@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -15,9 +14,8 @@ import (
 // Save commits now, instead of at the first byte of the response, and counts as
 // use: it touches the session if that is due. It takes ctx's values and
 // deadline, not its cancellation. The error it returns is the caller's to handle
-// and does not replace the response. It is ErrNotFound if the session has ended,
-// and ErrReplaced too if its token was replaced; what was changed is dropped
-// then.
+// and does not replace the response. It is ErrEnded if the session has ended, and
+// ErrReplaced if its token was replaced; what was changed is dropped then.
 func (s *Session) Save(ctx context.Context) error {
 	s.changing.Lock()
 	defer s.done()
@@ -36,9 +34,6 @@ func (s *Session) Save(ctx context.Context) error {
 	if err == nil {
 		err = s.touch(c, time.Now())
 	}
-	if err == ErrReplaced {
-		err = errReplaced
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -46,19 +41,17 @@ func (s *Session) Save(ctx context.Context) error {
 		err = s.problem.err // saved, but for the call that came too late
 	case err == nil:
 		s.problem = problem{}
-	case !isEnding(err) && err != errReplaced && s.problem.err == nil:
+	case !isEnding(err) && s.problem.err == nil:
 		s.problem = problem{passing, err}
 	}
 	s.problem.report()
 	return err
 }
 
-var errReplaced = fmt.Errorf("%w: %w", ErrReplaced, ErrNotFound)
-
 // Reload forgets all unsaved changes, a Login or Logout among them, and reads
 // the store again. A long request learns this way that its session has ended:
-// User is "" then, and Reload returns ErrReplaced if its token was replaced by
-// a Login or a renewal that was asked for. It takes ctx's values and deadline,
+// User is "" then, and Reload returns ErrEnded, or ErrReplaced if its token was
+// replaced by a Login or a renewal that was asked for. It takes ctx's values and deadline,
 // not its cancellation.
 func (s *Session) Reload(ctx context.Context) error {
 	s.changing.Lock()
@@ -91,9 +84,6 @@ func (s *Session) Reload(ctx context.Context) error {
 		s.cookie = cookie{carry, was.maybe.token}
 	case s.stored.is != live && s.cookie.do == carry:
 		s.cookie = cookie{}
-	}
-	if s.source != nil && s.stored.is == ended {
-		return nil
 	}
 	return s.stored.over()
 }
@@ -243,9 +233,9 @@ func (s *Session) touch(c *storectx.Context, used time.Time) error {
 		s.stored.rec = &touched
 		return nil
 	case errors.Is(err, ErrNotFound):
-		s.note(EventDropped, rec, ErrNotFound)
+		s.note(EventDropped, rec, ErrEnded)
 		s.stored = stored{is: ended, held: s.stored.held}
-		return ErrNotFound
+		return ErrEnded
 	}
 	err = storeError("touch", err)
 	s.note(EventStoreFailed, rec, err)

@@ -70,7 +70,7 @@ func (st *stored) over() error {
 	case stale, replaced, renewed:
 		return ErrReplaced
 	case ended:
-		return ErrNotFound
+		return ErrEnded
 	}
 	return nil
 }

@@ -8,8 +8,7 @@ import (
 
 // What a Store answers. A store may wrap them; callers compare with errors.Is.
 var (
-	// ErrNotFound: there is no live record with this id. Save on a session
-	// that has ended returns it too.
+	// ErrNotFound: there is no live record with this id.
 	ErrNotFound = errors.New("session: not found")
 
 	// ErrConflict: the record has another version than the one to replace.
@@ -30,11 +29,17 @@ var (
 	// written, which says nothing about whether its user is logged in.
 	ErrStore = errors.New("session: the store failed")
 
+	// ErrEnded: the session has ended: it expired, or was ended by Logout, Revoke
+	// or their like. Save, Reload and Refresh return it. It is no Session.Err: a
+	// request without a session is an ordinary one, and Session.Expired tells.
+	ErrEnded = errors.New("session: the session has ended")
+
 	// ErrReplaced is the Err of a request whose token was replaced, and not just
 	// now: by a Login as another user, or by a renewal more than ten seconds ago.
 	// The browser holds a newer one: such a request is a straggler, or somebody
 	// else's who has the old token. It is not a failure and not given to
-	// ErrorHandler.
+	// ErrorHandler. Save, Reload and Refresh return it too. The session itself may
+	// be live: it is not an ErrEnded.
 	ErrReplaced = errors.New("session: the token was replaced")
 )
 

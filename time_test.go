@@ -294,7 +294,7 @@ func TestSaveIsUse(t *testing.T) {
 				})
 				time.Sleep(10 * minute)
 				for range 2 {
-					if err := s.Save(r.Context()); err != session.ErrNotFound || s.User() != "" {
+					if err := s.Save(r.Context()); err != session.ErrEnded || s.User() != "" {
 						t.Errorf("Save of a session that is gone: %v, in as %q", err, s.User())
 					}
 				}
@@ -349,7 +349,7 @@ func TestFailingTouchIsAnEvent(t *testing.T) {
 		err    error
 	}{
 		{"fails", func(*spyStore, string) error { return errDown }, session.EventStoreFailed, session.ErrStore},
-		{"finds nothing", func(spy *spyStore, id string) error { return spy.Store.Delete(context.Background(), id) }, session.EventDropped, session.ErrNotFound},
+		{"finds nothing", func(spy *spyStore, id string) error { return spy.Store.Delete(context.Background(), id) }, session.EventDropped, session.ErrEnded},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var told events

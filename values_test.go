@@ -553,7 +553,7 @@ func TestDetachedSessions(t *testing.T) {
 		}
 		list(0)
 		visits.Set(late, 9)
-		if err := late.Save(ctx); !errors.Is(err, session.ErrNotFound) {
+		if err := late.Save(ctx); err != session.ErrEnded {
 			t.Errorf("Save of a session that has ended: %v", err)
 		}
 		visit(func(s *session.Session) {
@@ -643,7 +643,7 @@ func TestReload(t *testing.T) {
 		if err := m.RevokeAll(t.Context(), "alice"); err != nil || s.User() != "alice" {
 			t.Errorf("before Reload %q, %v", s.User(), err)
 		}
-		if err := s.Reload(t.Context()); err != nil || s.User() != "" || s.Err() != nil {
+		if err := s.Reload(t.Context()); err != session.ErrEnded || s.User() != "" || s.Err() != nil {
 			t.Errorf("after RevokeAll and Reload %q, %v", s.User(), err)
 		}
 	})
@@ -720,10 +720,10 @@ func TestDetachedSessionThatEndedIsNotSaved(t *testing.T) {
 	}
 	for range 2 {
 		name.Set(s, "lost")
-		if err := s.Save(t.Context()); !errors.Is(err, session.ErrNotFound) {
+		if err := s.Save(t.Context()); err != session.ErrEnded {
 			t.Errorf("Save: %v", err)
 		}
-		if err := s.Reload(t.Context()); !errors.Is(err, session.ErrNotFound) {
+		if err := s.Reload(t.Context()); err != session.ErrEnded {
 			t.Errorf("Reload: %v", err)
 		}
 	}

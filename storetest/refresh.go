@@ -52,7 +52,7 @@ func (c *cluster) refresh(ctx context.Context, s *session.Session, want string) 
 		return c.issuer.renew(serial)
 	})
 	switch {
-	case errors.Is(err, session.ErrNotFound):
+	case errors.Is(err, session.ErrEnded), errors.Is(err, session.ErrReplaced):
 		return "ended"
 	case err != nil:
 		return "failed"
