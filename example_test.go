@@ -98,8 +98,7 @@ func ExampleManager_RevokeOthers() {
 	sessions := session.Must(session.New(nil))
 	_ = func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
-		// The new password is stored. Now nobody who knew the old one stays.
-		s.Renew()
+		s.Login(s.User()) // the new password is stored
 		if err := sessions.RevokeOthers(r.Context(), s); err != nil {
 			http.Error(w, "Try again.", http.StatusServiceUnavailable)
 		}
@@ -156,7 +155,7 @@ func ExampleSession_Background() {
 		})
 	}
 	// A page asks with such a request how long is left, and warns before the end
-	// without putting it off (WCAG 2.2.1).
+	// without putting it off (WCAG 2, success criterion 2.2.1).
 	left := func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
 		if s.User() == "" {

@@ -50,7 +50,8 @@ func (s *Session) Logout() {
 }
 
 // Renew gives the session a new token, with the same id, values and absolute
-// end. Call it when its privileges change (NIST SP 800-63B-4, 5.1). Requests
+// end. Call it when its privileges change (OWASP Session Management Cheat Sheet,
+// "Renew the Session ID After Any Privilege Level Change"). Requests
 // that are under way with the token before it lose nothing: for ten seconds
 // they see the session as it was just before, and what they change is kept.
 // After that the old token is ErrReplaced. Of several Renews at once one makes
@@ -64,6 +65,8 @@ func (s *Session) Renew() {
 // with a new token as by Renew. Renew and a Login of the same user keep it;
 // Logout and a later Login of another user end it. A d of zero or less fails
 // the request. Browsers keep a cookie for 400 days at most (RFC 6265bis, 5.5).
+// A remembered session has no idle timeout and so does not meet AAL2; one of more
+// than 30 days does not even meet AAL1 (NIST SP 800-63B-4, 2.2.3 and 2.1.3).
 func (s *Session) Remember(d time.Duration) {
 	if d <= 0 {
 		s.refuse(errors.New("session: Remember: the duration is not positive"))

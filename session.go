@@ -78,9 +78,8 @@ func (s *Session) LastSeen() time.Time { return s.record().LastSeen }
 func (s *Session) Expires() time.Time { return s.record().Expires }
 
 // Authenticated returns when Login was last called. It is zero while the
-// session is anonymous. Ask for the password again before a sensitive step if
-// it is long ago (OWASP ASVS 5, 7.5.1), and compare it with the time of the
-// last password change.
+// session is anonymous. If it is long ago, ask for the password again before a
+// highly sensitive step (OWASP ASVS 5, 7.5.3).
 func (s *Session) Authenticated() time.Time {
 	s.lock()
 	defer s.unlock()

@@ -14,7 +14,8 @@ import (
 var errNoUser = errors.New("session: the user is empty")
 
 // List returns the live sessions of a user, most recently seen first, for a
-// page that shows "your devices" (OWASP ASVS 5, 7.5.2). They are detached from
+// page that shows "your devices" (OWASP ASVS 5, 7.5.2: ask for the password
+// again before that page ends one). They are detached from
 // any request: values and flashes may be changed and Logout ends one, all at
 // its Save; Login, Renew and Remember make Save fail, for they need a cookie.
 // A Save of a detached session is no use of it: LastSeen and Expires stay.
@@ -53,8 +54,8 @@ func (m *Manager) RevokeOthers(ctx context.Context, s *Session) error {
 }
 
 // RevokeAll ends all sessions of a user. A login whose password was checked
-// before this call and whose session is created after it is not covered:
-// compare Session.Authenticated with the time of the password change.
+// before this call and whose session is created after it is not covered: the
+// recipe for a change of password in docs/recipes.md refuses it.
 func (m *Manager) RevokeAll(ctx context.Context, user string) error {
 	if user == "" {
 		return errNoUser

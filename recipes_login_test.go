@@ -1,0 +1,251 @@
+package session_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/sessiontest"
+)
+
+// overlap returns a middleware for n requests. Each loads its session and waits
+// there until all n have done so.
+func overlap(n int, next http.Handler) http.Handler {
+	var loaded sync.WaitGroup
+	loaded.Add(n)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		session.From(r.Context()).Err()
+		loaded.Done()
+		loaded.Wait()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// atOnce runs f n times concurrently.
+func atOnce(n int, f func(i int)) {
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() { f(i) })
+	}
+	all.Wait()
+}
+
+// keyOfRequest returns a key for a value that one of several overlapping requests
+// writes.
+func keyOfRequest(i int) session.Key[int] { return session.NewKey[int](fmt.Sprint("of request ", i)) }
+
+// writing answers POST /write/{i}.
+func writing(w http.ResponseWriter, r *http.Request) {
+	i, _ := strconv.Atoi(r.PathValue("i"))
+	keyOfRequest(i).Set(session.From(r.Context()), i)
+}
+
+// wrote fails the test unless the browser's session is the user's and has what
+// each of n overlapping requests wrote.
+func wrote(t *testing.T, b *sessiontest.Browser, m *session.Manager, user string, n int) {
+	t.Helper()
+	b.Session(m, func(s *session.Session) {
+		for i := range n {
+			if s.User() != user || keyOfRequest(i).Get(s) != i {
+				t.Errorf("in as %q, want %q; request %d wrote %d", s.User(), user, i, keyOfRequest(i).Get(s))
+			}
+		}
+	})
+}
+
+// goesTo returns where a browser goes that is at https://example.test/password and
+// gets this Location, as the URL standard has it: tabs and line breaks are dropped,
+// and a backslash is a slash.
+func goesTo(t *testing.T, location string) *url.URL {
+	t.Helper()
+	at, _ := url.Parse("https://example.test/password")
+	to, err := at.Parse(strings.NewReplacer("\t", "", "\n", "", "\r", "", `\`, "/").Replace(location))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+func TestRecipePasswordAskedForAgainLeadsNowhereElse(t *testing.T) {
+	b := sessiontest.NewBrowser(t, sessions.Handler(http.HandlerFunc(again)))
+	b.Session(sessions, func(s *session.Session) { s.Login("ann") })
+	for then, want := range map[string]string{
+		"/delete?item=7&sure=yes": "/delete?item=7&sure=yes",
+		"/a//b":                   "/a/b",
+		"/":                       "/",
+		"":                        "/",
+		"delete":                  "/",
+		"//evil.example/":         "/",
+		"///evil.example/":        "/",
+		`/\evil.example/`:         "/",
+		`\/evil.example/`:         "/",
+		`\\evil.example/`:         "/",
+		`/./\evil.example/`:       "/", // which http.Redirect would clean to one of those above
+		`/a/../\evil.example/`:    "/",
+		"/\t/evil.example/":       "/",
+		"/\n\\evil.example/":      "/",
+		"/./\t\\evil.example/":    "/",
+		"https://evil.example/":   "/",
+		"https:evil.example":      "/",
+		"javascript:alert(1)":     "/",
+		"/.//evil.example/":       "/evil.example/",
+	} {
+		resp := b.PostForm("/password", url.Values{"then": {then}})
+		if to := goesTo(t, resp.Header.Get("Location")); to.Host != "example.test" || to.RequestURI() != want {
+			t.Errorf("then=%q leads to %s, want %s", then, to, want)
+		}
+	}
+	// The address of the page that asked comes from the request, too.
+	ask := httpGet(t, sessions.Handler(recently(http.NotFoundHandler())), "https://example.test//evil.example/x?y")
+	form := goesTo(t, ask.Header.Get("Location"))
+	if to := goesTo(t, b.PostForm(form.RequestURI(), nil).Header.Get("Location")); to.Host != "example.test" {
+		t.Errorf("leads to %s", to)
+	}
+}
+
+// httpGet returns the response to a request that comes without cookies.
+func httpGet(t *testing.T, h http.Handler, target string) *http.Response {
+	t.Helper()
+	return sessiontest.NewBrowser(t, h).Get(target)
+}
+
+func TestRecipePasswordAskedForAgainLosesNothing(t *testing.T) {
+	const n = 10
+	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+		mux := http.NewServeMux()
+		mux.HandleFunc("POST /password", again)
+		mux.HandleFunc("POST /write/{i}", writing)
+		b := sessiontest.NewBrowser(t, m.Handler(overlap(n+2, mux)))
+		b.Session(m, func(s *session.Session) { s.Login("ann") })
+		time.Sleep(6 * minute)
+		atOnce(n+2, func(i int) {
+			target := fmt.Sprint("/write/", i)
+			if i >= n { // the button was clicked twice
+				target = "/password"
+			}
+			if resp := b.PostForm(target, url.Values{"then": {"/delete"}}); resp.StatusCode != 200 && resp.Header.Get("Location") != "/delete" {
+				t.Errorf("%s: %s, to %q", target, resp.Status, resp.Header.Get("Location"))
+			}
+		})
+		wrote(t, b, m, "ann", n)
+		b.Session(m, func(s *session.Session) {
+			if ago := time.Since(s.Authenticated()); ago > minute {
+				t.Errorf("the password was typed %v ago", ago)
+			}
+		})
+	})
+}
+
+// changeOfPassword runs a test of a change of password on a fake clock, over
+// sessions of its own. The change is POST /password.
+func changeOfPassword(t *testing.T, n int, change http.HandlerFunc, f func(h http.Handler)) {
+	synctest.Test(t, func(t *testing.T) {
+		defer func(m *session.Manager) { sessions = m }(sessions)
+		sessions = newManager(t, session.Options{})
+		mux := http.NewServeMux()
+		mux.HandleFunc("POST /password", change)
+		mux.HandleFunc("POST /write/{i}", writing)
+		f(sessions.Handler(overlap(n, mux)))
+	})
+}
+
+// A user changes the password, with a double click, while other requests are in
+// flight and other devices are logged in.
+func TestRecipeChangeOfPassword(t *testing.T) {
+	const n = 10
+	changeOfPassword(t, n+2, passwordChanged, func(h http.Handler) {
+		here, there := sessiontest.NewBrowser(t, h), sessiontest.NewBrowser(t, h)
+		for _, b := range []*sessiontest.Browser{here, there} {
+			b.Session(sessions, func(s *session.Session) { s.Login("ann") })
+		}
+		time.Sleep(minute)
+		atOnce(n+2, func(i int) {
+			target := fmt.Sprint("/write/", i)
+			if i >= n {
+				target = "/password"
+			}
+			if resp := here.PostForm(target, nil); resp.StatusCode != 200 {
+				t.Errorf("%s: %s", target, resp.Status)
+			}
+		})
+		time.Sleep(20 * second)
+		wrote(t, here, sessions, "ann", n)
+		here.Session(sessions, func(s *session.Session) {
+			if since := time.Since(s.Authenticated()); since > 21*second {
+				t.Errorf("authenticated %v ago", since)
+			}
+		})
+		there.Session(sessions, func(s *session.Session) {
+			if s.User() != "" {
+				t.Errorf("the other device is in as %q", s.User())
+			}
+		})
+	})
+}
+
+// A login whose password was checked before a change begins after it; the form of
+// the change is sent twice; and requests with the token of before are in flight.
+func TestRecipeChangeOfPasswordDuringALogin(t *testing.T) {
+	var version atomic.Int64
+	version.Store(1)
+	current := func(string) int { return int(version.Load()) }
+	var later chan struct{} // closed when the later change has been answered
+	change := func(w http.ResponseWriter, r *http.Request) {
+		s, v := session.From(r.Context()), int(version.Add(1))
+		if v == 2 {
+			<-later
+		}
+		withPassword(s, s.User(), v)
+		if err := sessions.RevokeOthers(r.Context(), s); err != nil {
+			t.Error(err)
+		}
+	}
+	changeOfPassword(t, 2, change, func(h http.Handler) {
+		looking := sessions.Handler(currentPassword(current, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(w, session.From(r.Context()).User())
+		})))
+		expect := func(what string, b *browser, want string) {
+			t.Helper()
+			b.h = looking
+			if got := body(b.get("/")); got != want {
+				t.Errorf("%s: answered %q, want %q", what, got, want)
+			}
+		}
+		const sentToLogin = "<a href=\"/login\">See Other</a>.\n\n"
+		signIn := func(version int) *browser {
+			b := newBrowser(t, sessions.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				withPassword(session.From(r.Context()), "ann", version)
+			})))
+			b.get("/")
+			return b
+		}
+		here, checked := signIn(current("ann")), current("ann")
+		expect("before the change", here, "ann")
+		before := here.replay(here.cookie())
+		here.h = h
+		later = make(chan struct{})
+		var answered sync.Once
+		atOnce(2, func(int) {
+			r := here.request("/password")
+			r.Method = "POST"
+			if resp := here.do(r); resp.StatusCode != 200 {
+				t.Error(resp.Status)
+			}
+			answered.Do(func() { close(later) })
+		})
+		expect("a request with the token of before", before, sentToLogin)
+		expect("the browser of the change", here, "ann")
+		expect("a login with the password of before", signIn(checked), sentToLogin)
+		expect("a login with the new password", signIn(current("ann")), "ann")
+		time.Sleep(20 * second)
+		expect("the browser of the change, later", here, "ann")
+	})
+}
