@@ -61,6 +61,28 @@ func wrote(t *testing.T, b *sessiontest.Browser, m *session.Manager, user string
 	})
 }
 
+func TestRecipePasswordAskedForAgain(t *testing.T) {
+	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+		mux := http.NewServeMux()
+		mux.Handle("POST /delete", recently(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {})))
+		mux.HandleFunc("POST /password", again)
+		b := sessiontest.NewBrowser(t, m.Handler(mux))
+		expect := func(want string) {
+			t.Helper()
+			if resp := b.PostForm("/delete", nil); resp.Header.Get("Location") != want {
+				t.Errorf("%s, to %q, want %q", resp.Status, resp.Header.Get("Location"), want)
+			}
+		}
+		expect("/password?then=%2Fdelete")
+		b.Session(m, func(s *session.Session) { s.Login("alice") })
+		expect("")
+		time.Sleep(6 * minute)
+		expect("/password?then=%2Fdelete")
+		b.PostForm("/password", nil)
+		expect("")
+	})
+}
+
 // goesTo returns where a browser goes that is at https://example.test/password and
 // gets this Location, as the URL standard has it: tabs and line breaks are dropped,
 // and a backslash is a slash.
