@@ -87,6 +87,7 @@ func (k commit) undo(rec *Record, err error) error {
 // was faster.
 func (k commit) save() error {
 	for try := 0; k.stored.is == live; try++ {
+		k.dropRenewal()
 		d, err := k.next()
 		if err != nil {
 			return err
@@ -106,7 +107,7 @@ func (k commit) save() error {
 			}
 			return nil
 		}
-		if err = k.moved(k.stored.rec.ID, try, err); err != nil {
+		if err = k.moved(try, err); err != nil {
 			return err
 		}
 	}
@@ -121,7 +122,12 @@ func (k commit) install(d draft) {
 	st := &k.stored
 	if d.token != nil {
 		k.cookie = cookie{carry, d.token}
-		*st = stored{held: d.ref}
+		*st = stored{held: d.ref, isOwn: true}
+		first := firstKey(d.rec.Data)
+		k.m.watch.rekey(k.watched, d.ref.Key, first)
+		if first == d.ref.Key {
+			k.m.watch.renewed(d.rec.ID, k.m.renewGrace)
+		}
 	}
 	if d.event != "" {
 		k.note(d.event, d.rec, nil)
@@ -137,9 +143,6 @@ func (k commit) install(d draft) {
 // see what it did itself. mu is held.
 func (k commit) seeOwnChanges() {
 	then := *k.stored.then
-	if k.todo.user != "" {
-		then.Created = k.todo.at
-	}
 	if members, _, err := membersOf(nil, then.Data, time.Time{}); err == nil {
 		if members, err = apply(k.todo.changes, members); err == nil {
 			then.Data, _ = encode(members)
@@ -151,7 +154,7 @@ func (k commit) seeOwnChanges() {
 // lose forgets the stored session, which is over, and with it any cookie that
 // was due. mu is held.
 func (k commit) lose(is knowledge) {
-	k.stored = stored{is: is, held: k.stored.held}
+	k.stored = stored{is: is, held: k.stored.held, wasHad: k.stored.is == live}
 	k.cookie = cookie{}
 }
 

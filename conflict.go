@@ -31,46 +31,58 @@ func (k commit) outcome(id string) (*Record, error) {
 	return k.m.load(c, id)
 }
 
-// moved finds out what a record has become, after a Save of it answered err. It
-// returns an error if that tells nothing of the record.
-func (k commit) moved(id string, try int, err error) error {
-	var rec *Record
+// reread returns what a record has become, after a Save of it answered err: nil if
+// it is gone. It returns an error if err says nothing of the record.
+func (k commit) reread(id string, try int, err error) (*Record, error) {
 	switch {
 	case !hasMoved(err):
-		return storeError("save", err)
-	case errors.Is(err, ErrConflict):
-		if err := pause(k.c, betweenSaves, try); err != nil {
-			return storeError("save", err)
-		}
-		if rec, err = k.m.follow(k.c, id); err != nil {
-			return err
-		}
+		return nil, storeError("save", err)
+	case errors.Is(err, ErrNotFound):
+		return nil, nil
+	}
+	if err := pause(k.c, betweenSaves, try); err != nil {
+		return nil, storeError("save", err)
+	}
+	return k.m.follow(k.c, id)
+}
+
+// moved lets the session go on with what its record has become, after a Save of it
+// answered err. It returns an error if that says nothing of the record.
+func (k commit) moved(try int, err error) error {
+	rec, err := k.reread(k.stored.rec.ID, try, err)
+	if err != nil {
+		return err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.becomes(rec); k.stored.is == live {
-		k.note(EventConflict, rec, nil)
-	}
+	k.becomes(rec)
 	return nil
 }
 
-// becomes lets the session go on with what its record is now, nil if there is
-// none. mu is held.
+// becomes lets the session go on with what its record is now, nil if there is none.
+// mu is held.
 func (k commit) becomes(rec *Record) {
-	if is := whatIs(rec); is != live {
+	if is, next := statusOf(rec); is != live {
 		k.lose(is)
+		k.stored.next = next
+		if rec != nil {
+			k.stored.why = reasonOf(rec)
+		}
 		return
 	}
-	st := &k.stored
+	k.note(EventConflict, rec, nil)
+	st, now := &k.stored, time.Now()
 	if st.rec.User != "" && rec.User != st.rec.User {
 		k.lose(replaced) // by another program, which leaves the id as it is
 		return
 	}
-	renewed := firstKey(rec.Data) != firstKey(st.rec.Data) || rec.ID != st.rec.ID
+	renewed := rec.ID != st.rec.ID || firstKey(rec.Data) != firstKey(st.rec.Data) && !hasAccess(rec.Data, st.held.Key, now)
 	if k.source != nil && st.then == nil && renewed {
-		st.then = st.rec // somebody asked for a renewal: what this request sees stays as it was
+		st.then = st.rec // an explicit renewal: what this request sees stays as it was
+		_, st.shows = asItWas(rec, st.held.Key, now)
 	}
-	st.rec, st.due = rec, k.m.upkeep(rec, opensNewest(rec.Data, st.held.Key), time.Now())
+	st.rec = rec
+	st.due = k.upkeep(st, now)
 }
 
 // hasMoved tells whether a Save was refused because the record is another one now.

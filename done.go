@@ -8,8 +8,13 @@ import "context"
 // learn of it at once if this Manager ended the session, and otherwise (another
 // process did it, or another Manager over the same Store) within
 // Options.WatchEvery. That costs one Load of the session each time, however many
-// requests watch it. A renewal does not close it, and neither does a store that
-// fails: that is asked again.
+// requests watch it, at most 64 at once. A store that fails does not close it: that
+// is asked again.
+//
+// It is closed too when another request has renewed the session explicitly (Renew,
+// Remember or a Login of the same user) and Options.RenewGrace is over: a stream
+// that was opened with a stolen token ends then. An automatic renewal does not
+// close it, and neither does a renewal by this request.
 //
 // Without a stored session it is closed already. While the store failed to load
 // the session it stays open, and so it does once the handler has returned:
@@ -30,9 +35,13 @@ func (s *Session) Done() <-chan struct{} {
 		return s.watched.done
 	}
 	s.m.watch.remove(s.watched)
-	s.watched = s.m.watch.add(s.stored.rec.ID, s.first.Began())
-	if e := s.watched; s.source == nil {
-		context.AfterFunc(s.ctx, func() { s.m.watch.remove(e) })
+	first := ""
+	if s.stored.then == nil {
+		first = firstKey(s.stored.rec.Data)
+	}
+	s.watched = s.m.watch.add(s.stored.rec.ID, s.stored.held.Key, first, s.loaded, s.stored.shows)
+	if r := s.watched; s.source == nil {
+		context.AfterFunc(s.ctx, func() { s.m.watch.remove(r) })
 	}
 	return s.watched.done
 }

@@ -14,13 +14,20 @@ import (
 // which session took its place, or after a renewal, which id the session has now.
 // It belongs to no user and holds no values:
 //
-//	{"session.ended":"logout"}, "revoked", "login" or "renewed"
-//	,"session.next":"…"                    after the latter two, the other id
+//	{"session.ended":"logout"              or "revoked", "login" or "renewed"
+//	,"session.at":1732639200000            when
+//	,"session.next":"…"}                   after the latter two, the other id
 const (
 	endedMember   = `"session.ended"`
+	endMember     = `"session.at"`
 	nextMember    = `"session.next"`
 	tombstoneLife = time.Minute
 )
+
+// dropAfterEnd is for how long after a Logout or Revoke a request that arrives with
+// the ended token begins no session: it may have been in flight together with a
+// login, whose newer cookie it would overwrite.
+const dropAfterEnd = 2 * time.Second
 
 // Why a session ended.
 const (
@@ -33,12 +40,16 @@ const (
 // tombstone returns what takes the place of rec. next is the id of the session
 // that a Login began, or "".
 func tombstone(rec *Record, why, next string) *Record {
-	members := []object.Member{{Name: []byte(endedMember), Raw: []byte(`"` + why + `"`)}}
+	now := milliseconds(time.Now())
+	members := []object.Member{
+		{Name: []byte(endedMember), Raw: quote(why)},
+		{Name: []byte(endMember), Raw: number(now.UnixMilli())},
+	}
 	if next != "" {
 		raw, _ := encodeValue(next) // a string always encodes
 		members = object.Set(members, nextMember, raw)
 	}
-	end := milliseconds(time.Now().Add(tombstoneLife))
+	end := now.Add(tombstoneLife)
 	return &Record{
 		ID:       rec.ID,
 		Data:     object.Write(members),
@@ -50,61 +61,70 @@ func tombstone(rec *Record, why, next string) *Record {
 	}
 }
 
-// isTombstone tells whether Data is a tombstone's, and which session it names.
-func isTombstone(data []byte) (next string, is bool) {
-	if !bytes.HasPrefix(data, []byte("{"+endedMember)) {
-		return "", false
+// statusOf returns what a record says of its session, nil: that it has ended, and
+// the id that a tombstone names.
+func statusOf(rec *Record) (is knowledge, next string) {
+	switch {
+	case rec == nil:
+		return ended, ""
+	case !bytes.HasPrefix(rec.Data, []byte("{"+endedMember)):
+		return live, ""
 	}
-	next, _ = decode[string](object.Find(data, nextMember))
-	return next, true
-}
-
-// whatIs tells what a record says of its session; nil: there is none any more.
-func whatIs(rec *Record) knowledge {
-	if rec == nil {
-		return ended
-	}
-	switch next, dead := isTombstone(rec.Data); {
-	case !dead:
-		return live
+	next, _ = decode[string](object.Find(rec.Data, nextMember))
+	switch {
 	case next == "":
-		return ended
-	case string(object.Find(rec.Data, endedMember)) == `"`+byRenew+`"`:
-		return renewed
+		return ended, ""
+	case reasonOf(rec) == byRenew:
+		return renewed, next
 	}
-	return replaced
+	return replaced, next
 }
 
-// end ends the session with this id, whoever changes it meanwhile, and if a
-// Login gave its place to another session, or a renewal another id, that one. It returns the record that
-// it ended, or nil if there was none, or none of this user's ("": anybody's). A
-// rec that is not nil is what the caller knows of it and spares a load.
-func (m *Manager) end(c *storectx.Context, id, user, why string, rec *Record) (*Record, error) {
+// reasonOf returns why a tombstone's session ended.
+func reasonOf(rec *Record) string { return unquote(object.Find(rec.Data, endedMember)) }
+
+// endOf returns when a tombstone's session ended.
+func endOf(rec *Record) time.Time {
+	ms, ok := digits(object.Find(rec.Data, endMember))
+	if !ok {
+		return rec.Expires.Add(-tombstoneLife)
+	}
+	return time.UnixMilli(ms)
+}
+
+// end ends the session with this id, however often it is changed meanwhile, and if
+// a Login gave its place to another session, or a renewal another id, that one. It
+// returns the record that it ended. If there was none, or none of this user's ("":
+// anybody's), it returns nil, and why the session had ended already if that is
+// known. A rec that is not nil is what the caller knows of it and spares a load.
+func (m *Manager) end(c *storectx.Context, id, user, why string, rec *Record) (_ *Record, already string, _ error) {
 	for try := 0; ; try++ {
 		if rec == nil {
 			var err error
 			if rec, err = m.load(c, id); err != nil || rec == nil {
-				return nil, err
+				return nil, "", err
 			}
 		}
-		next, dead := isTombstone(rec.Data)
+		is, next := statusOf(rec)
 		switch {
-		case dead && next == "", !dead && user != "" && rec.User != user:
-			return nil, nil
-		case dead:
+		case is == ended:
+			return nil, reasonOf(rec), nil
+		case is != live:
 			id, rec, try = next, nil, -1
 			continue
+		case user != "" && rec.User != user:
+			return nil, "", nil
 		}
 		err := m.store.Save(c, tombstone(rec, why, ""), rec.Version)
 		switch {
 		case err == nil:
 			m.watch.ended(id)
-			return rec, nil
+			return rec, "", nil
 		case !hasMoved(err):
-			return nil, storeError("end", err)
+			return nil, "", storeError("end", err)
 		}
 		if err := pause(c, betweenSaves, try); err != nil {
-			return nil, storeError("end", err)
+			return nil, "", storeError("end", err)
 		}
 		rec = nil
 	}
@@ -114,6 +134,7 @@ func (m *Manager) end(c *storectx.Context, id, user, why string, rec *Record) (*
 func (k commit) end() error {
 	st, user, why, kind := k.stored, "", byLogout, EventLoggedOut
 	var known, last *Record
+	var already string
 	if st.is == live {
 		known = st.rec
 	}
@@ -124,10 +145,11 @@ func (k commit) end() error {
 		}
 	}
 	for _, id := range k.toEnd() {
-		rec, err := k.m.end(k.c, id, user, why, known)
+		rec, reason, err := k.m.end(k.c, id, user, why, known)
 		if err != nil {
 			return err
 		}
+		already = reason
 		if rec != nil {
 			last = rec
 			k.mu.Lock()
@@ -138,82 +160,92 @@ func (k commit) end() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.todo.logout = false
+	if st.over() == ErrReplaced && !st.wasHad {
+		return nil // the request had no session
+	}
+	if already == "" && last == nil {
+		already = st.why
+	}
 	k.lose(ended)
-	switch {
-	case st.is == stale:
-		k.stored.is = stale
-	case k.source == nil, // nobody would hold a new one's token
-		st.then != nil, // and here the browser has, or may have, a newer cookie
-		st.is == live && last != nil && firstKey(last.Data) != firstKey(st.rec.Data),
-		(st.is == live || st.is >= replaced) && last == nil:
-	default:
-		k.stored = stored{is: nothing}
-		if k.brought != noToken {
-			k.cookie.do = remove
-		}
+	if k.source == nil || k.mayHaveNewer(&st, last, already) {
+		return nil
+	}
+	k.stored = stored{is: nothing}
+	if k.brought != noToken {
+		k.cookie.do = remove
 	}
 	return nil
 }
 
-// toEnd returns the ids of the sessions that a Logout ends: of two live ones
-// both, for who signs out means whatever this browser could be signed in with.
+// mayHaveNewer reports whether the client may have a newer cookie than the one that
+// a Logout would delete. last is the record that the Logout ended; if that is nil
+// the session had ended already, for the reason given.
+func (k commit) mayHaveNewer(st *stored, last *Record, already string) bool {
+	switch {
+	case st.is == nothing, st.is == twins:
+		return false
+	case last != nil:
+		return st.then != nil || st.is != live || firstKey(last.Data) != firstKey(st.rec.Data)
+	}
+	return already != byRevoke // by this request, or from another device
+}
+
+// toEnd returns the ids of the sessions that a Logout ends. If the request carried
+// two live ones it ends both. A request that arrived after its session had ended
+// or had been replaced ends nothing: a token that was planted or stolen must not
+// sign out the user who has logged in since.
 func (k commit) toEnd() (ids []string) {
-	switch k.stored.is {
-	case twins:
+	switch st := &k.stored; {
+	case st.is == twins:
 		found := k.source.tokens()
 		for _, ref := range found.refs[:found.n] {
 			ids = append(ids, ref.ID)
 		}
-	case live:
-		ids = append(ids, k.stored.rec.ID)
-	case replaced, renewed, ended:
-		ids = append(ids, k.stored.held.ID)
+	case st.is == live:
+		ids = append(ids, st.rec.ID)
+	case st.over() == ErrReplaced && st.is != stale && st.wasHad:
+		ids = append(ids, st.held.ID)
 	}
 	return ids
 }
 
-// replace gives the browser a new session for the user who logs in, or the same
-// one under another id, where a token has no key: it creates that record, and then
-// swaps a tombstone over the old one. What others save meanwhile in an anonymous
+// replace gives the client a new session for the user who logs in, or the same one
+// under another id, where a token has no key: it creates that record, and then swaps
+// a tombstone over the old one. What other requests save meanwhile in an anonymous
 // session, or in the same, belongs to the new one too. A process that dies in
-// between leaves a record whose token nobody holds.
+// between leaves a record whose token no client has.
 func (k commit) replace() error {
-	d, why := draft{}, byLogin
-	if k.sameUser() {
-		why = byRenew
+	old, why, err := k.predecessor()
+	if err != nil {
+		return err
 	}
+	var d draft
 	d.newToken(k.m, "", k.event())
-	var err error
-	if d.rec, err = k.successor(d.ref); err != nil {
+	if d.rec, err = k.successor(old, why, d.ref); err != nil {
 		return err
 	}
 	if err := k.m.store.Create(k.c, d.rec); err != nil {
 		return k.uncreated(d.rec, err)
 	}
-	for try := 0; ; try++ {
-		old := k.stored.rec
+	for try := 0; old != nil; try++ {
 		err := k.m.store.Save(k.c, tombstone(old, why, d.rec.ID), old.Version)
-		if err == nil || why == byRenew && errors.Is(err, ErrIndeterminate) && k.hasLeft(old.ID, d.rec.ID) {
+		if errors.Is(err, ErrIndeterminate) && k.hasLeft(old.ID, d.rec.ID) {
+			err = nil
+		}
+		if err == nil {
 			k.left(old.ID, why, d.rec.ID)
 			break
 		}
-		if err := k.moved(old.ID, try, err); err != nil {
+		var inherits bool
+		switch old, inherits, err = k.nextPredecessor(old, why, try, err); {
+		case err == errSuperseded:
+			return k.undo(d.rec, nil)
+		case err != nil:
 			return k.undo(d.rec, err)
-		}
-		switch {
-		case k.stored.is == live && why == byRenew && k.stored.then != nil:
-			return k.undo(d.rec, nil) // somebody else renewed it first, which is as good
-		case k.stored.is == live:
-		case k.todo.user == "":
-			return k.undo(d.rec, nil) // no renewal survives an ending
-		}
-		if k.stored.is != live {
-			break // the old session has ended: this one began with a password
-		}
-		if why == byLogin && k.inherited() == nil {
+		case !inherits:
 			continue
 		}
-		newer, err := k.successor(d.ref)
+		newer, err := k.successor(old, why, d.ref)
 		if err != nil {
 			return k.undo(d.rec, err)
 		}
@@ -222,7 +254,7 @@ func (k commit) replace() error {
 		case err == nil:
 			d.rec = newer
 		case hasMoved(err):
-			return k.overtaken(d.rec)
+			return k.overtaken(d.rec, old)
 		default:
 			return k.undo(d.rec, storeError("save", err))
 		}
@@ -232,18 +264,79 @@ func (k commit) replace() error {
 	return nil
 }
 
-// hasLeft asks the store whether a session has given its id for another, when the
-// outcome of the Save is unknown, so that a renewal loses nobody.
-func (k commit) hasLeft(id, next string) bool {
-	rec, err := k.outcome(id)
-	if err != nil || rec == nil {
-		return false
+// predecessor returns the session whose place another one is to take, and why. If
+// another Login has replaced the request's session already, that is the session
+// which the user has now, or nil.
+func (k commit) predecessor() (old *Record, why string, err error) {
+	switch {
+	case k.stored.is != live:
+		old, err = k.heir(k.stored.next)
+		return old, byLogin, err
+	case k.todo.user == "" || k.todo.user == k.stored.rec.User:
+		return k.stored.rec, byRenew, nil
 	}
-	is, _ := isTombstone(rec.Data)
-	return is == next
+	return k.stored.rec, byLogin, nil
 }
 
-// left tells those who wait for the end of a session that it has given its place
+var errSuperseded = errors.New("session: the session has ended, or another request has renewed it")
+
+// nextPredecessor is predecessor after a Save of a tombstone over old answered err.
+// inherits reports whether the new session's values have to be made again.
+func (k commit) nextPredecessor(old *Record, why string, try int, err error) (_ *Record, inherits bool, _ error) {
+	rec, err := k.reread(old.ID, try, err)
+	if err != nil {
+		return nil, false, err
+	}
+	is, next := statusOf(rec)
+	if is == live && rec.User != old.User {
+		is = replaced // by another program, which leaves the id as it is
+	}
+	if k.stored.is == live {
+		k.mu.Lock()
+		k.becomes(rec)
+		k.mu.Unlock()
+	}
+	switch {
+	case k.todo.user == "" && (is != live || k.stored.then != nil):
+		return nil, false, errSuperseded
+	case is == live:
+		return rec, why == byRenew || k.inherited(rec) != nil, nil
+	case is == ended:
+		return nil, false, nil // the new session began with a password, and stands
+	}
+	heir, err := k.heir(next)
+	return heir, true, err
+}
+
+// heir returns the session that the user has now, if Logins have replaced another
+// one by that of this id: a login form that was sent twice loses no values.
+func (k commit) heir(id string) (*Record, error) {
+	for id != "" {
+		rec, err := k.m.load(k.c, id)
+		if err != nil {
+			return nil, err
+		}
+		is, next := statusOf(rec)
+		if is == live && rec.User == k.todo.user {
+			return rec, nil
+		}
+		id = next
+	}
+	return nil, nil
+}
+
+// hasLeft asks the store whether a session has given its place to another, when the
+// outcome of the Save is unknown, so that a lost reply signs out no user.
+func (k commit) hasLeft(id, next string) bool {
+	rec, err := k.outcome(id)
+	if err != nil {
+		return false
+	}
+	_, got := statusOf(rec)
+	return got == next
+}
+
+// left tells requests that wait for the end of a session that it has given its place
 // to another, or its id for another.
 func (k commit) left(id, why, next string) {
 	if why == byRenew {
@@ -253,20 +346,18 @@ func (k commit) left(id, why, next string) {
 	}
 }
 
-// sameUser tells whether what was asked for leaves the session its user's.
-func (k commit) sameUser() bool { return k.todo.user == "" || k.todo.user == k.stored.rec.User }
-
-// overtaken deals with a new session that somebody changed who found it in its
-// user's list, before its token was out: it begins again, unless it was revoked.
+// overtaken deals with a new session that was changed by a request that found it in
+// its user's list, before its token was out: it begins again, unless it was revoked.
 // Then it is one with the old session, which ends too.
-func (k commit) overtaken(rec *Record) error {
+func (k commit) overtaken(rec, old *Record) error {
 	now, err := k.m.load(k.c, rec.ID)
-	if err != nil || whatIs(now) == live {
+	if is, _ := statusOf(now); err != nil || is == live {
 		return k.undo(rec, err)
 	}
-	old := k.stored.rec
-	if _, err := k.m.end(k.c, old.ID, "", byRevoke, old); err != nil {
-		return err
+	if old != nil {
+		if _, _, err := k.m.end(k.c, old.ID, "", byRevoke, old); err != nil {
+			return err
+		}
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -275,10 +366,14 @@ func (k commit) overtaken(rec *Record) error {
 	return nil
 }
 
-// inherited returns the values that a Login takes over: an anonymous session's.
-func (k commit) inherited() []byte {
-	if rec := k.stored.shown(); rec.User == "" {
-		return rec.Data
+// inherited returns the values that a Login takes over from old: those of an
+// anonymous session, or of the user who logs in once more.
+func (k commit) inherited(old *Record) []byte {
+	if old != nil && k.stored.is == live {
+		old = k.stored.shown()
+	}
+	if old != nil && (old.User == "" || old.User == k.todo.user) {
+		return old.Data
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/coatcheck/session/internal/storectx"
@@ -24,6 +25,7 @@ func (s *Session) load(c *storectx.Context) {
 		c = s.context()
 		defer c.Release()
 	}
+	s.loaded = c.Began()
 	s.settle(look{s, c}.find(&found, new(stored)))
 }
 
@@ -59,7 +61,9 @@ type look struct {
 // find asks the store which of the tokens opens a session. was is what a Reload
 // knew before it.
 func (k look) find(found *candidates, was *stored) (best stored, _ problem) {
-	var other stored // what became of the first session that is over
+	var over stored // of the first session that has ended or whose token was replaced
+	var stales []*Record
+	isTwin := false
 	for i := range found.refs[:found.n] {
 		this := stored{held: found.refs[i]}
 		if this.rec = best.rec; this.held.ID != best.held.ID { // else two tokens of one session
@@ -71,36 +75,54 @@ func (k look) find(found *candidates, was *stored) (best stored, _ problem) {
 				return failed, problem{lasting, err}
 			}
 		}
+		rec := this.rec
 		k.recognise(&this, was)
 		switch {
-		case this.is != live:
-			if other.is == unread && this.is != nothing {
-				other = this
-			}
-		case best.is == live && best.held.ID != this.held.ID:
-			k.note(EventRejected, this.rec, errTwins)
-			return stored{is: twins}, problem{}
-		case best.is != live || best.then != nil:
+		case this.is == live && best.is == live && best.held.ID != this.held.ID:
+			isTwin = true
+		case this.is == live && (best.is != live || best.then != nil):
 			best = this
+		case this.is == live, this.is == nothing:
+		default:
+			if over.is == unread {
+				over = this
+				over.rec = nil // lest a later Reload take it for what this request had
+			}
+			if this.is == stale {
+				stales = append(stales, rec)
+			}
 		}
 	}
+	if was.held.ID == "" { // a Reload is no replay: its request came in time
+		k.noteReplays(stales, &best)
+	}
 	switch {
+	case isTwin:
+		k.note(EventRejected, best.rec, errTwins)
+		return stored{is: twins}, problem{}
 	case best.is == live:
 		return best, problem{}
-	case other.is == stale:
-		if was.held.ID == "" { // a Reload is no replay: its request came in time
-			k.note(EventReplayed, other.rec, ErrReplaced)
-		}
-		other.rec = nil // lest a later Reload take it for what this request had
-		return other, problem{}
-	case other.is != unread:
-		return other, problem{}
+	case over.is != unread:
+		over.wasHad = was.wasHad || was.is == live
+		return over, problem{}
 	case was.held.ID != "", time.Since(k.m.start)-k.arrived >= tombstoneLife:
 		// Nothing is where a session was, or a tombstone may have come and gone
 		// since the request began.
-		return stored{is: ended, held: found.refs[0]}, problem{}
+		return stored{is: ended, held: found.refs[0], wasHad: was.wasHad || was.is == live}, problem{}
 	}
 	return stored{is: nothing}, problem{}
+}
+
+// noteReplays reports the sessions whose tokens are stale, once each, unless another
+// token in the request opens the same one.
+func (k look) noteReplays(stales []*Record, best *stored) {
+	for i, rec := range stales {
+		isOpen := best.is == live && best.held.ID == rec.ID
+		isNoted := slices.ContainsFunc(stales[:i], func(r *Record) bool { return r.ID == rec.ID })
+		if !isOpen && !isNoted {
+			k.note(EventReplayed, rec, ErrReplaced)
+		}
+	}
 }
 
 var (
@@ -114,28 +136,39 @@ var (
 // damaged, unless tokens have none.
 func (k look) loadWithKey(id string) (*Record, error) {
 	rec, err := k.m.load(k.c, id)
-	if err == nil && rec != nil && !k.m.keyless && values(rec.Data) == 0 && whatIs(rec) == live {
-		return nil, errNoKey
+	if err == nil && rec != nil && !k.m.keyless && values(rec.Data) == 0 {
+		if is, _ := statusOf(rec); is == live {
+			return nil, errNoKey
+		}
 	}
 	return rec, err
 }
 
-// recognise tells what st.rec is to who holds st.held, which has its id.
+// recognise determines the status of st.rec for a request that holds st.held, which
+// has its id.
 func (k look) recognise(st, was *stored) {
 	rec, held, now := st.rec, &st.held, k.c.Began()
-	if st.is = whatIs(rec); rec == nil {
+	st.isOwn = was.isOwn && *held == was.held || was.maybe != nil && *held == was.maybe.ref
+	st.is, st.next = statusOf(rec)
+	switch {
+	case rec == nil:
 		st.is = nothing
-	}
-	switch newest := st.is == live && opensNewest(rec.Data, held.Key); {
+	case st.is == ended && k.arrivedAfter(endOf(rec).Add(dropAfterEnd), now):
+		st.is, st.rec = nothing, nil
 	case st.is != live:
-		st.rec = nil
-	case newest, k.source == nil, isGood(rec.Data, held.Key, now), was.keeps(st):
-		st.due = k.m.upkeep(rec, newest, now)
+		st.why, st.rec = reasonOf(rec), nil
+	case k.source == nil, hasAccess(rec.Data, held.Key, now), was.keeps(st):
+		st.due = k.upkeep(st, now)
 	default:
-		if st.then = asItWas(rec, held.Key, now); st.then == nil {
+		if st.then, st.shows = asItWas(rec, held.Key, now); st.then == nil {
 			st.is = stale
 		}
 	}
+}
+
+// arrivedAfter reports whether the request arrived later than at t.
+func (s *Session) arrivedAfter(t, now time.Time) bool {
+	return now.Add(s.arrived - time.Since(s.m.start)).After(t)
 }
 
 // keeps tells whether a Reload finds the session that the request had, and nobody
@@ -144,19 +177,13 @@ func (was *stored) keeps(st *stored) bool {
 	return st.held == was.held && was.then == nil && was.rec != nil && firstKey(was.rec.Data) == firstKey(st.rec.Data)
 }
 
-// upkeep returns what the record's key needs now that a request is here whose
-// token is good, and perhaps the newest.
-func (m *Manager) upkeep(rec *Record, newest bool, now time.Time) (due upkeep) {
-	at, unseen := made(rec)
-	due.seen = newest && unseen
-	switch age := now.Sub(at); {
-	case m.renewAfter == 0 || rec.User == "":
-	case newest:
-		due.renew = age >= m.renewAfter
-	default:
-		due.renew = unseen && age > overlap
+// upkeep returns the maintenance that st.rec needs. A key that this request made
+// was not presented, and needs none.
+func (s *Session) upkeep(st *stored, now time.Time) upkeep {
+	if s.source == nil || st.isOwn {
+		return upkeep{}
 	}
-	return due
+	return upkeepOf(st.rec, st.held.Key, s.m.renewAfter, now)
 }
 
 // load returns the record of this id, a tombstone too, or nil if there is none
@@ -171,10 +198,9 @@ func (m *Manager) load(c *storectx.Context, id string) (*Record, error) {
 	case err != nil:
 		return nil, storeError("load", err)
 	}
-	switch whatIs(rec) {
+	switch is, next := statusOf(rec); is {
 	case live:
 	case renewed:
-		next, _ := isTombstone(rec.Data)
 		m.watch.moved(id, next)
 	default:
 		m.watch.over(id)
@@ -186,9 +212,13 @@ func (m *Manager) load(c *storectx.Context, id string) (*Record, error) {
 func (m *Manager) follow(c *storectx.Context, id string) (*Record, error) {
 	for {
 		rec, err := m.load(c, id)
-		if err != nil || whatIs(rec) != renewed {
-			return rec, err
+		if err != nil {
+			return nil, err
 		}
-		id, _ = isTombstone(rec.Data)
+		is, next := statusOf(rec)
+		if is != renewed {
+			return rec, nil
+		}
+		id = next
 	}
 }

@@ -22,6 +22,7 @@ type Manager struct {
 	idle       time.Duration
 	timeout    time.Duration
 	renewAfter time.Duration // 0: never
+	renewGrace time.Duration // 0 or less: none
 	maxData    int
 	maxUser    int
 	persistent bool // Options.Cookie.Persistent
@@ -50,7 +51,7 @@ func New(opts *Options) (*Manager, error) {
 	}
 	m := &Manager{
 		store: o.Store, carrier: carrier, tokens: tokens, keyless: o.Tokens != nil,
-		lifetime: o.Lifetime, idle: o.IdleTimeout, timeout: o.StoreTimeout, renewAfter: o.RenewAfter,
+		lifetime: o.Lifetime, idle: o.IdleTimeout, timeout: o.StoreTimeout, renewAfter: o.RenewAfter, renewGrace: o.RenewGrace,
 		maxData: o.MaxDataSize, maxUser: o.MaxPerUser, persistent: o.Cookie.Persistent,
 		onError: o.ErrorHandler, onEvent: o.OnEvent,
 		start: time.Now(),

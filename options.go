@@ -57,6 +57,14 @@ type Options struct {
 	// came back. 0: never.
 	RenewAfter time.Duration
 
+	// RenewGrace is for how long after an explicit renewal (Renew, Remember, or a
+	// Login of the user who is logged in) the previous token shows the session as
+	// it was just before, to requests that are in flight. 0: 10 seconds; at most a
+	// minute. Negative: none, which is OWASP ASVS 5, 7.2.4 to the letter: a request
+	// that loads its session afterwards with the previous token gets ErrReplaced,
+	// and only one that had loaded it keeps it. Must be 0 with Tokens.
+	RenewGrace time.Duration
+
 	// WatchEvery is how often Session.Done asks the store for a session that
 	// another process, or another Manager, may have ended. 0: 5 seconds. With Tokens at most 30 seconds.
 	WatchEvery time.Duration
@@ -129,6 +137,7 @@ const (
 	minSecret     = 32
 	maxSecrets    = 4
 	minRenewAfter = time.Minute
+	maxRenewGrace = time.Minute
 	// mostWatchEvery is with Options.Tokens: a renewal leaves a tombstone, which stays
 	// for twice as long.
 	mostWatchEvery = tombstoneLife / 2
@@ -175,6 +184,12 @@ func (o Options) resolve() (Options, error) {
 	}
 	rule(o.RenewAfter == 0 || o.RenewAfter >= minRenewAfter, "RenewAfter: must be at least a minute, or 0 for never")
 	rule(o.RenewAfter == 0 || o.Tokens == nil, "RenewAfter: must be 0 with Tokens, which have no key of their own to renew")
+	rule(o.RenewGrace <= maxRenewGrace, "RenewGrace: must be at most a minute, 0 for 10 seconds, or negative for none")
+	rule(o.RenewGrace <= 0 || o.RenewGrace >= time.Millisecond, "RenewGrace: must be at least a millisecond, 0 for 10 seconds, or negative for none")
+	rule(o.RenewGrace == 0 || o.Tokens == nil, "RenewGrace: must be 0 with Tokens, which have no key of their own to renew")
+	if o.RenewGrace = o.RenewGrace.Truncate(time.Millisecond); o.RenewGrace == 0 {
+		o.RenewGrace = 10 * time.Second
+	}
 	rule(o.WatchEvery <= mostWatchEvery || o.Tokens == nil, "WatchEvery: must be at most 30 s with Tokens, or it could miss a renewal, which is a change of id there")
 	rule(o.MaxPerUser >= 0, "MaxPerUser: must not be negative")
 	c := &o.Cookie

@@ -65,31 +65,27 @@ func (k commit) firstRecord(ref token.Ref, data []byte) (*Record, error) {
 	if ref.Key != "" {
 		ks.newest = quote(ref.Key)
 	}
-	return rec, k.complete(rec, members, ks, true)
+	return rec, k.complete(rec, members, ks)
 }
 
-// successor returns the record that takes the place of the stored one under another
-// id: another user's, or the same session's whose token has no key.
-func (k commit) successor(ref token.Ref) (*Record, error) {
-	if !k.sameUser() {
-		return k.firstRecord(ref, k.inherited())
+// successor returns the record that takes the place of old under another id: another
+// session, or the same one whose token has no key. A nil old leaves no values.
+func (k commit) successor(old *Record, why string, ref token.Ref) (*Record, error) {
+	if why == byLogin {
+		return k.firstRecord(ref, k.inherited(old))
 	}
 	now := milliseconds(time.Now())
-	members, ks, err := membersOf(nil, k.stored.rec.Data, now)
+	members, ks, err := membersOf(nil, old.Data, now)
 	if err != nil {
 		return nil, err
 	}
-	rec := *k.stored.rec
+	rec := *old
 	rec.ID = ref.ID
-	return &rec, k.revise(&rec, members, ks, now, true)
+	return &rec, k.revise(&rec, members, ks, now)
 }
 
-// next returns the record that the stored one becomes by what this request
-// asked for, and by the upkeep that is due.
-//
-// A request whose key is neither the newest nor as good changes values, and by
-// Login when the user was authenticated. It makes no further key and is not
-// remembered: somebody else asked for a renewal first.
+// next returns the record that the stored one becomes by what this request asked
+// for, and by the maintenance that is due.
 func (k commit) next() (d draft, err error) {
 	st, t, now := &k.stored, k.todo, milliseconds(time.Now())
 	var room [16]object.Member
@@ -98,31 +94,52 @@ func (k commit) next() (d draft, err error) {
 		return d, err
 	}
 	rec := *st.rec
-	inPlace := k.source != nil && st.then == nil && (opensNewest(rec.Data, st.held.Key) || isGood(rec.Data, st.held.Key, now))
+	if st.due.seen {
+		ks.present(st.held.Key, now)
+	}
 	switch {
-	case inPlace && t.wantsToken():
+	case t.wantsToken():
 		d.newToken(k.m, rec.ID, k.event())
-		ks.renewAsked(d.ref.Key, rec.Created, now, withoutMetadata(members))
-	case inPlace && st.due.renew && k.at == open:
+		ks.renewExplicitly(d.ref.Key, t.user != "", k.m.renewGrace, rec.Created, now, withoutMetadata(members))
+	case st.due.renew && k.at == open:
 		d.newToken(k.m, rec.ID, EventRenewed)
-		if st.due.seen {
-			ks.seen(now)
-		}
 		ks.renewByAge(d.ref.Key, st.held.Key, now)
-	case st.due.seen:
-		ks.seen(now)
-	case t.user == "" && len(t.changes) == 0:
+	case st.due.seen, st.due.tidy:
+	case len(t.changes) == 0:
 		return d, nil
 	}
-	if t.user != "" {
-		d.event = EventLoggedIn
-	}
 	d.rec = &rec
-	return d, k.revise(d.rec, members, ks, now, inPlace)
+	return d, k.revise(d.rec, members, ks, now)
+}
+
+// dropRenewal forgets a Renew or Remember whose request has a token that was
+// replaced meanwhile: another token would be worth more than its own. The Renew is
+// done already if the renewal was explicit; all else is reported. A Login is an
+// authentication, and always obeyed.
+func (k commit) dropRenewal() {
+	st, t := &k.stored, k.todo
+	if !t.wantsToken() || t.user != "" || st.then == nil && hasAccess(st.rec.Data, st.held.Key, time.Now()) {
+		return
+	}
+	call := ""
+	switch {
+	case !t.remember.IsZero():
+		call = "Remember"
+	case st.then == nil:
+		call = "Renew"
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	t.renew, t.remember = false, time.Time{}
+	if call != "" {
+		err := fmt.Errorf("session: %s: the request's token was replaced meanwhile: call it in a request with the newer one", call)
+		k.note(EventDropped, st.rec, err)
+		k.problem = problem{missed, err}
+	}
 }
 
 // revise moves the clocks of rec as the request and a Login do, and completes it.
-func (k commit) revise(rec *Record, members []object.Member, ks keys, now time.Time, mayRemember bool) error {
+func (k commit) revise(rec *Record, members []object.Member, ks keys, now time.Time) error {
 	t := k.todo
 	if t.user != "" {
 		rec.Created = t.at
@@ -134,17 +151,17 @@ func (k commit) revise(rec *Record, members []object.Member, ks keys, now time.T
 		rec.LastSeen = later(rec.LastSeen, now)
 		rec.Expires = later(rec.Expires, earlier(now.Add(k.m.idle), rec.Deadline))
 	}
-	return k.complete(rec, members, ks, mayRemember)
+	return k.complete(rec, members, ks)
 }
 
 // complete puts the members, as the pending changes leave them, and the keys
 // into rec, and makes it remembered if that was asked for.
-func (k commit) complete(rec *Record, members []object.Member, ks keys, mayRemember bool) error {
+func (k commit) complete(rec *Record, members []object.Member, ks keys) error {
 	members, err := apply(k.todo.changes, members)
 	if err != nil {
 		return err
 	}
-	if end := k.todo.remember; mayRemember && !end.IsZero() {
+	if end := k.todo.remember; !end.IsZero() {
 		rec.Deadline, rec.Expires = end, end
 		members = object.Set(members, remembered, []byte("true"))
 	}

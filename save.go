@@ -61,6 +61,9 @@ func (s *Session) Reload(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	was := s.stored
+	if s.loaded.IsZero() {
+		s.loaded = c.Began()
+	}
 	var found candidates
 	switch {
 	case was.maybe != nil:
@@ -141,7 +144,10 @@ func (s *Session) confirm() {
 	c := s.context()
 	defer c.Release()
 	rec, err := s.m.load(c, s.stored.held.ID)
-	if err == nil && (whatIs(rec) != live || !opensNewest(rec.Data, s.stored.held.Key)) {
+	if err != nil {
+		return
+	}
+	if is, _ := statusOf(rec); is != live || !opensNewest(rec.Data, s.stored.held.Key) {
 		s.cookie = cookie{}
 	}
 }
@@ -194,11 +200,7 @@ func (s *Session) finish(answered bool) {
 			s.mu.Unlock()
 		}
 	}
-	used := s.first.Began()
-	if used.IsZero() { // a Save or Reload was the first use
-		used = time.Now()
-	}
-	s.touch(nil, used)
+	s.touch(nil, s.loaded)
 }
 
 // commitNow is a commit for the response: an ending is no error of it.

@@ -40,11 +40,12 @@ type Session struct {
 	brought    brought
 	background bool // the request is not the user's doing
 	stored     stored
+	loaded     time.Time // when stored was first asked for
 	todo       pending
 	cookie     cookie
 	problem    problem
-	watched    *watched // for Done
-	events     []Event  // to hand over when the locks are released
+	watched    *waiter // for Done
+	events     []Event // to hand over when the locks are released
 }
 
 // ID returns the session's public handle: the record's id, safe to log and to

@@ -30,12 +30,17 @@ const (
 
 // stored is what the store has, as far as this request knows.
 type stored struct {
-	is    knowledge
-	due   upkeep
-	held  token.Ref // the token by which the request has it; of a listed session only the id
-	rec   *Record   // as it was last read or written, while live
-	then  *Record   // what is shown in its place: the session just before a renewal that somebody else asked for
-	maybe *draft    // a renewal of which nobody knows whether it was stored
+	is     knowledge
+	due    upkeep
+	held   token.Ref // the token by which the request has it; of a listed session only the id
+	isOwn  bool      // this request made held, so that it was not presented
+	wasHad bool      // the request had loaded the session live, before it ended or was replaced
+	next   string    // the id of the session that replaced it
+	why    string    // the reason that its tombstone gives
+	rec    *Record   // as it was last read or written, while live
+	then   *Record   // what is shown in its place: the session just before an explicit renewal by another request
+	shows  time.Time // until when a new request with this key is shown then
+	maybe  *draft    // a renewal whose write had an unknown outcome
 }
 
 // knowledge of the stored session.
@@ -75,10 +80,12 @@ func (st *stored) over() error {
 	return nil
 }
 
-// upkeep is what the key of a live session needs although nobody asked for it.
+// upkeep is the maintenance of a live session's keys that is due regardless of
+// what the handler did.
 type upkeep struct {
-	seen  bool // the newest key came for the first time: that is to be noted
-	renew bool // the key is old: it wants another one, in a cookie
+	seen  bool // the key was presented for the first time, which is to be noted
+	renew bool // the key is to be replaced, if a cookie can be set
+	tidy  bool // keys or values that ended some time ago are to be removed
 }
 
 // pending is what was asked for and is not committed.
@@ -186,9 +193,10 @@ func plan(at phase, st *stored, t *pending, p problem, withheld, keyless bool) a
 	case p.lasts():
 		return refuse
 	case st.is == live && t.user != "" && t.user != st.rec.User,
-		st.is == live && st.then == nil && keyless && t.wantsToken():
+		st.is == replaced && t.user != "", // the form was sent twice, perhaps
+		st.is == live && keyless && (t.user != "" || st.then == nil && t.wantsToken()):
 		return replace
-	case st.is == live && (t.asks() || st.due.seen || st.due.renew && at == open):
+	case st.is == live && (t.asks() || st.due.seen || st.due.tidy || st.due.renew && at == open):
 		return save
 	case st.is == live:
 		return rest

@@ -118,7 +118,7 @@ func TestTwoClocks(t *testing.T) {
 
 // noTouch makes every touch fail.
 func noTouch(_ context.Context, call, _ string) error {
-	if call == "Touch" {
+	if call == "Touch" || call == "Save" {
 		return errDown
 	}
 	return nil
@@ -287,7 +287,7 @@ func TestSaveIsUse(t *testing.T) {
 					t.Errorf("Save of one that is back: %v, Err: %v", err, s.Err())
 				}
 				spy.hook(func(_ context.Context, call, id string) error {
-					if call == "Touch" {
+					if call == "Touch" || call == "Save" {
 						return spy.Store.Delete(context.Background(), id)
 					}
 					return nil
@@ -358,7 +358,7 @@ func TestFailingTouchIsAnEvent(t *testing.T) {
 				b.get("/set")
 				time.Sleep(10 * minute)
 				spy.hook(func(_ context.Context, call, id string) error {
-					if call == "Touch" {
+					if call == "Touch" || call == "Save" {
 						return c.before(spy, id)
 					}
 					return nil
@@ -513,7 +513,7 @@ func TestStoreTimeout(t *testing.T) {
 			return hang(ctx)
 		}, 503, timeout + timeout/2},
 		{"a touch", "/look", func(ctx context.Context, call string) error {
-			if call == "Touch" {
+			if call == "Touch" || call == "Save" {
 				return hang(ctx)
 			}
 			return nil

@@ -96,7 +96,7 @@ func (m *Manager) revoke(ctx context.Context, user string, rec *Record) error {
 	if rec.Version == 0 {
 		known = nil
 	}
-	ended, err := m.end(c, rec.ID, user, byRevoke, known)
+	ended, _, err := m.end(c, rec.ID, user, byRevoke, known)
 	if err != nil {
 		m.emit(ctx, EventStoreFailed, rec, err)
 	} else if ended != nil {
@@ -124,7 +124,8 @@ func (m *Manager) live(c *storectx.Context, user string) ([]*Record, error) {
 	}
 	now := time.Now()
 	records = slices.DeleteFunc(records, func(r *Record) bool {
-		return whatIs(r) != live || r.User != user || r.expired(now)
+		is, _ := statusOf(r)
+		return is != live || r.User != user || r.expired(now)
 	})
 	slices.SortStableFunc(records, func(a, b *Record) int { return b.LastSeen.Compare(a.LastSeen) })
 	return records, nil
@@ -152,7 +153,7 @@ func (k commit) limit() {
 	}
 	for i := max(room, 0); i < len(others) && err == nil; i++ {
 		var over *Record
-		if over, err = k.m.end(k.c, others[i].ID, rec.User, byRevoke, others[i]); over != nil {
+		if over, _, err = k.m.end(k.c, others[i].ID, rec.User, byRevoke, others[i]); over != nil {
 			k.mu.Lock()
 			k.note(EventRevoked, over, nil)
 			if over.ID == rec.ID {
