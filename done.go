@@ -8,7 +8,7 @@ import "context"
 // learn of it at once if this Manager ended the session, and otherwise (another
 // process did it, or another Manager over the same Store) within
 // Options.WatchEvery. That costs one Load of the session each time, however many
-// requests watch it, at most 64 at once. A store that fails does not close it: that
+// requests watch it, and of all sessions at most 64 Loads run at once. A store that fails does not close it: that
 // is asked again.
 //
 // It is closed too when another request has renewed the session explicitly (Renew,

@@ -175,18 +175,10 @@ func TestDoneOfTime(t *testing.T) {
 	}
 }
 
-// Neither a renewal of any kind closes it, nor a change, nor a store that fails;
-// and what happens afterwards does.
+// Neither an automatic renewal closes it, nor a change, nor a store that fails; and
+// what happens afterwards does.
 func TestDoneStaysOpen(t *testing.T) {
 	for name, do := range map[string]func(t *testing.T, spy *spyStore, b *browser){
-		"renewals": func(t *testing.T, spy *spyStore, b *browser) {
-			for range 3 {
-				for _, path := range []string{"/renew", "/again", "/remember"} {
-					b.get(path)
-					time.Sleep(11 * time.Second)
-				}
-			}
-		},
 		"renewals by age": func(t *testing.T, spy *spyStore, b *browser) {
 			for range 10 {
 				before := b.cookie()

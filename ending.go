@@ -297,7 +297,7 @@ func (k commit) nextPredecessor(old *Record, why string, try int, err error) (_ 
 		k.mu.Unlock()
 	}
 	switch {
-	case k.todo.user == "" && (is != live || k.stored.then != nil):
+	case is != live && k.todo.user == "", is == live && why == byRenew && k.stored.then != nil:
 		return nil, false, errSuperseded
 	case is == live:
 		return rec, why == byRenew || k.inherited(rec) != nil, nil

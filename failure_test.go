@@ -436,7 +436,7 @@ func TestIndeterminateTokenIsTakenBack(t *testing.T) {
 				spy.after = nil
 				spy.hook(nil)
 				if c.call == "Save" && applied {
-					if got := body(b.get("/user")); resp.StatusCode != 200 || b.cookie() == held || got != "bob " {
+					if got := body(b.get("/user")); resp.StatusCode != 200 || b.cookie() == held || got != "bob before" {
 						t.Errorf("%s, in as %q", resp.Status, got)
 					}
 					return

@@ -98,6 +98,8 @@ func (k commit) next() (d draft, err error) {
 		ks.present(st.held.Key, now)
 	}
 	switch {
+	case t.wantsToken() && k.m.keyless:
+		d.event = k.event() // another request has given the session another id meanwhile
 	case t.wantsToken():
 		d.newToken(k.m, rec.ID, k.event())
 		ks.renewExplicitly(d.ref.Key, t.user != "", k.m.renewGrace, rec.Created, now, withoutMetadata(members))

@@ -84,6 +84,13 @@ func (d *desk) expectReplaced(b *browser) {
 	})
 }
 
+// expectReplacedAfter lets that time pass first.
+func (d *desk) expectReplacedAfter(b *browser, wait time.Duration) {
+	d.t.Helper()
+	time.Sleep(wait)
+	d.expectReplaced(b)
+}
+
 // Promise 3. For ten seconds the token before a renewal that was asked for sees
 // the session as it was, and no more; what it changes is kept, and it sets no
 // cookie. Then it is nobody's.
@@ -137,52 +144,147 @@ func TestTokenBeforeARenewalThatWasAskedFor(t *testing.T) {
 	}
 }
 
-// Promise 3. The token before makes no further key and puts off no end. Its
-// Login again is a password that was asked for again, and counts.
-func TestTokenBeforeAsksForARenewal(t *testing.T) {
+// Promise 3. Within the grace the previous token's Renew does nothing, its Remember
+// is dropped and reported. Its Login is an authentication: it makes a key, also when
+// the answer to another Login was lost, and then sees the session as it is.
+func TestPreviousTokenAsksForARenewal(t *testing.T) {
 	for first, one := range asks {
 		for second, other := range asks {
 			t.Run(first+", "+second, func(t *testing.T) {
 				atDesk(t, session.Options{}, func(d *desk) {
 					b := d.browser()
 					old := b.replay(b.cookie())
-					d.do(b, one)
+					d.do(b, func(s *session.Session) { one(s); name.Set(s, "after") })
 					var ends, authenticated time.Time
 					look := func(s *session.Session) { ends, authenticated = s.Expires(), s.Authenticated() }
 					d.do(b, look)
 					wasEnd, was := ends, authenticated
 					time.Sleep(5 * time.Second)
-					saves := d.spy.count("Save")
-					if d.do(old, other) {
-						t.Error("it sets a cookie")
+					isLogin, dropped := second == "Login again", 0
+					if d.do(old, func(s *session.Session) {
+						s.User()
+						other(s)
+						err := s.Save(t.Context())
+						if (err != nil) != (second == "Remember") {
+							t.Errorf("Save: %v", err)
+						}
+						if got := name.Get(s); (got == "after") != isLogin {
+							t.Errorf("reads %q", got)
+						}
+					}) != isLogin {
+						t.Errorf("it sets a cookie: %v", !isLogin)
 					}
-					if saved := d.spy.count("Save") > saves; saved != (second == "Login again") {
-						t.Errorf("by itself it is saved: %v", saved)
+					if second == "Remember" {
+						dropped = 1
+						d.do(old, func(s *session.Session) { // at the first byte
+							other(s)
+							visits.Set(s, 1)
+						})
+						dropped++
 					}
-					d.do(b, look)
-					if moved := !authenticated.Equal(was); moved != (second == "Login again") {
-						t.Errorf("by itself it moves Authenticated: %v", moved)
+					if n := d.log.count(session.EventDropped); n != dropped {
+						t.Errorf("%d dropped, want %d", n, dropped)
 					}
-					if d.do(old, func(s *session.Session) { other(s); visits.Set(s, 1) }) {
-						t.Error("with a change it sets a cookie")
+					last := b
+					if isLogin {
+						last = old
 					}
-					d.do(b, look)
-					if moved := !authenticated.Equal(was); moved != (second == "Login again") {
+					d.do(last, look)
+					if moved := !authenticated.Equal(was); moved != isLogin {
 						t.Errorf("Authenticated moved: %v", moved)
 					}
 					if first == "Remember" && !ends.Equal(wasEnd) || ends.After(wasEnd.Add(minute)) {
 						t.Errorf("it ends at %v, was %v", ends, wasEnd)
 					}
 					time.Sleep(10 * time.Second)
-					d.expectReplaced(old)
-					d.expect(b, "before")
-					if n := d.log.count(session.EventDropped); n != 0 {
-						t.Errorf("%d dropped", n)
+					if isLogin {
+						d.expectReplaced(b)
+					} else {
+						d.expectReplaced(old)
 					}
+					d.expect(last, "after")
 				})
 			})
 		}
 	}
+}
+
+// Promise 3. A Remember of a request with the previous token fails no response, and
+// Err tells of it afterwards.
+func TestDroppedRememberIsReported(t *testing.T) {
+	atDesk(t, session.Options{}, func(d *desk) {
+		b := d.browser()
+		old := b.replay(b.cookie())
+		d.do(b, func(s *session.Session) { s.Renew() })
+		var late *session.Session
+		d.do(old, func(s *session.Session) { s.Remember(day); late = s })
+		if err := late.Err(); err == nil || !strings.Contains(err.Error(), "Remember") || errors.Is(err, session.ErrStore) {
+			t.Errorf("Err: %v", err)
+		}
+	})
+}
+
+// Promise 3. Keys that Logins made and that were not presented are good for a
+// minute, whatever other Logins make: the answers arrive in any order. A request
+// that brings one gets another.
+func TestAnswersOfTwoLoginsArriveInAnyOrder(t *testing.T) {
+	for _, cold := range []bool{false, true} { // was the newer one presented before?
+		for _, wait := range []time.Duration{0, 59 * second} {
+			t.Run(fmt.Sprint("newer presented: ", cold, ", after ", wait), func(t *testing.T) {
+				atDesk(t, session.Options{}, func(d *desk) {
+					b := d.browser()
+					time.Sleep(minute)
+					again := func(s *session.Session) { s.Login("alice") }
+					one, other := b.replay(b.cookie()), b.replay(b.cookie())
+					if !d.do(one, again) || !d.do(other, again) {
+						t.Fatal("a Login sets no cookie")
+					}
+					if cold {
+						d.expect(other, "before")
+					}
+					time.Sleep(wait)
+					held := one.cookie()
+					if d.expect(one, "before"); one.cookie() == held {
+						t.Error("the request with the key of the first Login gets no other")
+					}
+					d.expectReplacedAfter(b, 10*second)
+					d.expect(one, "before")
+					time.Sleep(15 * minute)
+					d.expect(one, "before")
+				})
+			})
+		}
+	}
+}
+
+// The key of a Login that was overtaken by another one ends a minute after it was
+// issued, if it was not presented.
+func TestUnpresentedKeyOfALoginEnds(t *testing.T) {
+	atDesk(t, session.Options{}, func(d *desk) {
+		b := d.browser()
+		again := func(s *session.Session) { s.Login("alice") }
+		one := b.replay(b.cookie())
+		d.do(one, again)
+		d.do(b, again)
+		d.expect(b, "before")
+		time.Sleep(minute)
+		d.expectReplaced(one)
+		d.expect(b, "before")
+	})
+}
+
+// An explicit renewal that is no Login replaces the unpresented keys of Logins too.
+func TestRenewReplacesKeysOfLogins(t *testing.T) {
+	atDesk(t, session.Options{}, func(d *desk) {
+		b := d.browser()
+		one := b.replay(b.cookie())
+		d.do(one, func(s *session.Session) { s.Login("alice") })
+		d.do(b, func(s *session.Session) { s.Login("alice") })
+		d.do(b, func(s *session.Session) { s.Renew(); name.Set(s, "after") })
+		d.expect(one, "before")
+		d.expectReplacedAfter(one, 10*second)
+		d.expect(b, "after")
+	})
 }
 
 // Promises 2 and 3. Its Logout ends the session, and leaves the newer cookie
@@ -300,37 +402,196 @@ func TestRenewalByAge(t *testing.T) {
 	})
 }
 
-// Promise 3. While the new token has not come, the old one stays good, and a
-// request with it gets another, every ten seconds at most: a response may have
-// been lost, or a laptop slept. The one that was slow to come is good too.
-func TestLostResponsesOfARenewalByAge(t *testing.T) {
+// Promise 3. While the new token has not been presented the previous one keeps full
+// access, and a request with it gets another: ten seconds after the last was issued,
+// or one second after it if two or more have not been presented. A response may have
+// been lost, or a laptop slept. A token whose response was only slow is good too.
+func TestLostResponsesOfAnAutomaticRenewal(t *testing.T) {
 	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
 		b := d.browser()
 		read := func(s *session.Session) { name.Get(s) }
+		time.Sleep(minute)
 		var lost []*browser
-		for i := range 10 {
-			time.Sleep(minute)
+		for i, gap := range []time.Duration{0, 10 * second, second, second, 15 * minute} {
+			time.Sleep(gap)
+			if i > 0 && gap <= 10*second {
+				if d.do(b.replay(b.cookie()), read) {
+					t.Fatalf("the key number %d is issued %v after the one before", i+1, gap)
+				}
+				time.Sleep(time.Millisecond)
+			}
 			deaf := b.replay(b.cookie()) // whose responses b does not see
 			if !d.do(deaf, read) {
-				t.Fatalf("no cookie after %d lost ones", i)
+				t.Fatalf("the key number %d is not issued", i+1)
 			}
 			lost = append(lost, deaf)
-			time.Sleep(10 * time.Second)
-			if d.do(b, read) {
-				t.Fatal("another cookie within ten seconds")
-			}
 		}
-		time.Sleep(time.Millisecond)
-		if !d.do(b, read) {
-			t.Fatal("no cookie")
-		}
-		d.expect(lost[9], "before") // slow, not lost
-		d.expect(lost[8], "before") // likewise
+		d.expect(lost[3], "before") // slow, not lost
+		d.expect(lost[2], "before") // likewise
 		d.expect(b, "before")
 		time.Sleep(10 * time.Second)
-		d.expectReplaced(lost[9])
+		d.expectReplaced(b)
+		d.expect(lost[3], "before")
+	})
+}
+
+// An issued key is forgotten when 16 newer ones have been issued, and the one with
+// which a client asks for them is not.
+func TestIssuedKeysAreBounded(t *testing.T) {
+	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+		b := d.browser()
+		time.Sleep(minute)
+		var issued []*browser
+		for len(issued) < 40 {
+			time.Sleep(11 * time.Second)
+			deaf := b.replay(b.cookie())
+			if d.do(deaf, func(s *session.Session) { s.User() }) {
+				issued = append(issued, deaf)
+			}
+		}
+		d.expectReplaced(issued[23])
+		d.expect(issued[24], "before")
 		d.expect(b, "before")
 	})
+}
+
+// Promise 3. A thief who asks with a stolen token whenever a key may be issued, and
+// discards it, does not keep the owner from renewing. The stolen token is worthless
+// then, and the attempt is EventReplayed.
+func TestThiefCannotHoldOffRenewal(t *testing.T) {
+	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+		owner := d.browser()
+		stolen := owner.cookie()
+		begin := time.Now()
+		asks, uses := begin.Add(minute), begin.Add(7*second)
+		for time.Since(begin) < 5*minute {
+			time.Sleep(min(time.Until(asks), time.Until(uses)))
+			if !time.Now().Before(uses) {
+				d.expect(owner, "before")
+				uses = time.Now().Add(7 * second)
+				continue
+			}
+			in := false
+			asks = time.Now().Add(time.Millisecond)
+			if d.do(owner.replay(stolen), func(s *session.Session) { in = s.User() != "" }) {
+				asks = time.Now().Add(10*second + 2*time.Millisecond)
+			}
+			if !in {
+				if d.log.count(session.EventReplayed) != 1 {
+					t.Error("the stolen token is worthless, and no EventReplayed")
+				}
+				return
+			}
+		}
+		t.Error("the stolen token is good for five minutes")
+	})
+}
+
+// Promise 3. A response that brings the key of an automatic renewal is slow and
+// overwrites a newer one that was presented. The request that brings it gets
+// another, and the key that it has overtaken gets no other and ends.
+func TestSlowResponseOfAnAutomaticRenewal(t *testing.T) {
+	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+		b := d.browser()
+		time.Sleep(minute)
+		slow := b.replay(b.cookie())
+		d.expect(slow, "before") // K1 is issued
+		time.Sleep(11 * time.Second)
+		if !d.do(b, func(s *session.Session) { s.User() }) {
+			t.Fatal("no second key")
+		}
+		d.expect(b, "before") // K2 is presented
+		time.Sleep(time.Second)
+		d.expect(slow, "before") // K1 is presented
+		overtaken := b.replay(b.cookie())
+		for i := range 30 {
+			time.Sleep(2 * time.Second)
+			held := slow.cookie()
+			d.expect(slow, "before")
+			if i < 4 && slow.cookie() != held {
+				t.Errorf("another key %v after the last", time.Duration(2*i+3)*time.Second)
+			}
+			if i < 5 {
+				if d.do(overtaken, func(s *session.Session) { s.User() }) {
+					t.Error("the overtaken key gets another")
+				}
+			}
+		}
+		d.expectReplaced(overtaken)
+		if n := d.log.count(session.EventReplayed); n != 1 {
+			t.Errorf("%d times EventReplayed", n)
+		}
+	})
+}
+
+// Promise 3. The request that makes the key of an automatic renewal does not present
+// it, whatever it saves later: if its response is lost, the previous key stays good.
+func TestRequestDoesNotPresentItsOwnKey(t *testing.T) {
+	for how, h := range map[string]func(d *desk, w http.ResponseWriter, r *http.Request, s *session.Session, meanwhile func()){
+		"a late change": func(d *desk, w http.ResponseWriter, r *http.Request, s *session.Session, meanwhile func()) {
+			fmt.Fprint(w, s.User())
+			meanwhile()
+			visits.Update(s, func(n int) int { return n + 1 })
+		},
+		"a late change alone": func(d *desk, w http.ResponseWriter, r *http.Request, s *session.Session, meanwhile func()) {
+			fmt.Fprint(w, s.User())
+			visits.Update(s, func(n int) int { return n + 1 })
+		},
+		"an early Save": func(d *desk, w http.ResponseWriter, r *http.Request, s *session.Session, meanwhile func()) {
+			s.User()
+			s.Save(r.Context())
+			meanwhile()
+			visits.Update(s, func(n int) int { return n + 1 })
+		},
+		"two Saves": func(d *desk, w http.ResponseWriter, r *http.Request, s *session.Session, meanwhile func()) {
+			s.User()
+			s.Save(r.Context())
+			visits.Update(s, func(n int) int { return n + 1 })
+			s.Save(r.Context())
+		},
+		"a Refresh": func(d *desk, w http.ResponseWriter, r *http.Request, s *session.Session, meanwhile func()) {
+			grants.Refresh(r.Context(), s, grant.fresh, func(context.Context, grant) (grant, error) {
+				meanwhile()
+				return grant{1, time.Now().Add(time.Hour)}, nil
+			})
+		},
+		"a Reload": func(d *desk, w http.ResponseWriter, r *http.Request, s *session.Session, meanwhile func()) {
+			s.User()
+			s.Save(r.Context())
+			s.Reload(r.Context())
+		},
+		"a Reload after an unknown outcome": func(d *desk, w http.ResponseWriter, r *http.Request, s *session.Session, meanwhile func()) {
+			s.User()
+			d.spy.after = lost("Save")
+			d.spy.hook(failing("Load", errDown))
+			s.Save(r.Context())
+			d.spy.after = nil
+			d.spy.hook(nil)
+			s.Reload(r.Context())
+			visits.Update(s, func(n int) int { return n + 1 })
+		},
+	} {
+		t.Run(how, func(t *testing.T) {
+			atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+				b := d.browser()
+				time.Sleep(minute)
+				lost := newBrowser(t, d.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					h(d, w, r, session.From(r.Context()), func() {
+						d.do(b, func(s *session.Session) { name.Set(s, "after") })
+					})
+				}))).replay(b.cookie())
+				if !setsCookie(lost.get("/")) { // and its response is lost
+					t.Fatal("no automatic renewal")
+				}
+				time.Sleep(11 * time.Second)
+				d.do(b, func(s *session.Session) {
+					if s.User() != "alice" {
+						t.Errorf("the response was lost, and 11 s later the browser is %q: %v", s.User(), s.Err())
+					}
+				})
+			})
+		})
+	}
 }
 
 // Promise 3. The old token may do all that the new one may: also renew, when
@@ -527,26 +788,59 @@ func TestRenewalThatWasSavedEarly(t *testing.T) {
 	}
 }
 
-// A long request whose key was replaced by age, and is no longer good, keeps its
-// session; but it makes no further key: the browser has another one.
+// Promise 3. A long request whose key was replaced by age, and has ended, keeps its
+// session. Its Login makes a key, and a Remember beside it works; alone its Renew or
+// Remember is dropped, and reported. While its key is still accepted all three work.
 func TestLongRequestAsksForARenewal(t *testing.T) {
-	for how, ask := range asks {
-		atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
-			b := d.browser()
-			if d.do(b.replay(b.cookie()), func(s *session.Session) {
-				s.User()
-				time.Sleep(minute)
-				d.expect(b, "before")
-				d.expect(b, "before")
-				time.Sleep(11 * time.Second)
-				ask(s)
-				name.Set(s, "after")
-			}) {
-				t.Errorf("%s: it sets a cookie", how)
+	for how, ask := range map[string]func(s *session.Session){
+		"Renew": asks["Renew"], "Remember": asks["Remember"], "Login": asks["Login again"],
+		"Login and Remember": func(s *session.Session) { s.Login("alice"); s.Remember(30 * day) },
+	} {
+		for _, saves := range []bool{true, false} {
+			for _, wait := range []time.Duration{9 * second, 11 * second} {
+				t.Run(fmt.Sprint(how, " after ", wait, ", saves: ", saves), func(t *testing.T) {
+					atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+						b := d.browser()
+						slow := b.replay(b.cookie())
+						isLogin := strings.HasPrefix(how, "Login")
+						works := isLogin || wait < 10*second
+						sets := d.do(slow, func(s *session.Session) {
+							s.User()
+							time.Sleep(minute)
+							d.expect(b, "before")
+							d.expect(b, "before")
+							time.Sleep(wait)
+							ask(s)
+							name.Set(s, "after")
+							if saves {
+								if err := s.Save(t.Context()); (err == nil) != works {
+									t.Errorf("Save: %v", err)
+								}
+							}
+						})
+						if sets != works || d.log.count(session.EventDropped) == 0 != works {
+							t.Errorf("sets a cookie: %v, %d times EventDropped", sets, d.log.count(session.EventDropped))
+						}
+						last := b
+						if works {
+							d.expect(b, "before")
+							last = slow
+						}
+						time.Sleep(11 * time.Second)
+						d.expect(last, "after")
+						d.do(last, func(s *session.Session) {
+							remembered := time.Until(s.Expires()) > 29*day
+							if want := works && strings.Contains(how, "Remember"); remembered != want {
+								t.Errorf("expires at %v", s.Expires())
+							}
+						})
+						if works {
+							d.expectReplaced(b)
+						}
+					})
+				})
 			}
-			time.Sleep(11 * time.Second)
-			d.expect(b, "after")
-		})
+		}
 	}
 }
 

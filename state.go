@@ -194,7 +194,7 @@ func plan(at phase, st *stored, t *pending, p problem, withheld, keyless bool) a
 		return refuse
 	case st.is == live && t.user != "" && t.user != st.rec.User,
 		st.is == replaced && t.user != "", // the form was sent twice, perhaps
-		st.is == live && keyless && (t.user != "" || st.then == nil && t.wantsToken()):
+		st.is == live && st.then == nil && keyless && t.wantsToken():
 		return replace
 	case st.is == live && (t.asks() || st.due.seen || st.due.tidy || st.due.renew && at == open):
 		return save

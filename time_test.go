@@ -103,7 +103,7 @@ func TestTwoClocks(t *testing.T) {
 					}
 				}
 				time.Sleep(c.ends - ms)
-				spy.hook(noTouch) // this look must not keep it alive
+				spy.hook(noUse) // this look must not keep it alive
 				if body(b.get("/look")) == "" {
 					t.Fatal("ended a millisecond early, or more")
 				}
@@ -116,8 +116,8 @@ func TestTwoClocks(t *testing.T) {
 	}
 }
 
-// noTouch makes every touch fail.
-func noTouch(_ context.Context, call, _ string) error {
+// noUse makes every touch and save fail: no look keeps a session alive.
+func noUse(_ context.Context, call, _ string) error {
 	if call == "Touch" || call == "Save" {
 		return errDown
 	}
@@ -463,7 +463,7 @@ func TestRemember(t *testing.T) {
 				}
 				held := b.cookie()
 				time.Sleep(c.ends - time.Millisecond)
-				spy.hook(noTouch)
+				spy.hook(noUse)
 				if got := body(b.get("/id")); got == "" {
 					t.Error("ended a millisecond early, or more")
 				}

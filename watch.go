@@ -22,10 +22,12 @@ type watch struct {
 	start time.Time     // of the turns, at random: processes that start together do not ask together
 	seed  maphash.Seed
 	wake  chan struct{} // tells the goroutine that something has changed
-	slots chan struct{} // one for each concurrent Load
 
 	mu     sync.Mutex
-	runs   bool // the goroutine does
+	free   sync.Cond     // a Load has ended
+	loads  int           // that run
+	slow   time.Duration // what a Load takes that succeeds, for some time past at most
+	runs   bool          // the goroutine does
 	parts  [parts]map[string]*watched
 	n      int        // sessions in them
 	turn   int64      // of the part that had it last, counted since start
@@ -35,10 +37,14 @@ type watch struct {
 
 const parts = 64
 
-// maxLooks is how many Loads run at once: with a store that takes 10 ms it serves
-// 32 000 sessions in the default WatchEvery of 5 s. A store that hangs has no more
-// of them to answer.
-const maxLooks = 64
+// Of the concurrent Loads there are as many as the interval needs with a store that is
+// as slow as it was, and these at least and at most. With one that takes 10 ms they
+// serve 32 000 sessions in the default WatchEvery of 5 s. Loads that fail do not
+// count: a store that hangs gets no more of them.
+const (
+	minLoads = 8
+	maxLoads = 64
+)
 
 // A watched session is one for all requests that wait for its end.
 type watched struct {
@@ -58,7 +64,9 @@ type waiter struct {
 
 func newWatch(m *Manager, every time.Duration) *watch {
 	start := time.Now().Add(-rand.N(every))
-	return &watch{m: m, every: every, start: start, seed: maphash.MakeSeed(), wake: make(chan struct{}, 1), slots: make(chan struct{}, maxLooks)}
+	w := &watch{m: m, every: every, start: start, seed: maphash.MakeSeed(), wake: make(chan struct{}, 1)}
+	w.free.L = &w.mu
+	return w
 }
 
 // part returns the part that a session is in.
@@ -281,7 +289,7 @@ func (w *watch) run() {
 	for {
 		due, wait := w.due()
 		for _, e := range due {
-			w.slots <- struct{}{}
+			w.acquire()
 			go w.look(e)
 		}
 		if wait == 0 {
@@ -331,7 +339,37 @@ func (w *watch) look(e *watched) {
 		}
 	}
 	c.Release()
-	<-w.slots
+	w.release()
+}
+
+// acquire waits until another Load may run.
+func (w *watch) acquire() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for w.loads >= w.limit() {
+		w.free.Wait()
+	}
+	w.loads++
+}
+
+func (w *watch) release() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.loads--
+	w.free.Signal()
+}
+
+// limit returns how many Loads may run at once. mu is held.
+func (w *watch) limit() int {
+	needed := int(int64(w.n) * int64(w.slow) / int64(w.every))
+	return min(minLoads+2*needed, maxLoads) // twice: a turn may come late
+}
+
+// took notes what a Load took that succeeded.
+func (w *watch) took(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.slow = max(d, w.slow-w.slow/16)
 }
 
 // call replaces the call that asks for a session, of that id, unless nobody waits
@@ -355,7 +393,10 @@ func (w *watch) load(c *storectx.Context, id string) *Record {
 		}
 	}()
 	rec, err := w.m.load(c, id)
-	if err != nil && c.Err() != context.Canceled {
+	switch {
+	case err == nil:
+		w.took(time.Since(c.Began()))
+	case c.Err() != context.Canceled:
 		w.m.emit(ctx, EventStoreFailed, &Record{ID: id}, err)
 	}
 	return rec
