@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net/http"
@@ -31,7 +32,7 @@ func (c *client) post(path string, form url.Values) (answer string, err error) {
 	}
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	c.mu.Lock()
-	r.Header.Set("Authorization", "Bearer "+c.token)
+	r.Header.Set("Authorization", "Bearer "+cmp.Or(c.token, "none")) // a token has at least one character (RFC 6750, 2.1)
 	c.mu.Unlock()
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
@@ -47,9 +48,23 @@ func (c *client) post(path string, form url.Values) (answer string, err error) {
 	return string(body), err
 }
 
-// Browsers and apps on the same routes: two Managers over one Store, chosen by
-// one if. An app says what it is by sending Authorization, also before it has a
-// token. A handler does not see which of them it serves.
+// browsersAndApps serves apps by one Manager and browsers by another. An app sends
+// the scheme Bearer, also before it has a token. A browser behind HTTP Basic
+// authentication sends an Authorization header too, of the scheme Basic.
+func browsersAndApps(browsers, apps *session.Manager, next http.Handler) http.Handler {
+	forBrowsers, forApps := browsers.Handler(next), apps.Handler(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		if strings.EqualFold(scheme, "Bearer") {
+			forApps.ServeHTTP(w, r)
+		} else {
+			forBrowsers.ServeHTTP(w, r)
+		}
+	})
+}
+
+// Browsers and apps on the same routes: two Managers over one Store. A handler does
+// not see which of them it serves.
 func Example_browsersAndApps() {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
@@ -71,14 +86,7 @@ func Example_browsersAndApps() {
 	browsers := session.Must(session.New(&session.Options{Store: store, Secrets: secrets}))
 	apps := session.Must(session.New(&session.Options{Store: store, Secrets: secrets, Bearer: true, RenewAfter: time.Hour}))
 
-	forBrowsers, forApps := browsers.Handler(mux), apps.Handler(mux)
-	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Authorization") != "" {
-			forApps.ServeHTTP(w, r)
-		} else {
-			forBrowsers.ServeHTTP(w, r)
-		}
-	})
+	handler := browsersAndApps(browsers, apps, mux)
 	server := httptest.NewServer(http.NewCrossOriginProtection().Handler(handler)) // who sends no Origin passes
 	defer server.Close()
 
