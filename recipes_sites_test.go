@@ -65,3 +65,45 @@ func TestRecipeAppsAndCommandLines(t *testing.T) {
 		t.Errorf("%d sessions are listed: %v", len(all), err)
 	}
 }
+
+// Customer 42 and employee 42 log in at the same time, the latter on two devices. The
+// limit for customers is one session.
+func TestRecipeVisitorsAndStaff(t *testing.T) {
+	defer func(m *session.Manager) { visitors = m }(visitors)
+	visitors = newManager(t, session.Options{
+		Store: store, Secrets: [][]byte{secret}, MaxPerUser: 1,
+		Cookie: session.CookieOptions{Name: "__Host-visitor"},
+	})
+	h := nested()
+	bs := []*sessiontest.Browser{sessiontest.NewBrowser(t, h), sessiontest.NewBrowser(t, h)}
+	atOnce(3, func(i int) {
+		if i == 2 {
+			bs[0].Session(visitors, func(s *session.Session) { s.Login("42") })
+		} else {
+			bs[i].Session(staff, func(s *session.Session) { s.Login(employee("42")) })
+		}
+	})
+	listed := func(m *session.Manager, user string, want int) {
+		t.Helper()
+		if all, err := m.List(t.Context(), user); len(all) != want || err != nil {
+			t.Errorf("%s has %d sessions, want %d: %v", user, len(all), want, err)
+		}
+	}
+	listed(visitors, "42", 1)
+	listed(staff, employee("42"), 2)
+	if err := visitors.RevokeAll(t.Context(), "42"); err != nil {
+		t.Error(err)
+	}
+	for _, b := range bs {
+		if got := body(b.Get("/")); got != `visitor "", employee "staff:42"` {
+			t.Error(got)
+		}
+	}
+	if err := staff.RevokeAll(t.Context(), employee("42")); err != nil {
+		t.Error(err)
+	}
+	bs[0].Session(visitors, func(s *session.Session) { s.Login("42") })
+	if got := body(bs[0].Get("/")); got != `visitor "42", employee ""` {
+		t.Error(got)
+	}
+}
