@@ -58,12 +58,37 @@ func (k Key[T]) Set(s *Session, v T) {
 	s.change(change{call: "Set", name: k.name, raw: raw})
 }
 
-// Pop returns the value and forgets it. Two requests at once may both get it:
-// where only one may, use Update and note what it took.
+// Pop returns the value and deletes it at the commit. Concurrent requests may all
+// get the value; use [Key.Take] where only one of them may.
 func (k Key[T]) Pop(s *Session) (T, bool) {
 	v, ok := k.Lookup(s)
 	k.Delete(s)
 	return v, ok
+}
+
+// Take removes the value and commits, with everything else that is pending, before
+// it returns. Of concurrent requests, in whatever process, exactly one gets the
+// value: Take is for what is good once, such as a voucher or the state of a sign-in.
+// It costs a Save, and nothing where there is no value and nothing is pending.
+// Without a value it returns false and a nil error, and begins no session.
+//
+// Take takes ctx's values and deadline, not its cancellation. Its error is the
+// caller's to handle and does not replace the response: a failure of the store,
+// [ErrEnded], or [ErrReplaced] if the token was replaced or the value has changed
+// since the renewal that replaced it. The value then stays where it was, unless
+// the error is an [ErrIndeterminate]: then no request may get it.
+func (k Key[T]) Take(ctx context.Context, s *Session) (T, bool, error) {
+	was, _, err := s.updateNow(ctx, "Take", k.name, func(in []byte) ([]byte, error) {
+		if _, ok := decode[T](in); !ok {
+			return nil, errUnchanged
+		}
+		return nil, nil
+	})
+	if err != nil {
+		was = nil
+	}
+	v, ok := decode[T](was)
+	return v, ok, err
 }
 
 // Delete forgets the value.
@@ -75,8 +100,9 @@ func (k Key[T]) Delete(s *Session) {
 
 // Update replaces the value by f of it, atomically: if another request saved
 // another value first, f runs again on that newer value, perhaps after the
-// handler has returned. f must have no side effects but noting what it took,
-// and must not call the session's methods. An absent value is T's zero.
+// handler has returned. So what f saw is not final: where the request acts on it,
+// use [Key.UpdateNow]. f must have no side effects and must not call the session's
+// methods. An absent value is T's zero.
 func (k Key[T]) Update(s *Session, f func(T) T) {
 	s.update("Update", k.name, func(in []byte) ([]byte, error) {
 		v, _ := decode[T](in)
@@ -86,6 +112,38 @@ func (k Key[T]) Update(s *Session, f func(T) T) {
 		}
 		return raw, nil
 	})
+}
+
+// UpdateNow is Update and a commit of everything that is pending, before it
+// returns. The value that it returns is the one that was stored, made by the last
+// call of f: nothing that another request does can change what f saw then. So it
+// is for limits, such as the number of tries: compare the code after UpdateNow has
+// counted the try.
+//
+// UpdateNow takes ctx's values and deadline, not its cancellation. Its error is the
+// caller's to handle and does not replace the response: a failure of the store, a
+// value that cannot be encoded, [ErrTooLarge], [ErrEnded], or [ErrReplaced] if the
+// token was replaced or the value has changed since the renewal that replaced it.
+// Its own change is then not pending any more, all others stay so; after an
+// [ErrIndeterminate] it may have been stored, and a Reload finds out.
+//
+// In a session that is stored, UpdateNow and [Key.Take] also work after the first
+// byte of the response and after the handler has returned. A session that would
+// have to begin there cannot, for its cookie cannot be set: that is an error.
+func (k Key[T]) UpdateNow(ctx context.Context, s *Session, f func(T) T) (T, error) {
+	_, is, err := s.updateNow(ctx, "UpdateNow", k.name, func(in []byte) ([]byte, error) {
+		v, _ := decode[T](in)
+		raw, err := encodeValue(f(v))
+		if err != nil {
+			return nil, fmt.Errorf("session: UpdateNow %s: %w", k.name, err)
+		}
+		return raw, nil
+	})
+	if err != nil {
+		is = nil
+	}
+	v, _ := decode[T](is)
+	return v, err
 }
 
 // Refresh is for effects that must not happen twice, such as using a refresh token

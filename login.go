@@ -214,7 +214,7 @@ func (s *Session) tooLate(call string, another bool) {
 		s.problem = problem{lasting, fmt.Errorf("session: %s: a session that List returned has no cookie", call)}
 		return
 	}
-	err := fmt.Errorf("session: %s: the header of the response has left, and with it the cookie that this needs: call it before the first byte", call)
+	err := lateError(call)
 	switch {
 	case s.problem.lasts():
 	case another || s.problem.is == missedLogin:
@@ -223,6 +223,10 @@ func (s *Session) tooLate(call string, another bool) {
 		s.problem = problem{missed, err}
 	}
 	s.report(err)
+}
+
+func lateError(call string) error {
+	return fmt.Errorf("session: %s: the header of the response has left, and with it the cookie that this needs: call it before the first byte", call)
 }
 
 // report tells of an error that came too late to replace the response.

@@ -271,3 +271,108 @@ func TestRecipeChangeOfPasswordDuringALogin(t *testing.T) {
 		expect("the browser of the change, later", here, "ann")
 	})
 }
+
+func TestRecipeTwoSteps(t *testing.T) {
+	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+		right := func(user, code string) bool { return user == "alice" && code == "123456" }
+		for name, c := range map[string]struct {
+			codes []string
+			wait  time.Duration
+			want  string
+		}{
+			"right":           {[]string{"123456"}, 0, "alice"},
+			"wrong":           {[]string{"0"}, 0, ""},
+			"right at last":   {[]string{"0", "0", "0", "0", "123456"}, 0, "alice"},
+			"right too late":  {[]string{"123456"}, 6 * minute, ""},
+			"guessed":         {[]string{"0", "0", "0", "0", "0", "123456"}, 0, ""},
+			"no code so far":  {nil, 0, ""},
+			"no password yet": {[]string{"123456"}, -1, ""},
+		} {
+			b := sessiontest.NewBrowser(t, m.Handler(http.NotFoundHandler()))
+			if c.wait >= 0 {
+				b.Session(m, func(s *session.Session) { passwordIsRight(s, "alice") })
+			}
+			time.Sleep(c.wait)
+			for _, code := range c.codes {
+				b.Session(m, func(s *session.Session) {
+					if _, err := secondFactor(t.Context(), s, right, code); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			b.Session(m, func(s *session.Session) {
+				if _, still := firstFactor.Lookup(s); s.User() != c.want || still && c.want != "" {
+					t.Errorf("%s: in as %q", name, s.User())
+				}
+			})
+		}
+	})
+}
+
+// Thirty requests guess at once: five codes are compared. A token that was planted
+// before the password was given is not half logged in.
+func TestRecipeTwoStepsAtOnce(t *testing.T) {
+	const n = 30
+	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+		var compared atomic.Int64
+		guess := m.Handler(overlap(n, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			ok, err := secondFactor(r.Context(), session.From(r.Context()), func(user, code string) bool {
+				compared.Add(1)
+				return false
+			}, "0")
+			if ok || err != nil {
+				t.Error(ok, err)
+			}
+		})))
+		b := newBrowser(t, m.Handler(routes{
+			"/basket":   func(w http.ResponseWriter, r *http.Request, s *session.Session) { name.Set(s, "basket") },
+			"/password": func(w http.ResponseWriter, r *http.Request, s *session.Session) { passwordIsRight(s, "ann") },
+			"/halfway": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				fmt.Fprint(w, firstFactor.Get(s).User)
+			},
+		}))
+		b.get("/basket")
+		planted := b.replay(b.cookie())
+		b.get("/password")
+		if got := body(b.get("/halfway")); got != "ann" {
+			t.Errorf("the browser is halfway in as %q", got)
+		}
+		if got := body(planted.get("/halfway")); got != "" {
+			t.Errorf("the planted token is halfway in as %q", got)
+		}
+		b.h = guess
+		atOnce(n, func(int) { b.get("/code") })
+		if compared.Load() != 5 {
+			t.Errorf("%d codes were compared, want 5", compared.Load())
+		}
+	})
+}
+
+func TestRecipeVoucherIsSpentOnce(t *testing.T) {
+	const n = 10
+	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+		b := newBrowser(t, m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			s.Login("ann")
+			voucher.Set(s, "ten euros")
+		}}))
+		b.get("/")
+		var redeemed, spent atomic.Int64
+		b.h = m.Handler(overlap(n, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			ok, err := spend(r.Context(), session.From(r.Context()), func(user, code string) {
+				if redeemed.Add(1); user != "ann" || code != "ten euros" {
+					t.Errorf("%q redeems %q", user, code)
+				}
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			if ok {
+				spent.Add(1)
+			}
+		})))
+		atOnce(n, func(int) { b.get("/") })
+		if redeemed.Load() != 1 || spent.Load() != 1 {
+			t.Errorf("redeemed %d times, for %d requests", redeemed.Load(), spent.Load())
+		}
+	})
+}

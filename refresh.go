@@ -33,10 +33,10 @@ const maxLease = 30 * time.Second
 // refresh is Key.Refresh, of values as they stand in JSON.
 func (s *Session) refresh(ctx context.Context, name string, fresh func([]byte) bool, f func(context.Context, []byte) ([]byte, error)) ([]byte, error) {
 	l := &lease{Session: s, ctx: ctx, name: name, by: rand.Text()}
-	l.load()
+	l.loadWithin(ctx)
 	defer l.end() // also if the program's functions panic
 	for try := 0; ; try++ {
-		raw, err := l.seen()
+		raw, err := l.current(l.name)
 		switch {
 		case err != nil:
 			return nil, err
@@ -54,36 +54,6 @@ func (s *Session) refresh(ctx context.Context, name string, fresh func([]byte) b
 			}
 		}
 	}
-}
-
-// load loads the session, if this is its first use, within the time of the context.
-func (l *lease) load() {
-	c := storectx.Within(l.ctx, l.m.timeout)
-	defer c.Release()
-	l.lockWithin(c)
-	l.unlock()
-}
-
-// seen returns the value as this request may see it, or why it cannot have it.
-func (l *lease) seen() ([]byte, error) {
-	l.lock()
-	defer l.unlock()
-	st, begins := &l.stored, l.todo.user != "" || l.todo.logout
-	switch {
-	case st.is == unknown, l.problem.lasts(), l.problem.is == missedLogin:
-		return nil, l.problem.err
-	case begins:
-	case st.is == twins:
-		return nil, errTwins
-	case st.over() == ErrReplaced, st.then != nil && !bytes.Equal(lookup(st.rec.Data, nil, l.name), lookup(st.then.Data, nil, l.name)):
-		// The latter: somebody asked for a renewal, and the value was changed
-		// since. What this request sees of it is used up, and what there is now is
-		// not for it to see.
-		return nil, ErrReplaced
-	case st.is == ended:
-		return nil, ErrEnded
-	}
-	return lookup(l.base(), l.todo.changes, l.name), nil
 }
 
 // claim takes the lease, unless somebody else has it.

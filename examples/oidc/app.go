@@ -17,8 +17,7 @@ import (
 
 // A flow is a sign-in that has begun and not come back. A browser may have several
 // at once: two tabs, a back button. They are in one value, by their state, each good
-// for ten minutes and for as often as its user comes back with it: the code that he
-// brings is good once, and the state is in nobody else's session.
+// for ten minutes and for one callback.
 type flow struct {
 	Nonce, Verifier string
 	Until           time.Time
@@ -91,17 +90,33 @@ func (a *app) posted(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, "/callback?"+q.Encode(), http.StatusSeeOther)
 }
 
-// callback logs in who comes back from the provider.
+// take removes the flow of a state from the session and returns it. Of concurrent
+// requests one gets it. Without such a flow it returns a zero one.
+func take(ctx context.Context, s *session.Session, state string) (f flow, err error) {
+	if _, ok := flows.Get(s)[state]; !ok {
+		return flow{}, s.Err()
+	}
+	_, err = flows.UpdateNow(ctx, s, func(all map[string]flow) map[string]flow {
+		f = all[state]
+		delete(all, state)
+		return all
+	})
+	return f, err
+}
+
+// callback logs in the user who comes back from the provider.
 func (a *app) callback(w http.ResponseWriter, r *http.Request) {
 	s := session.From(r.Context())
-	f, ok := flows.Get(s)[r.FormValue("state")]
-	switch err := s.Err(); {
-	case errors.Is(err, session.ErrStore):
-		return // the code stays unused, and the answer is 503
+	f, err := take(r.Context(), s, r.FormValue("state"))
+	switch {
+	case errors.Is(err, session.ErrStore): // the code was not sent to the provider
+		w.Header().Set("Retry-After", "5")
+		http.Error(w, "Please try again in a moment.", http.StatusServiceUnavailable)
+		return
 	case errors.Is(err, session.ErrReplaced) && a.again(w, r):
 		return
-	case !ok || time.Now().After(f.Until):
-		http.Redirect(w, r, "/login", http.StatusSeeOther) // too old, or not of this browser
+	case err != nil || time.Now().After(f.Until):
+		http.Redirect(w, r, "/login", http.StatusSeeOther) // used, too old, or not of this browser
 		return
 	}
 	token, err := a.config.Exchange(r.Context(), r.FormValue("code"), oauth2.VerifierOption(f.Verifier))

@@ -92,14 +92,18 @@ func (x *world) end(c *http.Client, at, user string) {
 	}
 }
 
-// A sign-in; the back button to the issuer's form, and in again; and ten at once in one
-// browser, each of which succeeds.
+// A sign-in; the back button to the issuer's form, whose state was used, so that another
+// sign-in begins; and ten at once in one browser, each of which succeeds.
 func TestSignIn(t *testing.T) {
 	x := newWorld(t, false)
 	c := x.browser()
 	first := x.begin(c)
 	x.end(c, first, "alice")
-	x.end(c, first, "alice") // the back button
+	_, again, _ := x.ask(c, "POST", first, url.Values{"sub": {"alice"}})
+	if !strings.HasPrefix(again, x.issuer.URL+"/authorize?") || again == first {
+		t.Errorf("the back button leads to %s", again)
+	}
+	x.end(c, again, "alice")
 
 	c = x.browser()
 	x.ask(c, "GET", x.app+"/login", nil) // has a session
@@ -113,6 +117,32 @@ func TestSignIn(t *testing.T) {
 	}
 	all.Wait()
 	if _, _, body := x.ask(c, "GET", x.app, nil); body != "You are bob." {
+		t.Errorf("afterwards: %s", body)
+	}
+}
+
+// Ten callbacks of one sign-in at once: one of them uses the code.
+func TestCallbackIsUsedOnce(t *testing.T) {
+	x := newWorld(t, false)
+	c := x.browser()
+	at := x.begin(c)
+	issued := *c
+	issued.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	r, err := issued.PostForm(at, url.Values{"sub": {"alice"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Body.Close()
+	var all sync.WaitGroup
+	for range 10 {
+		all.Go(func() {
+			if status, ends, body := x.ask(c, "GET", r.Header.Get("Location"), nil); status != 200 {
+				t.Errorf("%s answers %d %s", ends, status, body)
+			}
+		})
+	}
+	all.Wait()
+	if _, _, body := x.ask(c, "GET", x.app, nil); body != "You are alice." {
 		t.Errorf("afterwards: %s", body)
 	}
 }
