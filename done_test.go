@@ -228,6 +228,171 @@ func TestDoneStaysOpen(t *testing.T) {
 	}
 }
 
+// renews are the paths of explicit renewals.
+var renews = []string{"/renew", "/again", "/remember"}
+
+// Promise 3. An explicit renewal by another request closes it when its grace is
+// over: at once in the process of the renewal, within WatchEvery in another. A
+// stream that was opened with the new token goes on.
+func TestDoneAfterAnExplicitRenewal(t *testing.T) {
+	for _, grace := range []time.Duration{0, 30 * time.Second, -1} {
+		for _, path := range renews {
+			for _, elsewhere := range []bool{false, true} {
+				t.Run(fmt.Sprint(path, " elsewhere ", elsewhere, " grace ", grace), func(t *testing.T) {
+					inWatch(t, session.Options{RenewGrace: grace}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
+						thief := b.replay(b.cookie())
+						before := thief.listen(here)
+						time.Sleep(time.Second)
+						at := here
+						if elsewhere {
+							at = there
+						}
+						renewed := time.Now()
+						b.at(at).get(path)
+						wait := grace
+						switch {
+						case grace == 0:
+							wait = 10 * time.Second
+						case grace < 0:
+							wait = 0
+						}
+						during := before
+						if wait > 0 {
+							during = thief.listen(here) // shown the session as it was
+						}
+						after := b.listen(here)
+						time.Sleep(time.Until(renewed.Add(wait)) - 1)
+						if wait > 0 && (fmt.Sprint(before) != "open" || fmt.Sprint(during) != "open") {
+							t.Errorf("within the grace: %v, %v", before, during)
+						}
+						if time.Sleep(2); elsewhere && wait < watchEvery {
+							time.Sleep(watchEvery) // until it asks
+						}
+						synctest.Wait()
+						if fmt.Sprint(before) == "open" || fmt.Sprint(during) == "open" {
+							t.Errorf("when the grace is over: %v, %v", before, during)
+						}
+						if time.Sleep(10 * minute); fmt.Sprint(after) != "open" {
+							t.Errorf("with the new token: %v", after)
+						}
+						after.hangUp()
+					})
+				})
+			}
+		}
+	}
+}
+
+// The request that renewed its session waits on, whether it asked for Done before
+// that or afterwards.
+func TestDoneOfTheRequestThatRenews(t *testing.T) {
+	for what, renew := range map[string]func(s *session.Session){
+		"Renew":    func(s *session.Session) { s.Renew() },
+		"Remember": func(s *session.Session) { s.Remember(day) },
+		"Login":    func(s *session.Session) { s.Login("alice") },
+	} {
+		inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
+			newBrowser(t, here.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				s := session.From(r.Context())
+				done := s.Done()
+				renew(s)
+				if err := s.Save(r.Context()); err != nil {
+					t.Error(err)
+				}
+				select {
+				case <-done:
+					t.Errorf("%s: closed for the request that renewed", what)
+				case <-s.Done():
+					t.Errorf("%s: closed afterwards", what)
+				case <-time.After(5 * minute):
+				}
+				if err := here.RevokeAll(r.Context(), "alice"); err != nil {
+					t.Error(err)
+				}
+				<-done
+			}))).replay(b.cookie()).get("/")
+		})
+	}
+}
+
+// A stream that was opened with a stolen token ends when the owner changes the
+// password, and Reload tells so too. What it had loaded it keeps, and what it
+// changes is saved.
+func TestStreamWithAStolenToken(t *testing.T) {
+	inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
+		b.get("/set")
+		h := here.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s := session.From(r.Context())
+			<-s.Done()
+			if s.User() != "alice" || name.Get(s) != "value" {
+				t.Errorf("it was in as %q, and reads %q", s.User(), name.Get(s))
+			}
+			visits.Update(s, func(n int) int { return n + 1 })
+			if err := s.Save(r.Context()); err != nil {
+				t.Error("Save:", err)
+			}
+			if err := s.Reload(r.Context()); err != session.ErrReplaced || s.User() != "" {
+				t.Errorf("Reload: %v, in as %q", err, s.User())
+			}
+		}))
+		closed := make(chan struct{})
+		go func() {
+			newBrowser(t, h).replay(b.cookie()).get("/")
+			close(closed)
+		}()
+		synctest.Wait()
+		b.get("/renew")
+		b.get("/clear")
+		<-closed
+		newBrowser(t, here.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if got := visits.Get(session.From(r.Context())); got != 1 {
+				t.Errorf("%d visits were kept", got)
+			}
+		}))).replay(b.cookie()).get("/")
+	})
+}
+
+// Many sessions over a slow store: the end of each is known within WatchEvery.
+func TestDoneOfManyOverASlowStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		spy := newSpy()
+		here, there := newManager(t, session.Options{Store: spy}), newManager(t, session.Options{Store: spy})
+		var streams []*stream
+		for range 400 {
+			b := newBrowser(t, here.Handler(endRoutes))
+			b.get("/login")
+			streams = append(streams, b.listen(here))
+		}
+		slow := func(ctx context.Context, call, id string) error {
+			if call == "Load" {
+				time.Sleep(200 * time.Millisecond)
+			}
+			return nil
+		}
+		spy.hook(slow)
+		time.Sleep(time.Minute)
+		spy.hook(nil)
+		if err := there.RevokeAll(t.Context(), "alice"); err != nil {
+			t.Fatal(err)
+		}
+		spy.hook(slow)
+		time.Sleep(watchEvery + 200*time.Millisecond)
+		open := 0
+		for _, st := range streams {
+			if fmt.Sprint(st) == "open" {
+				open++
+			}
+		}
+		if open > 0 {
+			t.Errorf("%d of %d streams are open after WatchEvery", open, len(streams))
+		}
+		spy.hook(nil)
+		for _, st := range streams {
+			<-st.stopped
+		}
+	})
+}
+
 // Whoever asks late, when this process has ended the session already, or the
 // session is none, has his answer at once.
 func TestDoneOfNoSession(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coatcheck/session"
@@ -524,6 +525,40 @@ func TestSlowResponseOfAnAutomaticRenewal(t *testing.T) {
 	})
 }
 
+// The same over net/http: a report writes its first line, which renews, and works for
+// 15 seconds, while the page polls.
+func TestSlowReportRenews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newManager(t, session.Options{RenewAfter: minute})
+		started := make(chan bool)
+		h := m.Handler(routes{
+			"/login": clockRoutes["/login"],
+			"/poll":  func(w http.ResponseWriter, r *http.Request, s *session.Session) { fmt.Fprint(w, s.User()) },
+			"/report": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				fmt.Fprintln(w, s.User())
+				close(started)
+				time.Sleep(15 * second)
+			},
+		})
+		b := newBrowser(t, h)
+		b.get("/login")
+		time.Sleep(minute)
+		slow := b.replay(b.cookie()) // whose response arrives when the report is done
+		done := make(chan *http.Response)
+		go func() { done <- slow.get("/report") }()
+		<-started
+		for i := range 20 {
+			if i == 8 {
+				b.jar.SetCookies(origin, (<-done).Cookies())
+			}
+			time.Sleep(2 * second)
+			if got := body(b.get("/poll")); got != "alice" {
+				t.Errorf("%d s after the report began the poll is answered as %q", 2*(i+1), got)
+			}
+		}
+	})
+}
+
 // Promise 3. The request that makes the key of an automatic renewal does not present
 // it, whatever it saves later: if its response is lost, the previous key stays good.
 func TestRequestDoesNotPresentItsOwnKey(t *testing.T) {
@@ -1006,6 +1041,135 @@ func TestKeysAreNoValues(t *testing.T) {
 		})
 		d.expect(b, "0123456789")
 		d.expectReplaced(old)
+	})
+}
+
+// Promise 3. RenewGrace is for how long the previous token shows the session as it
+// was. If it is negative a request that loads afterwards has none, and one that had
+// loaded keeps its session.
+func TestRenewGrace(t *testing.T) {
+	for _, grace := range []time.Duration{time.Millisecond, 30 * second, minute, -1, -time.Hour} {
+		for how, ask := range asks {
+			t.Run(fmt.Sprint(how, " ", grace), func(t *testing.T) {
+				atDesk(t, session.Options{RenewGrace: grace}, func(d *desk) {
+					b := d.browser()
+					old := b.replay(b.cookie())
+					d.do(old, func(s *session.Session) {
+						s.User()
+						d.do(b, func(s *session.Session) { ask(s); name.Set(s, "after") })
+						time.Sleep(max(grace, 0))
+						visits.Set(s, 1)
+						if err := s.Save(t.Context()); err != nil || s.User() != "alice" || name.Get(s) != "before" {
+							t.Errorf("Save of a request that had loaded: %v, in as %q, reads %q", err, s.User(), name.Get(s))
+						}
+					})
+					d.expectReplaced(old)
+					d.do(b, func(s *session.Session) { ask(s); name.Set(s, "once more") })
+					last := b.replay(b.cookie())
+					d.do(b, func(s *session.Session) { s.Renew() })
+					if grace < 0 {
+						d.expectReplaced(last)
+						return
+					}
+					time.Sleep(grace - time.Millisecond)
+					d.expect(last, "once more")
+					time.Sleep(time.Millisecond)
+					d.expectReplaced(last)
+				})
+			})
+		}
+	}
+}
+
+// What a renewal keeps of keys and values is removed by one save when it has ended a
+// minute before and somebody uses the session, and by no save before that: a process
+// whose clock is ahead ends them for itself only.
+func TestWhatARenewalKeepsIsRemoved(t *testing.T) {
+	for how, renew := range map[string]func(d *desk, b *browser){
+		"explicit": func(d *desk, b *browser) { d.do(b, func(s *session.Session) { s.Clear(); s.Renew() }) },
+		"automatic": func(d *desk, b *browser) {
+			time.Sleep(2 * minute)
+			d.do(b, func(s *session.Session) { s.User() })
+			d.do(b, func(s *session.Session) { s.Clear() })
+		},
+	} {
+		t.Run(how, func(t *testing.T) {
+			atDesk(t, session.Options{RenewAfter: 2 * minute}, func(d *desk) {
+				b := d.browser()
+				d.do(b, func(s *session.Session) { name.Set(s, "a card number") })
+				data := func() string {
+					all, err := d.spy.Store.List(t.Context(), "alice")
+					if err != nil || len(all) != 1 {
+						t.Fatal(all, err)
+					}
+					return string(all[0].Data)
+				}
+				renew(d, b)
+				kept := func(data string) bool { return strings.Contains(data, `"until"`) }
+				if !kept(data()) {
+					t.Fatalf("keeps nothing: %s", data())
+				}
+				time.Sleep(70*second - time.Millisecond)
+				d.do(b, func(s *session.Session) { visits.Set(s, 1) })
+				if !kept(data()) {
+					t.Errorf("removed within a minute after its end: %s", data())
+				}
+				time.Sleep(time.Millisecond)
+				saves := d.spy.count("Save")
+				for range 3 {
+					d.do(b, func(s *session.Session) { s.User() })
+				}
+				if got := data(); kept(got) || strings.Contains(got, "card") {
+					t.Errorf("a minute after its end: %s", got)
+				}
+				if n := d.spy.count("Save") - saves; n != 1 {
+					t.Errorf("%d saves removed it, want 1", n)
+				}
+			})
+		})
+	}
+}
+
+// Promise 3. Every token in a request whose grace is over is EventReplayed, once for
+// each session, whatever other cookies are there, unless one opens the same session.
+func TestReplayedTokenBesideOthers(t *testing.T) {
+	atDesk(t, session.Options{}, func(d *desk) {
+		stolen := d.browser()
+		var stale []string // two of one session
+		for range 2 {
+			stale = append(stale, stolen.cookie())
+			d.do(stolen, func(s *session.Session) { s.Renew() })
+		}
+		mine, twin := d.browser(), d.browser()
+		other := d.browser()
+		replaced := other.cookie()
+		d.do(other, func(s *session.Session) { s.Renew() })
+		ended := d.browser()
+		over := ended.cookie()
+		d.do(ended, func(s *session.Session) { s.Logout() })
+		time.Sleep(10 * second)
+		d.f = func(s *session.Session) { s.User() }
+		for what, c := range map[string]struct {
+			cookies []string
+			want    int
+		}{
+			"alone":                        {stale[:1], 1},
+			"two of one session":           {stale, 1},
+			"before a live one":            {[]string{stale[0], mine.cookie()}, 1},
+			"after a live one":             {[]string{mine.cookie(), stale[0]}, 1},
+			"after an ended one":           {[]string{over, stale[0]}, 1},
+			"between two live ones":        {[]string{mine.cookie(), stale[0], twin.cookie()}, 1},
+			"after two live ones":          {[]string{mine.cookie(), twin.cookie(), stale[0]}, 1},
+			"two sessions'":                {[]string{stale[1], replaced}, 2},
+			"before the one that opens it": {[]string{stale[0], stolen.cookie()}, 0},
+			"after the one that opens it":  {[]string{stolen.cookie(), stale[0]}, 0},
+		} {
+			before := d.log.count(session.EventReplayed)
+			present(stolen.h, "/", strings.Join(c.cookies, "; "))
+			if n := d.log.count(session.EventReplayed) - before; n != c.want {
+				t.Errorf("%s: %d times EventReplayed, want %d", what, n, c.want)
+			}
+		}
 	})
 }
 

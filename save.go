@@ -203,12 +203,19 @@ func (s *Session) finish(answered bool) {
 	s.touch(nil, s.loaded)
 }
 
-// commitNow is a commit for the response: an ending is no error of it.
+// commitNow is a commit for the response. That no session is there to hold a change
+// does not replace the response: Err tells of it.
 func (s *Session) commitNow() error {
 	c := s.context()
 	defer c.Release()
-	if err := (commit{s, c, &s.todo}).run(); !isEnding(err) {
+	err := commit{s, c, &s.todo}.run()
+	if !isEnding(err) {
 		return err
+	}
+	if err != ErrReplaced { // which Err returns anyway
+		s.mu.Lock()
+		s.problem = problem{passingReported, err}
+		s.mu.Unlock()
 	}
 	return nil
 }

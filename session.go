@@ -130,8 +130,8 @@ func (s *Session) Keys() []string {
 }
 
 // Err loads the session and returns what stands between it and its store now:
-// nil, a failure of the store (ErrStore), a call that was refused, or
-// ErrReplaced. While it is a failure of the store the session only looks
+// nil, a failure of the store (ErrStore), a call that was refused, ErrReplaced, or
+// once the response has begun why changes were dropped. While it is a failure of the store the session only looks
 // anonymous: guard with errors.Is(s.Err(), ErrStore) whatever a handler does
 // outside its response. A Save or Reload that succeeds clears it.
 func (s *Session) Err() error {

@@ -1,9 +1,13 @@
 package session_test
 
 import (
+	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/coatcheck/session"
 )
@@ -56,4 +60,59 @@ func TestLife(t *testing.T) {
 		t.Fatal("the cookie outlived the logout")
 	}
 	expect(b.replay(renewed), "/look", "0")
+}
+
+// A Session is safe for concurrent use: eight goroutines call its methods at random
+// while the response is written and its token is renewed. The race detector judges,
+// and that every request ends.
+func TestConcurrentUse(t *testing.T) {
+	methods := []func(ctx context.Context, s *session.Session){
+		func(ctx context.Context, s *session.Session) { s.ID(); s.User(); s.IsNew() },
+		func(ctx context.Context, s *session.Session) { s.Created(); s.LastSeen(); s.Expires() },
+		func(ctx context.Context, s *session.Session) { s.Authenticated(); s.Expired(); s.Err() },
+		func(ctx context.Context, s *session.Session) { s.Keys(); name.Get(s); visits.Get(s) },
+		func(ctx context.Context, s *session.Session) { name.Set(s, "value") },
+		func(ctx context.Context, s *session.Session) { visits.Update(s, func(n int) int { return n + 1 }) },
+		func(ctx context.Context, s *session.Session) { name.Pop(s); visits.Delete(s) },
+		func(ctx context.Context, s *session.Session) { s.AddFlash("", "hello"); s.Flashes() },
+		func(ctx context.Context, s *session.Session) { s.Clear() },
+		func(ctx context.Context, s *session.Session) { s.Login("alice") },
+		func(ctx context.Context, s *session.Session) { s.Renew() },
+		func(ctx context.Context, s *session.Session) { s.Remember(time.Hour) },
+		func(ctx context.Context, s *session.Session) { s.Background() },
+		func(ctx context.Context, s *session.Session) { s.Done() },
+		func(ctx context.Context, s *session.Session) { s.Save(ctx) },
+		func(ctx context.Context, s *session.Session) { s.Reload(ctx) },
+		func(ctx context.Context, s *session.Session) {
+			grants.Refresh(ctx, s, grant.fresh, func(context.Context, grant) (grant, error) {
+				return grant{1, time.Now().Add(time.Hour)}, nil
+			})
+		},
+		func(ctx context.Context, s *session.Session) { s.Logout() },
+	}
+	for range 40 {
+		b := newBrowser(t, newManager(t, session.Options{}).Handler(routes{
+			"/login": clockRoutes["/login"],
+			"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				var all sync.WaitGroup
+				for range 8 {
+					all.Go(func() {
+						for range 6 {
+							i := rand.N(len(methods))
+							if i == len(methods)-1 && rand.N(4) > 0 { // Logout is the end of most of it
+								continue
+							}
+							methods[i](r.Context(), s)
+						}
+					})
+				}
+				fmt.Fprint(w, "hello")
+				all.Wait()
+			},
+		}))
+		b.get("/login")
+		for range 3 {
+			b.get("/")
+		}
+	}
 }

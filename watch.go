@@ -24,10 +24,10 @@ type watch struct {
 	wake  chan struct{} // tells the goroutine that something has changed
 
 	mu     sync.Mutex
-	free   sync.Cond     // a Load has ended
-	loads  int           // that run
-	slow   time.Duration // what a Load takes that succeeds, for some time past at most
-	runs   bool          // the goroutine does
+	free   sync.Cond // tells acquire that a Load has ended
+	loads  int       // that run
+	limit  int       // of them
+	runs   bool      // the goroutine does
 	parts  [parts]map[string]*watched
 	n      int        // sessions in them
 	turn   int64      // of the part that had it last, counted since start
@@ -64,7 +64,7 @@ type waiter struct {
 
 func newWatch(m *Manager, every time.Duration) *watch {
 	start := time.Now().Add(-rand.N(every))
-	w := &watch{m: m, every: every, start: start, seed: maphash.MakeSeed(), wake: make(chan struct{}, 1)}
+	w := &watch{m: m, every: every, start: start, seed: maphash.MakeSeed(), wake: make(chan struct{}, 1), limit: minLoads}
 	w.free.L = &w.mu
 	return w
 }
@@ -309,7 +309,7 @@ func (w *watch) due() (all []*watched, wait time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.n == 0 {
-		w.runs = false
+		w.runs, w.limit = false, minLoads
 		return nil, 0
 	}
 	all, w.hurry = w.hurry, nil
@@ -346,7 +346,7 @@ func (w *watch) look(e *watched) {
 func (w *watch) acquire() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for w.loads >= w.limit() {
+	for w.loads >= w.limit {
 		w.free.Wait()
 	}
 	w.loads++
@@ -359,17 +359,12 @@ func (w *watch) release() {
 	w.free.Signal()
 }
 
-// limit returns how many Loads may run at once. mu is held.
-func (w *watch) limit() int {
-	needed := int(int64(w.n) * int64(w.slow) / int64(w.every))
-	return min(minLoads+2*needed, maxLoads) // twice: a turn may come late
-}
-
 // took notes what a Load took that succeeded.
 func (w *watch) took(d time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.slow = max(d, w.slow-w.slow/16)
+	needed := int(int64(w.n) * int64(d) / int64(w.every))
+	w.limit = min(max(w.limit, minLoads+2*needed), maxLoads) // twice, to catch up when a turn was late
 }
 
 // call replaces the call that asks for a session, of that id, unless nobody waits
