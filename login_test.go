@@ -126,6 +126,9 @@ func TestReplacedTokenEndsNothing(t *testing.T) {
 						loaded <- true
 						<-goOn
 						s.Logout()
+					}, "/logout-save": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+						s.Logout()
+						fmt.Fprint(w, s.Save(r.Context()), s.Err())
 					}}
 					for path, f := range cartRoutes {
 						rs[path] = f
@@ -145,6 +148,9 @@ func TestReplacedTokenEndsNothing(t *testing.T) {
 					}
 					if got := body(b.get("/look")); !strings.HasPrefix(got, "alice") {
 						t.Errorf("after a Logout with the replaced token: %q", got)
+					}
+					if got := body(planted.get("/logout-save")); got != "<nil> session: the token was replaced" {
+						t.Errorf("Save and Err after that Logout: %s", got)
 					}
 					goOn <- true
 					<-ended

@@ -525,6 +525,37 @@ func TestSlowResponseOfAnAutomaticRenewal(t *testing.T) {
 	})
 }
 
+// A presented key that was overtaken gets no other, while the one that overtook it
+// gets as many as are lost.
+func TestOvertakenKeyGetsNoOther(t *testing.T) {
+	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+		read := func(s *session.Session) { s.User() }
+		b := d.browser()
+		time.Sleep(minute)
+		slow := b.replay(b.cookie())
+		d.do(slow, read)
+		time.Sleep(11 * time.Second)
+		d.do(b, read)
+		d.expect(b, "before")
+		d.expect(slow, "before") // has overtaken b's key
+		late := slow.cookie()
+		for i := range 3 {
+			time.Sleep(11 * time.Second)
+			if lost := slow.replay(late); !d.do(lost, read) {
+				t.Errorf("no key number %d for the request that brings the late one", i+1)
+			}
+			time.Sleep(11 * time.Second)
+			if d.do(b.replay(b.cookie()), read) {
+				t.Error("the overtaken key gets another")
+			}
+		}
+		d.expect(b, "before")
+		d.expect(slow, "before")
+		d.expect(slow, "before")
+		d.expectReplacedAfter(b, 10*second)
+	})
+}
+
 // The same over net/http: a report writes its first line, which renews, and works for
 // 15 seconds, while the page polls.
 func TestSlowReportRenews(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -114,5 +115,37 @@ func TestConcurrentUse(t *testing.T) {
 		for range 3 {
 			b.get("/")
 		}
+	}
+}
+
+// Done beside the first byte of the response, where Save was the first use.
+func TestDoneBesideTheFirstByte(t *testing.T) {
+	spy := newSpy()
+	spy.hook(func(context.Context, string, string) error {
+		for range 100 {
+			runtime.Gosched()
+		}
+		return nil
+	})
+	b := newBrowser(t, newManager(t, session.Options{Store: spy}).Handler(routes{
+		"/login": clockRoutes["/login"],
+		"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			if err := s.Save(r.Context()); err != nil {
+				t.Error(err)
+			}
+			name.Set(s, "value")
+			var all sync.WaitGroup
+			all.Go(func() {
+				for range 100 {
+					s.Done()
+				}
+			})
+			fmt.Fprint(w, "hello")
+			all.Wait()
+		},
+	}))
+	b.get("/login")
+	for range 20 {
+		b.get("/")
 	}
 }
