@@ -20,7 +20,8 @@ type storedFlash struct {
 }
 
 // AddFlash keeps a message until Flashes is called, by this request or a later
-// one. Flashes added by requests at the same time are all kept.
+// one. Flashes added by requests at the same time are all kept. Bytes that are not
+// UTF-8 become U+FFFD.
 func (s *Session) AddFlash(kind, text string) {
 	f := storedFlash{strconv.FormatUint(rand.Uint64(), 36), kind, text}
 	s.update("AddFlash", flashes, func(in []byte) ([]byte, error) {

@@ -8,14 +8,20 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/coatcheck/session/internal/object"
 )
 
 // A Key names one value of a session and knows its type. Declare keys once, as
 // package variables; two keys of one name are one value.
 //
-// Values are kept as JSON, in any type that encoding/json can encode and
-// decode. A stored value that no longer decodes into T, because the program
-// changed, is absent, and the rest of the session lives on.
+// Values are kept as JSON, in any type that encoding/json can encode and decode. A
+// stored value that no longer decodes into T, because the program changed, is
+// absent, and the rest of the session lives on. Of what is stored, only what JSON
+// holds comes back: a number in an any is a float64 afterwards, exact up to 2⁵³
+// (use a type of its own, or json.Number); a field that is unexported or tagged
+// `json:"-"` is its zero value. Text that is not UTF-8 is an error: keep bytes as
+// []byte.
 type Key[T any] struct{ name string }
 
 // NewKey returns the key of this name. It panics if name is empty, is not
@@ -47,7 +53,7 @@ func (k Key[T]) Lookup(s *Session) (T, bool) {
 }
 
 // Set stores v. It encodes at once: what v refers to may change afterwards. A
-// value that cannot be encoded fails the request, through s.Err and
+// value that cannot be encoded, or has text that is not UTF-8, fails the request, through s.Err and
 // Options.ErrorHandler, and nothing of the session is stored.
 func (k Key[T]) Set(s *Session, v T) {
 	raw, err := encodeValue(v)
@@ -198,7 +204,7 @@ func encodeValue[T any](v T) ([]byte, error) {
 	case int64:
 		return strconv.AppendInt(nil, v, 10), nil
 	}
-	return json.Marshal(v)
+	return object.Marshal(v)
 }
 
 // decode is json.Unmarshal with the same short way.

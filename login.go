@@ -5,8 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 )
+
+// maxUser is how many bytes of a user every store can keep and list.
+const maxUser = 1024
 
 // Login binds the session to a user who has just been authenticated, gives it a
 // new token (OWASP ASVS 5, 7.2.4: session fixation) and starts both clocks
@@ -16,10 +20,15 @@ import (
 // user's are forgotten. A Login of the user who is logged in already, such as a
 // password asked for again, keeps the session's id; any other begins a new
 // session, and requests under way in the old one lose it. Two live sessions in
-// one request end. The empty user fails the request.
+// one request end. The empty user fails the request, and so does one of more than
+// 1024 bytes, which no store keeps: limit what a form may send.
 func (s *Session) Login(user string) {
 	if user == "" {
 		s.refuse(errors.New("session: Login: the user is empty"))
+		return
+	}
+	if len(user) > maxUser {
+		s.refuse(fmt.Errorf("session: Login: the user has %d bytes, the limit is %d", len(user), maxUser))
 		return
 	}
 	s.revise("Login", func(t *pending) {
@@ -31,7 +40,7 @@ func (s *Session) Login(user string) {
 			*t = pending{logout: t.logout, remember: t.remember}
 		}
 		t.logout = t.logout || s.stored.is == twins
-		t.user, t.at = user, milliseconds(time.Now())
+		t.user, t.at = strings.Clone(user), milliseconds(time.Now())
 	})
 }
 

@@ -151,10 +151,11 @@ func (m *MemoryStore) replace(r *Record, version uint64, now time.Time) (lacking
 	if e.user == "" || e.user != r.User {
 		sh.unlink(e)
 		e.back = e.back || e.user != "" // a tombstone outlives what a crawler leaves
-		e.user = r.User
+		e.set(r, now)
 		sh.link(e)
+	} else {
+		e.set(r, now)
 	}
-	e.set(r, now)
 	heap.Fix(&sh.expiring, int(e.at))
 	if !now.Before(r.Expires) {
 		m.drop(sh, e)

@@ -1,7 +1,9 @@
 package session
 
 import (
+	"bytes"
 	"container/heap"
+	"strings"
 	"time"
 )
 
@@ -20,14 +22,21 @@ type memoryEntry struct {
 }
 
 func newEntry(r *Record, now time.Time) *memoryEntry {
-	e := &memoryEntry{id: r.ID}
+	e := &memoryEntry{id: strings.Clone(r.ID)}
 	e.set(r, now)
 	return e
 }
 
-// set makes e hold r, whose id it has.
+// set makes e hold r, whose id it has. What e keeps is copied where it may be a part
+// of something larger, such as a request's body, which size would not count.
 func (e *memoryEntry) set(r *Record, now time.Time) {
-	e.user, e.data, e.version, e.used = r.User, r.Data, r.Version, now.UnixNano()
+	if e.user != r.User {
+		e.user = strings.Clone(r.User)
+	}
+	e.data, e.version, e.used = r.Data, r.Version, now.UnixNano()
+	if cap(e.data) > len(e.data) { // the Manager's is exact
+		e.data = bytes.Clone(e.data)
+	}
 	e.created, e.seen = r.Created.UnixMilli(), r.LastSeen.UnixMilli()
 	e.deadline, e.expires = r.Deadline.UnixMilli(), r.Expires.UnixMilli()
 }

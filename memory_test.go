@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -394,4 +395,65 @@ func TestMemoryCountsUsers(t *testing.T) {
 	if n == 0 || n*2*name > most {
 		t.Errorf("%d sessions of names of %d bytes in %d bytes", n, name, most)
 	}
+}
+
+// Promise 15. What the store counts is what it holds: the id, the user and the data of
+// a record keep no larger text alive that they were cut out of, such as a request's body.
+func TestMemoryStoreKeepsNoBody(t *testing.T) {
+	body := strings.Repeat("user=alice&junk=", 1000)
+	cutOut := func(text string) bool {
+		begin, at := uintptr(unsafe.Pointer(unsafe.StringData(body))), uintptr(unsafe.Pointer(unsafe.StringData(text)))
+		return len(text) > 0 && at >= begin && at < begin+uintptr(len(body))
+	}
+	user := body[5:10]
+	if !cutOut(user) {
+		t.Fatal("the test finds nothing")
+	}
+	check := func(when string, s session.Store, id string) {
+		t.Helper()
+		r, err := s.Load(t.Context(), id)
+		if err != nil {
+			t.Fatal(when, err)
+		}
+		if cutOut(r.ID) || cutOut(r.User) || cap(r.Data) > 100 {
+			t.Errorf("%s: the store holds what the record was cut out of: ID %v, User %v, %d bytes of data in %d", when, cutOut(r.ID), cutOut(r.User), len(r.Data), cap(r.Data))
+		}
+	}
+	s := session.NewMemoryStore(nil)
+	data := append(make([]byte, 0, 10_000), "{}"...)
+	rec := memoryRecord(body[16:26], "", 0)
+	rec.Data = data
+	put(t, s, rec)
+	check("Create of an anonymous one", s, rec.ID)
+	rec = memoryRecord(body[5:15], user, 0)
+	rec.Data = data
+	put(t, s, rec)
+	check("Create", s, rec.ID)
+	for _, user := range []string{user, "", user} {
+		next := *rec
+		next.User, next.Version = user, rec.Version+1
+		if err := s.Save(t.Context(), &next, rec.Version); err != nil {
+			t.Fatal(err)
+		}
+		rec = &next
+		check("Save", s, rec.ID)
+	}
+
+	kept := &keeper{Store: session.NewMemoryStore(nil)}
+	m := newManager(t, session.Options{Store: kept})
+	newBrowser(t, m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Login(user) }})).get("/")
+	if kept.user != user || cutOut(kept.user) {
+		t.Errorf("a store gets the user %q as a part of the body", kept.user)
+	}
+}
+
+// A keeper keeps the user of a record that it is given.
+type keeper struct {
+	session.Store
+	user string
+}
+
+func (k *keeper) Create(ctx context.Context, r *session.Record) error {
+	k.user = r.User
+	return k.Store.Create(ctx, r)
 }

@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -122,4 +123,32 @@ func TestListInOrder(t *testing.T) {
 			t.Errorf("listed %v (%v), want %v", got, err, want)
 		}
 	})
+}
+
+// Promise 7. A user name that no store keeps is a mistake, and no failure of the store.
+func TestLoginOfALongName(t *testing.T) {
+	var log events
+	visit, spy, _ := newVisitor(t, session.Options{OnEvent: log.on})
+	for user, want := range map[string]int{
+		strings.Repeat("x", 1024): http.StatusOK,
+		strings.Repeat("x", 1025): http.StatusInternalServerError,
+		strings.Repeat("é", 513):  http.StatusInternalServerError,
+	} {
+		spy.forget()
+		resp := visit(func(s *session.Session) {
+			s.Login(user)
+			if err := s.Err(); (err != nil) != (want != 200) || errors.Is(err, session.ErrStore) {
+				t.Errorf("%d bytes: %v", len(user), err)
+			}
+			if want == 200 == (s.User() != user) {
+				t.Errorf("%d bytes: User is %q", len(user), s.User())
+			}
+		})
+		if stored := spy.count("Create")+spy.count("Save") > 0; resp.StatusCode != want || stored != (want == 200) {
+			t.Errorf("%d bytes: %s, stored %v", len(user), resp.Status, stored)
+		}
+	}
+	if n := log.count(session.EventStoreFailed); n > 0 {
+		t.Errorf("%d EventStoreFailed", n)
+	}
 }

@@ -66,6 +66,12 @@ func TestValuesRoundTrip(t *testing.T) {
 	roundTrip(t, any(nil))
 	roundTrip(t, any("text"))
 	roundTrip(t, json.RawMessage(`{"a":[1,2.50,"}",{"b":"\\\""}]}`))
+	roundTrip(t, json.RawMessage(`"\ufffd"`))
+	for _, s := range []string{"\ufffd", `\ufffd`, `\\ufffd`, "\\\ufffd", `"\ufffd"`} { // which is UTF-8
+		roundTrip(t, s)
+		roundTrip(t, map[string][]string{s: {s}})
+	}
+	roundTrip(t, []byte("\xff\x00\xfe"))
 	roundTrip(t, nested{"a", []map[string]*nested{{"b": {Name: "]"}, "c": nil}}, time.Date(2000, 1, 2, 3, 4, 5, 6, time.UTC)})
 }
 
@@ -208,7 +214,27 @@ func sameMembers(a, b string) bool {
 	return slices.Equal(split(a), split(b))
 }
 
-// A value that cannot be encoded fails the request, and nothing is stored.
+type kind string
+
+// A self encodes itself: as encoding/json would, or by hand.
+type self struct {
+	text   string
+	byHand bool
+}
+
+func (v self) MarshalJSON() ([]byte, error) {
+	if v.byHand {
+		return []byte(`"` + v.text + `"`), nil
+	}
+	return json.Marshal(v.text)
+}
+
+type textual string
+
+func (v textual) MarshalText() ([]byte, error) { return []byte(v), nil }
+
+// A value that cannot be encoded fails the request, and nothing is stored. It is a
+// mistake of the program, and none of the store.
 func TestUnencodableValueFailsTheRequest(t *testing.T) {
 	fails := map[string]func(s *session.Session){
 		"Set": func(s *session.Session) { session.NewKey[any]("bad").Set(s, func() {}) },
@@ -216,10 +242,45 @@ func TestUnencodableValueFailsTheRequest(t *testing.T) {
 			session.NewKey[float64]("bad").Update(s, func(float64) float64 { return math.NaN() })
 		},
 	}
+	// Promise 13. Text that is not UTF-8 would come back as other text.
+	type nested struct {
+		List []map[string]any
+	}
+	const nonce = "\xff\x00\xfe"
+	notUTF8 := map[string]any{
+		"text":              nonce,
+		"a byte of several": "é"[:1],
+		"a surrogate":       "\xed\xa0\x80",
+		"a type of text":    kind(nonce),
+		"a pointer":         &[]string{nonce}[0],
+		"a list":            []string{"good", nonce},
+		"nested":            nested{List: []map[string]any{{"a": []any{1, nonce}}}},
+		"a map's key":       map[string]int{nonce: 1},
+		"JSON":              json.RawMessage(`"` + nonce[:1] + `"`),
+		"JSON inside":       []json.RawMessage{json.RawMessage(`{"a":"` + nonce[:1] + `"}`)},
+		"Marshaler":         self{nonce, false},
+		"raw Marshaler":     self{nonce[:1], true},
+		"text Marshaler":    textual(nonce),
+		"its map":           map[textual]int{textual(nonce): 1},
+		"after a backslash": `\` + nonce,
+		"after an escape":   `\ufffd` + nonce,
+	}
+	for what, v := range notUTF8 {
+		fails["Set "+what] = func(s *session.Session) { session.NewKey[any]("bad").Set(s, v) }
+		fails["Update "+what] = func(s *session.Session) {
+			session.NewKey[any]("bad").Update(s, func(any) any { return v })
+		}
+	}
+	fails["Set a string"] = func(s *session.Session) { session.NewKey[string]("bad").Set(s, nonce) }
+	fails["Set JSON itself"] = func(s *session.Session) {
+		session.NewKey[json.RawMessage]("bad").Set(s, json.RawMessage(`"`+nonce[:1]+`"`))
+	}
 	for call, f := range fails {
 		t.Run(call, func(t *testing.T) {
-			visit, spy, _ := newVisitor(t, session.Options{})
+			var log events
+			visit, spy, _ := newVisitor(t, session.Options{OnEvent: log.on})
 			visit(func(s *session.Session) { visits.Set(s, 1) })
+			call, _, _ := strings.Cut(call, " ")
 			writes := spy.count("Save") + spy.count("Create")
 			resp := visit(func(s *session.Session) {
 				visits.Set(s, 2)
@@ -231,6 +292,9 @@ func TestUnencodableValueFailsTheRequest(t *testing.T) {
 			})
 			if resp.StatusCode != http.StatusInternalServerError || spy.count("Save")+spy.count("Create") != writes {
 				t.Errorf("status %d, %d writes", resp.StatusCode, spy.count("Save")-writes)
+			}
+			if n := log.count(session.EventStoreFailed); n > 0 {
+				t.Errorf("%d EventStoreFailed", n)
 			}
 			visit(func(s *session.Session) {
 				if got := visits.Get(s); got != 1 || s.Err() != nil {
@@ -431,10 +495,10 @@ func TestFlashes(t *testing.T) {
 		if got := s.Flashes(); got != nil {
 			t.Errorf("shown flashes are shown again: %v", got)
 		}
-		s.AddFlash("info", "next page")
+		s.AddFlash("inf\xff", "next \xfe page")
 	})
 	visit(func(s *session.Session) {
-		if got := s.Flashes(); len(got) != 1 || got[0].Text != "next page" {
+		if got := s.Flashes(); !slices.Equal(got, []session.Flash{{"inf\ufffd", "next \ufffd page"}}) {
 			t.Errorf("the next page shows %v", got)
 		}
 	})

@@ -236,6 +236,8 @@ func TestLosses(t *testing.T) {
 		{migrate.As("v", session.NewKey[struct{ N, Extra int8 }]("g")), struct{ N int }{7}, false},
 		{migrate.As("v", session.NewKey[int8]("h")), 300, true},
 		{migrate.As("v", session.NewKey[time.Time]("i")), "2026-01-02T03:04:05+02:00", false},
+		{migrate.As("v", session.NewKey[string]("j")), "\xff", true}, // which the session refuses
+		{migrate.As("v", session.NewKey[[]string]("k")), []any{"\xff"}, true},
 	} {
 		err := migrate.TakeForTest(c.take, c.old)
 		if (err != nil) != c.lost {

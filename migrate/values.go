@@ -11,6 +11,7 @@ import (
 	"strconv"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/object"
 )
 
 // A Value is a value to take over.
@@ -28,7 +29,7 @@ func As[T any](name string, key session.Key[T]) Value {
 		if v, ok := old.(T); ok {
 			return v, nil
 		}
-		raw, err := json.Marshal(old)
+		raw, err := object.Marshal(old)
 		if err != nil {
 			return v, err
 		}
@@ -94,7 +95,7 @@ func Convert[T any](name string, key session.Key[T], convert func(old any) (T, e
 		if err != nil {
 			return err
 		}
-		if _, err := json.Marshal(v); err != nil {
+		if _, err := object.Marshal(v); err != nil {
 			return err
 		}
 		key.Set(s, v)

@@ -70,7 +70,7 @@ func index(members []Member, name string) int {
 
 // Write returns the object that has these members, in this order.
 func Write(members []Member) []byte {
-	total := len("{}")
+	total := len("{}") - min(len(members), 1) // one comma less than members
 	for _, m := range members {
 		total += m.Size()
 	}
