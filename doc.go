@@ -35,12 +35,12 @@
 // it back nor overwrite the browser's newer cookie.
 //
 // A token is an id and a key. Renew, Remember, a Login of the same user and
-// Options.RenewAfter give the session another key under its id, and nobody is
-// signed out by it. After a renewal that was asked for, the key before it is
-// good for ten seconds, for the session as it was just before: requests under
-// way are answered and keep what they change, and who has stolen it learns
-// nothing new. After one by age it stays good until ten seconds after the new
-// one has come. Later it is ErrReplaced, and EventReplayed.
+// Options.RenewAfter give the session another key under its id, and no user is
+// signed out by it. After an explicit renewal the previous key shows the session as
+// it was just before, for Options.RenewGrace: in-flight requests are answered and
+// keep what they change, and an attacker who has stolen it learns nothing new. After
+// an automatic renewal the previous key stays valid until ten seconds after the new
+// key was first presented. Later it is ErrReplaced, and EventReplayed.
 //
 // What must not happen twice, such as the use of a refresh token, is done by one of
 // the requests, and the others wait for it: Key.Refresh.
@@ -48,8 +48,9 @@
 // # Long requests
 //
 // A WebSocket or event stream waits for Session.Done, which is closed when its
-// session has ended, in whatever process. What is open or polls is not in use: a
-// poll says Session.Background, and a message from the user Session.Save.
+// session has ended, in whatever process, or its token was renewed explicitly by
+// another request and the grace is over. What is open or polls is not in use: a poll
+// says Session.Background, and a message from the user Session.Save.
 //
 // # When things fail
 //

@@ -17,11 +17,17 @@ const maxUser = 1024
 // again, the absolute one only if the session is not remembered (see Remember).
 //
 // The values of an anonymous session or of the same user are kept, another
-// user's are forgotten. A Login of the user who is logged in already, such as a
+// user's are dropped. A Login of the user who is logged in already, such as a
 // password asked for again, keeps the session's id; any other begins a new
-// session, and requests under way in the old one lose it. Two live sessions in
+// session, and in-flight requests of the old one lose it. Two live sessions in
 // one request end. The empty user fails the request, and so does one of more than
 // 1024 bytes, which no store keeps: limit what a form may send.
+//
+// A Login is an authentication and always gives the client a new token, also if the
+// request's own token has been replaced meanwhile: a browser whose user clicks twice
+// throws the first response away. With a token that another Login of the same user
+// has replaced less than a minute before, it takes over the values of the session
+// that the user has now, and ends that.
 func (s *Session) Login(user string) {
 	if user == "" {
 		s.refuse(errors.New("session: Login: the user is empty"))
@@ -47,6 +53,10 @@ func (s *Session) Login(user string) {
 // Logout ends the session, here and in the store: once the response has
 // reached the client, no request of any process makes a token of it valid
 // again. Unsaved changes are discarded; values set afterwards start a new one.
+//
+// If the session has ended already, Logout deletes its cookie where the client cannot
+// have a newer one. A request whose token was replaced before it arrived, or whose
+// grace is over, has no session, and its Logout ends none.
 func (s *Session) Logout() {
 	s.revise("", func(t *pending) {
 		*t = pending{logout: true}
@@ -60,11 +70,16 @@ func (s *Session) Logout() {
 
 // Renew gives the session a new token, with the same id, values and absolute
 // end. Call it when its privileges change (OWASP Session Management Cheat Sheet,
-// "Renew the Session ID After Any Privilege Level Change"). Requests
-// that are under way with the token before it lose nothing: for ten seconds
-// they see the session as it was just before, and what they change is kept.
-// After that the old token is ErrReplaced. Of several Renews at once one makes
-// a token. A session that is not stored yet needs none.
+// "Renew the Session ID After Any Privilege Level Change"). In-flight requests
+// with the previous token lose nothing: for Options.RenewGrace, 10 seconds by
+// default, they see the session as it was just before, and what they change is
+// kept. After that the previous token is ErrReplaced, and Done is closed for the
+// requests that hold it. Of concurrent Renews one makes a token. A request whose
+// own token was replaced meanwhile cannot Renew or Remember: that is dropped, with
+// EventDropped, and Err tells. A session that is not stored yet needs no Renew.
+//
+// The grace is counted by the clock of the process that renews. In another process
+// it is shorter by as much as the clock there is ahead.
 func (s *Session) Renew() {
 	s.revise("Renew", func(t *pending) { t.renew = t.renew || !t.logout && s.stored.is != nothing })
 }

@@ -52,9 +52,13 @@ type Options struct {
 
 	// RenewAfter, if set, is at least a minute: a request that uses a logged-in
 	// session whose token is older gets another one, so that a stolen cookie is
-	// good for about that long (NIST SP 800-63B-4, 5.1). Nobody is signed out by
-	// it: the token before stays good until ten seconds after the new one first
-	// came back. 0: never.
+	// good for about that long (OWASP Session Management Cheat Sheet, "Renewal
+	// Timeout"; NIST SP 800-63B-4, 5.1, permits it). It signs no user out: the
+	// previous token keeps full access until ten seconds after the new one was
+	// first presented, and one whose response was slow for a minute. The clocks of
+	// the processes may differ by some seconds: one that is ahead ends a previous
+	// token early, for its own requests. Beyond a minute it does so for all. 0:
+	// never.
 	RenewAfter time.Duration
 
 	// RenewGrace is for how long after an explicit renewal (Renew, Remember, or a
