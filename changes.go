@@ -81,16 +81,21 @@ func apply(changes []change, members []object.Member) ([]object.Member, error) {
 	return members, nil
 }
 
-// encode returns the object of the members, and the bytes of it that count
-// against Options.MaxDataSize: all but our own metadata.
-func encode(members []object.Member) (data []byte, size int) {
+// encode returns the object of the members.
+func encode(members []object.Member) []byte {
 	slices.SortStableFunc(members, func(a, b object.Member) int { return weight(a) - weight(b) })
+	return object.Write(members)
+}
+
+// sizeOfValues returns how many bytes of the members count against Options.MaxDataSize:
+// values and flashes.
+func sizeOfValues(members []object.Member) (size int) {
 	for _, m := range members {
 		if !isMetadata(m.Name) {
 			size += m.Size()
 		}
 	}
-	return object.Write(members), size
+	return size
 }
 
 // weight orders the members of Data: the keys, what else is our own, and the

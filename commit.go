@@ -132,6 +132,9 @@ func (k commit) install(d draft) {
 	if d.event != "" {
 		k.note(d.event, d.rec, nil)
 	}
+	if d.lost != nil {
+		k.note(EventDropped, d.rec, d.lost)
+	}
 	if st.then != nil {
 		k.seeOwnChanges()
 	}
@@ -145,7 +148,7 @@ func (k commit) seeOwnChanges() {
 	then := *k.stored.then
 	if members, _, err := membersOf(nil, then.Data, time.Time{}); err == nil {
 		if members, err = apply(k.todo.changes, members); err == nil {
-			then.Data, _ = encode(members)
+			then.Data = encode(members)
 		}
 	}
 	k.stored.then = &then

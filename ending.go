@@ -221,7 +221,7 @@ func (k commit) replace() error {
 	}
 	var d draft
 	d.newToken(k.m, "", k.event())
-	if d.rec, err = k.successor(old, why, d.ref); err != nil {
+	if err = k.successor(&d, old, why); err != nil {
 		return err
 	}
 	if err := k.m.store.Create(k.c, d.rec); err != nil {
@@ -245,14 +245,14 @@ func (k commit) replace() error {
 		case !inherits:
 			continue
 		}
-		newer, err := k.successor(old, why, d.ref)
-		if err != nil {
+		newer := d
+		if err := k.successor(&newer, old, why); err != nil {
 			return k.undo(d.rec, err)
 		}
-		err = k.m.store.Save(k.c, newer, d.rec.Version)
+		err = k.m.store.Save(k.c, newer.rec, d.rec.Version)
 		switch {
 		case err == nil:
-			d.rec = newer
+			d = newer
 		case hasMoved(err):
 			return k.overtaken(d.rec, old)
 		default:

@@ -32,7 +32,8 @@ const (
 	// EventConflict: a save met a newer record and merged with it. Nothing was lost.
 	EventConflict EventKind = "conflict"
 	// EventDropped: a change was lost to an ending, or came too late for the
-	// cookie that it needs. Err says which.
+	// cookie that it needs; or older flashes, or at a Login the values of the
+	// anonymous session, did not fit. Err says which.
 	EventDropped EventKind = "dropped"
 	// EventStoreFailed: a call of the store failed. Err wraps ErrStore.
 	EventStoreFailed EventKind = "store_failed"

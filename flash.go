@@ -2,9 +2,12 @@ package session
 
 import (
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strconv"
+
+	"github.com/coatcheck/session/internal/object"
 )
 
 // A Flash is a message for the next page the user sees. Kind is the program's
@@ -20,14 +23,40 @@ type storedFlash struct {
 }
 
 // AddFlash keeps a message until Flashes is called, by this request or a later
-// one. Flashes added by requests at the same time are all kept. Bytes that are not
-// UTF-8 become U+FFFD.
+// one. Flashes added by requests at the same time are all kept, up to the newest 50
+// of a session and as many as fit into Options.MaxDataSize: older ones are dropped
+// (EventDropped). Bytes that are not UTF-8 become U+FFFD.
 func (s *Session) AddFlash(kind, text string) {
 	f := storedFlash{strconv.FormatUint(rand.Uint64(), 36), kind, text}
 	s.update("AddFlash", flashes, func(in []byte) ([]byte, error) {
 		all, _ := decode[[]storedFlash](in)
 		return json.Marshal(append(all, f))
 	})
+}
+
+// maxFlashes bounds what piles up in a session whose pages show no flashes.
+const maxFlashes = 50
+
+// trimFlashes drops the oldest flashes beyond maxFlashes, and those that keep the
+// members from fitting into maxData bytes. It keeps the newest flash in any case. The
+// error says what was dropped; nil: nothing.
+func trimFlashes(members []object.Member, maxData int) ([]object.Member, error) {
+	all, _ := decode[[]storedFlash](object.Get(members, flashes))
+	kept := all[max(len(all)-maxFlashes, 0):]
+	for set := len(kept) < len(all); ; set = true {
+		if set {
+			raw, _ := json.Marshal(kept) // which was JSON before
+			members = object.Set(members, flashes, raw)
+		}
+		if len(kept) <= 1 || sizeOfValues(members) <= maxData {
+			break
+		}
+		kept = kept[1:]
+	}
+	if n := len(all) - len(kept); n > 0 {
+		return members, fmt.Errorf("session: AddFlash: %d older flashes did not fit", n)
+	}
+	return members, nil
 }
 
 // Flashes returns the messages in the order they were added and forgets them.

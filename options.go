@@ -41,8 +41,12 @@ type Options struct {
 	// together. 0: 5 seconds.
 	StoreTimeout time.Duration
 
-	// MaxDataSize limits the encoded values and flashes of one session, in
-	// bytes; a commit over it fails. 0: 64 KiB.
+	// MaxDataSize limits the encoded values and flashes of one session, in bytes. A
+	// commit over it that makes the session larger fails (ErrTooLarge, 500). At a
+	// Login as the first user, the values of the anonymous session are dropped if
+	// they do not fit (EventDropped). For RenewGrace after a Renew, Remember or Login
+	// of the same user the record also holds the values as they were, of the last
+	// three of them: up to four times this size. 0: 64 KiB.
 	MaxDataSize int
 
 	// MaxPerUser limits a user's sessions: after each Login the least recently

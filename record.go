@@ -1,6 +1,7 @@
 package session
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -17,6 +18,7 @@ type draft struct {
 	ref   token.Ref
 	token func() string // its value; nil: none
 	event EventKind     // of the token
+	lost  error         // nil, or why values or flashes are dropped
 }
 
 // newToken gives the draft a new token: to the session of this id, or with ""
@@ -35,8 +37,7 @@ func (k commit) first(data []byte) (d draft, err error) {
 		event = EventLoggedIn
 	}
 	d.newToken(k.m, "", event)
-	d.rec, err = k.firstRecord(d.ref, data)
-	return d, err
+	return d, k.firstRecord(&d, data)
 }
 
 // event is what a renewal of the token is called.
@@ -47,9 +48,24 @@ func (k commit) event() EventKind {
 	return EventRenewed
 }
 
-func (k commit) firstRecord(ref token.Ref, data []byte) (*Record, error) {
+// firstRecord is first of a draft that has its token. Values that a Login inherits are
+// dropped if they do not fit beside what this request has set: an attacker may have
+// planted them, and must not keep the user from logging in.
+func (k commit) firstRecord(d *draft, data []byte) error {
+	err := k.beginWith(d, data)
+	if data != nil && errors.Is(err, ErrTooLarge) {
+		inherited := fmt.Errorf("session: Login: the values of before are dropped: %w", err)
+		if err = k.beginWith(d, nil); err == nil {
+			d.lost = errors.Join(inherited, d.lost)
+		}
+	}
+	return err
+}
+
+// beginWith makes d the record of a new session that has the values of data.
+func (k commit) beginWith(d *draft, data []byte) error {
 	t, now := k.todo, milliseconds(time.Now())
-	rec := &Record{ID: ref.ID, User: t.user, Created: now, LastSeen: now}
+	rec := &Record{ID: d.ref.ID, User: t.user, Data: data, Created: now, LastSeen: now}
 	if t.user != "" {
 		rec.Created = t.at
 	}
@@ -58,30 +74,32 @@ func (k commit) firstRecord(ref token.Ref, data []byte) (*Record, error) {
 	var room [16]object.Member
 	members, _, err := membersOf(room[:0], data, now)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	members = object.Set(object.Set(members, remembered, nil), leases, nil) // which were another session's
 	var ks keys
-	if ref.Key != "" {
-		ks.newest = quote(ref.Key)
+	if d.ref.Key != "" {
+		ks.newest = quote(d.ref.Key)
 	}
-	return rec, k.complete(rec, members, ks)
+	d.rec = rec
+	return k.complete(d, members, ks)
 }
 
-// successor returns the record that takes the place of old under another id: another
+// successor makes d the record that takes the place of old under another id: another
 // session, or the same one whose token has no key. A nil old leaves no values.
-func (k commit) successor(old *Record, why string, ref token.Ref) (*Record, error) {
+func (k commit) successor(d *draft, old *Record, why string) error {
 	if why == byLogin {
-		return k.firstRecord(ref, k.inherited(old))
+		return k.firstRecord(d, k.inherited(old))
 	}
 	now := milliseconds(time.Now())
 	members, ks, err := membersOf(nil, old.Data, now)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	rec := *old
-	rec.ID = ref.ID
-	return &rec, k.revise(&rec, members, ks, now)
+	rec.ID = d.ref.ID
+	d.rec = &rec
+	return k.revise(d, members, ks, now)
 }
 
 // next returns the record that the stored one becomes by what this request asked
@@ -111,7 +129,7 @@ func (k commit) next() (d draft, err error) {
 		return d, nil
 	}
 	d.rec = &rec
-	return d, k.revise(d.rec, members, ks, now)
+	return d, k.revise(&d, members, ks, now)
 }
 
 // dropRenewal forgets a Renew or Remember whose request has a token that was
@@ -140,9 +158,9 @@ func (k commit) dropRenewal() {
 	}
 }
 
-// revise moves the clocks of rec as the request and a Login do, and completes it.
-func (k commit) revise(rec *Record, members []object.Member, ks keys, now time.Time) error {
-	t := k.todo
+// revise moves the clocks of d.rec as the request and a Login do, and completes it.
+func (k commit) revise(d *draft, members []object.Member, ks keys, now time.Time) error {
+	t, rec := k.todo, d.rec
 	if t.user != "" {
 		rec.Created = t.at
 		if object.Get(members, remembered) == nil {
@@ -153,26 +171,37 @@ func (k commit) revise(rec *Record, members []object.Member, ks keys, now time.T
 		rec.LastSeen = later(rec.LastSeen, now)
 		rec.Expires = later(rec.Expires, earlier(now.Add(k.m.idle), rec.Deadline))
 	}
-	return k.complete(rec, members, ks)
+	return k.complete(d, members, ks)
 }
 
-// complete puts the members, as the pending changes leave them, and the keys
-// into rec, and makes it remembered if that was asked for.
-func (k commit) complete(rec *Record, members []object.Member, ks keys) error {
+// complete puts the members, as the pending changes leave them, and the keys into
+// d.rec, whose Data is what it was made from, and makes it remembered if that was
+// asked for.
+func (k commit) complete(d *draft, members []object.Member, ks keys) error {
 	members, err := apply(k.todo.changes, members)
 	if err != nil {
 		return err
+	}
+	d.lost = nil
+	if slices.ContainsFunc(k.todo.changes, func(c change) bool { return c.name == flashes }) {
+		members, d.lost = trimFlashes(members, k.m.maxData)
+	}
+	rec := d.rec
+	if size := sizeOfValues(members); size > k.m.maxData {
+		before, _, err := membersOf(nil, rec.Data, time.Time{})
+		if err != nil {
+			return err
+		}
+		if size > sizeOfValues(before) {
+			return fmt.Errorf("%w: %d bytes, the limit of Options.MaxDataSize is %d", ErrTooLarge, size, k.m.maxData)
+		}
 	}
 	if end := k.todo.remember; !end.IsZero() {
 		rec.Deadline, rec.Expires = end, end
 		members = object.Set(members, remembered, []byte("true"))
 	}
-	var size int
-	rec.Data, size = encode(ks.appendTo(members))
+	rec.Data = encode(ks.appendTo(members))
 	rec.Version = newVersion()
-	if size > k.m.maxData {
-		return fmt.Errorf("session: Options.MaxDataSize: the values take %d bytes, the limit is %d", size, k.m.maxData)
-	}
 	return nil
 }
 

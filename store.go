@@ -34,6 +34,11 @@ var (
 	// request without a session is an ordinary one, and Session.Expired tells.
 	ErrEnded = errors.New("session: the session has ended")
 
+	// ErrTooLarge: the values and flashes exceed Options.MaxDataSize, and are more
+	// than before. It comes from Err and Save, and the response is 500. The changes
+	// stay pending until Reload forgets them, or until others make them fit.
+	ErrTooLarge = errors.New("session: the values are too large")
+
 	// ErrReplaced is the Err of a request whose token was replaced, and not just
 	// now: by a Login as another user, or by a renewal more than ten seconds ago.
 	// The browser holds a newer one: such a request is a straggler, or somebody

@@ -509,6 +509,48 @@ func TestFlashes(t *testing.T) {
 	}
 }
 
+// Promise 13. Flashes that no page shows do not pile up: the newest 50 stay, of long ones
+// as many as fit, and no request fails for them.
+func TestFlashesThatAreNeverShown(t *testing.T) {
+	for _, c := range []struct{ length, at, most, least int }{
+		{10, 1, 50, 50}, {10, 7, 50, 50}, {10, 70, 50, 50}, {1000, 1, 10, 9}, {1000, 7, 10, 9}, {6000, 1, 1, 1},
+	} {
+		var log events
+		visit, _, _ := newVisitor(t, session.Options{MaxDataSize: 10_000, OnEvent: log.on})
+		visit(func(s *session.Session) { s.Login("alice"); visits.Set(s, 7) })
+		added := 0
+		for added < 140 {
+			if resp := visit(func(s *session.Session) {
+				for range c.at {
+					added++
+					s.AddFlash("", fmt.Sprintf("%0*d", c.length, added))
+				}
+			}); resp.StatusCode != http.StatusOK {
+				t.Fatalf("%+v: %s after %d flashes", c, resp.Status, added)
+			}
+		}
+		if n := log.count(session.EventDropped); n == 0 || n > added {
+			t.Errorf("%+v: %d EventDropped", c, n)
+		}
+		visit(func(s *session.Session) {
+			all := s.Flashes()
+			if len(all) > c.most || len(all) < c.least || visits.Get(s) != 7 {
+				t.Errorf("%+v: %d flashes are left", c, len(all))
+			}
+			for i, f := range all {
+				if want := fmt.Sprintf("%0*d", c.length, added-len(all)+1+i); f.Text != want {
+					t.Fatalf("%+v: flash %d is %q, want %q", c, i, f.Text, want)
+				}
+			}
+		})
+		dropped := log.count(session.EventDropped)
+		visit(func(s *session.Session) { s.AddFlash("", "next") })
+		if log.count(session.EventDropped) != dropped {
+			t.Errorf("%+v: dropped, although there is room", c)
+		}
+	}
+}
+
 // A commit over MaxDataSize fails, and the session is as it was.
 func TestMaxDataSize(t *testing.T) {
 	text := func(n int) string { return strings.Repeat("x", n) }
@@ -542,6 +584,166 @@ func TestMaxDataSize(t *testing.T) {
 		status(200, func(s *session.Session) {
 			name.Delete(s)
 			session.NewKey[string]("more").Set(s, text(c.fits))
+		})
+	}
+}
+
+// ErrTooLarge is a mistake, and none of the store: 500. What does not fit stays pending
+// until a Reload forgets it or another change makes it fit.
+func TestErrTooLarge(t *testing.T) {
+	var log events
+	visit, _, _ := newVisitor(t, session.Options{MaxDataSize: 1000, OnEvent: log.on})
+	long, more := strings.Repeat("x", 900), session.NewKey[string]("more")
+	visit(func(s *session.Session) { name.Set(s, long) })
+	tooLarge := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, session.ErrTooLarge) || errors.Is(err, session.ErrStore) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if resp := visit(func(s *session.Session) { more.Set(s, long) }); resp.StatusCode != http.StatusInternalServerError {
+		t.Errorf("the response is %s", resp.Status)
+	}
+	resp := visit(func(s *session.Session) {
+		more.Set(s, long)
+		for range 2 {
+			tooLarge("Save", s.Save(t.Context()))
+			tooLarge("Err", s.Err())
+		}
+		name.Delete(s)
+		if err := s.Save(t.Context()); err != nil || s.Err() != nil {
+			t.Errorf("Save of what fits: %v, Err %v", err, s.Err())
+		}
+		name.Set(s, long)
+		tooLarge("Save", s.Save(t.Context()))
+		if err := s.Reload(t.Context()); err != nil || s.Err() != nil || name.Get(s) != "" || more.Get(s) != long {
+			t.Errorf("Reload: %v, Err %v", err, s.Err())
+		}
+		name.Set(s, long)
+		tooLarge("Save", s.Save(t.Context()))
+		more.Set(s, "little") // and the response commits
+	})
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("the response is %s", resp.Status)
+	}
+	resp = visit(func(s *session.Session) {
+		if name.Get(s) != long || more.Get(s) != "little" {
+			t.Errorf("stored are %d bytes and %q", len(name.Get(s)), more.Get(s))
+		}
+		visits.Set(s, 7)
+		_, err := more.UpdateNow(t.Context(), s, func(string) string { return long })
+		tooLarge("UpdateNow", err)
+		if more.Get(s) != "little" {
+			t.Errorf("an UpdateNow that failed has left %d bytes", len(more.Get(s)))
+		}
+		if err := s.Save(t.Context()); err != nil {
+			t.Errorf("Save after it: %v", err)
+		}
+	})
+	if resp.StatusCode != http.StatusOK || log.count(session.EventStoreFailed) != 0 {
+		t.Errorf("%s, events %v", resp.Status, log.all)
+	}
+}
+
+// Promise 13. A session that is larger than a lowered limit is read, renewed, logged in
+// and made smaller; only what makes it larger fails.
+func TestLoweredMaxDataSize(t *testing.T) {
+	store := session.NewMemoryStore(nil)
+	more := session.NewKey[string]("more")
+	for what, c := range map[string]struct {
+		f    func(s *session.Session)
+		fits bool
+	}{
+		"Delete":     {func(s *session.Session) { visits.Delete(s) }, true},
+		"smaller":    {func(s *session.Session) { name.Set(s, strings.Repeat("y", 4000)) }, true},
+		"as large":   {func(s *session.Session) { name.Set(s, strings.Repeat("y", 5000)) }, true},
+		"exchanged":  {func(s *session.Session) { visits.Delete(s); more.Set(s, "") }, true},
+		"Renew":      {func(s *session.Session) { s.Renew() }, true},
+		"Remember":   {func(s *session.Session) { s.Remember(day) }, true},
+		"Login":      {func(s *session.Session) { s.Login("alice") }, true},
+		"Save":       {func(s *session.Session) { visits.Set(s, 8); s.Save(t.Context()) }, true},
+		"Flashes":    {func(s *session.Session) { s.Flashes() }, true},
+		"larger":     {func(s *session.Session) { name.Set(s, strings.Repeat("y", 5001)) }, false},
+		"one more":   {func(s *session.Session) { more.Set(s, "") }, false},
+		"UpdateNow":  {func(s *session.Session) { visits.UpdateNow(t.Context(), s, func(n int) int { return n + 1 }) }, true},
+		"Take":       {func(s *session.Session) { visits.Take(t.Context(), s) }, true},
+		"flash more": {func(s *session.Session) { s.AddFlash("", "more of it") }, true}, // in place of the older one
+	} {
+		for _, user := range []string{"", "alice"} {
+			m := newManager(t, session.Options{Store: store})
+			b := newBrowser(t, m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				name.Set(s, strings.Repeat("x", 5000))
+				visits.Set(s, 7)
+				s.AddFlash("", strings.Repeat("x", 100))
+				if user != "" {
+					s.Login(user)
+				}
+			}}))
+			b.get("/")
+			lowered := newManager(t, session.Options{Store: store, MaxDataSize: 1000})
+			b.h = lowered.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) { c.f(s) }})
+			if resp := b.get("/"); (resp.StatusCode == http.StatusOK) != c.fits {
+				t.Errorf("%s of %q: %s", what, user, resp.Status)
+			}
+		}
+	}
+}
+
+// A planted anonymous session that is full does not keep its victim from logging in,
+// whatever the login's handler sets: the values of before go.
+func TestLoginOverAFullSession(t *testing.T) {
+	for _, meanwhile := range []bool{false, true} { // it is filled while the Login commits
+		var log events
+		visit, spy, _ := newVisitor(t, session.Options{MaxDataSize: 1000, OnEvent: log.on})
+		fill := func(s *session.Session) { name.Set(s, strings.Repeat("x", 970)) }
+		visit(fill)
+		if meanwhile {
+			visit(func(s *session.Session) { name.Set(s, "x") })
+			spy.hook(once(spy, "Save", func(context.Context) { visit(fill) }))
+		}
+		login := func(s *session.Session) {
+			s.Login("alice")
+			visits.Update(s, func(n int) int { return n + 1 })
+			s.AddFlash("good", "You are logged in.")
+		}
+		if resp := visit(login); resp.StatusCode != http.StatusOK || !setsCookie(resp) {
+			t.Errorf("the login is answered with %s", resp.Status)
+		}
+		if e := log.last(session.EventDropped); log.count(session.EventDropped) != 1 || !errors.Is(e.Err, session.ErrTooLarge) || e.User != "alice" {
+			t.Errorf("events %+v", log.all)
+		}
+		visit(func(s *session.Session) {
+			if s.User() != "alice" || name.Get(s) != "" || visits.Get(s) != 1 || len(s.Flashes()) != 1 {
+				t.Errorf("in as %q, with %q", s.User(), s.Keys())
+			}
+		})
+		if resp := visit(func(s *session.Session) {
+			s.Logout()
+			s.Login("alice")
+			name.Set(s, strings.Repeat("x", 1001)) // the request's own
+		}); resp.StatusCode != http.StatusInternalServerError {
+			t.Errorf("what the request sets itself: %s", resp.Status)
+		}
+	}
+}
+
+// What renewals keep of the values is bounded, however many there are.
+func TestRenewalsOfAFullSession(t *testing.T) {
+	for _, ask := range asks {
+		atDesk(t, session.Options{MaxDataSize: 10_000}, func(d *desk) {
+			b := d.browser()
+			for i := range 10 {
+				d.do(b, func(s *session.Session) {
+					name.Set(s, strings.Repeat(fmt.Sprint(i), 9_900))
+					ask(s)
+				})
+			}
+			d.do(b, func(s *session.Session) {
+				rec, err := d.spy.Store.Load(t.Context(), s.ID())
+				if err != nil || len(rec.Data) > 41_000 {
+					t.Errorf("%d bytes, %v", len(rec.Data), err)
+				}
+			})
 		})
 	}
 }
