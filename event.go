@@ -33,7 +33,8 @@ const (
 	EventConflict EventKind = "conflict"
 	// EventDropped: a change was lost to an ending, or came too late for the
 	// cookie that it needs; or older flashes, or at a Login the values of the
-	// anonymous session, did not fit. Err says which.
+	// anonymous session, did not fit; or it was made after the handler had returned,
+	// and no Save followed. Err says which.
 	EventDropped EventKind = "dropped"
 	// EventStoreFailed: a call of the store failed. Err wraps ErrStore.
 	EventStoreFailed EventKind = "store_failed"

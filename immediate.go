@@ -78,6 +78,7 @@ func (u *immediate) commit(ctx context.Context) (done bool, err error) {
 	c := storectx.Within(ctx, s.m.timeout)
 	defer c.Release()
 	s.mu.Lock()
+	s.saves++
 	if s.at != open {
 		s.takeBack()
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -133,4 +134,106 @@ func TestLateCallIsReportedOnce(t *testing.T) {
 			t.Errorf("late %s: the cookie opens %q", call, got)
 		}
 	}
+}
+
+// Promise 6. What is changed after the handler has returned is stored by Save alone. The
+// first such change of a Manager is logged, and each that no Save follows within a
+// second is an event.
+func TestChangeAfterTheHandler(t *testing.T) {
+	saves := map[string]func(ctx context.Context, s *session.Session) error{
+		"Save":   func(ctx context.Context, s *session.Session) error { return s.Save(ctx) },
+		"Reload": func(ctx context.Context, s *session.Session) error { return s.Reload(ctx) },
+		"UpdateNow": func(ctx context.Context, s *session.Session) error {
+			_, err := visits.UpdateNow(ctx, s, func(n int) int { return n + 1 })
+			return err
+		},
+		"Take": func(ctx context.Context, s *session.Session) error {
+			_, _, err := voucher.Take(ctx, s)
+			return err
+		},
+		"nothing": nil,
+	}
+	for change, f := range map[string]func(s *session.Session){
+		"Set":      func(s *session.Session) { name.Set(s, "after") },
+		"Delete":   func(s *session.Session) { name.Delete(s) },
+		"Pop":      func(s *session.Session) { name.Pop(s) },
+		"Update":   func(s *session.Session) { name.Update(s, func(string) string { return "after" }) },
+		"AddFlash": func(s *session.Session) { s.AddFlash("", "after") },
+		"Clear":    func(s *session.Session) { s.Clear() },
+		"Logout":   func(s *session.Session) { s.Logout() },
+	} {
+		for save, f2 := range saves {
+			for _, wait := range []time.Duration{0, 900 * time.Millisecond, 1100 * time.Millisecond} {
+				t.Run(fmt.Sprint(change, " ", save, " after ", wait), func(t *testing.T) {
+					atDesk(t, session.Options{}, func(d *desk) {
+						logged := captureLog(t)
+						b := d.browser()
+						var kept *session.Session
+						d.do(b, func(s *session.Session) { kept = s; s.User() })
+						f(kept)
+						if n := strings.Count(logged.String(), "level=WARN"); n != 1 || !strings.Contains(logged.String(), "Save") {
+							t.Errorf("%d lines: %s", n, logged)
+						}
+						f(kept) // is not logged
+						time.Sleep(wait)
+						if f2 != nil {
+							if err := f2(t.Context(), kept); err != nil && change != "Logout" {
+								t.Errorf("%s: %v", save, err)
+							}
+						}
+						time.Sleep(2 * second)
+						want, call := 0, strings.Replace(change, "Pop", "Delete", 1)
+						if f2 == nil || wait > second {
+							want = 2
+							if call == "Delete" {
+								want = 1 // the second time there is nothing to delete
+							}
+						}
+						if n := d.log.count(session.EventDropped); n != want {
+							t.Errorf("%d EventDropped, want %d", n, want)
+						}
+						if e := d.log.last(session.EventDropped); want > 0 {
+							expectCall(t, e.Err, call)
+						}
+						if n := strings.Count(logged.String(), "level=WARN"); n != 1 {
+							t.Errorf("%d lines: %s", n, logged)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// What is changed while the handler still runs is no such change, and neither is what a
+// Refresh saves after it.
+func TestChangeAfterTheHandlerThatIsNone(t *testing.T) {
+	atDesk(t, session.Options{}, func(d *desk) {
+		logged := captureLog(t)
+		b := d.browser()
+		var kept *session.Session
+		b.h = d.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			kept = session.From(r.Context())
+			visits.Set(kept, 1)
+			fmt.Fprint(w, "the first byte")
+			visits.Set(kept, 2)
+			kept.Save(r.Context())
+			visits.Set(kept, 3)
+		}))
+		b.get("/")
+		if _, err := name.Refresh(t.Context(), kept, func(v string) bool { return v == "fresh" }, func(context.Context, string) (string, error) { return "fresh", nil }); err != nil {
+			t.Error(err)
+		}
+		if err := kept.Save(t.Context()); err != nil {
+			t.Error(err)
+		}
+		kept.Save(t.Context())
+		if name.Get(kept) != "fresh" || visits.Get(kept) != 3 {
+			t.Errorf("%q, %d", name.Get(kept), visits.Get(kept))
+		}
+		time.Sleep(minute)
+		if n := d.log.count(session.EventDropped); n != 0 || logged.Len() > 0 {
+			t.Errorf("%d EventDropped, logged %s", n, logged)
+		}
+	})
 }

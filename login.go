@@ -60,6 +60,7 @@ func (s *Session) Login(user string) {
 func (s *Session) Logout() {
 	s.revise("", func(t *pending) {
 		*t = pending{logout: true}
+		s.awaitSave("Logout")
 		if errors.Is(s.problem.err, ErrStore) {
 			s.problem.is = passing // it stands until a Save succeeds, but not in the way of the ending
 		} else {
@@ -104,6 +105,7 @@ func (s *Session) Clear() {
 	s.revise("", func(t *pending) {
 		if s.visible() != noRecord || len(t.changes) > 0 {
 			s.keep(change{call: "Clear"})
+			s.awaitSave("Clear")
 		}
 	})
 }
@@ -125,7 +127,7 @@ func (s *Session) isUse() bool { return s.source != nil && !s.background }
 
 // change keeps a change for the commit.
 func (s *Session) change(c change) {
-	s.revise("", func(*pending) { s.keep(c) })
+	s.revise("", func(*pending) { s.keep(c); s.awaitSave(c.call) })
 }
 
 // update applies f to a member's value and keeps f for the case that the
@@ -142,6 +144,7 @@ func (s *Session) update(call, name string, f func(in []byte) ([]byte, error)) {
 		s.revise("", func(t *pending) {
 			if done = bytes.Equal(in, lookup(s.base(), t.changes, name)); done {
 				s.keep(change{call, name, raw, in, f})
+				s.awaitSave(call)
 			}
 		})
 	}
@@ -180,6 +183,38 @@ func (s *Session) revise(token string, f func(*pending)) {
 			s.takeBack()
 		}
 	}
+}
+
+// timeToSave is how long after its change a Save may come without an EventDropped.
+const timeToSave = time.Second
+
+// awaitSave is called for each change. If the handler has returned, only a Save, an
+// UpdateNow or a Take stores the change: awaitSave logs the first one, and if none of
+// these is called in time it reports the change as dropped. In a session that would
+// have to begin, takeBack reports it. mu is held.
+func (s *Session) awaitSave(call string) {
+	if s.at != returned || s.stored.is == nothing {
+		return
+	}
+	if s.m.unsaved.CompareAndSwap(false, true) {
+		slog.WarnContext(s.ctx, "session: a change after the handler has returned is not stored by itself; call Save, or Key.UpdateNow or Key.Take in its place (logged once)", "call", call)
+	}
+	if s.m.onEvent == nil {
+		return
+	}
+	saves := s.saves
+	time.AfterFunc(timeToSave, func() {
+		defer func() {
+			if v := recover(); v != nil {
+				slog.ErrorContext(s.ctx, "session: OnEvent panicked", "panic", v)
+			}
+		}()
+		s.mu.Lock()
+		defer s.unlock()
+		if s.saves == saves {
+			s.note(EventDropped, s.stored.rec, fmt.Errorf("session: %s: called after the handler has returned, and not followed by a Save", call))
+		}
+	})
 }
 
 // changesUser tells whether a Login would give the session to another user.

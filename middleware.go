@@ -31,6 +31,7 @@ type Manager struct {
 	start      time.Time   // when New was called
 	lateUse    atomic.Bool // logged already
 	bypassed   atomic.Bool // likewise
+	unsaved    atomic.Bool // likewise
 	watch      *watch
 }
 

@@ -113,8 +113,10 @@ func (l *lease) run(raw []byte, f func(context.Context, []byte) ([]byte, error))
 // lease. A store that fails is tried again until the lease is over: what f has
 // used up cannot be had a second time.
 func (l *lease) save(ctx context.Context, was, value []byte) error {
-	l.change(change{call: "Refresh", name: l.name, raw: value, in: was, again: func(in []byte) ([]byte, error) { return in, nil }})
-	l.change(l.edit(l.ended))
+	l.revise("", func(*pending) {
+		l.keep(change{call: "Refresh", name: l.name, raw: value, in: was, again: func(in []byte) ([]byte, error) { return in, nil }})
+		l.keep(l.edit(l.ended))
+	})
 	for try := 0; ; try++ {
 		err := l.Save(context.WithoutCancel(ctx))
 		if !errors.Is(err, ErrStore) || errors.Is(err, ErrIndeterminate) || pause(ctx, betweenLooks, try+1) != nil {

@@ -22,6 +22,7 @@ func (s *Session) Save(ctx context.Context) error {
 	c := storectx.Within(ctx, s.m.timeout)
 	defer c.Release()
 	s.lockWithin(c)
+	s.saves++
 	if s.at != open {
 		s.takeBack() // what an earlier Save failed to do in time
 	}
@@ -60,6 +61,7 @@ func (s *Session) Reload(ctx context.Context) error {
 	defer c.Release()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.saves++
 	was := s.stored
 	if s.loaded.IsZero() {
 		s.loaded = c.Began()

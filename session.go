@@ -18,7 +18,8 @@ import (
 // The first method called loads the session from the store (one round trip); a
 // request that calls none costs nothing. Changes are made in memory and
 // committed once, just before the first byte of the response; what is changed
-// later is saved when the handler returns.
+// later is saved when the handler returns. What is changed after that, by a goroutine
+// that the handler has left behind, is stored only by Save, Key.UpdateNow or Key.Take.
 //
 // A request that has loaded its session keeps it for as long as it lasts, also
 // while other requests renew its token: what it changes is saved.
@@ -40,6 +41,7 @@ type Session struct {
 	brought    brought
 	background bool // the request is not the user's doing
 	stored     stored
+	saves      int       // how often Save, Reload, Take and UpdateNow were called
 	loaded     time.Time // when stored was first asked for
 	todo       pending
 	cookie     cookie
