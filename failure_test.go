@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -98,8 +99,8 @@ func TestFailingStoreIsNotALoggedOutUser(t *testing.T) {
 			spy.down.Store(true)
 			resp := b.get("/pay")
 			expectReplaced(t, resp, 503)
-			if resp.Header.Get("X-Request-Id") != "7" || resp.Header.Get("Content-Security-Policy") == "" {
-				t.Error("what is not about the content is gone:", resp.Header)
+			if resp.Header.Get("X-Request-Id") != "" || resp.Header.Get("Content-Security-Policy") == "" || resp.Header.Get("Retry-After") == "" {
+				t.Error("the header of the error:", resp.Header)
 			}
 			if log.count(session.EventStoreFailed) != 1 || spy.count("Create")+spy.count("Save") != 1 { // the login
 				t.Error("calls", spy.calls, "events", log.all)
@@ -637,5 +638,73 @@ func TestContextValuesReachTheStore(t *testing.T) {
 	b.do(r.WithContext(context.WithValue(r.Context(), mark{}, "the request's")))
 	if got, want := fmt.Sprint(seen), "[Load the request's Save Save's Save the request's]"; got != want {
 		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// Promise 7. Of the header of a response that is replaced stays what stood in it when
+// Handler was entered, with the value that it had then; what was added since goes,
+// however it is spelled, but for a Content-Security-Policy.
+func TestHeaderOfAReplacedResponse(t *testing.T) {
+	store := newSpy()
+	m := newManager(t, session.Options{Store: store})
+	inner := m.Handler(routes{
+		"/login": clockRoutes["/login"],
+		"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			s.User()
+			h := w.Header()
+			h["Access-Control-Allow-Origin"][0] = "*"
+			h.Add("Strict-Transport-Security", "max-age=0")
+			h.Set("X-Request-Id", "the handler's")
+			h.Del("X-Frame-Options")
+			for _, name := range []string{
+				"X-Accel-Redirect", "X-Sendfile", "Refresh", "HX-Redirect", "HX-Location", "X-Inertia-Location", "Clear-Site-Data",
+				"WWW-Authenticate", "Trailer", "ETag", "Location", "Set-Cookie", "Session-Token", "Link", "X-Powered-By", "Vary",
+			} {
+				h.Set(name, "x")
+				h[name], h[strings.ToLower(name)] = []string{"x"}, []string{"x"}
+			}
+			h["cache-control"], h["content-length"], h["content-type"] = []string{"public"}, []string{"5"}, []string{"image/png"}
+			h.Set("Content-Security-Policy", "default-src 'self'")
+			h.Set("Content-Security-Policy-Report-Only", "default-src 'none'")
+			if _, err := w.Write([]byte("hello")); !errors.Is(err, session.ErrStore) {
+				t.Error("Write:", err)
+			}
+			w.Header().Set("X-Late", "x")
+			w.Header().Set(http.TrailerPrefix+"X-Late", "x")
+		},
+	})
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for name, value := range map[string]string{
+			"Access-Control-Allow-Origin": "https://app.test", "Strict-Transport-Security": "max-age=31536000", "X-Request-Id": "7",
+			"X-Frame-Options": "DENY", "Cache-Control": "public", "Content-Length": "5", "Vary": "Origin",
+		} {
+			w.Header().Set(name, value)
+		}
+		w.Header()["x-odd"] = []string{"1", "2"}
+		if r.URL.Path == "/login" {
+			w.Header().Del("Content-Length")
+		}
+		inner.ServeHTTP(w, r)
+	})
+	b := newBrowser(t, h)
+	b.get("/login")
+	store.down.Store(true)
+	r, w := b.request("/"), httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	want := http.Header{
+		"Access-Control-Allow-Origin": {"https://app.test"}, "Strict-Transport-Security": {"max-age=31536000"}, "X-Request-Id": {"7"},
+		"X-Frame-Options": {"DENY"}, "x-odd": {"1", "2"}, "Vary": {"Cookie", "Origin"},
+		"Content-Security-Policy": {"default-src 'self'"}, "Content-Security-Policy-Report-Only": {"default-src 'none'"},
+		"Cache-Control": {"no-store"}, "Content-Type": {"text/plain; charset=utf-8"}, "X-Content-Type-Options": {"nosniff"}, "Retry-After": {"5"},
+	}
+	for name := range want {
+		if !slices.Equal(w.Header()[name], want[name]) {
+			t.Errorf("%s: %q, want %q", name, w.Header()[name], want[name])
+		}
+	}
+	for name, values := range w.Header() {
+		if want[name] == nil {
+			t.Errorf("%s: %q is on the %d", name, values, w.Code)
+		}
 	}
 }

@@ -84,9 +84,10 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 		}
 		q := &request{m: m, r: r}
 		q.session.m, q.session.ctx, q.session.source, q.session.arrived = m, r.Context(), q, time.Since(m.start)
-		q.writer.ResponseWriter, q.writer.q = w, q
+		q.writer.ResponseWriter, q.writer.q, q.writer.before = w, q, fieldsOf(w.Header())
+		q.sent = r.WithContext(q)
 		defer q.finish()
-		next.ServeHTTP(q.writer.as(w), r.WithContext(q))
+		next.ServeHTTP(q.writer.as(w), q.sent)
 		q.returned = true
 	})
 }
@@ -97,7 +98,7 @@ func From(ctx context.Context) *Session {
 	if s, ok := ctx.Value(innermost{}).(*Session); ok {
 		return s
 	}
-	panic("session: From: this context is not of a request that went through Manager.Handler: wrap the handler, and pass it r.Context()")
+	panic("session: From: this context is not of a request that went through Manager.Handler: wrap the handler, and pass it r.Context(), or the framework's own Start/Run replaced the handler")
 }
 
 // From returns this Manager's session, where several are nested, each with a
@@ -106,5 +107,5 @@ func (m *Manager) From(ctx context.Context) *Session {
 	if s, ok := ctx.Value(m).(*Session); ok {
 		return s
 	}
-	panic("session: Manager.From: this context is not of a request that went through this Manager's Handler: wrap the handler, and pass it r.Context()")
+	panic("session: Manager.From: this context is not of a request that went through this Manager's Handler: wrap the handler, and pass it r.Context(), or the framework's own Start/Run replaced the handler")
 }

@@ -14,6 +14,7 @@ import (
 type request struct {
 	m             *Manager
 	r             *http.Request // as it came
+	sent          *http.Request // the copy that the handler gets
 	session       Session
 	writer        writer
 	returned      bool // the handler did
@@ -61,6 +62,7 @@ func (q *request) complete(h header) error {
 		return nil
 	}
 	to, control := q.writer.Header(), ""
+	canonicalize(to)
 	switch {
 	case h.cookie.do != leave:
 		control = "no-store"
@@ -72,6 +74,24 @@ func (q *request) complete(h header) error {
 	}
 	q.tellCaches(to, control)
 	return q.m.carrier.apply(h.cookie, to, q.r, h.life)
+}
+
+// canonicalize joins other spellings of the header fields that we set with those,
+// so that none stands beside ours.
+func canonicalize(h http.Header) {
+	for name, values := range h {
+		switch len(name) {
+		case len("Vary"), len("Set-Cookie"), len("Cache-Control"): // which is len(tokenHeader) too
+		default:
+			continue
+		}
+		switch right := http.CanonicalHeaderKey(name); right {
+		case name:
+		case "Vary", "Set-Cookie", "Cache-Control", tokenHeader:
+			h[right] = append(h[right][:len(h[right]):len(h[right])], values...)
+			delete(h, name)
+		}
+	}
 }
 
 // tellCaches makes the response depend on the token. A response to somebody
@@ -94,6 +114,9 @@ func (q *request) tellCaches(h http.Header, control string) {
 // finish ends the request when the handler has returned or panicked. It does
 // not recover: the panic goes on, and the response is not ours to write.
 func (q *request) finish() {
+	// net/http removes the temporary files of its own request, and a middleware
+	// around this one reads the pattern there.
+	q.r.MultipartForm, q.r.Pattern = q.sent.MultipartForm, q.sent.Pattern
 	finished := false
 	defer func() {
 		if !finished { // the store panicked

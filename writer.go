@@ -15,43 +15,120 @@ import (
 // way the handler makes it leave. After a commit that failed the response is
 // ErrorHandler's, and what the handler writes is answered with the error.
 //
-// http.ResponseWriter's optional methods are on two more types, so that type
-// assertions tell the truth: a handler finds Flush and Hijack where they work.
+// http.ResponseWriter's optional methods are on more types, so that type assertions
+// tell the truth: a handler finds Flush, Hijack and CloseNotify where they work. Each
+// type is one pointer, which needs no allocation as an interface.
 type writer struct {
 	http.ResponseWriter
-	q     *request
-	began bool  // the header has left, or somebody else writes it
-	err   error // why the response was replaced
+	q      *request
+	before []field     // what stood in the header when Handler was entered
+	began  bool        // the header has left, or another program writes it
+	err    error       // why the response was replaced
+	unsent http.Header // the handler's, once the response was replaced
 }
 
-// flushWriter is the writer of HTTP/2, and of most recorders.
+// flushWriter is the writer of most recorders.
 type flushWriter struct{ *writer }
 
-// hijackWriter is the writer of HTTP/1.1.
+// hijackWriter is a writer that can be hijacked.
 type hijackWriter struct{ flushWriter }
+
+// flushNotifyWriter is the writer of HTTP/2.
+type flushNotifyWriter struct{ flushWriter }
+
+// hijackNotifyWriter is the writer of HTTP/1.1.
+type hijackNotifyWriter struct{ hijackWriter }
+
+// notifyWriter is a writer that can do no more than tell of a lost connection.
+type notifyWriter struct{ *writer }
 
 // as returns w with the optional methods that an http.ResponseController
 // would find on to.
 func (w *writer) as(to http.ResponseWriter) http.ResponseWriter {
-	flush := false
-	for {
-		if _, ok := to.(http.Hijacker); ok {
-			return hijackWriter{flushWriter{w}}
-		}
+	flush, hijack, notify := false, false, false
+	for to != nil {
 		switch to.(type) {
 		case http.Flusher, interface{ FlushError() error }:
 			flush = true
 		}
-		u, ok := to.(interface{ Unwrap() http.ResponseWriter })
-		if !ok {
-			break
+		if _, ok := to.(http.Hijacker); ok {
+			hijack = true
 		}
-		to = u.Unwrap()
+		if _, ok := to.(closeNotifier); ok {
+			notify = true
+		}
+		to = unwrap(to)
 	}
-	if flush {
+	switch {
+	case hijack && notify:
+		return hijackNotifyWriter{hijackWriter{flushWriter{w}}}
+	case hijack:
+		return hijackWriter{flushWriter{w}}
+	case flush && notify:
+		return flushNotifyWriter{flushWriter{w}}
+	case flush:
 		return flushWriter{w}
+	case notify:
+		return notifyWriter{w}
 	}
 	return w
+}
+
+// closeNotifier is http.CloseNotifier, which is deprecated; frameworks assert it.
+type closeNotifier interface{ CloseNotify() <-chan bool }
+
+// unwrap returns the writer that to wraps, or nil.
+func unwrap(to http.ResponseWriter) http.ResponseWriter {
+	if u, ok := to.(interface{ Unwrap() http.ResponseWriter }); ok {
+		return u.Unwrap()
+	}
+	return nil
+}
+
+// closeNotify calls the CloseNotify that as has found.
+func (w *writer) closeNotify() <-chan bool {
+	for to := w.ResponseWriter; to != nil; to = unwrap(to) {
+		if n, ok := to.(closeNotifier); ok {
+			return n.CloseNotify()
+		}
+	}
+	return nil
+}
+
+// CloseNotify implements http.CloseNotifier.
+func (w hijackNotifyWriter) CloseNotify() <-chan bool { return w.closeNotify() }
+func (w flushNotifyWriter) CloseNotify() <-chan bool  { return w.closeNotify() }
+func (w notifyWriter) CloseNotify() <-chan bool       { return w.closeNotify() }
+
+// A field is one value of a header.
+type field struct{ name, value string }
+
+// fieldsOf returns the values of a header, those of a name one after the other. It
+// allocates once if there are any.
+func fieldsOf(h http.Header) (fields []field) {
+	n := 0
+	for _, values := range h {
+		n += len(values)
+	}
+	if n == 0 {
+		return nil
+	}
+	fields = make([]field, 0, n)
+	for name, values := range h {
+		for _, v := range values {
+			fields = append(fields, field{name, v})
+		}
+	}
+	return fields
+}
+
+// Header implements http.ResponseWriter. What the handler sets once its response was
+// replaced, such as trailers, goes nowhere.
+func (w *writer) Header() http.Header {
+	if w.unsent != nil {
+		return w.unsent
+	}
+	return w.ResponseWriter.Header()
 }
 
 // begin is the moment before the first byte.
@@ -123,22 +200,30 @@ func (w hijackWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return http.NewResponseController(w.ResponseWriter).Hijack()
 }
 
-// replace lets ErrorHandler write the response, without what the handler had
-// prepared for its own.
+// replace lets ErrorHandler write the response. Of the header stays what stood in it
+// when Handler was entered (CORS, HSTS, a request id); what was added since was meant
+// for the handler's own response, and would log the client out or deliver a file
+// (HX-Redirect, Clear-Site-Data, X-Accel-Redirect). A Content-Security-Policy only
+// restricts, and stays.
 func (q *request) replace(err error) {
-	h := q.writer.Header()
+	h := q.writer.ResponseWriter.Header()
 	maps.DeleteFunc(h, func(name string, _ []string) bool {
-		switch {
-		case strings.HasPrefix(name, "Content-Security-Policy"): // is not about the content
-		case strings.HasPrefix(name, "Content-"), name == "Etag", name == "Last-Modified",
-			name == "Location", name == "Cache-Control", name == "Set-Cookie", name == tokenHeader:
-			return true
-		}
-		return false
+		return !strings.HasPrefix(http.CanonicalHeaderKey(name), "Content-Security-Policy")
 	})
+	for i, f := range q.writer.before {
+		switch http.CanonicalHeaderKey(f.name) {
+		case "Cache-Control", "Content-Length":
+			continue
+		}
+		if i == 0 || q.writer.before[i-1].name != f.name {
+			delete(h, f.name) // what the handler put in its place
+		}
+		h[f.name] = append(h[f.name], f.value)
+	}
+	q.writer.unsent = http.Header{}
 	q.tellCaches(h, "")
 	w := &errorWriter{ResponseWriter: q.writer.ResponseWriter, status: errorStatus(err)}
-	q.m.onError(w, q.r.WithContext(q), err)
+	q.m.onError(w, q.sent, err)
 	w.Write(nil)
 }
 
@@ -171,8 +256,14 @@ func (w *errorWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func answerError(w http.ResponseWriter, r *http.Request, err error) {
 	status := errorStatus(err)
 	slog.ErrorContext(r.Context(), "session: request failed", "err", err, "status", status, "method", r.Method, "path", r.URL.Path)
+	if status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", retryAfter)
+	}
 	http.Error(w, http.StatusText(status), status)
 }
+
+// retryAfter is in seconds: a store that fails over is back in about this time.
+const retryAfter = "5"
 
 func errorStatus(err error) int {
 	if errors.Is(err, ErrStore) {

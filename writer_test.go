@@ -2,15 +2,19 @@ package session_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"mime/multipart"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -152,6 +156,107 @@ func TestOneCookieOfOurName(t *testing.T) {
 	}
 }
 
+// Other spellings of the fields that we set do not stay beside ours.
+func TestOtherSpellingsOfOurFields(t *testing.T) {
+	m := newManager(t, session.Options{})
+	h := m.Handler(routes{
+		"/set": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			w.Header()["set-cookie"] = []string{"__Host-session=mine; Path=/", "theme=dark"}
+			w.Header()["cache-control"] = []string{"public, max-age=60"}
+			w.Header()["vary"] = []string{"Accept"}
+			name.Set(s, "value")
+		},
+		"/look": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			w.Header()["cACHE-cONTROL"] = []string{"max-age=60"}
+			w.Header()["VARY"] = []string{"cookie"}
+			name.Get(s)
+		},
+	})
+	b := newBrowser(t, h)
+	for path, want := range map[string]http.Header{
+		"/set":  {"Set-Cookie": nil, "Cache-Control": {"no-store"}, "Vary": {"Cookie", "Accept"}},
+		"/look": {"Cache-Control": {"max-age=60"}, "Vary": {"cookie"}},
+	} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, b.request(path))
+		if lines := w.Header()["Set-Cookie"]; path == "/set" && (len(lines) != 2 || lines[0] != "theme=dark" || strings.Contains(lines[1], "mine")) {
+			t.Errorf("%s: Set-Cookie %q", path, lines)
+		}
+		for name, values := range w.Header() {
+			if _, ok := want[name]; !ok || want[name] != nil && !slices.Equal(values, want[name]) {
+				t.Errorf("%s: %s: %q, want %q", path, name, values, want[name])
+			}
+		}
+	}
+}
+
+// What net/http keeps on the request that it made is there when Handler returns or
+// panics: the multipart form, whose temporary files it removes, and the pattern.
+func TestWhatTheOuterRequestKeeps(t *testing.T) {
+	m := newManager(t, session.Options{})
+	for _, panics := range []bool{false, true} {
+		mux := http.NewServeMux()
+		mux.HandleFunc("POST /upload/{id}", func(w http.ResponseWriter, r *http.Request) {
+			f, _, err := r.FormFile("file")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			f.Close()
+			if panics {
+				panic("oh")
+			}
+			session.From(r.Context()).Login(r.FormValue("user"))
+		})
+		var form bytes.Buffer
+		parts := multipart.NewWriter(&form)
+		parts.WriteField("user", "alice")
+		file, _ := parts.CreateFormFile("file", "picture")
+		io.WriteString(file, strings.Repeat("x", 1<<20))
+		parts.Close()
+		r := httptest.NewRequest("POST", "https://localhost/upload/7", &form)
+		r.Header.Set("Content-Type", parts.FormDataContentType())
+		func() {
+			defer func() { recover() }()
+			m.Handler(mux).ServeHTTP(httptest.NewRecorder(), r)
+		}()
+		if r.MultipartForm == nil || len(r.MultipartForm.File["file"]) != 1 || r.Pattern != "POST /upload/{id}" {
+			t.Errorf("panics: %v: form %v, pattern %q", panics, r.MultipartForm, r.Pattern)
+		}
+	}
+}
+
+// The temporary files of an upload over net/http are gone with the response.
+func TestUploadedFilesAreRemoved(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	handled := make(chan string, 1)
+	m := newManager(t, session.Options{})
+	srv := startServer(t, "HTTP/1.1", m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := r.ParseMultipartForm(1); err != nil { // all but a byte goes to a file
+			t.Error(err)
+		}
+		files, _ := filepath.Glob(filepath.Join(os.TempDir(), "*"))
+		handled <- fmt.Sprint(len(files))
+	})))
+	var form bytes.Buffer
+	parts := multipart.NewWriter(&form)
+	file, _ := parts.CreateFormFile("file", "picture")
+	io.WriteString(file, strings.Repeat("x", 11<<20)) // beyond what is kept in memory in any case
+	parts.Close()
+	resp, err := srv.Client().Post(srv.URL, parts.FormDataContentType(), &form)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body(resp)
+	if n := <-handled; n != "1" {
+		t.Fatalf("%s temporary files while it is handled: the test shows nothing", n)
+	}
+	srv.Close() // returns when the request has ended
+	if files, _ := filepath.Glob(filepath.Join(os.TempDir(), "*")); len(files) > 0 {
+		t.Errorf("left: %q", files)
+	}
+}
+
 // onlyUnwrap is the writer of a middleware that counts what it passes on, and
 // knows of http.ResponseController.
 type onlyUnwrap struct {
@@ -173,6 +278,11 @@ type onlyFlushError struct {
 
 func (w onlyFlushError) FlushError() error { return w.err }
 
+// onlyCloseNotify has no other optional method.
+type onlyCloseNotify struct{ http.ResponseWriter }
+
+func (w onlyCloseNotify) CloseNotify() <-chan bool { return make(chan bool) }
+
 // can lists the optional methods that a handler finds.
 func can(w http.ResponseWriter) string {
 	var all []string
@@ -184,6 +294,12 @@ func can(w http.ResponseWriter) string {
 	}
 	if _, ok := w.(io.ReaderFrom); ok {
 		all = append(all, "ReadFrom")
+	}
+	if n, ok := w.(interface{ CloseNotify() <-chan bool }); ok {
+		all = append(all, "CloseNotify")
+		if n.CloseNotify() == nil {
+			all = append(all, "of nothing")
+		}
 	}
 	return strings.Join(all, " ")
 }
@@ -205,10 +321,10 @@ func TestTypeAssertionsTellTheTruth(t *testing.T) {
 		outside        func(http.Handler) http.Handler
 		want           string
 	}{
-		{"HTTP/1.1", "HTTP/1.1", same, "Flush Hijack ReadFrom"},
-		{"HTTP/2", "HTTP/2.0", same, "Flush"},
-		{"Unwrap over HTTP/1.1", "HTTP/1.1", unwrap, "Flush Hijack ReadFrom"}, // reading by Write
-		{"Unwrap over HTTP/2", "HTTP/2.0", unwrap, "Flush"},
+		{"HTTP/1.1", "HTTP/1.1", same, "Flush Hijack ReadFrom CloseNotify"},
+		{"HTTP/2", "HTTP/2.0", same, "Flush CloseNotify"},
+		{"Unwrap over HTTP/1.1", "HTTP/1.1", unwrap, "Flush Hijack ReadFrom CloseNotify"}, // reading by Write
+		{"Unwrap over HTTP/2", "HTTP/2.0", unwrap, "Flush CloseNotify"},
 		{"TimeoutHandler over HTTP/1.1", "HTTP/1.1", timeout, ""},
 		{"TimeoutHandler over HTTP/2", "HTTP/2.0", timeout, ""},
 	} {
@@ -231,6 +347,7 @@ func TestTypeAssertionsTellTheTruth(t *testing.T) {
 		{"ResponseRecorder", httptest.NewRecorder(), "Flush"},
 		{"FlushError", onlyFlushError{&discard{http.Header{}}, nil}, "Flush"},
 		{"bare", &discard{http.Header{}}, ""},
+		{"CloseNotify", onlyCloseNotify{&discard{http.Header{}}}, "CloseNotify"},
 		{"Unwrap of bare", onlyUnwrap{&discard{http.Header{}}, new(int)}, ""},
 	} {
 		if m.Handler(look).ServeHTTP(c.w, r); found != c.want {
