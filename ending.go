@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/coatcheck/session/internal/object"
@@ -301,6 +302,8 @@ func (k commit) nextPredecessor(old *Record, why string, try int, err error) (_ 
 		return nil, false, errSuperseded
 	case is == live:
 		return rec, why == byRenew || k.inherited(rec) != nil, nil
+	case is == ended && slices.ContainsFunc(k.todo.changes, func(c change) bool { return c.final }):
+		return nil, false, ErrEnded // another request may have used the value before the end
 	case is == ended:
 		return nil, false, nil // the new session began with a password, and stands
 	}

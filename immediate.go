@@ -58,11 +58,11 @@ func (u *immediate) run(in []byte) error {
 // again is the change's function for the commit: it calls f if the value is not the
 // one that f was called with before.
 func (u *immediate) again(in []byte) ([]byte, error) {
+	if u.s.isOutdated(u.name) {
+		return nil, ErrReplaced
+	}
 	if bytes.Equal(in, u.was) {
 		return u.is, nil
-	}
-	if u.s.stored.then != nil {
-		return nil, ErrReplaced // see current
 	}
 	err := u.run(in)
 	return u.is, err
@@ -95,7 +95,7 @@ func (u *immediate) commit(ctx context.Context) (done bool, err error) {
 		s.mu.Unlock()
 		return false, lateError(u.call)
 	default:
-		s.keep(change{call: u.call, name: u.name, raw: u.is, in: notJSON, again: u.again})
+		s.keep(change{call: u.call, name: u.name, raw: u.is, in: notJSON, again: u.again, final: true})
 	}
 	s.mu.Unlock()
 	defer func() { // also if f or the store panics
@@ -147,10 +147,17 @@ func (s *Session) current(name string) ([]byte, error) {
 		return nil, errTwins
 	case st.over() != nil:
 		return nil, st.over()
-	case st.then != nil && !bytes.Equal(lookup(st.rec.Data, nil, name), lookup(st.then.Data, nil, name)):
-		// The value has changed since an explicit renewal by another request. What
-		// this request sees of it is used up, and it must not see the newer one.
+	}
+	if s.isOutdated(name) {
 		return nil, ErrReplaced
 	}
 	return lookup(s.base(), s.todo.changes, name), nil
+}
+
+// isOutdated reports whether a value that this request sees has changed since an
+// explicit renewal by another request. What this request sees of it is used up, and it
+// must not see the newer value.
+func (s *Session) isOutdated(name string) bool {
+	st := &s.stored
+	return st.then != nil && s.base() != nil && !bytes.Equal(lookup(st.rec.Data, nil, name), lookup(st.then.Data, nil, name))
 }

@@ -569,3 +569,81 @@ func TestUpdateNowPanics(t *testing.T) {
 		})
 	}
 }
+
+// A Login that takes over an anonymous session's values takes a voucher only if no other
+// request has: neither one that renewed the session, nor one that ended it afterwards.
+func TestTakeTogetherWithALogin(t *testing.T) {
+	for _, known := range []bool{false, true} { // the other request comes before this one's load, or after it
+		for how, c := range map[string]struct {
+			before, after func(s *session.Session) // Take, in the other request
+			known, late   error                    // of Take in the login
+		}{
+			"taken":              {nil, nil, nil, nil},
+			"renewed and taken":  {(*session.Session).Renew, nil, session.ErrReplaced, session.ErrReplaced},
+			"taken and renewed":  {nil, (*session.Session).Renew, nil, session.ErrReplaced},
+			"taken and ended":    {nil, (*session.Session).Logout, nil, session.ErrEnded},
+			"taken by the login": {func(s *session.Session) { s.Login("alice") }, nil, nil, nil},
+			"taken by bob":       {func(s *session.Session) { s.Login("bob") }, nil, nil, nil},
+		} {
+			t.Run(fmt.Sprint(how, " known=", known), func(t *testing.T) {
+				atDesk(t, session.Options{}, func(d *desk) {
+					taken := 0
+					take := func(s *session.Session) error {
+						v, ok, err := voucher.Take(t.Context(), s)
+						if ok != (v == "good") {
+							t.Errorf("%q, %v", v, ok)
+						}
+						if ok {
+							taken++
+						}
+						return err
+					}
+					g := newGate()
+					b := newBrowser(t, d.m.Handler(routes{
+						"/begin": func(w http.ResponseWriter, r *http.Request, s *session.Session) { voucher.Set(s, "good") },
+						"/other": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+							if c.before != nil {
+								c.before(s)
+							}
+							if err := take(s); err != nil {
+								t.Errorf("the other request: %v", err)
+							}
+							if c.after != nil {
+								c.after(s)
+							}
+						},
+						"/login": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+							if !known {
+								s.User()
+								g.pass()
+							}
+							s.Login("alice")
+							want := c.late
+							if known {
+								want = c.known
+							}
+							if err := take(s); err != want {
+								t.Errorf("the login: %v, want %v", err, want)
+							}
+						},
+						"/who": func(w http.ResponseWriter, r *http.Request, s *session.Session) { fmt.Fprint(w, s.User()) },
+					}))
+					b.get("/begin")
+					old := b.replay(b.cookie())
+					if known {
+						b.get("/other")
+						old.get("/login")
+					} else {
+						g.during(old, "/login", func() { b.get("/other") })
+					}
+					if taken != 1 {
+						t.Errorf("%d requests have taken the voucher", taken)
+					}
+					if got := body(old.get("/who")); got != "alice" {
+						t.Errorf("in as %q", got)
+					}
+				})
+			})
+		}
+	}
+}

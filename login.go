@@ -143,7 +143,7 @@ func (s *Session) update(call, name string, f func(in []byte) ([]byte, error)) {
 		}
 		s.revise("", func(t *pending) {
 			if done = bytes.Equal(in, lookup(s.base(), t.changes, name)); done {
-				s.keep(change{call, name, raw, in, f})
+				s.keep(change{call: call, name: name, raw: raw, in: in, again: f})
 				s.awaitSave(call)
 			}
 		})
