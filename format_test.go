@@ -597,3 +597,49 @@ func TestForeignCrowd(t *testing.T) {
 		t.Errorf("kept\n%s\nand not\n%s", got, want)
 	}
 }
+
+// Promise 13. A value that another program wrote, and that does not decode, is absent; it
+// is not overwritten by what a new one is made from.
+func TestForeignValueIsNotOverwritten(t *testing.T) {
+	m := keyless(t, session.Options{})
+	theirs, ours := session.NewKey[[]string]("cart"), session.NewKey[int]("cart")
+	for call, c := range map[string]struct {
+		f      func(r *http.Request, s *session.Session) error
+		status int
+	}{
+		"Update": {func(r *http.Request, s *session.Session) error {
+			ours.Update(s, func(n int) int { return n + 1 })
+			return s.Err()
+		}, http.StatusInternalServerError},
+		"UpdateNow": {func(r *http.Request, s *session.Session) error {
+			_, err := ours.UpdateNow(r.Context(), s, func(n int) int { return n + 1 })
+			return err
+		}, http.StatusOK},
+		"Refresh": {func(r *http.Request, s *session.Session) error {
+			_, err := ours.Refresh(r.Context(), s, func(n int) bool { return n > 0 }, func(context.Context, int) (int, error) { return 1, nil })
+			return err
+		}, http.StatusOK},
+	} {
+		b := newBrowser(t, m.Handler(routes{
+			"/begin": func(w http.ResponseWriter, r *http.Request, s *session.Session) { theirs.Set(s, []string{"tea"}) },
+			"/call": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				if v, ok := ours.Lookup(s); ok {
+					t.Errorf("Lookup: %d", v)
+				}
+				err := c.f(r, s)
+				expectCall(t, err, call+` "cart"`)
+				if errors.Is(err, session.ErrStore) {
+					t.Error(err)
+				}
+			},
+			"/look": func(w http.ResponseWriter, r *http.Request, s *session.Session) { fmt.Fprint(w, theirs.Get(s)) },
+		}))
+		b.get("/begin")
+		if resp := b.get("/call"); resp.StatusCode != c.status {
+			t.Errorf("%s: %s", call, resp.Status)
+		}
+		if got := body(b.get("/look")); got != "[tea]" {
+			t.Errorf("%s leaves %s", call, got)
+		}
+	}
+}

@@ -108,10 +108,14 @@ func (k Key[T]) Delete(s *Session) {
 // another value first, f runs again on that newer value, perhaps after the
 // handler has returned. So what f saw is not final: where the request acts on it,
 // use [Key.UpdateNow]. f must have no side effects and must not call the session's
-// methods. An absent value is T's zero.
+// methods. An absent value is T's zero, and so is one that does not decode; with
+// Options.Tokens the latter fails the request, for another program wrote it.
 func (k Key[T]) Update(s *Session, f func(T) T) {
 	s.update("Update", k.name, func(in []byte) ([]byte, error) {
-		v, _ := decode[T](in)
+		v, err := k.decode(s, "Update", in)
+		if err != nil {
+			return nil, err
+		}
 		raw, err := encodeValue(f(v))
 		if err != nil {
 			return nil, fmt.Errorf("session: Update %s: %w", k.name, err)
@@ -138,7 +142,10 @@ func (k Key[T]) Update(s *Session, f func(T) T) {
 // have to begin there cannot, for its cookie cannot be set: that is an error.
 func (k Key[T]) UpdateNow(ctx context.Context, s *Session, f func(T) T) (T, error) {
 	_, is, err := s.updateNow(ctx, "UpdateNow", k.name, func(in []byte) ([]byte, error) {
-		v, _ := decode[T](in)
+		v, err := k.decode(s, "UpdateNow", in)
+		if err != nil {
+			return nil, err
+		}
 		raw, err := encodeValue(f(v))
 		if err != nil {
 			return nil, fmt.Errorf("session: UpdateNow %s: %w", k.name, err)
@@ -175,7 +182,10 @@ func (k Key[T]) Refresh(ctx context.Context, s *Session, fresh func(T) bool, f f
 		v, _ := decode[T](raw)
 		return fresh(v)
 	}, func(ctx context.Context, raw []byte) ([]byte, error) {
-		in, _ := decode[T](raw)
+		in, err := k.decode(s, "Refresh", raw)
+		if err != nil {
+			return nil, err
+		}
 		v, err := f(ctx, in)
 		if err != nil {
 			return nil, err
@@ -187,6 +197,16 @@ func (k Key[T]) Refresh(ctx context.Context, s *Session, fresh func(T) bool, f f
 	})
 	v, _ := decode[T](raw)
 	return v, err
+}
+
+// decode returns the value that a new one is made from. One that does not decode is
+// zero, but with Options.Tokens it is an error: another program wrote it.
+func (k Key[T]) decode(s *Session, call string, in []byte) (T, error) {
+	v, ok := decode[T](in)
+	if !ok && in != nil && s.m.keyless {
+		return v, fmt.Errorf("session: %s %s: the stored value is none of the key's type; another program wrote it", call, k.name)
+	}
+	return v, nil
 }
 
 // encodeValue is json.Marshal with a short way for what most sessions hold.
