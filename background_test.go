@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"testing"
@@ -159,5 +160,90 @@ func TestBackgroundCostsNothing(t *testing.T) {
 	before := spy.count("")
 	if resp := b.get("/"); spy.count("") != before || len(resp.Header) > 0 {
 		t.Errorf("%d calls of the store, header %v", spy.count("")-before, resp.Header)
+	}
+}
+
+// A click counts although a poll that had loaded the session before it stores its
+// changes after it, and so does the save of a listed session.
+func TestBackgroundKeepsAUse(t *testing.T) {
+	fetch := func(context.Context, grant) (grant, error) { return grant{1, time.Now().Add(time.Hour)}, nil }
+	add := func(n int) int { return n + 1 }
+	for step, change := range map[string]func(s *session.Session, w http.ResponseWriter, r *http.Request){
+		"update": func(s *session.Session, w http.ResponseWriter, r *http.Request) { visits.Update(s, add) },
+		"flash":  func(s *session.Session, w http.ResponseWriter, r *http.Request) { s.AddFlash("info", "x") },
+		"refresh": func(s *session.Session, w http.ResponseWriter, r *http.Request) {
+			grants.Refresh(r.Context(), s, grant.fresh, fetch)
+		},
+		"renew": func(s *session.Session, w http.ResponseWriter, r *http.Request) { s.Renew() },
+		"now": func(s *session.Session, w http.ResponseWriter, r *http.Request) {
+			visits.UpdateNow(r.Context(), s, add)
+		},
+		"nothing": func(s *session.Session, w http.ResponseWriter, r *http.Request) {},
+		"save": func(s *session.Session, w http.ResponseWriter, r *http.Request) {
+			visits.Set(s, 1)
+			s.Save(r.Context())
+		},
+		"late": func(s *session.Session, w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "x"); visits.Set(s, 1) },
+		"and more": func(s *session.Session, w http.ResponseWriter, r *http.Request) {
+			visits.Set(s, 1)
+			s.Save(r.Context())
+			visits.Set(s, 2)
+		},
+		"listed": nil,
+	} {
+		t.Run(step, func(t *testing.T) {
+			inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+				loaded, goOn := make(chan struct{}), make(chan struct{})
+				b := newBrowser(t, m.Handler(routes{
+					"/login": clockRoutes["/login"],
+					"/click": func(w http.ResponseWriter, r *http.Request, s *session.Session) { fmt.Fprint(w, s.User()) },
+					"/poll": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+						if change != nil {
+							s.Background()
+							s.User()
+							close(loaded)
+							<-goOn
+							change(s, w, r)
+							return
+						}
+						list, err := m.List(r.Context(), "alice")
+						if err != nil || len(list) != 1 {
+							t.Error(list, err)
+						}
+						close(loaded)
+						<-goOn
+						for _, s := range list {
+							visits.Set(s, 1)
+							if err := s.Save(r.Context()); err != nil {
+								t.Error(err)
+							}
+						}
+					},
+				}))
+				b.get("/login")
+				time.Sleep(19 * minute) // of 20
+				poll := make(chan struct{})
+				go func() { defer close(poll); b.get("/poll") }()
+				<-loaded
+				time.Sleep(minute / 2)
+				click := time.Now()
+				if got := body(b.get("/click")); got != "alice" {
+					t.Fatalf("logged in as %q, want alice", got)
+				}
+				close(goOn)
+				<-poll
+				records, err := spy.Store.List(t.Context(), "alice")
+				if err != nil || len(records) != 1 {
+					t.Fatal(records, err)
+				}
+				if r := records[0]; !r.LastSeen.Equal(click) || !r.Expires.Equal(click.Add(20*minute)) {
+					t.Errorf("the click was %v ago, the session is stored as seen %v ago, with %v left", time.Since(click), time.Since(r.LastSeen), time.Until(r.Expires))
+				}
+				time.Sleep(19 * minute)
+				if got := body(b.get("/click")); got != "alice" {
+					t.Errorf("19 minutes after a click, of 20: logged in as %q, want alice", got)
+				}
+			})
+		})
 	}
 }

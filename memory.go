@@ -139,6 +139,7 @@ func (m *MemoryStore) replace(r *Record, version uint64, now time.Time) (lacking
 	case e.version != version:
 		return 0, ErrConflict
 	}
+	seen, expires := max(e.seen, r.LastSeen.UnixMilli()), max(e.expires, r.Expires.UnixMilli())
 	size := sizeOf(r.ID, r.User, r.Data)
 	if size > m.max {
 		return 0, errFull
@@ -156,8 +157,9 @@ func (m *MemoryStore) replace(r *Record, version uint64, now time.Time) (lacking
 	} else {
 		e.set(r, now)
 	}
+	e.seen, e.expires = seen, min(expires, e.deadline)
 	heap.Fix(&sh.expiring, int(e.at))
-	if !now.Before(r.Expires) {
+	if now.UnixMilli() >= e.expires {
 		m.drop(sh, e)
 	}
 	return 0, nil

@@ -104,6 +104,10 @@ type Store interface {
 	// in one step. It returns ErrConflict if the version is another one,
 	// ErrNotFound if there is no such live record (a Save never revives), and
 	// nil if the version is r.Version already.
+	//
+	// LastSeen and Expires never move back: of each, the later of the stored and
+	// the given one is kept, Expires at most r.Deadline. So a Save ends a record
+	// only by its Deadline. The stored ones are those that Load would return.
 	Save(ctx context.Context, r *Record, old uint64) error
 
 	// Touch moves LastSeen and Expires of a live record, each only forward in

@@ -41,9 +41,10 @@ if tonumber(ARGV[3]) > 0 then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
 return 0
 `)
 
-// ARGV: the record, the time, milliseconds to live, the version to replace,
-// "1" if the user's index has the record's Deadline already, and perhaps the
-// size up to which the record may grow.
+// ARGV: the record, the time, the version to replace, "1" if the user's index has
+// the record's Deadline already, and perhaps the size up to which the record may
+// grow. Where a stored clock is later than the record's, it is kept as it stands,
+// with its checksum; the Deadline serves as Expires where that is past it.
 var saveScript = newScript(saveSource)
 
 const saveSource = `
@@ -53,16 +54,31 @@ if #is < 73 or string.byte(is) ~= 1 then return 4 end
 if struct.unpack('>i8', is, 22) <= tonumber(ARGV[2]) then return 2 end
 local version = string.sub(is, 2, 9)
 if version == string.sub(ARGV[1], 2, 9) then return 0 end
-if version ~= ARGV[4] then return 1 end
-if ARGV[5] ~= '1' and struct.unpack('>i8', ARGV[1], 34) > struct.unpack('>i8', is, 34) then return 5 end
-if ARGV[6] and #ARGV[1] > math.max(redis.call('STRLEN', KEYS[1]), tonumber(ARGV[6])) then return 6 end
+if version ~= ARGV[3] then return 1 end
+if ARGV[4] ~= '1' and struct.unpack('>i8', ARGV[1], 34) > struct.unpack('>i8', is, 34) then return 5 end
+if ARGV[5] and #ARGV[1] > math.max(redis.call('STRLEN', KEYS[1]), tonumber(ARGV[5])) then return 6 end
 local was = struct.unpack('>I4', is, 70)
 local user = 0
 if was > 0 and struct.unpack('>I4', ARGV[1], 70) == 0 then
 	user = redis.call('GETRANGE', KEYS[1], 73, 72 + was)
 end
-if tonumber(ARGV[3]) > 0 then
-	redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
+local record = ARGV[1]
+local wasSeen, _, wasEnds = struct.unpack('>i8i4i8', is, 10)
+local seen, _, ends, _, deadline = struct.unpack('>i8i4i8i4i8', record, 10)
+if wasSeen > seen then
+	record = string.sub(record, 1, 9) .. string.sub(is, 10, 21) .. string.sub(record, 22)
+end
+if wasEnds > ends then
+	ends = wasEnds
+	record = string.sub(record, 1, 21) .. string.sub(is, 22, 33) .. string.sub(record, 34)
+end
+if ends > deadline then
+	ends = deadline
+	record = string.sub(record, 1, 21) .. string.sub(record, 34, 45) .. string.sub(record, 34)
+end
+local life = math.min(ends - tonumber(ARGV[2]), 2 ^ 50)
+if life > 0 then
+	redis.call('SET', KEYS[1], record, 'PX', string.format('%.0f', life))
 else
 	redis.call('DEL', KEYS[1])
 end

@@ -174,7 +174,7 @@ func TestNothingIsLeft(t *testing.T) {
 	past.Expires = past.Deadline
 	create(t, store, past)
 	gone := next(n)
-	gone.Expires = past.Expires
+	gone.Deadline, gone.Expires = past.Deadline, past.Expires
 	must(t, store.Save(ctx, gone, n.Version))
 	if keys := client.Keys(ctx, "session:s:*").Val(); len(keys) != 0 {
 		t.Errorf("expired records were stored: %q", keys)

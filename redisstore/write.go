@@ -37,7 +37,7 @@ func (s *Store) Save(ctx context.Context, r *session.Record, old uint64) error {
 		indexed = 1 // there is no index to write
 	}
 	args := func() []any {
-		return []any{encode(r), now.UnixMilli(), life(r.Expires, now), version(old), indexed}
+		return []any{encode(r), now.UnixMilli(), version(old), indexed}
 	}
 	reply, unknown, err := s.run(ctx, always, saveScript, s.key(r.ID), args()...)
 	if err == nil && reply == int64(indexFirst) {
@@ -123,7 +123,8 @@ func answer(call string, reply any, unknown bool, err error) (user string, _ err
 	return "", fmt.Errorf("redisstore: %s: %w: the server answered %v", call, session.ErrIndeterminate, reply)
 }
 
-// life is what is left until t, in milliseconds, as Redis takes it.
+// life is what is left until t, in milliseconds, as Redis takes it. saveScript has
+// the same limit.
 func life(t, now time.Time) int64 {
 	const longest = 1 << 50 // 35 000 years: Redis adds it to its own clock
 	return min(t.UnixMilli()-now.UnixMilli(), longest)

@@ -74,13 +74,19 @@ func (d *dialect) queries(table string) (q queries) {
 	}
 	fill := func(s string) string { return d.number(strings.ReplaceAll(s, "TABLE", table)) }
 	set := "version = ?, username = ?, data = ?, created = ?, deadline = ?, checksum = ?, seen = ?, expires = ?"
+	later := func(column string) string { return d.greatest + "(" + column + ", ?)" }
 	q.load = fill("SELECT " + columns + " FROM TABLE WHERE id = ? AND expires > ?")
 	q.version = fill("SELECT version FROM TABLE WHERE id = ? AND expires > ?")
-	q.save = fill("UPDATE TABLE SET " + set + " WHERE id = ? AND version = ? AND expires > ?")
+	// The arguments are those of row and saveTail. The checksum is r's, moved as
+	// far as the stored clocks are later than r's. It goes before them: MySQL works
+	// from left to right, on what it has set.
+	seen, expires := later("seen"), d.least+"("+later("expires")+", ?)"
+	q.save = fill("UPDATE TABLE SET version = ?, username = ?, data = ?, created = ?, deadline = ?," +
+		" checksum = ? + 3 * (" + seen + " - ?) + 5 * (" + expires + " - ?), seen = " + seen + ", expires = " + expires +
+		" WHERE id = ? AND version = ? AND expires > ?")
 	q.delete = fill("DELETE FROM TABLE WHERE id = ?")
-	// What a damaged row's checksum is off by, a touch leaves as it is. The
-	// checksum goes first: MySQL works from left to right, on what it has set.
-	seen, expires := d.greatest+"(seen, ?)", d.greatest+"(expires, "+d.least+"(?, deadline))"
+	// What a damaged row's checksum is off by, a touch leaves as it is.
+	expires = d.greatest + "(expires, " + d.least + "(?, deadline))"
 	q.touch = fill("UPDATE TABLE SET checksum = checksum + 3 * (" + seen + " - seen) + 5 * (" + expires + " - expires), seen = " + seen + ", expires = " + expires + " WHERE id = ? AND expires > ?")
 	q.list = fill("SELECT " + columns + " FROM TABLE WHERE username = ? AND username <> " + d.empty() + " AND expires > ?")
 	insert := " INTO TABLE (" + columns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"

@@ -25,6 +25,15 @@ func (s *Store) row(r *session.Record) []any {
 	}
 }
 
+// saveArgs returns the arguments of queries.save.
+func (s *Store) saveArgs(r *session.Record, old uint64) []any {
+	seen, expires, deadline := r.LastSeen.UnixMilli(), r.Expires.UnixMilli(), r.Deadline.UnixMilli()
+	return append(s.row(r)[1:7],
+		seen, seen, expires, deadline, expires, // of the checksum
+		seen, expires, deadline,
+		[]byte(r.ID), int64(old), now())
+}
+
 // bytesOf keeps empty data from becoming NULL.
 func bytesOf(b []byte) []byte {
 	if b == nil {

@@ -115,7 +115,7 @@ func (s *Store) Save(ctx context.Context, r *session.Record, old uint64) error {
 	if err := s.d.fits(r); err != nil {
 		return err
 	}
-	n, err := s.write(ctx, "save", s.q.save, append(s.row(r)[1:], []byte(r.ID), int64(old), now())...)
+	n, err := s.write(ctx, "save", s.q.save, s.saveArgs(r, old)...)
 	if n > 0 || err != nil {
 		return err
 	}

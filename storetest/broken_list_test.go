@@ -79,7 +79,8 @@ var touchAndListFaults = []fault{
 			return err
 		}
 		slowly(s)
-	}, `TouchForward TouchNeverBackward TouchEachByItself TouchNeverPastDeadline TouchKeepsTheRest DataPassed
+	}, `SaveNeverBackward SaveEachClockByItself SaveNeverPastDeadline
+		TouchForward TouchNeverBackward TouchEachByItself TouchNeverPastDeadline TouchKeepsTheRest DataPassed
 		TouchRacingSave Expired/TouchedInTime`},
 
 	{"touches nothing and is content", func(s *mapStore) {
@@ -173,7 +174,7 @@ var touchAndListFaults = []fault{
 			}
 			return list, err
 		}
-	}, "SaveReplaces ListAfterSave Expired/SavedInTime"},
+	}, "SaveReplaces SaveOfThePast SaveNeverBackward ListAfterSave Expired/SavedInTime"},
 
 	{"lists a page", func(s *mapStore) {
 		s.list = func(ctx context.Context, user string) ([]*session.Record, error) {

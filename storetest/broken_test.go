@@ -103,7 +103,7 @@ var writeFaults = []fault{
 			if _, ok := s.live(r.ID); !ok {
 				return session.ErrNotFound
 			}
-			s.records[r.ID] = *r
+			s.records[r.ID] = forward(*r, *is)
 			return nil
 		}
 	}, "SaveRacingSave"},
@@ -191,8 +191,9 @@ var writeFaults = []fault{
 			return s.goodSave(ctx, &counted, old)
 		}
 	}, `
-		CreateAgainAfterASave SaveReplaces SaveOverAnotherVersion SaveAgain SaveAgainAfterASave SaveWithoutUser
-		Versions TouchKeepsTheRest ListAfterSave Data DataPassed SaveRacingSave TouchRacingSave Expired/SavedInTime`},
+		CreateAgainAfterASave SaveReplaces SaveOverAnotherVersion SaveAgain SaveAgainAfterASave SaveOfThePast
+		SaveNeverBackward SaveEachClockByItself SaveNeverPastDeadline SaveOverWhatLoadReturns SaveWithoutUser Versions
+		TouchKeepsTheRest ListAfterSave Data DataPassed SaveRacingSave TouchRacingSave Expired/SavedInTime`},
 
 	{"compares versions as floats", func(s *mapStore) {
 		s.save = func(ctx context.Context, r *session.Record, old uint64) error {
@@ -227,7 +228,30 @@ var writeFaults = []fault{
 			is.Data, is.Version = r.Data, r.Version
 			return s.goodSave(ctx, is, old)
 		}
-	}, "SaveReplaces SaveOfThePast SaveWithoutUser Expired/SavedInTime"},
+	}, "SaveReplaces SaveOfThePast SaveNeverBackward SaveEachClockByItself SaveNeverPastDeadline SaveWithoutUser Expired/SavedInTime"},
+
+	{"puts the clocks back", func(s *mapStore) {
+		s.save = s.saveWith(func(r, _ session.Record) session.Record { return r })
+	}, "SaveOfThePast SaveNeverBackward SaveEachClockByItself SaveNeverPastDeadline SaveOverWhatLoadReturns"},
+
+	{"keeps the stored clocks together", func(s *mapStore) {
+		s.save = s.saveWith(func(r, was session.Record) session.Record {
+			if was.Expires.After(r.Expires) {
+				r.LastSeen, r.Expires = was.LastSeen, was.Expires
+			}
+			if r.Expires.After(r.Deadline) {
+				r.Expires = r.Deadline
+			}
+			return r
+		})
+	}, "SaveEachClockByItself"},
+
+	{"saves an end past the deadline", func(s *mapStore) {
+		s.save = s.saveWith(func(r, was session.Record) session.Record {
+			r.LastSeen, r.Expires = latest(r.LastSeen, was.LastSeen), latest(r.Expires, was.Expires)
+			return r
+		})
+	}, "SaveReplaces SaveOfThePast SaveNeverPastDeadline"},
 
 	{"reformats data", func(s *mapStore) {
 		s.create = func(ctx context.Context, r *session.Record) error {

@@ -87,6 +87,20 @@ func (s *mapStore) goodSave(ctx context.Context, r *session.Record, old uint64) 
 	return s.swap(ctx, is, ok, r, old)
 }
 
+// saveWith is goodSave with another rule for the clocks.
+func (s *mapStore) saveWith(clocks func(r, was session.Record) session.Record) func(context.Context, *session.Record, uint64) error {
+	return func(ctx context.Context, r *session.Record, old uint64) error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		was, ok := s.live(r.ID)
+		err := s.swap(ctx, was, ok, r, old)
+		if err == nil && was.Version != r.Version {
+			s.records[r.ID] = clocks(*r, was)
+		}
+		return err
+	}
+}
+
 // swap puts r in the place of what is there, if that is version old.
 func (s *mapStore) swap(ctx context.Context, is session.Record, ok bool, r *session.Record, old uint64) error {
 	switch {
@@ -99,8 +113,25 @@ func (s *mapStore) swap(ctx context.Context, is session.Record, ok bool, r *sess
 	case is.Version != old:
 		return session.ErrConflict
 	}
-	s.records[r.ID] = *r
+	s.records[r.ID] = forward(*r, is)
 	return nil
+}
+
+// forward returns r with the clocks of what was there where they are later.
+func forward(r, was session.Record) session.Record {
+	r.LastSeen = latest(r.LastSeen, was.LastSeen)
+	r.Expires = latest(r.Expires, was.Expires)
+	if r.Expires.After(r.Deadline) {
+		r.Expires = r.Deadline
+	}
+	return r
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 func (s *mapStore) goodTouch(ctx context.Context, id string, seen, expires time.Time) error {

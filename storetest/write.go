@@ -10,6 +10,7 @@ const (
 	loadDoc   = "Load returns the live record with this id, or ErrNotFound."
 	createDoc = "It returns ErrExists if the id is taken by a live record, and nil if that record's version is r.Version already: then this very call was applied before, and its reply lost."
 	saveDoc   = "It returns ErrConflict if the version is another one, ErrNotFound if there is no such live record (a Save never revives), and nil if the version is r.Version already."
+	clocksDoc = "LastSeen and Expires never move back: of each, the later of the stored and the given one is kept, Expires at most r.Deadline."
 	expiryDoc = "From this instant on the record does not exist, for any method, whether or not its bytes are still there."
 )
 
@@ -72,8 +73,7 @@ var saveCases = []testCase{
 			r.Expires = r.Expires.Add(time.Minute)
 		})
 		k.holds(r)
-		r = k.save(r, func(r *session.Record) { // ended: everything sooner
-			r.LastSeen = r.LastSeen.Add(-time.Minute)
+		r = k.save(r, func(r *session.Record) { // ended: the end sooner
 			r.Deadline = r.Deadline.Add(-30 * time.Minute)
 			r.Expires = r.Deadline
 		})
@@ -114,11 +114,66 @@ var saveCases = []testCase{
 		k.lacks(r.ID)
 		k.lists(r.User)
 	}},
-	{"SaveOfThePast", expiryDoc, func(k *kit) {
-		r := k.create(k.record(user()))
-		k.save(r, func(r *session.Record) { r.Expires = time.Now().Add(-time.Minute).Truncate(time.Millisecond) })
+	{"SaveOfThePast", "So a Save ends a record only by its Deadline.", func(k *kit) {
+		past := time.Now().Add(-time.Minute).Truncate(time.Millisecond)
+		r := touchable(k)
+		was := r.Expires
+		r = k.save(r, func(r *session.Record) { r.Expires = past })
+		r.Expires = was
+		k.holds(r)
+		k.lists(r.User, r)
+		k.save(r, func(r *session.Record) { r.Deadline, r.Expires = past, past })
 		k.lacks(r.ID)
 		k.lists(r.User)
+	}},
+	{"SaveNeverBackward", clocksDoc, func(k *kit) {
+		r := touchable(k)
+		loaded := *r // as a request has it that is overtaken by a Touch
+		r = k.touch(r, r.LastSeen.Add(time.Minute), r.Expires.Add(time.Minute))
+		seen, expires := r.LastSeen, r.Expires
+		r = k.save(&loaded, nil)
+		r.LastSeen, r.Expires = seen, expires
+		k.holds(r)
+		k.lists(r.User, r)
+		r = k.save(r, func(r *session.Record) { // what a Save has moved stays too
+			r.User, r.LastSeen, r.Expires = "", r.LastSeen.Add(-time.Hour), r.Expires.Add(-time.Minute)
+		})
+		r.LastSeen, r.Expires = seen, expires
+		k.holds(r)
+	}},
+	{"SaveEachClockByItself", clocksDoc, func(k *kit) {
+		r := touchable(k)
+		seen, expires := r.LastSeen.Add(time.Second), r.Expires
+		r = k.save(r, func(r *session.Record) { r.LastSeen, r.Expires = seen, expires.Add(-time.Minute) })
+		r.Expires = expires
+		k.holds(r)
+		expires = expires.Add(time.Second)
+		r = k.save(r, func(r *session.Record) { r.LastSeen, r.Expires = seen.Add(-time.Minute), expires })
+		r.LastSeen = seen
+		k.holds(r)
+		k.holds(k.touch(r, seen.Add(time.Second), expires.Add(time.Second)))
+	}},
+	{"SaveNeverPastDeadline", "Expires is never after Deadline.", func(k *kit) {
+		r := touchable(k)
+		r = k.touch(r, r.LastSeen, r.Deadline)
+		r = k.save(r, func(r *session.Record) { // the Deadline comes nearer than the stored Expires
+			r.Deadline = r.Deadline.Add(-40 * time.Minute)
+			r.Expires = r.Deadline.Add(-10 * time.Minute)
+		})
+		r.Expires = r.Deadline
+		k.holds(r)
+	}},
+	{"SaveOverWhatLoadReturns", "The stored ones are those that Load would return.", func(k *kit) {
+		r := k.create(k.record(user()))
+		loaded, err := k.store.Load(k.Context(), r.ID)
+		if err != nil {
+			k.Fatalf("Load: %v", err)
+		}
+		saved := k.save(loaded, func(r *session.Record) {
+			r.LastSeen, r.Expires = r.LastSeen.Add(-time.Minute), r.Expires.Add(-time.Minute)
+		})
+		saved.LastSeen, saved.Expires = loaded.LastSeen, loaded.Expires
+		k.holds(saved)
 	}},
 	{"SaveWithoutUser", `It is set at Create; a Save keeps it or makes it "", and then the record leaves the user's list.`, func(k *kit) {
 		r, other := k.create(k.record(user())), k.record("")
