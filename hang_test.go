@@ -30,12 +30,16 @@ func returns(t *testing.T, f func()) (panicked any) {
 
 // first are ways to use a session, each of which loads it.
 var first = map[string]func(s *session.Session){
-	"User":      func(s *session.Session) { s.User() },
-	"Keys":      func(s *session.Session) { s.Keys() },
-	"Err":       func(s *session.Session) { s.Err() },
-	"Set":       func(s *session.Session) { name.Set(s, "after") },
-	"Update":    func(s *session.Session) { name.Update(s, func(string) string { return "after" }) },
-	"AddFlash":  func(s *session.Session) { s.AddFlash("", "after") },
+	"User":     func(s *session.Session) { s.User() },
+	"Keys":     func(s *session.Session) { s.Keys() },
+	"Err":      func(s *session.Session) { s.Err() },
+	"Set":      func(s *session.Session) { name.Set(s, "after") },
+	"Update":   func(s *session.Session) { name.Update(s, func(string) string { return "after" }) },
+	"AddFlash": func(s *session.Session) { s.AddFlash("", "after") },
+	"Take":     func(s *session.Session) { name.Take(context.Background(), s) },
+	"UpdateNow": func(s *session.Session) {
+		name.UpdateNow(context.Background(), s, func(string) string { return "after" })
+	},
 	"Login":     func(s *session.Session) { s.Login("alice") },
 	`Login("")`: func(s *session.Session) { s.Login("") },
 	"Logout":    func(s *session.Session) { s.Logout() },

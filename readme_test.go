@@ -13,7 +13,7 @@ import (
 // What the README prints, where it can be compiled. The rest of it is in
 // examples/quickstart and in sessiontest's examples.
 
-func readmeHowTo(w http.ResponseWriter, s *session.Session, user struct{ ID string }) {
+func readmeHowTo(w http.ResponseWriter, r *http.Request, s *session.Session, user struct{ ID string }) {
 	var theme = session.NewKey[string]("theme") // once; a key knows its type
 
 	theme.Set(s, "dark")
@@ -21,6 +21,7 @@ func readmeHowTo(w http.ResponseWriter, s *session.Session, user struct{ ID stri
 	fmt.Fprintln(w, v, ok)
 
 	visits.Update(s, func(n int) int { return n + 1 }) // again on the newer value, if another request was faster
+	voucher.Take(r.Context(), s)                       // at once: of concurrent requests one gets it
 
 	s.AddFlash("info", "Saved.")
 	for _, f := range s.Flashes() { // on the next page, once

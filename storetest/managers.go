@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -27,6 +28,7 @@ func RunManagers(t *testing.T, newStore func(t *testing.T) session.Store) {
 		run  func(t *testing.T, c *cluster)
 	}{
 		{"Writes", parallelWrites},
+		{"Takes", parallelTakes},
 		{"Logout", slowRequestsOverlapALogout},
 		{"Login", slowWriterOverlapsALogin},
 		{"Renewals", parallelRenewals},
@@ -64,6 +66,7 @@ type cluster struct {
 var (
 	count = session.NewKey[int]("count")
 	slow  = session.NewKey[string]("slow")
+	once  = session.NewKey[string]("once")
 )
 
 func newCluster(t *testing.T, store session.Store) *cluster {
@@ -113,6 +116,15 @@ func (c *cluster) serve(w http.ResponseWriter, r *http.Request, server int) {
 			s.Remember(24 * time.Hour)
 		case "count":
 			count.Update(s, func(n int) int { return n + 1 })
+		case "offer":
+			once.Set(s, arg)
+		case "take":
+			v, _, err := once.Take(r.Context(), s)
+			n, err2 := count.UpdateNow(r.Context(), s, func(n int) int { return n + 1 })
+			if err := errors.Join(err, err2); err != nil {
+				fmt.Fprint(w, err)
+			}
+			fmt.Fprintf(w, "%q is number %d,", v, n)
 		case "set":
 			session.NewKey[bool](arg).Set(s, true)
 		case "slow":
@@ -185,6 +197,40 @@ func parallelWrites(t *testing.T, c *cluster) {
 	}
 	wg.Wait()
 	c.expect(c.get(c.browser, 1, "flashes"), c.user+" 50 51 50")
+}
+
+// parallelTakes: of 20 requests that have all read a value, one takes it, and no two
+// are given the same number.
+func parallelTakes(t *testing.T, c *cluster) {
+	const n = 20
+	c.get(c.browser, 0, "do=login:"+c.user+"&do=offer:voucher")
+	var wg sync.WaitGroup
+	replies := make([]reply, n)
+	for i := range replies {
+		wg.Go(func() { replies[i] = c.get(c.browser, i, "do=hold&do=take") })
+	}
+	for range n {
+		<-c.holding
+	}
+	close(c.release)
+	wg.Wait()
+	taken, numbers := 0, map[string]bool{}
+	for _, r := range replies {
+		answer, _, _ := strings.Cut(r.body, ",")
+		took, number, _ := strings.Cut(answer, " is ")
+		numbers[number] = true
+		switch took {
+		case `"voucher"`:
+			taken++
+		case `""`:
+		default:
+			t.Errorf("a request answers %q", r.body)
+		}
+	}
+	if taken != 1 || len(numbers) != n {
+		t.Errorf("%d requests took the value, and of %d numbers %d are different", taken, n, len(numbers))
+	}
+	c.expect(c.get(c.browser, 1, ""), fmt.Sprintf("%s %d 1", c.user, n))
 }
 
 // slowRequestsOverlapALogout: a reader and a writer that began before it.
