@@ -117,6 +117,12 @@ func (o *Options) window(c *cookie) time.Duration {
 	return o.TTL
 }
 
+// windowOf is window of the cookie in a record.
+func (o *Options) windowOf(raw []byte) time.Duration {
+	list, _ := members(raw)
+	return o.window(o.cookieOf(find(list, "cookie")))
+}
+
 // duration is so many milliseconds, but at most two hundred years: a time.Duration
 // reaches no farther than 292, and some apps say 9999.
 func duration(ms int64) time.Duration {

@@ -140,7 +140,7 @@ func (s *PostgresStore) swap(ctx context.Context, id string, found *snapshot, re
 	if w.isExact {
 		exact = append([]byte{}, w.exact...)
 	}
-	args := []any{id, version, string(found.raw), string(record), seconds(w.expires), seconds(now),
+	args := []any{id, version, string(found.raw), string(record), s.o.windowOf(found.raw).Milliseconds(), seconds(now),
 		int64(w.version), []byte(w.sum), []byte(w.user), w.created.UnixMilli(), w.seen.UnixMilli(),
 		w.deadline.UnixMilli(), w.expires.UnixMilli(), w.tombstone, exact, w.until().UnixMilli()}
 	var batch pgx.Batch // which is a transaction
@@ -165,23 +165,33 @@ func (s *PostgresStore) swap(ctx context.Context, id string, found *snapshot, re
 // whether there is to be one. All take the same parameters.
 var changes = map[bool]map[bool]string{
 	true: {
-		true:  `UPDATE @session s SET sess = a.record::json, expire = to_timestamp(a.expires) FROM a WHERE s.sid = a.sid AND s.sess::text = a.found`,
+		true:  `UPDATE @session s SET sess = a.record::json, expire = to_timestamp(a.expires / 1000.0) FROM a WHERE s.sid = a.sid AND s.sess::text = a.found`,
 		false: `DELETE FROM @session s USING a WHERE s.sid = a.sid AND s.sess::text = a.found`,
 	},
 	false: {
-		true: `INSERT INTO @session AS s (sid, sess, expire) SELECT sid, record::json, to_timestamp(expires) FROM a
+		true: `INSERT INTO @session AS s (sid, sess, expire) SELECT sid, record::json, to_timestamp(expires / 1000.0) FROM a
 			ON CONFLICT (sid) DO UPDATE SET sess = EXCLUDED.sess, expire = EXCLUDED.expire WHERE s.expire < (SELECT to_timestamp(now) FROM a)`,
 	},
 }
 
+// LastSeen and Expires move forward only, from what a Load would return (see
+// Options.record), and Expires no further than the Deadline.
 const (
-	swapBegin = `WITH a AS (
-			SELECT $1::varchar AS sid, $3::text AS found, $4::text AS record, $5::float8 AS expires, $6::float8 AS now
+	swapBegin = `WITH x AS (
+			SELECT o.seen, o.deadline, o.expires, e.expire, abs(e.expire - o.expires) < 1000 AS ours
+			FROM (SELECT sid, round(extract(epoch FROM expire::timestamptz) * 1000)::bigint AS expire FROM @session WHERE sid = $1::varchar AND $3::text <> '') e
+			LEFT JOIN @own o ON o.sid = e.sid
+		), was AS (
+			SELECT greatest(seen, CASE WHEN ours OR expire - $5::bigint > $6::float8 * 1000 THEN NULL ELSE expire - $5::bigint END) AS seen,
+				least(deadline, CASE WHEN ours THEN expires ELSE expire END) AS expires FROM x
+		), a AS (
+			SELECT $1::varchar AS sid, $3::text AS found, $4::text AS record, $6::float8 AS now,
+				greatest($11::bigint, (SELECT seen FROM was)) AS seen, least($12::bigint, greatest($13::bigint, (SELECT expires FROM was))) AS expires
 			WHERE (SELECT version FROM @own WHERE sid = $1::varchar) IS NOT DISTINCT FROM $2::bigint
 		), w AS (`
 	swapEnd = ` RETURNING 1)
 		INSERT INTO @own (sid, version, sum, usr, listed, created, seen, deadline, expires, tombstone, exact, until)
-		SELECT $1::varchar, $7::bigint, $8::bytea, $9::bytea, $9::bytea, $10::bigint, $11::bigint, $12::bigint, $13::bigint, $14::bytea, $15::bytea, $16::bigint FROM w
+		SELECT $1::varchar, $7::bigint, $8::bytea, $9::bytea, $9::bytea, $10::bigint, a.seen, $12::bigint, a.expires, $14::bytea, $15::bytea, $16::bigint + a.expires - $13::bigint FROM a, w
 		ON CONFLICT (sid) DO UPDATE SET version = EXCLUDED.version, sum = EXCLUDED.sum, usr = EXCLUDED.usr, listed = EXCLUDED.listed, created = EXCLUDED.created, seen = EXCLUDED.seen,
 			deadline = EXCLUDED.deadline, expires = EXCLUDED.expires, tombstone = EXCLUDED.tombstone, exact = EXCLUDED.exact, until = EXCLUDED.until`
 )

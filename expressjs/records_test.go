@@ -237,6 +237,73 @@ func TestTouch(t *testing.T) {
 	})
 }
 
+// A Save of what was loaded before a use takes the use back neither from Express nor
+// from Go: the stored end is the key's or the column's, as Load sees it.
+func TestSaveKeepsAUse(t *testing.T) {
+	const record = `{"cookie":{"originalMaxAge":86400000,"expires":"2029-01-01T00:00:00.000Z","httpOnly":true,"path":"/"},"x":1}`
+	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
+		version := uint64(0)
+		save := func(r *session.Record) {
+			t.Helper()
+			version++
+			old := *r
+			r.Version, r.Data = version, []byte(fmt.Sprintf(`{"x":%d}`, version))
+			if err := s.store.Save(t.Context(), r, old.Version); err != nil {
+				t.Error(err)
+			}
+		}
+		load := func(id string) *session.Record {
+			t.Helper()
+			r, err := s.store.Load(t.Context(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return r
+		}
+		for name, use := range map[string]func(id string){
+			"Express": func(id string) {
+				raw, _ := s.get(id)
+				s.put(id, raw, 24*time.Hour) // what a touch of Express does: the same record, with another end
+			},
+			"Go": func(id string) {
+				now := time.Now()
+				if err := s.store.Touch(t.Context(), id, now, now.Add(24*time.Hour)); err != nil {
+					t.Error(err)
+				}
+			},
+		} {
+			for _, writer := range []string{"Express", "Go"} {
+				id := "used-by-" + name + "-written-by-" + writer
+				s.put(id, record, time.Hour)
+				if writer == "Go" {
+					save(load(id))
+				}
+				before := load(id)
+				if left := time.Until(before.Expires); left > time.Hour || time.Since(before.LastSeen) < 22*time.Hour {
+					t.Fatalf("%s: seen at %v, %v left before the use", id, before.LastSeen, left)
+				}
+				use(id)
+				save(before)
+				for range 2 {
+					r := load(id)
+					_, life := s.get(id)
+					if left := time.Until(r.Expires); time.Since(r.LastSeen) > time.Minute || left < 23*time.Hour || life < 23*time.Hour || r.Version != version {
+						t.Errorf("%s: saved after the use: seen %v ago, %v left, the record %v", id, time.Since(r.LastSeen), left, life)
+					}
+					save(r)
+				}
+				last := load(id) // and its Deadline ends it sooner, as a Remember does
+				last.Deadline = time.Now().Add(time.Minute).Truncate(time.Millisecond)
+				last.Expires = last.Deadline.Add(-time.Second)
+				save(last)
+				if _, life := s.get(id); life > time.Minute || !load(id).Expires.Equal(last.Deadline) {
+					t.Errorf("%s: it lives for %v, expires %v before its Deadline", id, life, last.Deadline.Sub(load(id).Expires))
+				}
+			}
+		}
+	})
+}
+
 // A record without a good cookie would make Express answer with errors: every write of
 // Go's mends it.
 func TestEveryWriteLeavesAGoodCookie(t *testing.T) {

@@ -133,25 +133,42 @@ func seen(values []any, life int64) (found *snapshot, err error) {
 	return found, err
 }
 
-// milliseconds is what Redis takes for a time to live.
-func milliseconds(d time.Duration) int64 { return max(1, d.Milliseconds()) }
-
 // swapScript replaces the record ARGV[1], "" for none, by ARGV[2], "" for none, and
 // what Go knows of it, if neither has moved on: two writes may leave the same record.
-// It knows its own write again by the version.
-// ARGV: before, after, milliseconds to live, the versions before and after, what Go
-// knows then, and for how many milliseconds.
+// It knows its own write again by the version. LastSeen and Expires of what Go knows
+// move forward only, from what a Load would return (see Options.record), and Expires
+// no further than the Deadline.
+// ARGV: before, after, now in Unix milliseconds, the versions before and after, what Go
+// knows then, for how many milliseconds that is to outlive Expires, and the window of
+// the record before.
 var swapScript = redis.NewScript(`
 local is = redis.call('GET', KEYS[1]) or ''
-local version = redis.call('GETRANGE', KEYS[2], 0, 7)
+local own = redis.call('GETRANGE', KEYS[2], 0, 39)
+local version = string.sub(own, 1, 8)
 if version == ARGV[5] and is == ARGV[2] then return 1 end
 if is ~= ARGV[1] or version ~= ARGV[4] then return 0 end
+local now = tonumber(ARGV[3])
+local seen, deadline, expires = struct.unpack('>i8i8i8', ARGV[6], 17)
+if is ~= '' then
+	local ttl, window = redis.call('PTTL', KEYS[1]), tonumber(ARGV[8])
+	local was = ttl == -1 and now + window or now + ttl
+	local used = ttl == -1 and 0 or was - window
+	if own ~= '' then
+		local lastSeen, lastDeadline, lastExpires = struct.unpack('>i8i8i8', own, 17)
+		seen = math.max(seen, lastSeen)
+		if ttl ~= -1 and math.abs(was - lastExpires) < 1000 then was, used = lastExpires, 0 end
+		was = math.min(was, lastDeadline)
+	end
+	if used <= now then seen = math.max(seen, used) end
+	expires = math.min(math.max(expires, was), deadline)
+end
 if ARGV[2] == '' then
 	redis.call('DEL', KEYS[1])
 else
-	redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+	redis.call('SET', KEYS[1], ARGV[2], 'PX', string.format('%.0f', math.max(1, expires - now)))
 end
-redis.call('SET', KEYS[2], ARGV[6], 'PX', ARGV[7])
+own = string.sub(ARGV[6], 1, 16) .. struct.pack('>i8i8i8', seen, deadline, expires) .. string.sub(ARGV[6], 41)
+redis.call('SET', KEYS[2], own, 'PX', string.format('%.0f', math.max(1, expires - now + tonumber(ARGV[7]))))
 return 1
 `)
 
@@ -161,8 +178,8 @@ func (s *RedisStore) swap(ctx context.Context, id string, before *snapshot, afte
 	if before.own != nil {
 		version = before.own.pack()[:versionEnd]
 	}
-	life, ownLife := w.expires.Sub(now), w.until().Sub(now)
-	n, err := swapScript.Run(ctx, s.client, s.keys(id), before.raw, after, milliseconds(life), version, packed[:versionEnd], packed, milliseconds(ownLife)).Int()
+	n, err := swapScript.Run(ctx, s.client, s.keys(id), before.raw, after, now.UnixMilli(), version, packed[:versionEnd], packed,
+		w.until().Sub(w.expires).Milliseconds(), s.o.windowOf(before.raw).Milliseconds()).Int()
 	return n == 1, written(err)
 }
 
@@ -222,7 +239,7 @@ func (s *RedisStore) index(ctx context.Context, user, id string, lasts time.Time
 	if user == "" {
 		return nil
 	}
-	life := milliseconds(time.Until(lasts) + beyond)
+	life := max(1, (time.Until(lasts) + beyond).Milliseconds())
 	return written(indexScript.Run(ctx, s.client, []string{userKey(user)}, lasts.UnixMilli(), id, life, time.Now().Add(-beyond).UnixMilli()).Err())
 }
 

@@ -181,7 +181,7 @@ func (s *records) save(ctx context.Context, p place, r *session.Record, old uint
 		return nil
 	case was.Version != old:
 		return session.ErrConflict
-	case !now.Before(r.Expires):
+	case !now.Before(r.Deadline):
 		return p.Delete(ctx, r.ID)
 	}
 	var raw []byte
