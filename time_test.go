@@ -544,7 +544,7 @@ func TestStoreTimeout(t *testing.T) {
 	}
 }
 
-// Save and Reload end with their context's deadline if that is nearer, and not
+// Save, Reload, Take and UpdateNow end with their context's deadline if that is nearer, and not
 // with its cancellation.
 func TestNearerDeadline(t *testing.T) {
 	hang := func(ctx context.Context, _, _ string) error {
@@ -553,7 +553,14 @@ func TestNearerDeadline(t *testing.T) {
 	}
 	inBubble(t, session.Options{StoreTimeout: 3 * time.Second}, func(t *testing.T, spy *spyStore, m *session.Manager) {
 		b := newBrowser(t, m.Handler(routes{"/set": clockRoutes["/set"], "/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-			for name, call := range map[string]func(context.Context) error{"Save": s.Save, "Reload": s.Reload} {
+			for name, call := range map[string]func(context.Context) error{
+				"Save": s.Save, "Reload": s.Reload,
+				"Take": func(ctx context.Context) error { _, _, err := visits.Take(ctx, s); return err },
+				"UpdateNow": func(ctx context.Context) error {
+					_, err := visits.UpdateNow(ctx, s, func(n int) int { return n + 1 })
+					return err
+				},
+			} {
 				for wait, deadline := range map[time.Duration]time.Duration{time.Second: time.Second, 3 * time.Second: minute} {
 					visits.Set(s, 1)
 					ctx, cancel := context.WithTimeout(r.Context(), deadline)
@@ -572,6 +579,9 @@ func TestNearerDeadline(t *testing.T) {
 			visits.Set(s, 2)
 			cancelled, cancel := context.WithCancel(r.Context())
 			cancel()
+			if n, err := visits.UpdateNow(cancelled, s, func(n int) int { return n }); err != nil || n != 2 {
+				t.Errorf("UpdateNow in a context that was cancelled: %v", err)
+			}
 			if err := s.Save(cancelled); err != nil {
 				t.Errorf("Save in a context that was cancelled: %v", err)
 			}
