@@ -122,12 +122,14 @@ func (k commit) install(d draft) {
 	st := &k.stored
 	if d.token != nil {
 		k.cookie = cookie{carry, d.token}
-		*st = stored{held: d.ref, isOwn: true}
-		first := firstKey(d.rec.Data)
-		k.m.watch.rekey(k.watched, d.ref.Key, first)
-		if first == d.ref.Key {
-			k.m.watch.renewed(d.rec.ID, k.m.renewGrace)
+		if st.rec != nil {
+			first := firstKey(d.rec.Data)
+			k.m.watch.rekey(k.watched, d.ref.Key, first)
+			if first == d.ref.Key {
+				k.m.watch.renewed(d.rec.ID, k.m.renewGrace)
+			}
 		}
+		*st = stored{held: d.ref, isOwn: true}
 	}
 	if d.event != "" {
 		k.note(d.event, d.rec, nil)
