@@ -1,10 +1,8 @@
 package session
 
 import (
-	"log/slog"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/coatcheck/session/internal/token"
@@ -12,8 +10,8 @@ import (
 
 // bearer carries tokens in headers, for clients that keep them themselves.
 type bearer struct {
-	tokens *token.Verified
-	warned atomic.Bool
+	tokens   *token.Verified
+	warnings warnings
 }
 
 // tokenHeader is where a response has a new token, or an empty one in place of
@@ -43,14 +41,23 @@ func (b *bearer) apply(what cookie, to http.Header, r *http.Request, _ time.Dura
 	switch what.do {
 	case carry:
 		to[tokenHeader] = []string{what.value()}
-		if !encrypted(r) && !loopback(r.Host) && b.warned.CompareAndSwap(false, true) {
-			slog.WarnContext(r.Context(), "session: a token leaves on a request without TLS, for everybody on the way to read: serve HTTPS, or let the proxy that does set X-Forwarded-Proto (logged once)", "host", r.Host)
+		if !isEncrypted(r) && !isLoopback(r.Host) {
+			b.warnings.log(r, "session: token sent on a request without TLS, which everyone on the way can read; serve HTTPS, or let the proxy that does set X-Forwarded-Proto")
 		}
 	case remove:
 		to[tokenHeader] = []string{""}
 	}
 	return nil
 }
+
+// readAll implements carrier.
+func (b *bearer) readAll(r *http.Request) []token.Ref {
+	found := b.read(r)
+	return found.refs[:found.n]
+}
+
+// place implements carrier.
+func (b *bearer) place() string { return "Authorization" }
 
 // depends implements carrier.
 func (b *bearer) depends() string { return "Authorization" }

@@ -11,7 +11,11 @@ import (
 // A carrier takes tokens out of requests, and puts them into responses: in
 // cookies, or in headers of their own.
 type carrier interface {
+	// read verifies the few tokens of ours that a request may carry.
 	read(r *http.Request) candidates
+
+	// readAll verifies the tokens of a request that carries too many.
+	readAll(r *http.Request) []token.Ref
 
 	// apply does to the client's token what the session asks. A browser keeps it
 	// for that long; 0: until it closes.
@@ -19,6 +23,9 @@ type carrier interface {
 
 	// depends returns the request header that a response depends on.
 	depends() string
+
+	// place names where the tokens travel.
+	place() string
 }
 
 // candidates are the tokens that a request carried, as far as they verify.
@@ -26,7 +33,8 @@ type candidates struct {
 	refs     [maxCandidates]token.Ref
 	n        int
 	carried  bool // a cookie of our name was there, or what could be a token, good or bad
-	withheld bool // there was none, and the browser may have kept it back
+	withheld bool // none verifies, and the browser may have kept one back
+	isCrowd  bool // there are too many that could be good
 }
 
 // SecretUses returns how many tokens each of Options.Secrets has verified since New,

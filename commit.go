@@ -169,6 +169,7 @@ func (k commit) drop() error {
 	switch k.stored.is {
 	case nothing:
 		err = errWithheld
+		k.m.warnWithheld(k.ctx)
 	case twins:
 		err = errTwins
 	}

@@ -3,11 +3,9 @@ package session
 import (
 	"errors"
 	"fmt"
-	"log/slog"
-	"net"
 	"net/http"
+	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/coatcheck/session/internal/token"
@@ -21,7 +19,7 @@ type cookies struct {
 	template    http.Cookie
 	line        string // of the template
 	adapt       func(*http.Request, *http.Cookie)
-	warned      atomic.Bool
+	warnings    warnings
 }
 
 func newCookies(o *CookieOptions, tokens *token.Verified) *cookies {
@@ -30,48 +28,77 @@ func newCookies(o *CookieOptions, tokens *token.Verified) *cookies {
 	return c
 }
 
-// maxCandidates is how many cookies of our name are verified in one request.
-const maxCandidates = 4
+const (
+	// maxCandidates is how many cookies of our name a request may carry that could be
+	// good. It bounds the work that a stranger causes with each request.
+	maxCandidates = 4
 
-// read implements carrier: it verifies the first few cookies of our name that may
-// be good. All others cost nothing.
+	// maxEnded is how many of more than those a Login or Logout verifies, to end the
+	// sessions that they open.
+	maxEnded = 64
+
+	// maxPairs is how many pairs of the Cookie header are read, as in net/http.
+	maxPairs = 3000
+)
+
+// read implements carrier.
 func (c *cookies) read(r *http.Request) (found candidates) {
-	tried := 0
+	var plausible [maxCandidates]string
+	n := 0
 	for value := range c.values(r.Header) {
-		if found.carried && c.firstCounts {
+		found.carried = true
+		if c.tokens.Plausible(value) {
+			if n == maxCandidates {
+				return candidates{carried: true, isCrowd: true}
+			}
+			plausible[n] = value
+			n++
+		}
+		if c.firstCounts {
 			break
 		}
-		found.carried = true
-		if !c.tokens.Plausible(value) || tried == maxCandidates {
-			continue
-		}
-		tried++
+	}
+	for _, value := range plausible[:n] {
 		ref, ok := c.tokens.Verify(value)
-		for _, twin := range found.refs[:found.n] {
-			ok = ok && twin != ref
-		}
-		if ok {
+		if ok && !slices.Contains(found.refs[:found.n], ref) {
 			found.refs[found.n] = ref
 			found.n++
 		}
 	}
-	found.withheld = !found.carried && c.withheld(r)
+	found.withheld = found.n == 0 && c.withheld(r)
 	return found
 }
 
-// withheld tells whether a browser keeps our cookie back from such a request,
-// because another site makes it (RFC 6265bis, 5.7.1 and 5.7.2): then a session
-// that seems to be a first visit may not be one.
+// readAll implements carrier.
+func (c *cookies) readAll(r *http.Request) (refs []token.Ref) {
+	tried := 0
+	for value := range c.values(r.Header) {
+		if !c.tokens.Plausible(value) {
+			continue
+		}
+		if tried++; tried > maxEnded {
+			break
+		}
+		if ref, ok := c.tokens.Verify(value); ok && !slices.Contains(refs, ref) {
+			refs = append(refs, ref)
+		}
+	}
+	return refs
+}
+
+// withheld reports whether a browser keeps our cookie back from such a request,
+// because another site made it (RFC 6265bis, 5.6.7.1 and 5.8.3): then a session that
+// seems to be a first visit may not be one.
 func (c *cookies) withheld(r *http.Request) bool {
-	if r.Header.Get("Sec-Fetch-Site") != "cross-site" {
+	if !isCrossSite(r) {
 		return false
 	}
 	switch c.adapted(r).SameSite {
 	case http.SameSiteStrictMode:
 		return true
 	case http.SameSiteLaxMode:
-		safe := r.Method == http.MethodGet || r.Method == http.MethodHead
-		return !safe || r.Header.Get("Sec-Fetch-Dest") != "document"
+		isRead := r.Method == http.MethodGet || r.Method == http.MethodHead
+		return !isRead || first(r.Header["Sec-Fetch-Dest"]) != "document" && !isForwardedNavigation(r.Header)
 	}
 	return false
 }
@@ -79,8 +106,12 @@ func (c *cookies) withheld(r *http.Request) bool {
 // values yields the values of our cookie, as the Cookie header has them.
 func (c *cookies) values(h http.Header) func(yield func(string) bool) {
 	return func(yield func(string) bool) {
+		pairs := 0
 		for _, line := range h["Cookie"] {
 			for line != "" {
+				if pairs++; pairs > maxPairs {
+					return
+				}
 				var pair string
 				pair, line, _ = strings.Cut(line, ";")
 				name, value, ok := strings.Cut(pair, "=")
@@ -103,7 +134,8 @@ func trim(s string) string {
 	return s
 }
 
-// adapted returns the cookie for a request, without its value.
+// adapted returns the cookie for a request, without its value. Adapt may add Secure,
+// and never takes it off.
 func (c *cookies) adapted(r *http.Request) http.Cookie {
 	cookie := c.template
 	if c.adapt != nil {
@@ -111,6 +143,7 @@ func (c *cookies) adapted(r *http.Request) http.Cookie {
 		c.adapt(r, &adapted)
 		cookie.Domain, cookie.Path = adapted.Domain, adapted.Path
 		cookie.SameSite, cookie.Partitioned = adapted.SameSite, adapted.Partitioned
+		cookie.Secure = cookie.Secure || adapted.Secure
 	}
 	return cookie
 }
@@ -136,7 +169,7 @@ func (c *cookies) apply(what cookie, h http.Header, r *http.Request, life time.D
 	}
 	if what.do == carry {
 		value = what.value()
-		c.warn(r)
+		c.warn(r, &cookie)
 	}
 	if c.adapt != nil || cookie.MaxAge != 0 {
 		line = cookie.String()
@@ -150,6 +183,9 @@ func (c *cookies) apply(what cookie, h http.Header, r *http.Request, life time.D
 // depends implements carrier.
 func (c *cookies) depends() string { return "Cookie" }
 
+// place implements carrier.
+func (c *cookies) place() string { return "Cookie " + c.name }
+
 // remove takes cookies of our name, whoever set them, out of a response.
 func (c *cookies) remove(h http.Header) {
 	lines := h["Set-Cookie"]
@@ -162,34 +198,4 @@ func (c *cookies) remove(h http.Header) {
 	if len(kept) < len(lines) {
 		h["Set-Cookie"] = kept
 	}
-}
-
-// warn logs, once, what will look to the developer like a session that is
-// forgotten on every request, or to an eavesdropper like a present.
-func (c *cookies) warn(r *http.Request) {
-	switch {
-	case c.warned.Load():
-	case !c.template.Secure:
-		if !loopback(r.Host) && c.warned.CompareAndSwap(false, true) {
-			slog.WarnContext(r.Context(), "session: the cookie leaves without Secure on a host that is not this machine, for everybody on the way to read: unset Options.Cookie.Insecure (logged once)", "host", r.Host)
-		}
-	case !encrypted(r):
-		if !loopback(r.Host) && c.warned.CompareAndSwap(false, true) {
-			slog.WarnContext(r.Context(), "session: a Secure cookie leaves on a request without TLS, and the browser will not send it back: serve HTTPS, let the proxy that does set X-Forwarded-Proto, or for development set Options.Cookie.Insecure (logged once)", "host", r.Host)
-		}
-	}
-}
-
-// encrypted tells whether a request came by TLS, or from a proxy that says anything
-// of the kind.
-func encrypted(r *http.Request) bool {
-	return r.TLS != nil || r.Header.Get("Forwarded") != "" || r.Header.Get("X-Forwarded-Proto") != ""
-}
-
-func loopback(host string) bool {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	host = strings.ToLower(strings.Trim(host, "[]"))
-	return host == "localhost" || strings.HasSuffix(host, ".localhost") || net.ParseIP(host).IsLoopback()
 }

@@ -134,7 +134,8 @@ func TestEveryChangedCharacterIsRefused(t *testing.T) {
 }
 
 // Base64 has many spellings of the same bytes, all with the right signature.
-// Only the one that we sent is good: who blocks or logs a cookie sees them all.
+// Only the one that we sent is good, with its padding or without: who blocks or logs
+// a cookie sees them all.
 func TestEveryOtherSpellingIsRefused(t *testing.T) {
 	store := newSpy()
 	h := newManager(t, session.Options{Store: store}).Handler(reception)
@@ -142,20 +143,21 @@ func TestEveryOtherSpellingIsRefused(t *testing.T) {
 	for !strings.ContainsAny(value, "-_") { // so that the other alphabet differs
 		name, value = logIn(t, h, "alice")
 	}
-	raw, err := base64.URLEncoding.DecodeString(value)
-	if err != nil || len(value) != 120 || !strings.HasSuffix(value, "==") {
-		t.Fatalf("%q is not 120 characters of base64: %v", value, err)
+	raw, err := base64.RawURLEncoding.DecodeString(value)
+	if err != nil || len(value) != 118 {
+		t.Fatalf("%q is not 118 characters of base64 without padding: %v", value, err)
 	}
+	expectUser(t, h, "alice", name+"="+value+"==")
 	spellings := []string{
 		base64.StdEncoding.EncodeToString(raw),
-		base64.RawURLEncoding.EncodeToString(raw),
-		value[:118], value[:118] + "=", value + "=", value[:118] + "%3D%3D",
-		value[:60] + "\n" + value[60:], value[:118] + "\r\n==", `"` + value + `"`,
+		base64.RawStdEncoding.EncodeToString(raw),
+		value + "=", value + "===", value + "====", value + "%3D%3D",
+		value[:60] + "\n" + value[60:], value + "\r\n==", `"` + value + `"`,
 	}
 	last := value[117] // of its 6 bits the last 4 mean nothing
 	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") {
-		same := value[:117] + string(c) + "=="
-		if got, _ := base64.URLEncoding.DecodeString(same); c != last && bytes.Equal(got, raw) {
+		same := value[:117] + string(c)
+		if got, _ := base64.RawURLEncoding.DecodeString(same); c != last && bytes.Equal(got, raw) {
 			spellings = append(spellings, same)
 		}
 	}
@@ -186,8 +188,9 @@ func TestShortValueIsGoodAndItsSpellingsAreNot(t *testing.T) {
 	})
 }
 
-// Several cookies of our name reach us when somebody plants one, or when a
-// Domain or Path was changed. The one that is good counts, wherever it is.
+// Several cookies of our name reach us when an attacker plants one, or when a
+// Domain or Path was changed. The one that is good counts, wherever it is; of more
+// than four that could be good none does.
 func TestSeveralCookiesOfOurName(t *testing.T) {
 	var log events
 	store := newSpy()
@@ -219,6 +222,8 @@ func TestSeveralCookiesOfOurName(t *testing.T) {
 		{"only dead ones", []string{ended, lost}, "", 2, 0},
 		{"the fourth of our length", []string{garbage, garbage, garbage, alice}, "alice", 1, 0},
 		{"the fifth of our length", []string{garbage, garbage, garbage, garbage, alice}, "", 0, 1},
+		{"the first of five", []string{alice, garbage, garbage, garbage, garbage}, "", 0, 1},
+		{"forged ones between two live ones", []string{bob, garbage, garbage, garbage, alice}, "", 0, 1},
 		{"after many of other lengths", append(strings.Split(strings.Repeat("x ", 50), " "), alice), "alice", 1, 0},
 	} {
 		t.Run(c.what, func(t *testing.T) {
@@ -265,6 +270,51 @@ func TestLoginEndsTwins(t *testing.T) {
 			t.Errorf("%d times EventLoggedOut", n)
 		}
 	}
+}
+
+// More than four cookies that could be good are treated as two live ones: changes are
+// dropped and no cookie is set, until a Login or Logout ends every session that the
+// first 64 of them open.
+func TestCrowdOfCookies(t *testing.T) {
+	for _, path := range []string{"/login?carol", "/logout", "/reload-logout"} {
+		var log events
+		store := newSpy()
+		h := newManager(t, session.Options{Store: store, OnEvent: log.on}).Handler(reception)
+		name, alice := logIn(t, h, "alice")
+		_, bob := logIn(t, h, "bob")
+		_, dave := logIn(t, h, "dave")
+		noise := strings.Repeat(name+"="+strings.Repeat("A", len(alice))+"; ", 30)
+		crowd := name + "=" + alice + "; " + noise + name + "=" + bob + "; " + noise + name + "=" + dave + "; " + noise
+		calls := store.count("")
+		expectUser(t, h, "", crowd)
+		if n := store.count("") - calls; n != 0 {
+			t.Errorf("%d calls of the store", n)
+		}
+		if resp := present(h, "/set", crowd); setsCookie(resp) || resp.StatusCode != 200 || log.count(session.EventDropped) != 1 {
+			t.Errorf("Set: %s %v; events %v", resp.Status, resp.Header, log.all)
+		}
+		if resp := present(h, path, crowd); resp.StatusCode != 200 || !setsCookie(resp) {
+			t.Errorf("%s: %s %v", path, resp.Status, resp.Header)
+		}
+		for user, value := range map[string]string{"": alice, " ": bob, "dave": dave} { // dave's is the 63rd of them
+			if got := body(present(h, "/", name+"="+value)); got != "" {
+				t.Errorf("%s: %q (%q) is still in", path, got, user)
+			}
+		}
+		if n := log.count(session.EventLoggedOut); n != 3 {
+			t.Errorf("%s: %d times EventLoggedOut", path, n)
+		}
+	}
+}
+
+// At most 3000 pairs of a Cookie header are read, empty ones among them.
+func TestPairsOfACookieHeaderAreBounded(t *testing.T) {
+	h := newManager(t, session.Options{}).Handler(reception)
+	name, value := logIn(t, h, "alice")
+	for n, want := range map[int]string{2999: "alice", 3000: "", 1 << 20: ""} {
+		expectUser(t, h, want, strings.Repeat(";", n)+name+"="+value)
+	}
+	expectUser(t, h, "", strings.Repeat(";", 2000), strings.Repeat(";", 2000)+name+"="+value)
 }
 
 // The cookies of before and after a renewal are two of one session, wherever
@@ -328,8 +378,10 @@ func TestManyCookiesCostNoMoreThanFour(t *testing.T) {
 	if four-none < 4*3 {
 		t.Fatalf("four forged cookies: %v allocations, none: %v", four, none)
 	}
-	if n := allocs(times(100, len(value))); n > four+5 {
-		t.Errorf("100 forged cookies: %v allocations, four: %v", n, four)
+	for _, n := range []int{5, 100} {
+		if got := allocs(times(n, len(value))); got > none+5 {
+			t.Errorf("%d forged cookies: %v allocations, none: %v", n, got, none)
+		}
 	}
 	if n := allocs(times(100, 8<<10)); n > none+5 {
 		t.Errorf("100 cookies of 8 KiB: %v allocations, a short one: %v", n, none)
@@ -356,7 +408,7 @@ func TestTokenWithoutRecordIsNeverAdopted(t *testing.T) {
 // tokenOf returns the 32 bytes that a cookie's value carries.
 func tokenOf(t testing.TB, value string) []byte {
 	t.Helper()
-	raw, err := base64.URLEncoding.DecodeString(value)
+	raw, err := base64.RawURLEncoding.DecodeString(value)
 	parts := bytes.SplitN(raw, []byte("|"), 3) // timestamp, base64 of the token, signature
 	if err != nil || len(parts) != 3 {
 		t.Fatalf("%q is not of securecookie: %v", value, err)

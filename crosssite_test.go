@@ -37,7 +37,7 @@ func TestRequestThatCouldNotBringTheCookie(t *testing.T) {
 		{"a sibling's page", strict, "POST", "same-site", "document", "", false},
 		{"typed in", strict, "GET", "none", "document", "", false},
 		{"an old browser", strict, "POST", "", "", "", false},
-		{"a bad cookie that came", lax, "POST", "cross-site", "document", "x", false},
+		{"a bad cookie that came", lax, "POST", "cross-site", "document", "x", true},
 	} {
 		for _, adapted := range []bool{false, true} {
 			spy := newSpy()
@@ -82,6 +82,74 @@ func TestRequestThatCouldNotBringTheCookie(t *testing.T) {
 			if resp := do(func(s *session.Session) { s.Login("alice") }); !setsCookie(resp) {
 				t.Errorf("%s: Login was not obeyed", c.name)
 			}
+		}
+	}
+}
+
+// Promise 16. Who made a request without Sec-Fetch-Site, and one that a service worker
+// passed on, is told by Origin and Referer.
+func TestWhoMadeTheRequest(t *testing.T) {
+	const lax, strict = http.SameSiteLaxMode, http.SameSiteStrictMode
+	for _, c := range []struct {
+		name     string
+		sameSite http.SameSite
+		method   string
+		host     string
+		headers  string
+		drops    bool
+	}{
+		{"an old browser's way back", lax, "POST", "shop.test", "Origin: https://pay.test", true},
+		{"from a frame without an origin", lax, "POST", "shop.test", "Origin: null", true},
+		{"by another method", lax, "DELETE", "shop.test", "Origin: https://pay.test", true},
+		{"a sibling, which Origin cannot tell from another site", lax, "POST", "shop.test", "Origin: https://www.shop.test", true},
+		{"another port", lax, "POST", "shop.test:8443", "Origin: https://shop.test", true},
+		{"our own form", lax, "POST", "shop.test", "Origin: https://shop.test", false},
+		{"our own form, spelled otherwise", lax, "POST", "Shop.test:8443", "Origin: https://shop.test:8443", false},
+		{"our own form, by plain http", lax, "POST", "192.168.1.7", "Origin: http://192.168.1.7", false},
+		{"no browser", lax, "POST", "shop.test", "", false},
+		{"an old browser's link", lax, "GET", "shop.test", "Origin: https://pay.test", false},
+		{"an old browser's HEAD", strict, "HEAD", "shop.test", "Origin: https://pay.test", false},
+		{"a cookie for all", http.SameSiteNoneMode, "POST", "shop.test", "Origin: https://pay.test", false},
+		{"junk cookies", lax, "POST", "shop.test", "Origin: https://pay.test|Cookie: __Host-session=junk; __Host-session=", true},
+		{"junk of the right length", lax, "POST", "shop.test", "Origin: https://pay.test|Cookie: __Host-session=" + strings.Repeat("A", 118), true},
+
+		{"Firefox, a worker, a foreign post", lax, "POST", "shop.test", "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: same-origin|Sec-Fetch-Dest: empty|Origin: https://shop.test|Referer: https://pay.test/", true},
+		{"WebKit, a worker, a foreign post", lax, "POST", "shop.test", "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: empty|Origin: https://pay.test", true},
+		{"a worker, our own form", lax, "POST", "shop.test", "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: empty|Origin: https://shop.test|Referer: https://shop.test/cart?x#y", false},
+		{"a worker, an address typed in", strict, "GET", "shop.test", "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: empty", false},
+		{"a worker, a link", lax, "GET", "shop.test", "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: empty|Referer: https://news.test/", false},
+		{"a worker, a link, to a strict cookie", strict, "GET", "shop.test", "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: same-origin|Sec-Fetch-Dest: empty|Referer: https://news.test", true},
+		{"Chromium, a worker, a link", lax, "GET", "shop.test", "Sec-Fetch-Site: cross-site|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: empty", false},
+		{"Chromium, a worker, a foreign post", lax, "POST", "shop.test", "Sec-Fetch-Site: cross-site|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: empty", true},
+		{"our own script", lax, "POST", "shop.test", "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: cors|Sec-Fetch-Dest: empty|Referer: https://shop.test/", false},
+		{"another site's script", lax, "GET", "shop.test", "Sec-Fetch-Site: cross-site|Sec-Fetch-Mode: cors|Sec-Fetch-Dest: empty", true},
+	} {
+		log := captureLog(t)
+		m := newManager(t, session.Options{Cookie: session.CookieOptions{SameSite: c.sameSite}})
+		var kept *session.Session
+		h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			kept = session.From(r.Context())
+			name.Set(kept, "x")
+		}))
+		for range 2 {
+			r := httptest.NewRequest(c.method, "https://shop.test/paid", nil)
+			r.Host = c.host
+			for _, line := range strings.Split(c.headers, "|") {
+				if name, value, ok := strings.Cut(line, ": "); ok {
+					r.Header.Set(name, value)
+				}
+			}
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			if resp := w.Result(); resp.StatusCode != 200 || setsCookie(resp) == c.drops {
+				t.Errorf("%s: %s, a cookie: %v", c.name, resp.Status, setsCookie(resp))
+			}
+			if err := kept.Err(); (err != nil) != c.drops {
+				t.Errorf("%s: Err after the response: %v", c.name, err)
+			}
+		}
+		if lines := strings.Count(log.String(), "\n"); (lines == 1) != c.drops || lines > 1 {
+			t.Errorf("%s: logged: %s", c.name, log)
 		}
 	}
 }

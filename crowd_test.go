@@ -31,7 +31,7 @@ type crowd struct {
 // newCrowd fills a store with n sessions of three small values.
 func newCrowd(tb testing.TB, n int, path string) *crowd {
 	c := &crowd{store: session.NewMemoryStore(&session.MemoryOptions{MaxBytes: 1 << 40})}
-	m := session.Must(session.New(&session.Options{Store: c.store, Secrets: [][]byte{make([]byte, 32)}}))
+	m := session.Must(session.New(&session.Options{Store: c.store, Secrets: [][]byte{[]byte("0123456789abcdef0123456789abcdef")}}))
 	c.handler = m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
 		switch r.URL.Path {
@@ -298,7 +298,7 @@ func BenchmarkWatched(b *testing.B) {
 	const n = 10_000
 	store := &countingStore{Store: session.NewMemoryStore(nil)}
 	every := 5 * time.Second
-	m := session.Must(session.New(&session.Options{Store: store, Secrets: [][]byte{make([]byte, 32)}, WatchEvery: every}))
+	m := session.Must(session.New(&session.Options{Store: store, Secrets: [][]byte{[]byte("0123456789abcdef0123456789abcdef")}, WatchEvery: every}))
 	var opened, held sync.WaitGroup
 	watch, hangUp := make(chan bool), make(chan bool)
 	h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

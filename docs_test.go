@@ -98,7 +98,7 @@ func TestOperationsKnowsWhatIsLogged(t *testing.T) {
 		if strings.HasSuffix(file, "_test.go") {
 			continue
 		}
-		for _, part := range strings.Split(string(source), "Context(")[1:] { // slog.WarnContext, slog.ErrorContext
+		for _, part := range append(strings.Split(string(source), "Context(")[1:], strings.Split(string(source), "warnings.log(")[1:]...) { // slog.WarnContext, slog.ErrorContext
 			_, line, ok := strings.Cut(strings.SplitN(part, "\n", 2)[0], `"session: `)
 			if !ok {
 				continue

@@ -198,8 +198,7 @@ func (k commit) mayHaveNewer(st *stored, last *Record, already string) bool {
 func (k commit) toEnd() (ids []string) {
 	switch st := &k.stored; {
 	case st.is == twins:
-		found := k.source.tokens()
-		for _, ref := range found.refs[:found.n] {
+		for _, ref := range k.source.allTokens() {
 			ids = append(ids, ref.ID)
 		}
 	case st.is == live:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/coatcheck/session"
@@ -194,7 +195,7 @@ func ExampleOptions_OnEvent() {
 // A rotation is two deployments: the new secret is added last, everywhere, and then
 // moved to the front. Nobody is logged out.
 func ExampleOptions_Secrets() {
-	newSecret, oldSecret := make([]byte, 32), make([]byte, 32) // 32 random bytes each
+	newSecret, oldSecret := []byte(os.Getenv("NEW_SECRET")), []byte(os.Getenv("OLD_SECRET")) // 32 random bytes each
 	session.Must(session.New(&session.Options{
 		Secrets: [][]byte{newSecret, oldSecret}, // the first signs, all verify
 	}))

@@ -26,14 +26,15 @@ func FuzzCookieValue(f *testing.F) {
 	f.Add(0, 0, "")
 	f.Add(0, len(value), "garbage")
 	f.Add(0, len(value), strings.Repeat("A", len(value)))
-	f.Add(118, 2, "")
-	f.Add(118, 2, "%3D%3D")
+	f.Add(118, 0, "==")
+	f.Add(118, 0, "=")
+	f.Add(118, 0, "%3D%3D")
 	f.Add(117, 1, "B")
 	f.Add(60, 0, "\n")
 	f.Add(0, 0, " \t")
 	f.Add(0, 0, "\"")
 	f.Add(60, 0, "; ")
-	f.Add(120, 0, "; __Host-session=x")
+	f.Add(118, 0, "; __Host-session=x")
 	f.Fuzz(func(t *testing.T, at, cut int, insert string) {
 		at = min(max(at, 0), len(value))
 		cut = min(max(cut, 0), len(value)-at)
@@ -44,17 +45,26 @@ func FuzzCookieValue(f *testing.F) {
 		if resp.StatusCode != http.StatusOK || len(resp.Cookies()) != 0 {
 			t.Fatalf("%d, Set-Cookie %q", resp.StatusCode, resp.Header["Set-Cookie"])
 		}
-		want, loads := "", 0
+		want, loads, exact := "", 0, 0
 		for v := range ourValues(name, name+"="+edited) {
-			if v == value {
+			if v == value || v == value+"==" {
 				want, loads = "alice", 1
 			}
+			if isPlausible(v) {
+				exact++
+			}
+		}
+		if exact > 4 {
+			want, loads = "", 0
 		}
 		if n := store.count("") - calls; got != want || n != loads {
 			t.Fatalf("%q and %d calls of the store, want %q and %d", got, n, want, loads)
 		}
 	})
 }
+
+// isPlausible reports whether a value has the length of a good one.
+func isPlausible(v string) bool { return len(v) == 116 || len(v) == 118 || len(v) == 120 }
 
 // ourValues yields the values of our cookie in a line of Cookie header, as
 // RFC 6265 (5.4) has browsers write it.
@@ -97,7 +107,7 @@ func FuzzCookieHeader(f *testing.F) {
 		exact := 0
 		for _, line := range raw {
 			for v := range ourValues(name, line) {
-				if len(v) == 116 || len(v) == 120 {
+				if isPlausible(v) {
 					exact++
 				}
 			}

@@ -2,22 +2,30 @@ package session
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/coatcheck/session/internal/storectx"
+	"github.com/coatcheck/session/internal/token"
 )
 
 // A source is where a session's token comes from.
 type source interface {
 	tokens() candidates
+	allTokens() []token.Ref
 }
 
 // load looks for the request's session, for the first time. s.mu is held. c is
 // the context of a call that the program gave one, or nil.
 func (s *Session) load(c *storectx.Context) {
 	found := s.carry()
-	if found.n == 0 {
+	switch {
+	case found.isCrowd:
+		s.note(EventRejected, nil, errCrowd)
+		s.stored.is = twins
+		return
+	case found.n == 0:
 		s.stored.is = nothing
 		return
 	}
@@ -41,8 +49,9 @@ func (s *Session) settle(st stored, p problem) {
 // carry returns the tokens in the request. s.mu is held.
 func (s *Session) carry() candidates {
 	found := s.source.tokens()
+	s.withheld = found.withheld
 	switch s.brought = noToken; {
-	case found.n > 0:
+	case found.n > 0, found.isCrowd:
 		s.brought = goodToken
 	case found.carried:
 		s.brought = badToken
@@ -127,6 +136,7 @@ func (k look) noteReplays(stales []*Record, best *stored) {
 
 var (
 	errBadSignature = errors.New("session: what looks like a token of ours has no good signature")
+	errCrowd        = fmt.Errorf("session: more than %d cookies of our name: none counts until a Login or Logout ends their sessions", maxCandidates)
 	errTwins        = errors.New("session: two live sessions in one request: a Login or Logout ends them")
 	errNoKey        = storeError("load", errors.New("the stored data does not begin with a session.key"))
 	errPanicked     = storeError("load", errors.New("it panicked"))

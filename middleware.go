@@ -31,6 +31,8 @@ type Manager struct {
 	start      time.Time   // when New was called
 	lateUse    atomic.Bool // logged already
 	bypassed   atomic.Bool // likewise
+	nested     atomic.Bool // likewise
+	dropped    atomic.Bool // likewise
 	unsaved    atomic.Bool // likewise
 	watch      *watch
 }

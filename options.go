@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -131,13 +132,18 @@ type CookieOptions struct {
 	Partitioned bool
 
 	// Insecure leaves out the Secure attribute: for development, and for
-	// networks without TLS.
+	// networks without TLS. WebKit refuses a Secure cookie on http://localhost.
 	Insecure bool
 
-	// Adapt may change Domain, Path, SameSite and Partitioned for one request,
-	// by tenant for example. c.Value is empty and other changes are ignored. It
-	// is called alike for setting and for deleting the cookie, and must answer
-	// alike.
+	// Adapt may change Domain, Path, SameSite and Partitioned for one request, and
+	// where Insecure is set it may set Secure: a program that serves http:// in a
+	// network and https:// behind a proxy. c.Value is empty and other changes are
+	// ignored. Adapt is called alike for setting and for deleting the cookie, and
+	// must answer alike.
+	//
+	// It does not part tenants: a token of one host is valid at every other host of
+	// the same Manager, and so is the name of a user. Name users with their tenant
+	// ("bank/admin") and compare that with the host's, or use a Manager for each.
 	Adapt func(r *http.Request, c *http.Cookie)
 }
 
@@ -171,6 +177,7 @@ func (o Options) resolve() (Options, error) {
 	rule(len(o.Secrets) <= maxSecrets, "Secrets: at most %d, have %d", maxSecrets, len(o.Secrets))
 	for i, s := range o.Secrets {
 		rule(len(s) >= minSecret, "Secrets[%d]: must be at least %d random bytes, is %d", i, minSecret, len(s))
+		rule(len(s) < minSecret || !slices.Equal(s[1:], s[:len(s)-1]), "Secrets[%d]: must be random bytes, and all of it are equal: was the buffer filled?", i)
 	}
 	if len(o.Secrets) == 0 {
 		o.Secrets = [][]byte{make([]byte, minSecret)}

@@ -1,9 +1,11 @@
 package session_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -30,8 +32,8 @@ func complaints(t *testing.T, o session.Options) []string {
 // Promise 12. Every rule is kept by New, each as "session: Options.X: the rule".
 func TestMisconfigurationIsAnErrorOfNew(t *testing.T) {
 	cookie := func(c session.CookieOptions) session.Options { return session.Options{Cookie: c} }
-	short := make([]byte, 31)
-	good := make([]byte, 32)
+	good := []byte("0123456789abcdef0123456789abcdef")
+	short := good[:31]
 	for _, c := range []struct {
 		what string
 		o    session.Options
@@ -39,6 +41,8 @@ func TestMisconfigurationIsAnErrorOfNew(t *testing.T) {
 	}{
 		{"nothing", session.Options{}, nil},
 		{"a store and a secret", session.Options{Store: newSpy(), Secrets: [][]byte{good}}, nil},
+		{"a buffer that was not filled", session.Options{Secrets: [][]byte{make([]byte, 32)}}, []string{"Secrets[0]"}},
+		{"a secret of one character", session.Options{Secrets: [][]byte{good, bytes.Repeat([]byte("s"), 40)}}, []string{"Secrets[1]"}},
 		{"a secret without a store", session.Options{Secrets: [][]byte{good}}, nil},
 		{"four secrets", session.Options{Secrets: [][]byte{good, good, good, good}}, nil},
 		{"idle as long as life", session.Options{Lifetime: time.Minute, IdleTimeout: time.Minute}, nil},
@@ -63,6 +67,11 @@ func TestMisconfigurationIsAnErrorOfNew(t *testing.T) {
 		{"an age under a minute", session.Options{RenewAfter: time.Minute - 1}, []string{"RenewAfter: "}},
 		{"an age of a minute", session.Options{RenewAfter: time.Minute}, nil},
 
+		{"grace over a minute", session.Options{RenewGrace: time.Minute + time.Millisecond}, []string{"RenewGrace: "}},
+		{"grace below the clock's step", session.Options{RenewGrace: time.Microsecond}, []string{"RenewGrace: "}},
+		{"no grace", session.Options{RenewGrace: -time.Hour}, nil},
+		{"grace of a minute", session.Options{RenewGrace: time.Minute}, nil},
+		{"other tokens and grace", session.Options{Tokens: &plainTokens{}, RenewGrace: -1}, []string{"RenewGrace: "}},
 		{"no interval", session.Options{WatchEvery: -time.Second}, []string{"WatchEvery: "}},
 		{"tokens in headers", session.Options{Bearer: true}, nil},
 		{"other tokens", session.Options{Store: session.NewMemoryStore(nil), Tokens: &plainTokens{}}, nil},
@@ -320,4 +329,49 @@ func errorsIn(err error) func(yield func(error) bool) {
 			}
 		}
 	}
+}
+
+// Promise 10. Options print no secret, whatever the verb and the logger: only how many
+// there are, and of what is behind an interface or a function the type. (fmt asks no
+// type about %p, which go vet refuses for a struct.)
+func TestOptionsPrintNoSecret(t *testing.T) {
+	secret := []byte("TOPSECRETTOPSECRETTOPSECRETTOPSE")
+	o := session.Options{
+		Secrets: [][]byte{secret, []byte("another secret of at least 32 bytes")}, Store: vault{Password: "hush hush"},
+		Tokens: &plainTokens{}, OnEvent: func(context.Context, session.Event) {}, Lifetime: time.Hour,
+		Cookie: session.CookieOptions{Name: "sid", Adapt: func(*http.Request, *http.Cookie) {}},
+	}
+	var said strings.Builder
+	for _, verb := range "vTtbcdoOqxXUeEfFgGs" {
+		for _, flags := range []string{"", "+", "#", "-20", " ", "0", "10.3", "#+"} {
+			fmt.Fprintf(&said, "%"+flags+string(verb)+" ", o)
+			fmt.Fprintf(&said, "%"+flags+string(verb)+" ", &o)
+			fmt.Fprintf(&said, "%"+flags+string(verb)+" ", []session.Options{o})
+			fmt.Fprintf(&said, "%"+flags+string(verb)+" ", struct{ O *session.Options }{&o})
+		}
+	}
+	for _, h := range []slog.Handler{slog.NewTextHandler(&said, nil), slog.NewJSONHandler(&said, nil)} {
+		slog.New(h).Info("starting", "options", o, "cookie", o.Cookie)
+		slog.New(h).Info("starting", "options", &o)
+	}
+	for _, s := range [][]byte{secret, []byte("hush hush")} {
+		if found := spellingIn(said.String(), s); found != "" {
+			t.Errorf("they print %.60s…", found)
+		}
+	}
+	text := fmt.Sprint(o)
+	for _, want := range []string{"Secrets=2", "Store=session_test.vault", "Tokens=*session_test.plainTokens", "Lifetime=1h0m0s", "Name=sid", "Adapt=func("} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%s does not say %s", text, want)
+		}
+	}
+	if strings.Contains(text, "MaxPerUser") {
+		t.Errorf("%s says what is not set", text)
+	}
+}
+
+// A vault is a Store with a password.
+type vault struct {
+	session.Store
+	Password string
 }

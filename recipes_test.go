@@ -137,7 +137,7 @@ func me(w http.ResponseWriter, r *http.Request) {
 
 var (
 	store  = sessiontest.NewStore(nil)
-	secret = make([]byte, 32)
+	secret = []byte("0123456789abcdef0123456789abcdef")
 )
 
 func TestRecipeJSON(t *testing.T) {

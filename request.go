@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/coatcheck/session/internal/token"
 )
 
 // A request is one request on its way through Handler, in one allocation: the
@@ -43,6 +45,9 @@ func (q *request) String() string { return "session.Manager.Handler" }
 // tokens implements source.
 func (q *request) tokens() candidates { return q.m.carrier.read(q.r) }
 
+// allTokens implements source.
+func (q *request) allTokens() []token.Ref { return q.m.carrier.readAll(q.r) }
+
 // beforeFirstByte commits the session just before the header leaves, and
 // completes the header, or writes another response in place of the handler's.
 func (q *request) beforeFirstByte(hijack bool) error {
@@ -73,6 +78,9 @@ func (q *request) complete(h header) error {
 		control = "private"
 	}
 	q.tellCaches(to, control)
+	if h.cookie.do == carry {
+		q.m.warnNested(&q.session)
+	}
 	return q.m.carrier.apply(h.cookie, to, q.r, h.life)
 }
 

@@ -77,9 +77,12 @@ func (s *Session) Reload(ctx context.Context) error {
 	}
 	s.todo = pending{}
 	s.stored.is, s.problem = unknown, problem{lasting, errPanicked} // until it is known to be otherwise
-	if found.n == 0 {
+	switch {
+	case found.isCrowd:
+		s.stored, s.problem = stored{is: twins}, problem{}
+	case found.n == 0:
 		s.stored, s.problem = stored{is: nothing}, problem{}
-	} else {
+	default:
 		s.settle(look{s, c}.find(&found, &was))
 	}
 	switch {
@@ -255,11 +258,6 @@ func (s *Session) touch(c *storectx.Context, used time.Time) error {
 
 // plan is what a commit would do next.
 func (s *Session) plan() action {
-	return plan(s.at, &s.stored, &s.todo, s.problem, s.withheld(), s.m.keyless)
-}
-
-// withheld tells whether the browser may hold a session's cookie that it kept
-// back from this request, which a new anonymous session would overwrite.
-func (s *Session) withheld() bool {
-	return s.stored.is == nothing && s.brought == noToken && s.source != nil && s.todo.holds() && s.source.tokens().withheld
+	withheld := s.withheld && s.stored.is == nothing && s.todo.holds()
+	return plan(s.at, &s.stored, &s.todo, s.problem, withheld, s.m.keyless)
 }

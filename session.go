@@ -39,6 +39,7 @@ type Session struct {
 	mu         sync.Mutex
 	at         phase
 	brought    brought
+	withheld   bool // the browser may have kept back a cookie that a new anonymous session would overwrite
 	background bool // the request is not the user's doing
 	stored     stored
 	saves      int       // how often Save, Reload, Take and UpdateNow were called

@@ -3,6 +3,7 @@ package session_test
 import (
 	"bytes"
 	"crypto/tls"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -22,9 +23,9 @@ func captureLog(t *testing.T) *bytes.Buffer {
 	return log
 }
 
-// A Secure cookie that leaves on plain HTTP never comes back, which looks like a
-// session that forgets; one without Secure is everybody's to read. Each is said
-// once, where it is true, and where a proxy may do TLS the first is not said.
+// A Secure cookie that is sent on plain HTTP never comes back, which looks like a
+// session that forgets. One without Secure can be read on the way, which is a mistake
+// only where TLS was to be had. Each is logged once, where it is true.
 func TestWarnings(t *testing.T) {
 	for _, c := range []struct {
 		what     string
@@ -34,14 +35,14 @@ func TestWarnings(t *testing.T) {
 		secure   bool // is warned about a Secure cookie, and
 		insecure bool // with Insecure, about one that is not
 	}{
-		{"another host", "example.com", "", false, true, true},
-		{"another host and port", "example.com:8080", "", false, true, true},
-		{"an address", "192.168.1.7:8080", "", false, true, true},
-		{"an IPv6 address", "[2001:db8::1]:8080", "", false, true, true},
-		{"no host", "", "", false, true, true},
-		{"a name that begins so", "localhost.example.com", "", false, true, true},
-		{"a name that ends so", "notlocalhost", "", false, true, true},
-		{"an address that begins so", "127.0.0.1.example.com", "", false, true, true},
+		{"another host", "example.com", "", false, true, false},
+		{"another host and port", "example.com:8080", "", false, true, false},
+		{"an address", "192.168.1.7:8080", "", false, true, false},
+		{"an IPv6 address", "[2001:db8::1]:8080", "", false, true, false},
+		{"no host", "", "", false, true, false},
+		{"a name that begins so", "localhost.example.com", "", false, true, false},
+		{"a name that ends so", "notlocalhost", "", false, true, false},
+		{"an address that begins so", "127.0.0.1.example.com", "", false, true, false},
 
 		{"localhost", "localhost", "", false, false, false},
 		{"localhost and port", "localhost:8080", "", false, false, false},
@@ -55,9 +56,9 @@ func TestWarnings(t *testing.T) {
 
 		{"TLS", "example.com", "", true, false, true},
 		{"X-Forwarded-Proto", "example.com", "X-Forwarded-Proto: https", false, false, true},
-		{"X-Forwarded-Proto of plain HTTP", "example.com", "X-Forwarded-Proto: http", false, false, true},
+		{"X-Forwarded-Proto of plain HTTP", "example.com", "X-Forwarded-Proto: http", false, false, false},
 		{"Forwarded", "example.com", "Forwarded: for=192.0.2.43;proto=https", false, false, true},
-		{"another proxy's header", "example.com", "X-Forwarded-For: 192.0.2.43", false, true, true},
+		{"another proxy's header", "example.com", "X-Forwarded-For: 192.0.2.43", false, true, false},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			for _, insecure := range []bool{false, true} {
@@ -87,6 +88,116 @@ func TestWarnings(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Where Insecure is set, Adapt may set Secure for the requests that came by TLS, and
+// cannot take it off elsewhere.
+func TestAdaptSetsSecure(t *testing.T) {
+	log := captureLog(t)
+	byRequest := func(r *http.Request, c *http.Cookie) { c.Secure = r.Header.Get("X-Forwarded-Proto") == "https" }
+	for _, c := range []struct {
+		insecure   bool
+		proto      string
+		wantSecure bool
+	}{{true, "https", true}, {true, "", false}, {true, "http", false}, {false, "", true}, {false, "https", true}} {
+		h := newManager(t, session.Options{Cookie: session.CookieOptions{Insecure: c.insecure, Adapt: byRequest}}).Handler(reception)
+		for _, path := range []string{"/set", "/login?alice"} {
+			r := httptest.NewRequest("GET", "http://localhost"+path, nil)
+			r.Host = "nas"
+			if r.Header.Set("X-Forwarded-Proto", c.proto); c.proto == "" && c.insecure {
+				r.Header.Del("X-Forwarded-Proto")
+			}
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			got := w.Result().Cookies()
+			if w.Code != 200 || len(got) != 1 || got[0].Secure != c.wantSecure {
+				t.Errorf("%+v: %d %v", c, w.Code, got)
+			}
+		}
+	}
+	if log.Len() > 0 {
+		t.Error(log)
+	}
+}
+
+// A Domain that is not the host's, or a parent of it, makes browsers drop the cookie.
+func TestWarningOfAForeignDomain(t *testing.T) {
+	for _, c := range []struct {
+		domain, host string
+		warns        bool
+	}{
+		{"example.com", "example.com", false}, {"example.com", "shop.example.com:8443", false}, {".example.com", "SHOP.example.com", false},
+		{"example.com", "127.0.0.1:8443", true}, {"example.com", "example.org", true}, {"example.com", "badexample.com", true},
+		{"shop.example.com", "example.com", true}, {"example.com", "localhost", true}, {"192.168.1.1", "192.168.1.1:8443", false},
+		{"1.1", "192.168.1.1", true},
+	} {
+		for _, adapted := range []bool{false, true} {
+			o := session.CookieOptions{Domain: c.domain}
+			if adapted {
+				o = session.CookieOptions{Name: "id", Adapt: func(_ *http.Request, k *http.Cookie) { k.Domain = c.domain }}
+			}
+			if c.domain == "1.1" {
+				continue // which is no Domain for New
+			}
+			log := captureLog(t)
+			h := newManager(t, session.Options{Cookie: o}).Handler(reception)
+			for range 2 {
+				r := httptest.NewRequest("GET", "https://localhost/set", nil)
+				r.Host = c.host
+				h.ServeHTTP(httptest.NewRecorder(), r)
+			}
+			lines := strings.Count(log.String(), "level=WARN")
+			if lines > 1 || (lines == 1) != c.warns || c.warns && !strings.Contains(log.String(), "Options.Cookie.Domain") {
+				t.Errorf("Domain %s at %s, adapted %v: %s", c.domain, c.host, adapted, log)
+			}
+		}
+	}
+}
+
+// Two nested Managers of one cookie name, or both with Bearer, take each other's token:
+// that is logged once. Those of different names, and one alone, are silent.
+func TestWarningOfNestedManagers(t *testing.T) {
+	for _, c := range []struct {
+		what  string
+		o     [3]session.Options
+		warns bool
+	}{
+		{"one name", [3]session.Options{{}, {}, {}}, true},
+		{"one name, another between", [3]session.Options{{}, {Cookie: session.CookieOptions{Name: "__Host-a"}}, {}}, true},
+		{"three names", [3]session.Options{{}, {Cookie: session.CookieOptions{Name: "__Host-a"}}, {Cookie: session.CookieOptions{Name: "__Host-b"}}}, false},
+		{"a cookie and a header", [3]session.Options{{}, {Bearer: true}, {Cookie: session.CookieOptions{Name: "__Host-b"}}}, false},
+		{"two in headers", [3]session.Options{{Bearer: true}, {}, {Bearer: true}}, true},
+	} {
+		log := captureLog(t)
+		var h http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { name.Set(session.From(r.Context()), "x") })
+		for _, o := range c.o {
+			m := newManager(t, o)
+			h = m.Handler(m.Handler(h)) // a Manager inside itself passes on
+		}
+		for range 3 {
+			h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "https://localhost/", nil))
+		}
+		if lines := strings.Count(log.String(), "level=WARN"); (lines == 1) != c.warns || lines > 1 {
+			t.Errorf("%s: %s", c.what, log)
+		}
+	}
+}
+
+// Every host is warned of once, so that a request with an odd Host does not use up the
+// warning, and only a few, for the Host is the client's.
+func TestWarningsAreBounded(t *testing.T) {
+	log := captureLog(t)
+	h := newManager(t, session.Options{}).Handler(reception)
+	for i := range 100 {
+		for range 2 {
+			r := httptest.NewRequest("GET", "http://localhost/set", nil)
+			r.Host = fmt.Sprint("host", i)
+			h.ServeHTTP(httptest.NewRecorder(), r)
+		}
+	}
+	if lines := strings.Count(log.String(), "level=WARN"); lines < 2 || lines > 10 {
+		t.Errorf("%d lines", lines)
 	}
 }
 

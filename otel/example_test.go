@@ -2,6 +2,7 @@ package otel_test
 
 import (
 	"log"
+	"os"
 
 	"github.com/coatcheck/session"
 	sessionotel "github.com/coatcheck/session/otel"
@@ -10,7 +11,7 @@ import (
 // The global providers of OpenTelemetry get what happens to sessions, and what
 // calls of their store take.
 func Example() {
-	store, secret := session.NewMemoryStore(nil), make([]byte, 32)
+	store, secret := session.NewMemoryStore(nil), []byte(os.Getenv("SESSION_SECRET"))
 	telemetry, err := sessionotel.New(nil)
 	if err != nil {
 		log.Fatal(err)

@@ -172,7 +172,7 @@ func TestStoreCalls(t *testing.T) {
 func TestNothingPrivateIsTold(t *testing.T) {
 	w := newWitness(t)
 	inner := sessiontest.NewStore(nil)
-	m, err := session.New(&session.Options{Store: w.telemetry.Store(inner), Secrets: [][]byte{make([]byte, 32)}, OnEvent: w.telemetry.OnEvent})
+	m, err := session.New(&session.Options{Store: w.telemetry.Store(inner), Secrets: [][]byte{[]byte("0123456789abcdef0123456789abcdef")}, OnEvent: w.telemetry.OnEvent})
 	if err != nil {
 		t.Fatal(err)
 	}

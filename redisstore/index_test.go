@@ -38,7 +38,7 @@ func (g gate) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 
 func newManager(t *testing.T, store session.Store) *session.Manager {
 	t.Helper()
-	m, err := session.New(&session.Options{Store: store, Secrets: [][]byte{make([]byte, 32)}})
+	m, err := session.New(&session.Options{Store: store, Secrets: [][]byte{[]byte("0123456789abcdef0123456789abcdef")}})
 	must(t, err)
 	return m
 }

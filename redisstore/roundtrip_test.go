@@ -66,7 +66,7 @@ func TestRoundTrips(t *testing.T) {
 // Deadline, and with it the user's index.
 func TestRoundTripsOfARenewal(t *testing.T) {
 	client := startServer(t).client(nil)
-	m := session.Must(session.New(&session.Options{Store: newStore(t, client), Secrets: [][]byte{make([]byte, 32)}}))
+	m := session.Must(session.New(&session.Options{Store: newStore(t, client), Secrets: [][]byte{[]byte("0123456789abcdef0123456789abcdef")}}))
 	var do func(s *session.Session)
 	h := m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { do(session.From(r.Context())) }))
 	var cookie string

@@ -15,7 +15,7 @@ import (
 // What is to be tested: an application as it is.
 var (
 	store    = sessiontest.NewStore(nil)
-	sessions = session.Must(session.New(&session.Options{Store: store, Secrets: [][]byte{make([]byte, 32)}}))
+	sessions = session.Must(session.New(&session.Options{Store: store, Secrets: [][]byte{[]byte("0123456789abcdef0123456789abcdef")}}))
 	cart     = session.NewKey[[]string]("cart")
 )
 

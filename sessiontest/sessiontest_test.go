@@ -54,7 +54,7 @@ var (
 func newManager(t testing.TB, o session.Options) *session.Manager {
 	t.Helper()
 	if o.Store != nil {
-		o.Secrets = [][]byte{make([]byte, 32)}
+		o.Secrets = [][]byte{[]byte("0123456789abcdef0123456789abcdef")}
 	}
 	m, err := session.New(&o)
 	if err != nil {

@@ -114,20 +114,26 @@ func (s *Signer) New(id string) (value string, ref Ref) {
 	if err != nil {
 		panic("token: it signed when it was made, and now it does not: " + err.Error())
 	}
-	return value, refOf(raw[:])
+	return strings.TrimRight(value, "="), refOf(raw[:]) // old proxies and clients cut padding off
 }
 
 // A value is 87 or 88 bytes before the outer base64: the timestamp has 9 or 10
-// digits, 10 since 2001 and until 2286.
+// digits, 10 since 2001 and until 2286. It is sent without padding and accepted with it.
 const (
-	shortLength = 116
-	// MaxLength is how long a value is at most, and today.
-	MaxLength = 120
+	shortLength    = 116
+	unpaddedLength = 118
+	padding        = "=="
+	// MaxLength is how long a value is at most.
+	MaxLength = unpaddedLength + len(padding)
 )
 
 // Plausible implements Format.
 func (s *Signer) Plausible(value string) bool {
-	return len(value) == shortLength || len(value) == MaxLength
+	switch len(value) {
+	case shortLength, unpaddedLength, MaxLength:
+		return true
+	}
+	return false
 }
 
 var strict = base64.URLEncoding.Strict()
@@ -135,8 +141,11 @@ var strict = base64.URLEncoding.Strict()
 // Verify implements Format: one of the secrets has signed a good value. It costs
 // more than everything else that a request does: see Verified.
 func (s *Signer) Verify(value string) (Ref, bool) {
-	if !s.Plausible(value) {
+	switch {
+	case !s.Plausible(value):
 		return Ref{}, false
+	case len(value) == unpaddedLength:
+		value += padding // which securecookie demands
 	}
 	// base64 has up to 15 spellings of one value, which differ in the bits that
 	// the last four characters have too many, and many with line breaks in them.

@@ -1,0 +1,99 @@
+package session
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+)
+
+// warnings are log lines about the way in which requests arrive. Each is logged once
+// for a host, and for a few hosts: the Host header is the client's.
+type warnings struct {
+	mu     sync.Mutex
+	logged map[string]bool
+}
+
+// maxWarnings is how many lines there are at most.
+const maxWarnings = 8
+
+// log logs a line with the request's host, unless it has done so.
+func (w *warnings) log(r *http.Request, line string, args ...any) {
+	w.mu.Lock()
+	key := line + r.Host
+	isNew := !w.logged[key] && len(w.logged) < maxWarnings
+	if isNew {
+		if w.logged == nil {
+			w.logged = map[string]bool{}
+		}
+		w.logged[strings.Clone(key)] = true
+	}
+	w.mu.Unlock()
+	if isNew {
+		slog.WarnContext(r.Context(), line, append([]any{"host", r.Host}, args...)...)
+	}
+}
+
+// warn logs what will look to the developer like a session that is forgotten on
+// every request, or lets an eavesdropper read the cookie.
+func (c *cookies) warn(r *http.Request, cookie *http.Cookie) {
+	switch {
+	case cookie.Domain != "" && !domainMatches(r.Host, cookie.Domain):
+		c.warnings.log(r, "session: cookie sent with a Domain that is not the host's, so that browsers drop it; set Options.Cookie.Domain to the host or a parent of it, or let the proxy pass Host on", "domain", cookie.Domain)
+	case cookie.Secure && !isEncrypted(r) && !isLoopback(r.Host):
+		c.warnings.log(r, "session: Secure cookie sent on a request without TLS, so that browsers do not send it back; serve HTTPS, let the proxy that does set X-Forwarded-Proto, or for development set Options.Cookie.Insecure")
+	case !cookie.Secure && saysHTTPS(r) && !isLoopback(r.Host):
+		c.warnings.log(r, "session: cookie sent without Secure on a request by TLS; unset Options.Cookie.Insecure, or set Secure in Options.Cookie.Adapt")
+	}
+}
+
+// warnNested logs that another Manager around this one reads and sets the same token,
+// so that each takes the other's.
+func (m *Manager) warnNested(s *Session) {
+	for outer, _ := s.ctx.Value(innermost{}).(*Session); outer != nil; outer, _ = outer.ctx.Value(innermost{}).(*Session) {
+		if place := m.carrier.place(); outer.m.carrier.place() == place && m.nested.CompareAndSwap(false, true) {
+			slog.WarnContext(s.ctx, "session: two nested Managers take each other's token; give the outer and the inner Manager different Options.Cookie.Name (logged once)", "outer", place, "inner", place)
+		}
+	}
+}
+
+// warnWithheld logs that values were dropped which would have begun a session.
+func (m *Manager) warnWithheld(ctx context.Context) {
+	if m.dropped.CompareAndSwap(false, true) {
+		slog.WarnContext(ctx, "session: values of a request from another site dropped, because SameSite kept the cookie back; redirect to a page of this site and set them there; behind a proxy, pass Host on (logged once)")
+	}
+}
+
+// isEncrypted reports whether a request came by TLS, or from a proxy that says
+// how it came.
+func isEncrypted(r *http.Request) bool {
+	return r.TLS != nil || len(r.Header["Forwarded"]) > 0 || len(r.Header["X-Forwarded-Proto"]) > 0
+}
+
+// saysHTTPS reports whether a request came by TLS, here or to a proxy.
+func saysHTTPS(r *http.Request) bool {
+	return r.TLS != nil || strings.EqualFold(first(r.Header["X-Forwarded-Proto"]), "https") ||
+		strings.Contains(strings.ToLower(first(r.Header["Forwarded"])), "proto=https")
+}
+
+// hostName returns a host without its port, in lower case.
+func hostName(host string) string {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	return strings.ToLower(strings.Trim(host, "[]"))
+}
+
+// domainMatches reports whether a browser keeps a cookie of this Domain from this
+// host (RFC 6265bis, 5.1.3 and 5.7).
+func domainMatches(host, domain string) bool {
+	host, domain = hostName(host), strings.ToLower(strings.TrimPrefix(domain, "."))
+	return host == domain || strings.HasSuffix(host, "."+domain) && net.ParseIP(host) == nil
+}
+
+func isLoopback(host string) bool {
+	host = hostName(host)
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || net.ParseIP(host).IsLoopback()
+}
