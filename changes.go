@@ -28,7 +28,6 @@ type change struct {
 	raw   []byte // the value after this change; nil: none
 	in    []byte // Update: the value that raw was made from
 	again func(in []byte) ([]byte, error)
-	final bool // Take, UpdateNow: the commit must replace the very record that again was last called for
 }
 
 // lookup returns a member's value after the changes, or nil.

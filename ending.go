@@ -301,10 +301,10 @@ func (k commit) nextPredecessor(old *Record, why string, try int, err error) (_ 
 		return nil, false, errSuperseded
 	case is == live:
 		return rec, why == byRenew || k.inherited(rec) != nil, nil
-	case is == ended && slices.ContainsFunc(k.todo.changes, func(c change) bool { return c.final }):
-		return nil, false, ErrEnded // another request may have used the value before the end
 	case is == ended:
-		return nil, false, nil // the new session began with a password, and stands
+		// The new session began with a password and stands, but without the values:
+		// another request may have used one of them up before the end.
+		return nil, true, nil
 	}
 	heir, err := k.heir(next)
 	return heir, true, err
@@ -369,13 +369,23 @@ func (k commit) overtaken(rec, old *Record) error {
 }
 
 // inherited returns the values that a Login takes over from old: those of an
-// anonymous session, or of the user who logs in once more.
+// anonymous session, or of the user who logs in once more. If the request sees the
+// session as it was before an explicit renewal, values that have changed since stay
+// behind: the old ones are used up, and the newer ones not for this request to see.
 func (k commit) inherited(old *Record) []byte {
-	if old != nil && k.stored.is == live {
-		old = k.stored.shown()
+	st := &k.stored
+	if old != nil && st.is == live {
+		old = st.shown()
 	}
-	if old != nil && (old.User == "" || old.User == k.todo.user) {
-		return old.Data
+	if old == nil || old.User != "" && old.User != k.todo.user {
+		return nil
 	}
-	return nil
+	if st.then != nil {
+		if members, _, err := membersOf(nil, old.Data, time.Time{}); err == nil {
+			return encode(slices.DeleteFunc(members, func(m object.Member) bool {
+				return !bytes.Equal(lookup(st.rec.Data, nil, string(m.Name)), m.Raw)
+			}))
+		}
+	}
+	return old.Data
 }

@@ -69,7 +69,7 @@ func (u *immediate) again(in []byte) ([]byte, error) {
 }
 
 // commit commits the change and everything else that is pending. It returns false
-// if the value has changed since f was called with it. If it fails, the change is
+// if this request sees another value than the one that f was called with. If it fails, the change is
 // no longer pending; everything else is.
 func (u *immediate) commit(ctx context.Context) (done bool, err error) {
 	s := u.s
@@ -84,7 +84,7 @@ func (u *immediate) commit(ctx context.Context) (done bool, err error) {
 	}
 	t, before := &s.todo, len(s.todo.changes)
 	switch {
-	case !bytes.Equal(u.was, lookup(s.base(), t.changes, u.name)):
+	case !bytes.Equal(u.was, lookup(s.base(), t.changes, u.name)), s.problem.is == missedLogin:
 		s.mu.Unlock()
 		return false, nil
 	case u.unchanged && !t.logout && !t.asks():
@@ -95,7 +95,7 @@ func (u *immediate) commit(ctx context.Context) (done bool, err error) {
 		s.mu.Unlock()
 		return false, lateError(u.call)
 	default:
-		s.keep(change{call: u.call, name: u.name, raw: u.is, in: notJSON, again: u.again, final: true})
+		s.keep(change{call: u.call, name: u.name, raw: u.is, in: notJSON, again: u.again})
 	}
 	s.mu.Unlock()
 	defer func() { // also if f or the store panics

@@ -581,7 +581,7 @@ func TestTakeTogetherWithALogin(t *testing.T) {
 			"taken":              {nil, nil, nil, nil},
 			"renewed and taken":  {(*session.Session).Renew, nil, session.ErrReplaced, session.ErrReplaced},
 			"taken and renewed":  {nil, (*session.Session).Renew, nil, session.ErrReplaced},
-			"taken and ended":    {nil, (*session.Session).Logout, nil, session.ErrEnded},
+			"taken and ended":    {nil, (*session.Session).Logout, nil, nil},
 			"taken by the login": {func(s *session.Session) { s.Login("alice") }, nil, nil, nil},
 			"taken by bob":       {func(s *session.Session) { s.Login("bob") }, nil, nil, nil},
 		} {
@@ -645,5 +645,92 @@ func TestTakeTogetherWithALogin(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// Where a Login as another user came too late, what follows it was not meant for the
+// session that stays: it is an error, and nothing is stored.
+func TestImmediateAfterALoginThatIsLate(t *testing.T) {
+	for what, f := range immediate {
+		atDesk(t, session.Options{}, func(d *desk) {
+			b := d.browser()
+			b.h = d.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				s := session.From(r.Context())
+				s.Login("bob")
+				d.spy.down.Store(true)
+				fmt.Fprint(w, "the first byte")
+				d.spy.down.Store(false)
+				for range 2 {
+					expectCall(t, f(t.Context(), s), "Login")
+				}
+			}))
+			b.get("/")
+			b.h = d.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { d.f(session.From(r.Context())) }))
+			d.do(b, func(s *session.Session) {
+				if s.User() != "alice" || voucher.Get(s) != "" {
+					t.Errorf("%s: in as %q, the voucher is %q", what, s.User(), voucher.Get(s))
+				}
+			})
+		})
+	}
+}
+
+// A value that another request has used up does not come back in the session that a
+// Login begins, whether that other request renewed the session before, or ended it
+// afterwards. What has not changed is kept.
+func TestLoginInheritsNothingUsedUp(t *testing.T) {
+	renew := func(s *session.Session) {
+		s.Renew()
+		if err := s.Save(t.Context()); err != nil {
+			t.Error(err)
+		}
+		voucher.Take(t.Context(), s)
+		visits.UpdateNow(t.Context(), s, func(n int) int { return n + 1 })
+	}
+	for how, c := range map[string]struct {
+		other     func(s *session.Session)
+		meanwhile bool // after the load of the request that logs in
+		name      string
+	}{
+		"renewed":                   {renew, false, "before"},
+		"renewed meanwhile":         {renew, true, "before"},
+		"renewed, and another one":  {func(s *session.Session) { renew(s); voucher.Set(s, "another") }, true, "before"},
+		"taken meanwhile":           {func(s *session.Session) { voucher.Take(t.Context(), s); visits.Delete(s) }, true, "before"},
+		"taken and ended meanwhile": {func(s *session.Session) { voucher.Take(t.Context(), s); s.Logout() }, true, ""},
+	} {
+		t.Run(how, func(t *testing.T) {
+			atDesk(t, session.Options{}, func(d *desk) {
+				g := newGate()
+				b := newBrowser(t, d.m.Handler(routes{
+					"/begin": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+						voucher.Set(s, "good")
+						visits.Set(s, 7)
+						name.Set(s, "before")
+					},
+					"/other": func(w http.ResponseWriter, r *http.Request, s *session.Session) { c.other(s) },
+					"/login": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+						s.User()
+						if c.meanwhile {
+							g.pass()
+						}
+						s.Login("alice")
+					},
+					"/look": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+						if voucher.Get(s) != "" || visits.Get(s) != 0 || name.Get(s) != c.name || s.User() != "alice" {
+							t.Errorf("in as %q, with the voucher %q, %d and %q", s.User(), voucher.Get(s), visits.Get(s), name.Get(s))
+						}
+					},
+				}))
+				b.get("/begin")
+				old := b.replay(b.cookie())
+				if c.meanwhile {
+					g.during(old, "/login", func() { b.get("/other") })
+				} else {
+					b.get("/other")
+					old.get("/login")
+				}
+				old.get("/look")
+			})
+		})
 	}
 }
