@@ -643,3 +643,37 @@ func TestForeignValueIsNotOverwritten(t *testing.T) {
 		}
 	}
 }
+
+// A Login of the user who is logged in, whose session ends while it commits, begins
+// another one, without the values.
+func TestForeignLoginWhileTheSessionEnds(t *testing.T) {
+	spy := newSpy()
+	m := keyless(t, session.Options{Store: spy})
+	var id string
+	b := newBrowser(t, m.Handler(routes{
+		"/begin": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			s.Login("alice")
+			name.Set(s, "before")
+		},
+		"/again": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			id = s.ID()
+			spy.hook(once(spy, "Save", func(ctx context.Context) {
+				if err := m.Revoke(ctx, "alice", id); err != nil {
+					t.Error(err)
+				}
+			}))
+			s.Login("alice")
+			visits.Set(s, 7)
+		},
+		"/look": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			if s.User() != "alice" || s.ID() == id || name.Get(s) != "" || visits.Get(s) != 7 {
+				t.Errorf("in as %q, reads %q and %d", s.User(), name.Get(s), visits.Get(s))
+			}
+		},
+	}))
+	b.get("/begin")
+	if resp := b.get("/again"); resp.StatusCode != http.StatusOK {
+		t.Error(resp.Status)
+	}
+	b.get("/look")
+}

@@ -88,7 +88,7 @@ func (k commit) beginWith(d *draft, data []byte) error {
 // successor makes d the record that takes the place of old under another id: another
 // session, or the same one whose token has no key. A nil old leaves no values.
 func (k commit) successor(d *draft, old *Record, why string) error {
-	if why == byLogin {
+	if why == byLogin || old == nil {
 		return k.firstRecord(d, k.inherited(old))
 	}
 	now := milliseconds(time.Now())
