@@ -63,6 +63,7 @@
 //
 // The defaults are the safe ones: a __Host- cookie, HttpOnly, Secure,
 // SameSite=Lax, for as long as the browser is open; one hour idle, 24 hours in
-// all, both counted on the server. They follow OWASP ASVS 5, chapter 7, NIST
-// SP 800-63B-4 and RFC 6265bis; the options name the sections.
+// all, both counted on the server. They follow OWASP ASVS 5, chapters 3.3 and 7,
+// NIST SP 800-63B-4 and RFC 6265bis; the options name the sections, and
+// docs/asvs.md says what is met by default.
 package session

@@ -231,8 +231,9 @@ func TestAnotherSite(t *testing.T) {
 	c.expect("user:alice")
 }
 
-// In a frame of another site only a partitioned cookie with SameSite=None is kept,
-// and it is that site's alone.
+// In a frame of another site, a browser that blocks third-party cookies keeps only a
+// partitioned cookie with SameSite=None, and for that site alone. Debian's Chromium
+// blocks them by default, others only if so set.
 func TestFrames(t *testing.T) {
 	for name, o := range map[string]struct {
 		cookie  session.CookieOptions
@@ -240,7 +241,7 @@ func TestFrames(t *testing.T) {
 		onTop   bool // and then the application by itself
 	}{
 		"Lax":         {session.CookieOptions{}, false, false},
-		"None":        {session.CookieOptions{SameSite: http.SameSiteNoneMode}, false, false}, // a third party's, which Chromium keeps back
+		"None":        {session.CookieOptions{SameSite: http.SameSiteNoneMode}, false, false}, // kept where third-party cookies are not blocked
 		"Partitioned": {session.CookieOptions{SameSite: http.SameSiteNoneMode, Partitioned: true}, true, false},
 	} {
 		t.Run(name, func(t *testing.T) {
