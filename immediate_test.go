@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -733,4 +734,126 @@ func TestLoginInheritsNothingUsedUp(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Random requests of one browser to three processes take, count, renew, log in and out,
+// over a store that loses calls and replies. No voucher is taken twice, and no session
+// gives a number twice.
+func TestTakeAndUpdateNowUnderFaults(t *testing.T) {
+	for seed := range uint64(200) {
+		synctest.Test(t, func(t *testing.T) {
+			chance := newChance(seed)
+			o, tokens := session.Options{RenewAfter: minute}, &plainTokens{}
+			if seed%3 == 0 {
+				o = session.Options{Tokens: tokens}
+			}
+			var use func(r *http.Request, s *session.Session)
+			var processes []http.Handler
+			store := session.NewMemoryStore(nil)
+			for range 3 {
+				spy := &spyStore{Store: store, calls: map[string]int{}}
+				spy.before = func(context.Context, string, string) error {
+					time.Sleep(time.Duration(chance.of(5)) * time.Millisecond)
+					if chance.of(15) == 0 {
+						return []error{errDown, session.ErrIndeterminate}[chance.of(2)]
+					}
+					return nil
+				}
+				spy.after = func(_ context.Context, call, _ string, err error) error {
+					time.Sleep(time.Duration(chance.of(3)) * time.Millisecond)
+					if err == nil && chance.of(15) == 0 && (call == "Save" || call == "Create") {
+						return session.ErrIndeterminate
+					}
+					return err
+				}
+				o.Store, o.Secrets = spy, nil
+				if o.Tokens == nil {
+					o.Secrets = [][]byte{[]byte("0123456789abcdef0123456789abcdef")}
+				}
+				m, err := session.New(&o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				processes = append(processes, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					for range 1 + chance.of(4) {
+						time.Sleep(time.Duration(chance.of(4)) * time.Millisecond)
+						use(r, session.From(r.Context()))
+					}
+				})))
+			}
+			var mu sync.Mutex
+			got, offered := map[string]bool{}, 0
+			once := func(format string, args ...any) {
+				mu.Lock()
+				defer mu.Unlock()
+				what := fmt.Sprintf(format, args...)
+				if got[what] {
+					t.Errorf("seed %d: twice: %s", seed, what)
+				}
+				got[what] = true
+			}
+			use = func(r *http.Request, s *session.Session) {
+				switch chance.of(12) {
+				case 0:
+					mu.Lock()
+					offered++
+					v := fmt.Sprint(offered)
+					mu.Unlock()
+					voucher.Set(s, v)
+				case 1, 2, 3, 4:
+					if v, ok, _ := voucher.Take(r.Context(), s); ok {
+						once("voucher %s", v)
+					}
+				case 5, 6:
+					if n, err := visits.UpdateNow(r.Context(), s, func(n int) int { return n + 1 }); err == nil {
+						once("number %d of session %s", n, s.ID())
+					}
+				case 7:
+					s.Renew()
+				case 8:
+					s.Login([]string{"alice", "alice", "bob"}[chance.of(3)])
+				case 9:
+					if chance.of(3) == 0 {
+						s.Logout()
+					}
+				case 10:
+					s.Reload(r.Context())
+				case 11:
+					s.Save(r.Context())
+				}
+			}
+			b := newBrowser(t, nil)
+			for range 6 {
+				sent := b.request("/")
+				var all sync.WaitGroup
+				for range 5 {
+					process, r := processes[chance.of(3)], sent.Clone(context.Background())
+					all.Go(func() {
+						w := httptest.NewRecorder()
+						process.ServeHTTP(w, r)
+						b.jar.SetCookies(origin, w.Result().Cookies())
+					})
+				}
+				all.Wait()
+				if chance.of(3) == 0 {
+					time.Sleep(time.Duration(chance.of(80)) * second)
+				}
+			}
+		})
+	}
+}
+
+// A chance is a source of random numbers for several goroutines.
+type chance struct {
+	mu  sync.Mutex
+	rnd *rand.Rand
+}
+
+func newChance(seed uint64) *chance { return &chance{rnd: rand.New(rand.NewPCG(seed, 1))} }
+
+// of returns a number below n.
+func (c *chance) of(n int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.rnd.IntN(n)
 }
