@@ -83,10 +83,18 @@ func (k commit) undo(rec *Record, err error) error {
 	return err
 }
 
-// save replaces the record by the next version of it, and merges with whoever
-// was faster.
+// save replaces the record by the next version of it. If another commit was faster,
+// the changes are applied to the newer record, and the commits of this process go one
+// after the other.
 func (k commit) save() error {
-	for try := 0; k.stored.is == live; try++ {
+	n := contender{m: k.m, c: k.c, id: k.stored.rec.ID}
+	defer n.leave()
+	newer, err := n.join()
+	if err != nil {
+		return err
+	}
+	hasMerged := newer != nil && k.merge(newer, false)
+	for k.stored.is == live {
 		k.dropRenewal()
 		d, err := k.next()
 		if err != nil {
@@ -102,16 +110,30 @@ func (k commit) save() error {
 			err = k.resolve(d, err)
 		}
 		if err == nil {
-			if k.install(d); login {
+			k.install(d)
+			n.last = d.rec
+			if n.leave(); login {
 				k.limit()
 			}
 			return nil
 		}
-		if err = k.moved(try, err); err != nil {
+		if newer, err = n.reread(err); err != nil {
 			return err
 		}
+		hasMerged = k.merge(newer, hasMerged)
 	}
 	return nil // it has ended: the plan is another one
+}
+
+// merge lets the session go on with a newer record, nil if it is gone, and reports
+// that once for each commit. It returns true.
+func (k commit) merge(newer *Record, isReported bool) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.becomes(newer); k.stored.is == live && !isReported {
+		k.note(EventConflict, newer, nil)
+	}
+	return true
 }
 
 // install makes d what is stored, and its token, if it has one, what the cookie

@@ -31,34 +31,6 @@ func (k commit) outcome(id string) (*Record, error) {
 	return k.m.load(c, id)
 }
 
-// reread returns what a record has become, after a Save of it answered err: nil if
-// it is gone. It returns an error if err says nothing of the record.
-func (k commit) reread(id string, try int, err error) (*Record, error) {
-	switch {
-	case !hasMoved(err):
-		return nil, storeError("save", err)
-	case errors.Is(err, ErrNotFound):
-		return nil, nil
-	}
-	if err := pause(k.c, betweenSaves, try); err != nil {
-		return nil, storeError("save", err)
-	}
-	return k.m.follow(k.c, id)
-}
-
-// moved lets the session go on with what its record has become, after a Save of it
-// answered err. It returns an error if that says nothing of the record.
-func (k commit) moved(try int, err error) error {
-	rec, err := k.reread(k.stored.rec.ID, try, err)
-	if err != nil {
-		return err
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.becomes(rec)
-	return nil
-}
-
 // becomes lets the session go on with what its record is now, nil if there is none.
 // mu is held.
 func (k commit) becomes(rec *Record) {
@@ -70,7 +42,6 @@ func (k commit) becomes(rec *Record) {
 		}
 		return
 	}
-	k.note(EventConflict, rec, nil)
 	st, now := &k.stored, time.Now()
 	if st.rec.User != "" && rec.User != st.rec.User {
 		k.lose(replaced) // by another program, which leaves the id as it is

@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"slices"
 	"time"
@@ -99,10 +100,19 @@ func endOf(rec *Record) time.Time {
 // anybody's), it returns nil, and why the session had ended already if that is
 // known. A rec that is not nil is what the caller knows of it and spares a load.
 func (m *Manager) end(c *storectx.Context, id, user, why string, rec *Record) (_ *Record, already string, _ error) {
-	for try := 0; ; try++ {
+	n := contender{m: m, c: c, id: id, isEnding: true}
+	defer func() { n.leave() }()
+	for isFirst := true; ; isFirst = false {
+		if isFirst {
+			newer, err := n.join()
+			if err != nil {
+				return nil, "", err
+			}
+			rec = cmp.Or(newer, rec)
+		}
 		if rec == nil {
 			var err error
-			if rec, err = m.load(c, id); err != nil || rec == nil {
+			if rec, err = m.load(c, n.id); err != nil || rec == nil {
 				return nil, "", err
 			}
 		}
@@ -111,23 +121,22 @@ func (m *Manager) end(c *storectx.Context, id, user, why string, rec *Record) (_
 		case is == ended:
 			return nil, reasonOf(rec), nil
 		case is != live:
-			id, rec, try = next, nil, -1
+			n.leave()
+			n, rec = contender{m: m, c: c, id: next, isEnding: true}, nil
 			continue
 		case user != "" && rec.User != user:
 			return nil, "", nil
 		}
-		err := m.store.Save(c, tombstone(rec, why, ""), rec.Version)
-		switch {
-		case err == nil:
-			m.watch.ended(id)
+		end := tombstone(rec, why, "")
+		err := m.store.Save(c, end, rec.Version)
+		if err == nil {
+			n.last = end
+			m.watch.ended(n.id)
 			return rec, "", nil
-		case !hasMoved(err):
-			return nil, "", storeError("end", err)
 		}
-		if err := pause(c, betweenSaves, try); err != nil {
-			return nil, "", storeError("end", err)
+		if rec, err = n.reread(err); err != nil || rec == nil {
+			return nil, "", err
 		}
-		rec = nil
 	}
 }
 
@@ -227,17 +236,32 @@ func (k commit) replace() error {
 	if err := k.m.store.Create(k.c, d.rec); err != nil {
 		return k.uncreated(d.rec, err)
 	}
-	for try := 0; old != nil; try++ {
-		err := k.m.store.Save(k.c, tombstone(old, why, d.rec.ID), old.Version)
+	var n contender
+	defer func() { n.leave() }()
+	for hasMerged := false; old != nil; hasMerged = true {
+		if n.id != old.ID {
+			n.leave()
+			n = contender{m: k.m, c: k.c, id: old.ID, isEnding: true}
+		}
+		end := tombstone(old, why, d.rec.ID)
+		err := k.m.store.Save(k.c, end, old.Version)
 		if errors.Is(err, ErrIndeterminate) && k.hasLeft(old.ID, d.rec.ID) {
 			err = nil
 		}
 		if err == nil {
+			n.last = end
 			k.left(old.ID, why, d.rec.ID)
 			break
 		}
+		rec, err := n.reread(err)
+		if err != nil {
+			return k.undo(d.rec, err)
+		}
+		if k.stored.is == live {
+			k.merge(rec, hasMerged)
+		}
 		var inherits bool
-		switch old, inherits, err = k.nextPredecessor(old, why, try, err); {
+		switch old, inherits, err = k.nextPredecessor(old, rec, why); {
 		case err == errSuperseded:
 			return k.undo(d.rec, nil)
 		case err != nil:
@@ -254,11 +278,13 @@ func (k commit) replace() error {
 		case err == nil:
 			d = newer
 		case hasMoved(err):
+			n.leave()
 			return k.overtaken(d.rec, old)
 		default:
 			return k.undo(d.rec, storeError("save", err))
 		}
 	}
+	n.leave()
 	k.install(d)
 	k.limit()
 	return nil
@@ -280,21 +306,12 @@ func (k commit) predecessor() (old *Record, why string, err error) {
 
 var errSuperseded = errors.New("session: the session has ended, or another request has renewed it")
 
-// nextPredecessor is predecessor after a Save of a tombstone over old answered err.
+// nextPredecessor is predecessor after the record of old has become rec, or nil.
 // inherits reports whether the new session's values have to be made again.
-func (k commit) nextPredecessor(old *Record, why string, try int, err error) (_ *Record, inherits bool, _ error) {
-	rec, err := k.reread(old.ID, try, err)
-	if err != nil {
-		return nil, false, err
-	}
+func (k commit) nextPredecessor(old, rec *Record, why string) (_ *Record, inherits bool, _ error) {
 	is, next := statusOf(rec)
 	if is == live && rec.User != old.User {
 		is = replaced // by another program, which leaves the id as it is
-	}
-	if k.stored.is == live {
-		k.mu.Lock()
-		k.becomes(rec)
-		k.mu.Unlock()
 	}
 	switch {
 	case is != live && k.todo.user == "", is == live && why == byRenew && k.stored.then != nil:

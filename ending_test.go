@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,21 +43,21 @@ func (s *script) next() bool {
 
 type actor struct{} // in a context: which of the two operations it belongs to
 
-// perform runs two operations on one store in the order of the script. Their
-// steps are their beginning and each call of the store, and only one of them
-// moves at a time. It returns the steps as they were taken: "0 begins",
-// "1 begins", "0 Load", ...
+// perform runs two operations on one store in the order of the script, in a bubble.
+// Their steps are their beginning and each call of the store, and only one of them
+// moves at a time; one that waits for the other has no step to take. It returns the
+// steps as they were taken: "0 begins", "1 begins", "0 Load", ...
 func perform(spy *spyStore, s *script, ops [2]func(context.Context)) (steps []string) {
+	var ready, ended [2]atomic.Bool // before the next step, after the last
 	turn := [2]chan struct{}{make(chan struct{}), make(chan struct{})}
-	stopped := make(chan bool) // before the next step, or true: it has ended
 	step := func(i int, name string) {
+		ready[i].Store(true)
 		<-turn[i]
 		time.Sleep(time.Millisecond) // no two steps at one time
 		steps = append(steps, fmt.Sprint(i, " ", name))
 	}
 	spy.hook(func(ctx context.Context, call, _ string) error {
 		if i, ok := ctx.Value(actor{}).(int); ok {
-			stopped <- false
 			step(i, call)
 		}
 		return nil
@@ -66,19 +67,23 @@ func perform(spy *spyStore, s *script, ops [2]func(context.Context)) (steps []st
 		go func() {
 			step(i, "begins")
 			op(context.WithValue(context.Background(), actor{}, i))
-			stopped <- true
+			ended[i].Store(true)
 		}()
 	}
-	var ended [2]bool
-	for !ended[0] || !ended[1] {
+	for !ended[0].Load() || !ended[1].Load() {
+		synctest.Wait()
 		i := 0
-		if ended[0] {
-			i = 1
-		} else if !ended[1] {
+		switch {
+		case ready[0].Load() && ready[1].Load():
 			i = s.pick()
+		case ready[1].Load():
+			i = 1
+		case !ready[0].Load():
+			time.Sleep(time.Millisecond)
+			continue
 		}
+		ready[i].Store(false)
 		turn[i] <- struct{}{}
-		ended[i] = <-stopped
 	}
 	return steps
 }

@@ -35,6 +35,7 @@ type Manager struct {
 	dropped    atomic.Bool // likewise
 	unsaved    atomic.Bool // likewise
 	watch      *watch
+	queues     queues
 }
 
 // New returns a Manager. A nil opts means all defaults. Every mistake in opts

@@ -1,0 +1,164 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/coatcheck/session/internal/storectx"
+)
+
+// queues put the commits of one session in this process one after the other, once two
+// of them have met. While no commits meet, there is no queue and nothing waits: a
+// queue begins with the first conflict of a session and ends with its last member.
+//
+// Each member hands what it has stored to the next, which so needs no load: of n
+// concurrent writers each costs a load, a Save that fails, and a Save.
+type queues struct {
+	n  atomic.Int32 // of
+	mu sync.Mutex
+	of map[string]*queue // by the session's id
+}
+
+// A queue is of one session. One of its members has the turn.
+type queue struct {
+	endings, writers []chan *Record // members that wait; endings go first
+}
+
+// A turn lets its holder write a session without a conflict in this process.
+type turn struct {
+	of *queues
+	id string
+}
+
+// exists reports whether commits of a session are in a queue.
+func (qs *queues) exists(id string) bool {
+	if qs.n.Load() == 0 {
+		return false
+	}
+	qs.mu.Lock()
+	defer qs.mu.Unlock()
+	return qs.of[id] != nil
+}
+
+// enter waits for the turn. It returns the record that the member before has stored,
+// or nil if that is not known. If ctx ends first, it returns ctx's error.
+func (qs *queues) enter(ctx context.Context, id string, isEnding bool) (*turn, *Record, error) {
+	qs.mu.Lock()
+	q := qs.of[id]
+	if q == nil {
+		if qs.of == nil {
+			qs.of = map[string]*queue{}
+		}
+		qs.of[id] = &queue{}
+		qs.n.Add(1)
+		qs.mu.Unlock()
+		return &turn{qs, id}, nil, nil
+	}
+	next := make(chan *Record, 1)
+	if isEnding {
+		q.endings = append(q.endings, next)
+	} else {
+		q.writers = append(q.writers, next)
+	}
+	qs.mu.Unlock()
+	select {
+	case rec := <-next:
+		return &turn{qs, id}, rec, nil
+	case <-ctx.Done():
+	}
+	qs.mu.Lock()
+	isNext := func(c chan *Record) bool { return c == next }
+	waiting := len(q.endings) + len(q.writers)
+	q.endings, q.writers = slices.DeleteFunc(q.endings, isNext), slices.DeleteFunc(q.writers, isNext)
+	left := len(q.endings)+len(q.writers) < waiting
+	qs.mu.Unlock()
+	if !left { // the turn came at the same moment
+		(&turn{qs, id}).leave(<-next)
+	}
+	return nil, nil, ctx.Err()
+}
+
+// leave gives the turn to the next member, with the record as it is stored now, as far
+// as that is known: if it is another, the next Save answers ErrConflict.
+func (t *turn) leave(rec *Record) {
+	t.of.mu.Lock()
+	defer t.of.mu.Unlock()
+	q := t.of.of[t.id]
+	for _, waiting := range []*[]chan *Record{&q.endings, &q.writers} {
+		if len(*waiting) > 0 {
+			next := (*waiting)[0]
+			*waiting = (*waiting)[1:]
+			next <- rec
+			return
+		}
+	}
+	delete(t.of.of, t.id)
+	t.of.n.Add(-1)
+}
+
+// A contender is a commit, or the ending, of a session that others may write at the
+// same time. It enters the session's queue when it meets one of them.
+type contender struct {
+	m        *Manager
+	c        *storectx.Context
+	id       string // of the session
+	isEnding bool   // and goes before the writers
+	turn     *turn  // nil: not in the queue
+	last     *Record
+	tries    int
+}
+
+// join enters the session's queue if there is one. It returns the session's record, or
+// nil if what the contender knows is as new.
+func (n *contender) join() (*Record, error) {
+	if !n.m.queues.exists(n.id) {
+		return nil, nil
+	}
+	err := n.enter()
+	return n.last, err
+}
+
+// enter waits for the turn.
+func (n *contender) enter() (err error) {
+	if n.turn, n.last, err = n.m.queues.enter(n.c, n.id, n.isEnding); err != nil {
+		return storeError("save", err)
+	}
+	return nil
+}
+
+// reread returns what the record has become, after a Save of it answered err: nil if
+// it is gone. It returns an error if err says nothing of the record.
+func (n *contender) reread(err error) (*Record, error) {
+	switch {
+	case !hasMoved(err):
+		return nil, storeError("save", err)
+	case errors.Is(err, ErrNotFound):
+		n.last = nil
+		return nil, nil
+	case n.turn == nil:
+		if err := n.enter(); err != nil {
+			return nil, err
+		}
+		if is, _ := statusOf(n.last); n.last != nil && is != renewed {
+			return n.last, nil
+		}
+	default: // with a commit of another process
+		if err := pause(n.c, betweenSaves, n.tries); err != nil {
+			return nil, storeError("save", err)
+		}
+		n.tries++
+	}
+	n.last, err = n.m.follow(n.c, n.id)
+	return n.last, err
+}
+
+// leave gives the turn, if there is one, to the next member of the queue.
+func (n *contender) leave() {
+	if n.turn != nil {
+		n.turn.leave(n.last)
+		n.turn = nil
+	}
+}

@@ -1,0 +1,214 @@
+package session_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// slowStore makes every call of the store take that long.
+func slowStore(spy *spyStore, d time.Duration) {
+	spy.hook(func(ctx context.Context, call, id string) error {
+		select {
+		case <-time.After(d):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+}
+
+// atOnceGet runs n requests of a browser at the same time, and returns their statuses.
+func atOnceGet(b *browser, n int, path string) map[int]int {
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	statuses := map[int]int{}
+	for range n {
+		all.Go(func() {
+			resp := b.replay(b.cookie()).get(path)
+			mu.Lock()
+			defer mu.Unlock()
+			statuses[resp.StatusCode]++
+		})
+	}
+	all.Wait()
+	return statuses
+}
+
+// Promise 21. However many requests write one session at the same time, each costs
+// the store fewer than five calls, loses nothing, and is one EventConflict at most.
+func TestConcurrentWritersCostLinearly(t *testing.T) {
+	for _, n := range []int{2, 10, 100, 3000} {
+		for what, change := range map[string]func(s *session.Session){
+			"Update": func(s *session.Session) { visits.Update(s, func(n int) int { return n + 1 }) },
+			"Save": func(s *session.Session) {
+				visits.Update(s, func(n int) int { return n + 1 })
+				if err := s.Save(context.Background()); err != nil {
+					panic(err)
+				}
+			},
+			"UpdateNow": func(s *session.Session) {
+				if _, err := visits.UpdateNow(context.Background(), s, func(n int) int { return n + 1 }); err != nil {
+					panic(err)
+				}
+			},
+		} {
+			t.Run(fmt.Sprint(what, " ", n), func(t *testing.T) {
+				var log events
+				inBubble(t, session.Options{OnEvent: log.on}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+					var loaded sync.WaitGroup
+					loaded.Add(n)
+					b := newBrowser(t, m.Handler(routes{
+						"/login": clockRoutes["/login"],
+						"/write": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+							s.User()
+							loaded.Done()
+							loaded.Wait()
+							change(s)
+						},
+						"/count": func(w http.ResponseWriter, r *http.Request, s *session.Session) { fmt.Fprint(w, visits.Get(s)) },
+					}))
+					b.get("/login")
+					slowStore(spy, time.Millisecond)
+					before := spy.count("")
+					if got := atOnceGet(b, n, "/write"); got[200] != n {
+						t.Errorf("statuses %v", got)
+					}
+					if calls := spy.count("") - before; calls >= 5*n {
+						t.Errorf("%d calls of the store for %d requests", calls, n)
+					}
+					if c := log.count(session.EventConflict); c > n {
+						t.Errorf("%d times EventConflict", c)
+					}
+					if got := body(b.get("/count")); got != fmt.Sprint(n) {
+						t.Errorf("%s of %d were kept", got, n)
+					}
+				})
+			})
+		}
+	}
+}
+
+// Over a store that takes 200 ms, 20 concurrent writers are done within StoreTimeout,
+// also those that change the session after the first byte; and a Logout or Revoke does
+// not wait for them.
+func TestWritersAndAnEndingOverASlowStore(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		for _, ending := range []string{"", "/logout", "/bob", "revoke"} {
+			t.Run(fmt.Sprint("late ", late, " ", ending), func(t *testing.T) {
+				inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+					b := newBrowser(t, m.Handler(routes{
+						"/login":  clockRoutes["/login"],
+						"/logout": clockRoutes["/logout"],
+						"/bob":    clockRoutes["/bob"],
+						"/write": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+							s.User()
+							if late {
+								fmt.Fprint(w, "first byte")
+							}
+							visits.Update(s, func(n int) int { return n + 1 })
+						},
+						"/count": func(w http.ResponseWriter, r *http.Request, s *session.Session) { fmt.Fprint(w, visits.Get(s)) },
+					}))
+					b.get("/login")
+					writer := b.replay(b.cookie())
+					slowStore(spy, 200*time.Millisecond)
+					var all sync.WaitGroup
+					all.Go(func() {
+						if got := atOnceGet(writer, 20, "/write"); got[200] != 20 {
+							t.Errorf("statuses of the writers: %v", got)
+						}
+					})
+					if ending != "" {
+						time.Sleep(700 * time.Millisecond) // the writers are in each other's way
+						began := time.Now()
+						if ending == "revoke" {
+							if err := m.RevokeAll(t.Context(), "alice"); err != nil {
+								t.Error(err)
+							}
+						} else if resp := b.get(ending); resp.StatusCode != 200 {
+							t.Error(resp.Status)
+						}
+						if took := time.Since(began); took > 1500*time.Millisecond {
+							t.Errorf("%s waited %v", ending, took)
+						}
+					}
+					all.Wait()
+					spy.hook(nil)
+					want := "20"
+					if ending != "" {
+						want = "0"
+					}
+					if got := body(writer.get("/count")); got != want {
+						t.Errorf("%s were kept, want %s", got, want)
+					}
+				})
+			})
+		}
+	}
+}
+
+// A commit that waits for others leaves the queue at its own deadline, and a store that
+// panics leaves no queue behind.
+func TestQueueIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		spy := newSpy()
+		m := newManager(t, session.Options{Store: spy, StoreTimeout: time.Second})
+		var loaded sync.WaitGroup
+		recovers := func(h http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				defer func() { recover() }()
+				h.ServeHTTP(w, r)
+			})
+		}
+		b := newBrowser(t, recovers(m.Handler(routes{
+			"/login": clockRoutes["/login"],
+			"/write": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				s.User()
+				loaded.Done()
+				loaded.Wait()
+				visits.Update(s, func(n int) int { return n + 1 })
+				s.Save(r.Context())
+			},
+			"/count": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				visits.Update(s, func(n int) int { return n + 1 })
+				fmt.Fprint(w, visits.Get(s))
+			},
+		})))
+		b.get("/login")
+		for what, fails := range map[string]func(ctx context.Context) error{
+			"hangs":  func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+			"panics": func(ctx context.Context) error { panic("oh") },
+			"fails":  func(ctx context.Context) error { return errDown },
+		} {
+			loaded.Add(10)
+			saves := 0
+			var mu sync.Mutex
+			spy.hook(func(ctx context.Context, call, id string) error {
+				mu.Lock()
+				saves++
+				n := saves
+				mu.Unlock()
+				if call == "Save" && n > 15 { // once the first ones are in the queue
+					return fails(ctx)
+				}
+				return nil
+			})
+			atOnceGet(b, 10, "/write")
+			spy.hook(nil)
+			calls := spy.count("")
+			if resp := b.get("/count"); resp.StatusCode != 200 {
+				t.Errorf("after a store that %s: %s", what, resp.Status)
+			}
+			if n := spy.count("") - calls; n != 2 {
+				t.Errorf("after a store that %s a write costs %d calls", what, n)
+			}
+		}
+	})
+}
