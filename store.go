@@ -30,21 +30,22 @@ var (
 	ErrStore = errors.New("session: the store failed")
 
 	// ErrEnded: the session has ended: it expired, or was ended by Logout, Revoke
-	// or their like. Save, Reload and Refresh return it. It is no Session.Err: a
-	// request without a session is an ordinary one, and Session.Expired tells.
+	// or their like. Save, Reload, Take, UpdateNow and Refresh return it. Session.Err
+	// does not: a request without a session is an ordinary one, and Session.Expired
+	// tells.
 	ErrEnded = errors.New("session: the session has ended")
 
 	// ErrTooLarge: the values and flashes exceed Options.MaxDataSize, and are more
-	// than before. It comes from Err and Save, and the response is 500. The changes
-	// stay pending until Reload forgets them, or until others make them fit.
+	// than before. Err, Save and UpdateNow return it; if a response fails by it, that is
+	// 500. The changes stay pending until Reload forgets them, or until others make
+	// them fit; that of an UpdateNow does not.
 	ErrTooLarge = errors.New("session: the values are too large")
 
-	// ErrReplaced is the Err of a request whose token was replaced, and not just
-	// now: by a Login as another user, or by a renewal more than ten seconds ago.
-	// The browser holds a newer one: such a request is a straggler, or somebody
-	// else's who has the old token. It is not a failure and not given to
-	// ErrorHandler. Save, Reload and Refresh return it too. The session itself may
-	// be live: it is not an ErrEnded.
+	// ErrReplaced: the token of the request was replaced, by a Login as another user
+	// or by a renewal whose grace is over. The browser holds a newer one: such a
+	// request is late, or comes from an attacker who has the old token. Err, Save,
+	// Reload, Take, UpdateNow and Refresh return it. It is not a failure and not given
+	// to ErrorHandler, and it is not an ErrEnded: the session may be live.
 	ErrReplaced = errors.New("session: the token was replaced")
 )
 
