@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -375,4 +376,139 @@ func TestRecipeVoucherIsSpentOnce(t *testing.T) {
 			t.Errorf("redeemed %d times, for %d requests", redeemed.Load(), spent.Load())
 		}
 	})
+}
+
+var comesBack = session.NewKey[bool]("comes-back")
+
+// rememberVisits logs a user in who wants to stay so for as long as they come back
+// within 30 days.
+func rememberVisits(s *session.Session, user string) {
+	s.Login(user)
+	s.Remember(30 * 24 * time.Hour)
+	comesBack.Set(s, true)
+}
+
+// extend moves the end of such a session, about once a week and until a year after
+// the login. It is for pages, not for what they load.
+func extend(page http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		young := time.Since(s.Authenticated()) < 365*24*time.Hour
+		if comesBack.Get(s) && young && time.Until(s.Expires()) < 23*24*time.Hour {
+			s.Remember(30 * 24 * time.Hour)
+		}
+		page.ServeHTTP(w, r)
+	})
+}
+
+// Several tabs of a browser come back at the same time, every 20 days, and once more a
+// while later.
+func TestRecipeRememberWhoComesBack(t *testing.T) {
+	const n = 10
+	synctest.Test(t, func(t *testing.T) {
+		m := newManager(t, session.Options{})
+		tabs := http.NotFoundHandler()
+		b := sessiontest.NewBrowser(t, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			tabs.ServeHTTP(w, r)
+		})))
+		b.Session(m, func(s *session.Session) { rememberVisits(s, "ann") })
+		begun := time.Now()
+		for last := false; !last; {
+			time.Sleep(20 * day)
+			last = time.Since(begun) > 365*day
+			var cookies atomic.Int32
+			tabs = overlap(n, extend(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				fmt.Fprint(w, session.From(r.Context()).User())
+			})))
+			atOnce(n, func(int) {
+				resp := b.Get("/")
+				cookies.Add(int32(len(resp.Cookies())))
+				if got := body(resp); resp.StatusCode != 200 || got != "ann" {
+					t.Errorf("%v after the login: %s, in as %q", time.Since(begun), resp.Status, got)
+				}
+			})
+			if got := cookies.Load(); (got != 1) != last {
+				t.Errorf("%v after the login %d cookies are set", time.Since(begun), got)
+			}
+		}
+		time.Sleep(20 * day)
+		b.Session(m, func(s *session.Session) {
+			if s.User() != "" {
+				t.Errorf("%v after the login: in as %q", time.Since(begun), s.User())
+			}
+		})
+	})
+}
+
+var yearsOptions = session.Options{
+	RenewAfter: 30 * 24 * time.Hour,
+}
+
+// A browser keeps a cookie for 400 days at most. With RenewAfter it gets another while
+// its user comes back, from one of several tabs.
+func TestRecipeRememberForYears(t *testing.T) {
+	const n = 10
+	for renewAfter, want := range map[time.Duration]string{0: "", yearsOptions.RenewAfter: "ann"} {
+		synctest.Test(t, func(t *testing.T) {
+			m := newManager(t, session.Options{RenewAfter: renewAfter})
+			tabs := http.NotFoundHandler()
+			b := sessiontest.NewBrowser(t, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				tabs.ServeHTTP(w, r)
+			})))
+			b.Session(m, func(s *session.Session) {
+				s.Login("ann")
+				s.Remember(5 * 365 * day)
+			})
+			for range 5 {
+				time.Sleep(300 * day)
+				tabs = overlap(n, http.NotFoundHandler())
+				atOnce(n, func(int) { b.Get("/") })
+			}
+			b.Session(m, func(s *session.Session) {
+				if s.User() != want {
+					t.Errorf("RenewAfter %v: after 1500 days in as %q, want %q", renewAfter, s.User(), want)
+				}
+			})
+		})
+	}
+}
+
+// loginPage says it once to users whose session has ended.
+func loginPage(w http.ResponseWriter, r *http.Request) {
+	if s := session.From(r.Context()); s.Expired() {
+		s.Logout() // takes the cookie of the ended session back
+		fmt.Fprint(w, "<p>Your session has ended. Please log in again.</p>")
+	}
+	fmt.Fprint(w, "<form method=post action=/login>…</form>")
+}
+
+// The session of a browser has ended, and several of its tabs come to the login page at
+// the same time.
+func TestRecipeYourSessionHasEnded(t *testing.T) {
+	const n = 5
+	for what, end := range map[string]func(m *session.Manager) error{
+		"revoked": func(m *session.Manager) error { return m.RevokeAll(context.Background(), "alice") },
+		"idle":    func(*session.Manager) error { time.Sleep(20 * minute); return nil },
+	} {
+		inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+			mux := http.NewServeMux()
+			mux.Handle("/tab", overlap(n, http.HandlerFunc(loginPage)))
+			mux.HandleFunc("/page", loginPage)
+			mux.HandleFunc("/login", func(w http.ResponseWriter, r *http.Request) { session.From(r.Context()).Login("alice") })
+			b := newBrowser(t, m.Handler(mux))
+			b.get("/login")
+			if err := end(m); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(3 * second)
+			atOnce(n, func(int) {
+				if got := body(b.get("/tab")); !strings.Contains(got, "has ended") {
+					t.Errorf("%s: a tab says %q", what, got)
+				}
+			})
+			if got := body(b.get("/page")); b.cookie() != "" || strings.Contains(got, "has ended") {
+				t.Errorf("%s: the next page says %q, the cookie is %q", what, got, b.cookie())
+			}
+		})
+	}
 }
