@@ -10,7 +10,7 @@ RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
-.PHONY: test servers lint bench bench-memory bench-peers release-check vulncheck
+.PHONY: test oldest servers lint portable bench bench-memory bench-peers release-check vulncheck
 
 # test runs all tests, and then says which could not run and why. The root's run
 # twice: allocations are counted without the race detector.
@@ -24,6 +24,20 @@ test: servers
 	done && \
 	if grep -q -e '--- SKIP' "$$log"; then echo "Skipped:" && grep -A1 -e '--- SKIP' "$$log"; else echo "Nothing was skipped."; fi
 
+# oldest runs the tests of the root and the stores with the Go version that go.mod
+# promises, in its newest release: GOTOOLCHAIN fetches it through the module proxy.
+# The modules' go.mod must not ask for more, which the go command then says. Only a
+# toolchain that cannot be had is skipped, by name, and fails where CI=true: CI has
+# installed it.
+OLDEST := go1.25.14
+oldest: servers
+	@if ! version=$$(GOTOOLCHAIN=$(OLDEST) go version 2>&1); then \
+		echo "Skipped: tests with $(OLDEST), which cannot be had here: $$version"; [ "$$CI" != true ]; exit; \
+	fi; \
+	for m in $(filter . ./redisstore% ./sqlstore%,$(MODULES)); do \
+		echo "== $$m with $(OLDEST)" && cd "$(CURDIR)/$$m" && GOTOOLCHAIN=$(OLDEST) go test ./... || exit 1; \
+	done
+
 # servers installs what the stores are tested against, where that can be done.
 servers:
 	@sh ./servers.sh
@@ -34,6 +48,12 @@ lint:
 		unformatted=$$(gofmt -l .) && { [ -z "$$unformatted" ] || { echo "gofmt: $$unformatted"; false; }; } && \
 		go vet ./... && go run $(STATICCHECK) ./... || exit 1; \
 	done
+
+# portable type-checks every module and its tests for the systems that CI does not run on.
+portable:
+	@for os in windows darwin; do for m in $(MODULES); do \
+		echo "== vet $$m for $$os" && cd "$(CURDIR)/$$m" && GOOS=$$os go vet ./... || exit 1; \
+	done; done
 
 MANY := Many|Crowd|Heap|Watched
 

@@ -4,7 +4,7 @@
 # skipped by name.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
-for d in /usr/lib/postgresql/*/bin; do PATH=$PATH:$d; done
+for d in /usr/lib/postgresql/*/bin /usr/lib/*/webkit2gtk-*; do PATH=$PATH:$d; done
 missing=
 need() { command -v "$1" >/dev/null 2>&1 || missing="$missing $2"; }
 need redis-server redis-server
@@ -15,6 +15,10 @@ need chromium chromium
 need nginx nginx
 need node nodejs
 need npm npm
+need firefox-esr firefox-esr
+need WebKitWebDriver webkit2gtk-driver
+need MiniBrowser webkit2gtk-driver # which brings it
+need Xvfb xvfb
 [ -z "$missing" ] && exit 0
 if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
 	echo "Installing:$missing"

@@ -5,13 +5,13 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/coatcheck/session/internal/testserver"
 )
 
 // lookPath returns the path of a server, in Debian's places too. Without one the
@@ -39,7 +39,7 @@ func lookPath(t testing.TB, name string) string {
 type server struct {
 	dir, addr string
 	args      []string
-	cred      *syscall.Credential // some will not run as root
+	user      *testserver.User
 
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the process has ended
@@ -52,17 +52,8 @@ func newServer(t testing.TB, as string) *server {
 		t.Fatal(err)
 	}
 	s := &server{dir: dir, addr: freeAddr(t)}
-	if os.Getuid() == 0 && as != "" {
-		u, err := user.Lookup(as)
-		if err != nil {
-			t.Fatal(err)
-		}
-		uid, _ := strconv.Atoi(u.Uid)
-		gid, _ := strconv.Atoi(u.Gid)
-		s.cred = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-		if err := os.Chown(dir, uid, gid); err != nil {
-			t.Fatal(err)
-		}
+	if as != "" {
+		s.user = testserver.Unprivileged(t, as, dir)
 	}
 	t.Cleanup(func() {
 		s.kill()
@@ -119,7 +110,7 @@ func (s *server) launch() error {
 	defer log.Close()
 	cmd, done := exec.Command(s.args[0], s.args[1:]...), make(chan struct{})
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.dir, log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.cred, Pdeathsig: syscall.SIGKILL}
+	s.user.Own(cmd)
 	if err := cmd.Start(); err != nil {
 		return err
 	}
@@ -143,7 +134,7 @@ func (s *server) stop() (pids []int) {
 	default:
 	}
 	pids = []int{s.cmd.Process.Pid}
-	_ = syscall.Kill(pids[0], syscall.SIGSTOP)
+	_ = testserver.Suspend(pids[0])
 	await(pids[0], "TZ") // or it might have another child in a moment
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pids[0]))
 	for _, task := range tasks {
@@ -151,7 +142,7 @@ func (s *server) stop() (pids []int) {
 		for _, child := range strings.Fields(string(children)) {
 			pid, _ := strconv.Atoi(child)
 			pids = append(pids, pid)
-			_ = syscall.Kill(pid, syscall.SIGSTOP)
+			_ = testserver.Suspend(pid)
 		}
 	}
 	return pids
@@ -162,7 +153,7 @@ func (s *server) pause(d time.Duration) {
 	pids := s.stop()
 	time.Sleep(d)
 	for _, pid := range pids {
-		_ = syscall.Kill(pid, syscall.SIGCONT)
+		_ = testserver.Resume(pid)
 	}
 }
 
@@ -172,7 +163,9 @@ func (s *server) pause(d time.Duration) {
 func (s *server) kill() {
 	pids := s.stop()
 	for _, pid := range pids {
-		_ = syscall.Kill(pid, syscall.SIGKILL)
+		if p, err := os.FindProcess(pid); err == nil {
+			_ = p.Kill()
+		}
 	}
 	if s.cmd != nil {
 		<-s.done
@@ -198,7 +191,8 @@ func await(pid int, states string) {
 func (s *server) run(t testing.TB, args ...string) {
 	t.Helper()
 	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Dir, cmd.SysProcAttr = s.dir, &syscall.SysProcAttr{Credential: s.cred}
+	cmd.Dir = s.dir
+	s.user.Own(cmd)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", args[0], err, out)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"syscall"
 	"testing"
 	"time"
 
@@ -29,8 +28,8 @@ func hung(t *testing.T, nodes []*server, open func() *redisstore.Store) {
 	}
 	lists(t, warm, "alice")
 	for _, s := range nodes {
-		s.signal(syscall.SIGSTOP)
-		defer s.signal(syscall.SIGCONT)
+		s.suspend()
+		defer s.resume()
 	}
 	for name, s := range map[string]*redisstore.Store{"open": warm, "new": cold} {
 		for call, do := range map[string]func(ctx context.Context) error{
@@ -79,9 +78,9 @@ func TestHungCreateIsSentOnce(t *testing.T) {
 		must(t, store.Save(t.Context(), r, r.Version)) // both scripts are known
 		openConnections(t, client, 4)
 		must(t, s.client(nil).ConfigResetStat(t.Context()).Err())
-		s.signal(syscall.SIGSTOP)
+		s.suspend()
 		err := test.write(r)
-		s.signal(syscall.SIGCONT)
+		s.resume()
 		if !errors.Is(err, session.ErrIndeterminate) {
 			t.Errorf("%s answered %v, want ErrIndeterminate", test.name, err)
 		}

@@ -9,10 +9,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
+	"github.com/coatcheck/session/internal/testserver"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -135,12 +135,15 @@ func (s *server) set(name, value string) {
 	}
 }
 
-// signal sends the server a signal.
-func (s *server) signal(sig syscall.Signal) {
+// suspend keeps the server from answering, until resume.
+func (s *server) suspend() {
 	s.t.Helper()
-	if err := syscall.Kill(s.pid, sig); err != nil {
-		s.t.Fatal(err)
-	}
+	must(s.t, testserver.Suspend(s.pid))
+}
+
+func (s *server) resume() {
+	s.t.Helper()
+	must(s.t, testserver.Resume(s.pid))
 }
 
 // startCluster starts a Redis Cluster of three masters.

@@ -8,16 +8,15 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
+	"github.com/coatcheck/session/internal/testserver"
 	"github.com/go-sql-driver/mysql"
 	_ "github.com/jackc/pgx/v5/stdlib"
 	_ "modernc.org/sqlite"
@@ -49,7 +48,7 @@ type server struct {
 	dir  string
 	port int
 	args []string
-	cred *syscall.Credential
+	user *testserver.User
 	cmd  *exec.Cmd
 }
 
@@ -80,17 +79,8 @@ func newServer(t testing.TB, as string) *server {
 	}
 	s := &server{dir: dir, port: freePort(t)}
 	servers = append(servers, s)
-	if os.Getuid() == 0 && as != "" {
-		u, err := user.Lookup(as)
-		if err != nil {
-			t.Fatal(err)
-		}
-		uid, _ := strconv.Atoi(u.Uid)
-		gid, _ := strconv.Atoi(u.Gid)
-		s.cred = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-		if err := os.Chown(dir, uid, gid); err != nil {
-			t.Fatal(err)
-		}
+	if as != "" {
+		s.user = testserver.Unprivileged(t, as, dir)
 	}
 	return s
 }
@@ -109,7 +99,7 @@ func (s *server) run(t testing.TB, args ...string) {
 	t.Helper()
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir = s.dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.cred}
+	s.user.Own(cmd)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", args[0], err, out)
 	}
@@ -124,7 +114,7 @@ func (s *server) start(t testing.TB) {
 	defer log.Close()
 	s.cmd = exec.Command(s.args[0], s.args[1:]...)
 	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = s.dir, log, log
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.cred, Pdeathsig: syscall.SIGKILL}
+	s.user.Own(s.cmd)
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -142,13 +132,14 @@ func (s *server) stop(t testing.TB) (resume func()) {
 			pids = append(pids, pid)
 		}
 	}
-	send := func(sig syscall.Signal) {
-		for _, pid := range pids {
-			_ = syscall.Kill(pid, sig)
-		}
+	for _, pid := range pids {
+		_ = testserver.Suspend(pid)
 	}
-	send(syscall.SIGSTOP)
-	resume = sync.OnceFunc(func() { send(syscall.SIGCONT) })
+	resume = sync.OnceFunc(func() {
+		for _, pid := range pids {
+			_ = testserver.Resume(pid)
+		}
+	})
 	t.Cleanup(resume)
 	return resume
 }

@@ -8,11 +8,9 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -64,12 +62,12 @@ func Start(t testing.TB, dir string, env []string, answers func() bool, args ...
 
 // start is Start as a user. A shell starts the program, and kills it when the test
 // closes the shell's standard input or is gone itself.
-func start(t testing.TB, dir string, as *syscall.Credential, env []string, answers func() bool, args []string) {
+func start(t testing.TB, dir string, as *User, env []string, answers func() bool, args []string) {
 	t.Helper()
 	const script = `"$@" </dev/null >>log 2>&1 & read -r _; kill -9 $!`
 	cmd := exec.Command("sh", append([]string{"-c", script, "sh"}, args...)...)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as}
+	as.Own(cmd)
 	stdin, err := cmd.StdinPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -117,22 +115,11 @@ func Postgres(t testing.TB) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	var as *syscall.Credential
-	if os.Getuid() == 0 { // as whom it does not run
-		u, err := user.Lookup("postgres")
-		if err != nil {
-			t.Fatal(err)
-		}
-		uid, _ := strconv.Atoi(u.Uid)
-		gid, _ := strconv.Atoi(u.Gid)
-		as = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-		if err := os.Chown(dir, uid, gid); err != nil {
-			t.Fatal(err)
-		}
-	}
+	as := Unprivileged(t, "postgres", dir)
 	data, port := filepath.Join(dir, "data"), strconv.Itoa(Port(t))
 	cmd := exec.Command(initdb, "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
-	cmd.Dir, cmd.SysProcAttr = dir, &syscall.SysProcAttr{Credential: as}
+	cmd.Dir = dir
+	as.Own(cmd)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("initdb: %v\n%s", err, out)
 	}
