@@ -38,6 +38,7 @@ func newWorld(t *testing.T, formPost bool) *world {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(w, r) }))
 	t.Cleanup(server.Close)
 	own := strings.Replace(server.URL, "127.0.0.1", "localhost", 1) // another site
+	is.Redirects = []string{own + "/callback"}
 	h, sessions, err := setUp(t.Context(), is.URL, own, formPost)
 	if err != nil {
 		t.Fatal(err)
@@ -180,6 +181,27 @@ func TestStateOfAnotherBrowser(t *testing.T) {
 	}
 	if _, _, body := x.ask(victim, "GET", x.app, nil); strings.Contains(body, "mallory") {
 		t.Errorf("the victim is %s", body)
+	}
+}
+
+// The provider sends users back to its client only, whatever the address asks for.
+func TestRedirectElsewhere(t *testing.T) {
+	for _, formPost := range []bool{false, true} {
+		x := newWorld(t, formPost)
+		c := x.browser()
+		begun, err := url.Parse(x.begin(c))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, to := range []string{"", "https://evil.example/callback", x.app + "/callback/../other", x.app + "/callback?then=//evil.example"} {
+			q := begun.Query()
+			q.Set("redirect_uri", to)
+			at := *begun
+			at.RawQuery = q.Encode()
+			if status, ended, body := x.ask(c, "POST", at.String(), url.Values{"sub": {"alice"}}); status != http.StatusBadRequest || strings.Contains(body, "code") {
+				t.Errorf("%q: %d at %s: %s", to, status, ended, body)
+			}
+		}
 	}
 }
 

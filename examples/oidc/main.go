@@ -25,7 +25,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	is.URL = "http://127.0.0.1:8081"
+	is.URL, is.Redirects = "http://127.0.0.1:8081", []string{"http://localhost:8080/callback"}
 	go func() { log.Fatal(http.Serve(l, is)) }()
 	h, _, err := setUp(context.Background(), is.URL, "http://localhost:8080", false)
 	if err != nil {

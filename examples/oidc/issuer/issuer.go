@@ -13,6 +13,7 @@ import (
 	"html/template"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,10 +21,11 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 )
 
-// An Issuer is an http.Handler. URL must be set before the first request.
+// An Issuer is an http.Handler. URL and Redirects must be set before the first request.
 type Issuer struct {
 	URL       string
 	ClientID  string
+	Redirects []string      // the client's redirect URIs: users are sent back to no other
 	ExpiresIn time.Duration // of access tokens
 
 	key    *rsa.PrivateKey
@@ -89,6 +91,10 @@ func (is *Issuer) ask(w http.ResponseWriter, r *http.Request) { page.Execute(w, 
 // agree sends the user back with a code, by the way that the client asked for.
 func (is *Issuer) agree(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
+	if !slices.Contains(is.Redirects, q.Get("redirect_uri")) { // RFC 9700, 2.1
+		http.Error(w, "The redirect_uri is not the client's.", http.StatusBadRequest)
+		return
+	}
 	code := rand.Text()
 	is.mu.Lock()
 	is.codes[code] = grant{r.PostFormValue("sub"), rand.Text(), q.Get("nonce"), q.Get("code_challenge")}
