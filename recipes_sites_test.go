@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/coatcheck/session"
@@ -299,6 +300,27 @@ func renamed(former, current *session.Manager, formerName, currentName string, n
 			byCurrent.ServeHTTP(w, r)
 		}
 	})
+}
+
+// The first of two deployments: processes that know only the former name still serve
+// all browsers.
+func TestRecipeRenamedCookieBesideOldProcesses(t *testing.T) {
+	const n = 10
+	store := session.NewMemoryStore(nil)
+	former := newManager(t, session.Options{Store: store})
+	current := newManager(t, session.Options{Store: store, Cookie: session.CookieOptions{Domain: "example.test"}})
+	mux := http.NewServeMux()
+	mux.HandleFunc("/login", func(w http.ResponseWriter, r *http.Request) { session.From(r.Context()).Login("ann") })
+	mux.Handle("/write/{i}", overlap(n, http.HandlerFunc(writing)))
+	processes := []http.Handler{renamed(current, former, "__Secure-session", "__Host-session", mux), former.Handler(mux)}
+	var turn atomic.Int64
+	b := sessiontest.NewBrowser(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		processes[(turn.Add(1)-1)%2].ServeHTTP(w, r)
+	}))
+	b.Get("/login")
+	b.Get("/login")
+	atOnce(n, func(i int) { b.Get(fmt.Sprint("/write/", i)) })
+	wrote(t, b, former, "ann", n)
 }
 
 // Browsers are logged in when a deployment gives the cookie another name and a Domain.
