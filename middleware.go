@@ -36,6 +36,7 @@ type Manager struct {
 	unsaved    atomic.Bool // likewise
 	watch      *watch
 	queues     queues
+	logins     logins
 }
 
 // New returns a Manager. A nil opts means all defaults. Every mistake in opts

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -129,42 +128,4 @@ func (m *Manager) live(c *storectx.Context, user string) ([]*Record, error) {
 	})
 	slices.SortStableFunc(records, func(a, b *Record) int { return b.LastSeen.Compare(a.LastSeen) })
 	return records, nil
-}
-
-// limit ends the user's least recently used sessions beyond Options.MaxPerUser,
-// now that this one has logged in. Of logins at the same time the newest stay,
-// and that may end this very one. If limit fails the login stands.
-func (k commit) limit() {
-	rec := k.stored.rec
-	if rec.User == "" || k.m.maxUser == 0 {
-		return
-	}
-	others, err := k.m.live(k.c, rec.User)
-	room := k.m.maxUser - 1
-	others = slices.DeleteFunc(others, func(r *Record) bool {
-		newer := cmp.Or(r.Created.Compare(rec.Created), cmp.Compare(r.ID, rec.ID)) > 0
-		if newer {
-			room--
-		}
-		return newer || r.ID == rec.ID
-	})
-	if room < 0 {
-		others = append(others, rec)
-	}
-	for i := max(room, 0); i < len(others) && err == nil; i++ {
-		var over *Record
-		if over, _, err = k.m.end(k.c, others[i].ID, rec.User, byRevoke, others[i]); over != nil {
-			k.mu.Lock()
-			k.note(EventRevoked, over, nil)
-			if over.ID == rec.ID {
-				k.lose(ended)
-			}
-			k.mu.Unlock()
-		}
-	}
-	if err != nil {
-		k.mu.Lock()
-		k.note(EventStoreFailed, rec, err)
-		k.mu.Unlock()
-	}
 }
