@@ -512,3 +512,54 @@ func TestRecipeYourSessionHasEnded(t *testing.T) {
 		})
 	}
 }
+
+// A role changes, and then the account is disabled, while requests of two devices are
+// in flight.
+func TestRecipeRoleChangedWhileRequestsAreInFlight(t *testing.T) {
+	const n = 5
+	for what, change := range map[string]func() error{
+		"role":     func() error { return setRole(t.Context(), "dora", "admin") },
+		"disabled": func() error { return disable(t.Context(), "dora") },
+	} {
+		var loaded sync.WaitGroup
+		loaded.Add(2 * n)
+		changed := make(chan struct{})
+		mux := http.NewServeMux()
+		mux.HandleFunc("/write/{i}", func(w http.ResponseWriter, r *http.Request) {
+			session.From(r.Context()).Err()
+			loaded.Done()
+			<-changed
+			writing(w, r)
+		})
+		bs := make([]*sessiontest.Browser, 2)
+		for i := range bs {
+			bs[i] = sessiontest.NewBrowser(t, sessions.Handler(mux))
+			bs[i].Session(sessions, func(s *session.Session) { s.Login("dora") })
+		}
+		go func() {
+			defer close(changed)
+			loaded.Wait()
+			if err := change(); err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+		}()
+		atOnce(2*n, func(i int) { bs[i/n].Get(fmt.Sprint("/write/", i%n)) })
+		want := " "
+		if what == "role" {
+			want = "dora admin"
+		}
+		for _, b := range bs {
+			if what == "role" {
+				wrote(t, b, sessions, "dora", n)
+			}
+			b.Session(sessions, func(s *session.Session) {
+				if got := s.User() + " " + role.Get(s); got != want {
+					t.Errorf("%s: %q, want %q", what, got, want)
+				}
+			})
+		}
+		if err := disable(t.Context(), "dora"); err != nil {
+			t.Error(err)
+		}
+	}
+}
