@@ -109,10 +109,13 @@ func ExampleManager_RevokeOthers() {
 // A stream of events ends with its session. (A WebSocket likewise: its handler
 // returns when Done is closed, and not before.)
 func ExampleSession_Done() {
+	closing := make(chan struct{}) // closed when the server begins to shut down
+	server := &http.Server{}
+	server.RegisterOnShutdown(func() { close(closing) })
 	_ = func(w http.ResponseWriter, r *http.Request, news <-chan string) {
 		s := session.From(r.Context())
 		if s.User() == "" {
-			http.Error(w, "Please log in.", http.StatusUnauthorized)
+			w.WriteHeader(http.StatusNoContent) // an EventSource does not connect again
 			return
 		}
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -126,6 +129,8 @@ func ExampleSession_Done() {
 			case <-s.Done():
 				fmt.Fprint(w, "event: ended\ndata:\n\n") // so that the page can say it
 				return
+			case <-closing:
+				return // Shutdown waits for every handler
 			case <-r.Context().Done():
 				return // the browser has gone
 			}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -436,4 +437,27 @@ func TestRecipePayment(t *testing.T) {
 			t.Errorf("%d flashes", n)
 		}
 	}))).replay(signed).get("/")
+}
+
+// isOwnOrigin reports whether one of this host's own pages sent r, or a client that is
+// no browser: browsers send Origin with every WebSocket upgrade.
+func isOwnOrigin(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	u, err := url.Parse(origin)
+	return origin == "" || err == nil && strings.EqualFold(u.Host, r.Host)
+}
+
+func TestRecipeWebSocketOrigin(t *testing.T) {
+	for origin, want := range map[string]bool{
+		"": true, "https://app.example": true, "https://APP.example": true,
+		"https://other.example": false, "https://app.example:8443": false, "https://app.example.other": false, "null": false, "https://[": false,
+	} {
+		r := httptest.NewRequest("GET", "https://app.example/socket", nil)
+		if origin != "" {
+			r.Header.Set("Origin", origin)
+		}
+		if got := isOwnOrigin(r); got != want {
+			t.Errorf("Origin %q: %v, want %v", origin, got, want)
+		}
+	}
 }

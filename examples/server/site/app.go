@@ -152,7 +152,7 @@ func (a app) dashboard(w http.ResponseWriter, r *http.Request, s *session.Sessio
 	}
 	line := setCookie.Get(s)
 	render(w, http.StatusOK, page{
-		User: s.User(), Dashboard: true, Flashes: s.Flashes(), Visits: visits.Get(s),
+		User: s.User(), Session: s.ID(), Dashboard: true, Flashes: s.Flashes(), Visits: visits.Get(s),
 		Devices: devices, SetCookie: line, Attributes: explain(line),
 	})
 }

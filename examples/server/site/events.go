@@ -10,10 +10,15 @@ import (
 
 // events is a stream of server-sent events that tells an open page when its
 // session has ended (see live.js): signed out in another tab or from another
-// device, or because its time was up. Where nobody is logged in that is at once.
+// device, or because its time was up. The page names its session. If this browser has
+// another one by now, or none, the answer is 204.
 func (a app) events(w http.ResponseWriter, r *http.Request) {
 	s := session.From(r.Context())
 	s.Background() // a page that is only open is not in use
+	if s.User() == "" || r.FormValue("session") != s.ID() {
+		w.WriteHeader(http.StatusNoContent) // an EventSource does not connect again
+		return
+	}
 	ended := s.Done()
 	out := http.NewResponseController(w)
 	out.SetWriteDeadline(time.Time{}) // the server's is for short answers

@@ -10,10 +10,19 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// listen opens the stream of events, and returns what comes of it.
-func (c *client) listen() (*http.Response, <-chan string) {
+// sessionID returns the id that the dashboard names.
+func (c *client) sessionID() string {
 	c.t.Helper()
-	resp, err := c.http.Get(c.url + "/events")
+	_, page := c.get("/dashboard")
+	_, rest, _ := strings.Cut(page, `data-session="`)
+	id, _, _ := strings.Cut(rest, `"`)
+	return id
+}
+
+// listen opens the stream of events of a session, and returns the stream's lines.
+func (c *client) listen(id string) (*http.Response, <-chan string) {
+	c.t.Helper()
+	resp, err := c.http.Get(c.url + "/events?session=" + id)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -45,7 +54,7 @@ func TestEvents(t *testing.T) {
 	} {
 		here.post("/login", "userId", "alice")
 		other.post("/login", "userId", "alice")
-		resp, lines := here.listen()
+		resp, lines := here.listen(here.sessionID())
 		if ct := resp.Header.Get("Content-Type"); resp.StatusCode != 200 || ct != "text/event-stream" || resp.Header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s %v", resp.Status, resp.Header)
 		}
@@ -59,9 +68,13 @@ func TestEvents(t *testing.T) {
 			t.Errorf("%s: %q", c.path, line)
 		}
 	}
-	_, lines := firefox(t, site).listen()
-	if line := <-lines; line != "event: ended" {
-		t.Errorf("nobody: %q", line)
+	// Without a session, or with another one than the page's, no browser connects again.
+	stranger := firefox(t, site)
+	for range 2 {
+		if status, body := stranger.get("/events?session=x"); status != http.StatusNoContent || body != "" {
+			t.Errorf("%d %q, want 204", status, body)
+		}
+		stranger.post("/login", "userId", "carl")
 	}
 }
 
@@ -72,8 +85,9 @@ func TestEventsAreNoUse(t *testing.T) {
 	}))
 	c := firefox(t, listen(t, newApp(m, nil)))
 	c.post("/login")
+	id := c.sessionID()
 	for range 6 { // as a browser that connects again and again
-		resp, _ := c.listen()
+		resp, _ := c.listen(id)
 		time.Sleep(200 * time.Millisecond)
 		resp.Body.Close()
 	}
@@ -86,7 +100,7 @@ func TestEventsEndWithTheServer(t *testing.T) {
 	m := session.Must(session.New(&session.Options{Cookie: session.CookieOptions{Insecure: true}}))
 	c := firefox(t, listen(t, newApp(m, closing)))
 	c.post("/login")
-	_, lines := c.listen()
+	_, lines := c.listen(c.sessionID())
 	close(closing)
 	if line, more := <-lines; more {
 		t.Errorf("%q", line)

@@ -2,23 +2,49 @@
 // Without JavaScript the next click does.
 "use strict";
 
+let events;
+
 function watch() {
-  const events = new EventSource("/events");
-  events.addEventListener("ended", () => {
-    events.close();
-    const main = document.querySelector("main");
-    main.className = "narrow";
-    main.replaceChildren(document.querySelector("#ended").content);
-    document.querySelector("header form").remove();
-    document.title = "Signed out – Coat check";
-  });
-  events.addEventListener("error", () => {
-    // A connection that broke is made again by the browser; an error of the
-    // server's says nothing about the session, and is not.
-    if (events.readyState === EventSource.CLOSED) setTimeout(watch, 5000);
+  if (document.hidden || events) return;
+  const url = "/events?session=" + encodeURIComponent(document.body.dataset.session);
+  events = new EventSource(url);
+  events.addEventListener("ended", showEnded);
+  events.addEventListener("error", async () => {
+    // The browser connects again by itself after a connection that broke, and not
+    // after 204, which says that the session has ended, or an error of the server.
+    if (events?.readyState !== EventSource.CLOSED) return;
+    events = null;
+    const asking = new AbortController();
+    const status = await fetch(url, { signal: asking.signal }).then((r) => r.status, () => 0);
+    asking.abort(); // if that is a stream
+    if (status === 204) showEnded();
+    else setTimeout(watch, 5000);
   });
 }
 
+function unwatch() {
+  events?.close();
+  events = null;
+}
+
+function showEnded() {
+  unwatch();
+  document.removeEventListener("visibilitychange", change);
+  const main = document.querySelector("main");
+  main.className = "narrow";
+  main.replaceChildren(document.querySelector("#ended").content);
+  document.querySelector("header form").remove();
+  document.title = "Signed out – Coat check";
+}
+
+// A browser has six connections to a host by HTTP/1.1: a tab that nobody sees must
+// not keep one.
+function change() {
+  if (document.hidden) unwatch();
+  else watch();
+}
+
+document.addEventListener("visibilitychange", change);
 watch();
 
 // A page that the back button brings back out of the browser's memory may be of

@@ -20,6 +20,7 @@ var site = template.Must(template.ParseFS(files, "page.html"))
 // A page is what page.html shows: the dashboard, or else the login form.
 type page struct {
 	User       string
+	Session    string // the id, of the dashboard's
 	Dashboard  bool
 	Flashes    []session.Flash
 	Visits     int

@@ -54,14 +54,16 @@ func run(ctx context.Context, getenv func(string) string, out io.Writer, open Op
 	if err != nil {
 		return err
 	}
+	closing := make(chan struct{})
 	server := &http.Server{
-		Handler:           newApp(sessions, ctx.Done()),
+		Handler:           newApp(sessions, closing),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       15 * time.Second,
 		WriteTimeout:      15 * time.Second,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    32 << 10,
 	}
+	server.RegisterOnShutdown(func() { close(closing) })
 	fmt.Fprintf(out, "listening on http://localhost:%d (%s)\n",
 		listener.Addr().(*net.TCPAddr).Port, mode(opts))
 

@@ -142,6 +142,27 @@ func TestGracefulShutdown(t *testing.T) {
 	}
 }
 
+// A page that is open does not keep the server from ending: its stream ends first.
+func TestShutdownWithAnOpenPage(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	r, w := io.Pipe()
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx, env{"PORT": "0"}.get, w, nil) }()
+	out := bufio.NewScanner(r)
+	out.Scan()
+	c := firefox(t, strings.Fields(out.Text())[2])
+	c.post("/login")
+	_, lines := c.listen(c.sessionID())
+	stop()
+	go io.Copy(io.Discard, r)
+	if line, more := <-lines; more {
+		t.Errorf("%q", line)
+	}
+	if err := <-ended; err != nil { // the ten seconds of the shutdown have passed
+		t.Error(err)
+	}
+}
+
 // downStore fails every load, when told to.
 type downStore struct {
 	session.Store
