@@ -68,11 +68,40 @@ func (a app) revoke(w http.ResponseWriter, r *http.Request, s *session.Session) 
 		a.logout(w, r, s) // which takes the cookie back, too
 		return
 	}
-	if err := a.sessions.Revoke(r.Context(), s.User(), id); err != nil {
-		unavailable(w, r, err)
-		return
+	recently(func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+		if err := a.sessions.Revoke(r.Context(), s.User(), id); err != nil {
+			unavailable(w, r, err)
+			return
+		}
+		done(w, r, s, "/dashboard", "That device is signed out.")
+	})(w, r, s)
+}
+
+// recently lets users end other sessions of theirs only if they have logged in within
+// the last five minutes (ASVS 5, 7.5.2): a session that was left open must not sign
+// out its owner everywhere else.
+func recently(next func(http.ResponseWriter, *http.Request, *session.Session)) func(http.ResponseWriter, *http.Request, *session.Session) {
+	return func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+		switch {
+		case time.Since(s.Authenticated()) <= 5*time.Minute:
+			next(w, r, s)
+		case wantsHTML(r):
+			http.Redirect(w, r, "/confirm", http.StatusSeeOther)
+		default:
+			text(w, http.StatusForbidden, "Please log in again first.")
+		}
 	}
-	done(w, r, s, "/dashboard", "That device is signed out.")
+}
+
+func (a app) confirmForm(w http.ResponseWriter, r *http.Request, s *session.Session) {
+	render(w, http.StatusOK, page{User: s.User(), Confirm: true})
+}
+
+// confirm is where a real program checks the password. It leads back to the buttons,
+// because a redirect loses a form that was posted.
+func (a app) confirm(w http.ResponseWriter, r *http.Request, s *session.Session) {
+	s.Login(s.User())
+	done(w, r, s, "/dashboard", "Thank you. Now sign out what you like: you are not asked again for five minutes.")
 }
 
 func (a app) revokeOthers(w http.ResponseWriter, r *http.Request, s *session.Session) {

@@ -17,11 +17,13 @@ var files embed.FS
 
 var site = template.Must(template.ParseFS(files, "page.html"))
 
-// A page is what page.html shows: the dashboard, or else the login form.
+// A page is what page.html shows: the dashboard, the question whether it is still the
+// same user, or else the login form.
 type page struct {
 	User       string
 	Session    string // the id, of the dashboard's
 	Dashboard  bool
+	Confirm    bool
 	Flashes    []session.Flash
 	Visits     int
 	Devices    []deviceRow

@@ -9,8 +9,11 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/sessiontest"
 )
 
 // A client sends requests to the example and keeps its cookies.
@@ -262,4 +265,41 @@ func TestNamesNobodyCanRead(t *testing.T) {
 	}
 	c.answer(c.post("/login", "userId", "alice", "more", strings.Repeat("x", 5<<10)))(400, "That form could not be read.")
 	c.answer(c.get("/dashboard"))(401, "Please log in.")
+}
+
+// Other sessions are ended only by users who have logged in within the last five
+// minutes, or confirm that they are still there. Their own session they always end.
+func TestDevicesAskAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := session.Must(session.New(&session.Options{Cookie: session.CookieOptions{Insecure: true}}))
+		h := newApp(m, nil)
+		here, other := sessiontest.NewBrowser(t, h), sessiontest.NewBrowser(t, h)
+		var there string // the id of the other session
+		user := func(b *sessiontest.Browser) (user string) {
+			b.Session(m, func(s *session.Session) { user = s.User() })
+			return user
+		}
+		for _, path := range []string{"/devices/revoke", "/devices/revoke-others", "/devices/revoke-all"} {
+			for _, b := range []*sessiontest.Browser{here, other} {
+				b.PostForm("/login", url.Values{"userId": {"alice"}})
+			}
+			other.Session(m, func(s *session.Session) { there = s.ID() })
+			time.Sleep(6 * time.Minute)
+			form := url.Values{"id": {there}}
+			if resp := here.PostForm(path, form); resp.StatusCode != http.StatusForbidden || user(other) != "alice" {
+				t.Errorf("%s after six minutes: %s, the other is %q", path, resp.Status, user(other))
+			}
+			here.PostForm("/confirm", nil)
+			if resp := here.PostForm(path, form); resp.StatusCode != http.StatusOK || user(other) != "" {
+				t.Errorf("%s after the question: %s, the other is %q", path, resp.Status, user(other))
+			}
+		}
+		here.PostForm("/login", nil)
+		var own string
+		here.Session(m, func(s *session.Session) { own = s.ID() })
+		time.Sleep(6 * time.Minute)
+		if resp := here.PostForm("/devices/revoke", url.Values{"id": {own}}); resp.StatusCode != http.StatusOK || user(here) != "" {
+			t.Errorf("its own session: %s, %q", resp.Status, user(here))
+		}
+	})
 }
