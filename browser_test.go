@@ -62,6 +62,9 @@ func (b *browser) request(path string) *http.Request {
 func (b *browser) do(r *http.Request) *http.Response {
 	w := httptest.NewRecorder()
 	b.h.ServeHTTP(w, r)
+	if step, ok := r.Context().Value(answered{}).(func()); ok {
+		step()
+	}
 	resp := w.Result()
 	b.jar.SetCookies(origin, resp.Cookies())
 	return resp

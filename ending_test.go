@@ -43,18 +43,19 @@ func (s *script) next() bool {
 
 type actor struct{} // in a context: which of the two operations it belongs to
 
+type answered struct{} // likewise: what a browser calls before it takes a response
+
 // perform runs two operations on one store in the order of the script, in a bubble.
-// Their steps are their beginning and each call of the store, and only one of them
-// moves at a time; one that waits for the other has no step to take. It returns the
-// steps as they were taken: "0 begins", "1 begins", "0 Load", ...
+// Their steps are their beginning and each call of the store. Only one of them moves
+// at a time, and one that waits for the other has no step to take. Who is answered
+// takes the response at once. It returns the steps as they were taken: "0 begins",
+// "1 begins", "0 Load", ...
 func perform(spy *spyStore, s *script, ops [2]func(context.Context)) (steps []string) {
-	var ready, ended [2]atomic.Bool // before the next step, after the last
+	var next [2]atomic.Value // the name of the step before which an operation waits, or ""
 	turn := [2]chan struct{}{make(chan struct{}), make(chan struct{})}
 	step := func(i int, name string) {
-		ready[i].Store(true)
+		next[i].Store(name)
 		<-turn[i]
-		time.Sleep(time.Millisecond) // no two steps at one time
-		steps = append(steps, fmt.Sprint(i, " ", name))
 	}
 	spy.hook(func(ctx context.Context, call, _ string) error {
 		if i, ok := ctx.Value(actor{}).(int); ok {
@@ -63,29 +64,40 @@ func perform(spy *spyStore, s *script, ops [2]func(context.Context)) (steps []st
 		return nil
 	})
 	defer spy.hook(nil)
+	const isAnswered, hasEnded = "is answered", "has ended"
 	for i, op := range ops {
 		go func() {
 			step(i, "begins")
-			op(context.WithValue(context.Background(), actor{}, i))
-			ended[i].Store(true)
+			ctx := context.WithValue(context.Background(), actor{}, i)
+			op(context.WithValue(ctx, answered{}, func() { step(i, isAnswered) }))
+			next[i].Store(hasEnded)
 		}()
 	}
-	for !ended[0].Load() || !ended[1].Load() {
+	for {
 		synctest.Wait()
+		waits := func(i int) bool { return next[i].Load() != "" && next[i].Load() != hasEnded }
 		i := 0
 		switch {
-		case ready[0].Load() && ready[1].Load():
-			i = s.pick()
-		case ready[1].Load():
+		case next[0].Load() == hasEnded && next[1].Load() == hasEnded:
+			return steps
+		case next[0].Load() == isAnswered:
+		case next[1].Load() == isAnswered:
 			i = 1
-		case !ready[0].Load():
+		case waits(0) && waits(1):
+			i = s.pick()
+		case waits(1):
+			i = 1
+		case !waits(0):
 			time.Sleep(time.Millisecond)
 			continue
 		}
-		ready[i].Store(false)
+		time.Sleep(time.Millisecond) // no two steps at one time
+		if name := next[i].Load(); name != isAnswered {
+			steps = append(steps, fmt.Sprint(i, " ", name))
+		}
+		next[i].Store("")
 		turn[i] <- struct{}{}
 	}
-	return steps
 }
 
 // A scene is alice, signed in on two devices, and what is about to happen to
