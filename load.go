@@ -35,6 +35,7 @@ func (s *Session) load(c *storectx.Context) {
 	}
 	s.loaded = c.Began()
 	s.settle(look{s, c}.find(&found, new(stored)))
+	s.touchAtLoad(c)
 }
 
 // settle keeps what a look at the store has found. mu is held.

@@ -37,6 +37,7 @@ type Manager struct {
 	watch      *watch
 	queues     queues
 	logins     logins
+	touches    touches
 }
 
 // New returns a Manager. A nil opts means all defaults. Every mistake in opts

@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"time"
 
@@ -223,37 +222,6 @@ func (s *Session) commitNow() error {
 		s.mu.Unlock()
 	}
 	return nil
-}
-
-// touch moves the record's clocks forward, if at that time they were old enough
-// to bother. A nil c is a context of its own.
-func (s *Session) touch(c *storectx.Context, used time.Time) error {
-	rec := s.stored.rec
-	if s.stored.is != live || !s.isUse() || used.Sub(rec.LastSeen) <= s.m.idle/20 {
-		return nil
-	}
-	if c == nil {
-		c = s.context()
-		defer c.Release()
-	}
-	now := milliseconds(time.Now())
-	touched := *rec
-	touched.LastSeen, touched.Expires = now, later(rec.Expires, earlier(now.Add(s.m.idle), rec.Deadline))
-	err := s.m.store.Touch(c, rec.ID, touched.LastSeen, touched.Expires)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case err == nil:
-		s.stored.rec = &touched
-		return nil
-	case errors.Is(err, ErrNotFound):
-		s.note(EventDropped, rec, ErrEnded)
-		s.stored = stored{is: ended, held: s.stored.held}
-		return ErrEnded
-	}
-	err = storeError("touch", err)
-	s.note(EventStoreFailed, rec, err)
-	return err
 }
 
 // plan is what a commit would do next.

@@ -190,15 +190,17 @@ func (s *Session) lockWithin(c *storectx.Context) {
 	if s.stored.is != unread {
 		return
 	}
+	isLoaded := false
 	defer func() {
-		if s.stored.is == unread {
-			s.mu.Unlock() // the store panicked: who recovers must not wait for ever
+		if !isLoaded {
+			s.mu.Unlock() // the store panicked: a caller that recovers must not wait for ever
 		}
 	}()
 	if s.at == sent && s.m.lateUse.CompareAndSwap(false, true) {
 		slog.WarnContext(s.ctx, "session: first used after the first byte of the response: Vary and Cache-Control could not be set; call a method of the session before writing (logged once)")
 	}
 	s.load(c)
+	isLoaded = true
 }
 
 // context returns a context for a load, or for all calls of the store in one

@@ -18,12 +18,18 @@ var errNoUser = errors.New("session: the user is empty")
 // any request: values and flashes may be changed and Logout ends one, all at
 // its Save; Login, Renew and Remember make Save fail, for they need a cookie.
 // A Save of a detached session is no use of it: LastSeen and Expires stay.
+// List obeys the cancellation of ctx.
 func (m *Manager) List(ctx context.Context, user string) ([]*Session, error) {
 	if user == "" {
 		return nil, errNoUser
 	}
-	records, err := m.list(ctx, user)
+	c := storectx.Under(ctx, m.timeout)
+	defer c.Release()
+	records, err := m.live(c, user)
 	if err != nil {
+		if ctx.Err() == nil {
+			m.emit(ctx, EventStoreFailed, &Record{User: user}, err)
+		}
 		return nil, err
 	}
 	sessions := make([]*Session, len(records))
@@ -34,7 +40,8 @@ func (m *Manager) List(ctx context.Context, user string) ([]*Session, error) {
 }
 
 // Revoke ends one session of a user, by its ID. It returns nil if that is
-// already gone or not this user's.
+// already gone or not this user's. Revoke, RevokeOthers and RevokeAll take ctx's values
+// and deadline, not its cancellation: a user who closes the page still ends sessions.
 func (m *Manager) Revoke(ctx context.Context, user, id string) error {
 	if user == "" {
 		return errNoUser

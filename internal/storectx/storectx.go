@@ -22,6 +22,7 @@ type Context struct {
 	parent   context.Context
 	began    time.Time
 	limit    time.Duration
+	isBound  bool                     // it ends with its parent
 	standard atomic.Pointer[standard] // nil until needed
 	ended    atomic.Int32             // how, as it was first said: 0, released or exceeded
 }
@@ -54,6 +55,14 @@ func Within(ctx context.Context, limit time.Duration) *Context {
 	return c
 }
 
+// Under is Within, but c ends with ctx too: for a call that has no effect, and whose
+// answer is of no use then.
+func Under(ctx context.Context, limit time.Duration) *Context {
+	c := Within(ctx, limit)
+	c.isBound = true
+	return c
+}
+
 // Begin reads the clock and starts the time that c has. Who begins it releases
 // it. A Context begins once.
 func (c *Context) Begin(parent context.Context, limit time.Duration) {
@@ -75,7 +84,10 @@ func (c *Context) make() context.Context {
 	if s := c.standard.Load(); s != nil {
 		return s
 	}
-	parent := context.WithoutCancel(c.parent)
+	parent := c.parent
+	if !c.isBound {
+		parent = context.WithoutCancel(parent)
+	}
 	if c.ended.Load() == released { // which the deadline, if it has passed since, does not change
 		var cancel context.CancelFunc
 		parent, cancel = context.WithCancel(parent)
@@ -102,7 +114,12 @@ func (c *Context) Done() <-chan struct{} { return c.make().Done() }
 // Value implements context.Context. It goes through the standard context,
 // which is how package context finds its own cancellation and starts no
 // goroutine for contexts derived from this one.
-func (c *Context) Value(key any) any { return c.make().Value(key) }
+func (c *Context) Value(key any) any {
+	if c.isBound && c.standard.Load() == nil { // and no context is derived from it
+		return c.parent.Value(key)
+	}
+	return c.make().Value(key)
+}
 
 // Err implements context.Context.
 func (c *Context) Err() error {
@@ -116,6 +133,9 @@ func (c *Context) Err() error {
 func (c *Context) ErrAt(now time.Time) error {
 	if s := c.standard.Load(); s != nil {
 		return s.Err()
+	}
+	if c.isBound && c.parent.Err() != nil {
+		return c.parent.Err()
 	}
 	if now.Sub(c.began) >= c.limit {
 		c.ended.CompareAndSwap(0, exceeded)

@@ -1,0 +1,114 @@
+package session
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/coatcheck/session/internal/storectx"
+)
+
+// touches remember which sessions this process has touched lately or is touching, so
+// that a burst of requests touches its session once.
+type touches struct {
+	mu          sync.Mutex
+	now, before map[string]time.Time // when, by the session's id
+}
+
+// maxTouches is how many sessions each of the two maps holds: about a megabyte.
+const maxTouches = 4096
+
+// begin reports whether a session is to be touched that a request used at that time:
+// unless it was touched since, or less than a step before.
+func (ts *touches) begin(id string, used time.Time, step time.Duration) bool {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	for _, m := range []map[string]time.Time{ts.now, ts.before} {
+		if last, ok := m[id]; ok && used.Sub(last) <= step {
+			return false
+		}
+	}
+	if len(ts.now) >= maxTouches || ts.now == nil {
+		ts.now, ts.before = map[string]time.Time{}, ts.now
+	}
+	ts.now[id] = time.Now()
+	return true
+}
+
+// forget is for a touch that failed: the next request tries again.
+func (ts *touches) forget(id string) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	delete(ts.now, id)
+	delete(ts.before, id)
+}
+
+// touchStep is by how much LastSeen may be late.
+func (m *Manager) touchStep() time.Duration { return m.idle / 20 }
+
+// touch moves the record's clocks forward, if at that time they were old enough
+// to bother. A nil c is a context of its own.
+func (s *Session) touch(c *storectx.Context, used time.Time) error {
+	rec := s.stored.rec
+	if s.stored.is != live || !s.isUse() || used.Sub(rec.LastSeen) <= s.m.touchStep() {
+		return nil
+	}
+	if !s.m.touches.begin(rec.ID, used, s.m.touchStep()) {
+		return nil
+	}
+	if c == nil {
+		c = s.context()
+		defer c.Release()
+	}
+	touched, err := s.m.touch(c, rec)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.touched(touched, err)
+}
+
+// touchAtLoad touches a session at once of whose idle time more than half is gone: the
+// request may take longer than the rest. LastSeen and Expires go on showing what was
+// before this request. mu is held.
+func (s *Session) touchAtLoad(c *storectx.Context) {
+	rec, now := s.stored.rec, s.loaded
+	switch {
+	case s.stored.is != live, !s.isUse(), now.Sub(rec.LastSeen) <= s.m.idle/2:
+	case !rec.Expires.Before(rec.Deadline): // no use puts off its end
+	case s.m.touches.begin(rec.ID, now, s.m.touchStep()):
+		if _, err := s.m.touch(c, rec); err != nil {
+			_ = s.touched(rec, err) // it is tried again after the handler
+		}
+	}
+}
+
+// touch moves the clocks of a record forward in the store.
+func (m *Manager) touch(c *storectx.Context, rec *Record) (*Record, error) {
+	now := milliseconds(time.Now())
+	touched := *rec
+	touched.LastSeen, touched.Expires = now, later(rec.Expires, earlier(now.Add(m.idle), rec.Deadline))
+	isDone := false
+	defer func() {
+		if !isDone { // also if the store panics
+			m.touches.forget(rec.ID)
+		}
+	}()
+	err := m.store.Touch(c, rec.ID, touched.LastSeen, touched.Expires)
+	isDone = err == nil
+	return &touched, err
+}
+
+// touched keeps what a touch has made of the record. mu is held.
+func (s *Session) touched(rec *Record, err error) error {
+	switch {
+	case err == nil:
+		s.stored.rec = rec
+		return nil
+	case errors.Is(err, ErrNotFound):
+		s.note(EventDropped, s.stored.rec, ErrEnded)
+		s.stored = stored{is: ended, held: s.stored.held, wasHad: true}
+		return ErrEnded
+	}
+	err = storeError("touch", err)
+	s.note(EventStoreFailed, s.stored.rec, err)
+	return err
+}
