@@ -164,19 +164,22 @@ func (k Key[T]) UpdateNow(ctx context.Context, s *Session, f func(T) T) (T, erro
 // that overlap, in whatever process, one calls f, with the value as it is; the
 // others wait for what it saved. A fresh value costs no call of the store.
 //
-// Whoever calls f has a lease until ctx's deadline, 30 seconds at most, and f's
-// context ends with it: f must heed that, for the lease is then somebody else's.
-// It has ctx's values, not its cancellation: a user who goes to another page
-// meanwhile loses nothing. What f returns is saved at once, with the session's
-// other changes, unless somebody has changed the value meanwhile; an error of the
-// Save comes with it. If f fails or panics nothing is saved, and the next one
-// calls it. If the process dies, others wait until its lease is over. The clocks
-// of the processes should agree to a second or so.
+// The request that calls f holds a lease. f has 30 seconds, or until ctx's deadline if
+// that is sooner, and its context ends then: f must heed that. The lease outlives it by
+// Options.StoreTimeout, for the Save of what f returned. f's context has ctx's values,
+// not its cancellation: a user who goes to another page meanwhile loses nothing. What f
+// returns is saved at once, with the session's other changes, unless another request has
+// changed the value meanwhile; an error of the Save comes with it. If f fails or panics
+// nothing is saved, and the next request calls it. If the process dies, others wait
+// until the lease is over. The clocks of the processes should agree to a second or so.
 //
-// It returns ctx's error when that ends while it waits, ErrEnded if the session
+// With less than two seconds left a request does not begin f: it waits while another
+// holds the lease, and else returns context.DeadlineExceeded.
+//
+// Refresh returns ctx's error when that ends while it waits, ErrEnded if the session
 // has ended, and what Err says if it cannot be had. fresh must not call the
 // session's methods; f may, but for Refresh of the same key. In a session that is
-// not stored yet nobody overlaps, and f is called at once.
+// not stored yet no request overlaps, and f is called at once.
 func (k Key[T]) Refresh(ctx context.Context, s *Session, fresh func(T) bool, f func(context.Context, T) (T, error)) (T, error) {
 	raw, err := s.refresh(ctx, k.name, func(raw []byte) bool {
 		v, _ := decode[T](raw)

@@ -38,6 +38,7 @@ type Manager struct {
 	queues     queues
 	logins     logins
 	touches    touches
+	polls      polls
 }
 
 // New returns a Manager. A nil opts means all defaults. Every mistake in opts

@@ -20,22 +20,31 @@ type lease struct {
 	ctx   context.Context
 	name  string    // of the value, as it stands in JSON
 	by    string    // names this lease, and no other
-	until time.Time // zero: somebody else has it, or nobody
+	until time.Time // when f must have returned; zero: this request does not hold the lease
+	poll  *poll     // shared with the others that wait; nil: this request has not waited
 }
 
 // betweenLooks is what a pause before the first look at somebody else's lease is
 // about.
 const betweenLooks = 4 * time.Millisecond
 
-// maxLease is for how long others wait at most for a process that has died.
-const maxLease = 30 * time.Second
+const (
+	// maxLease is how long f may take. The lease outlives that by StoreTimeout, so
+	// that the Save of what f returned is never overtaken.
+	maxLease = 30 * time.Second
+
+	// minLease is how much time a request must have left to begin f, which would use
+	// a credential up in vain.
+	minLease = 2 * time.Second
+)
 
 // refresh is Key.Refresh, of values as they stand in JSON.
 func (s *Session) refresh(ctx context.Context, name string, fresh func([]byte) bool, f func(context.Context, []byte) ([]byte, error)) ([]byte, error) {
 	l := &lease{Session: s, ctx: ctx, name: name, by: rand.Text()}
 	l.loadWithin(ctx)
 	defer l.end() // also if the program's functions panic
-	for try := 0; ; try++ {
+	defer func() { l.m.polls.leave(l.poll) }()
+	for {
 		raw, err := l.current(l.name)
 		switch {
 		case err != nil:
@@ -49,7 +58,7 @@ func (s *Session) refresh(ctx context.Context, name string, fresh func([]byte) b
 			return nil, err
 		}
 		if l.until.IsZero() {
-			if err := l.wait(try); err != nil {
+			if err := l.wait(); err != nil {
 				return nil, err
 			}
 		}
@@ -61,23 +70,51 @@ func (l *lease) claim() error {
 	if err := l.ctx.Err(); err != nil {
 		return err
 	}
-	until := time.Now().Add(maxLease)
+	now := time.Now()
+	until := now.Add(maxLease)
 	if d, ok := l.ctx.Deadline(); ok && d.Before(until) {
 		until = d
 	}
+	mine := holder{l.by, until.Add(l.m.timeout).UnixMilli()}
 	err := l.store(l.ctx, func(has holder) (holder, error) {
-		if time.Now().UnixMilli() < has.until {
+		switch {
+		case now.UnixMilli() < has.until:
 			return has, errLeased
+		case until.Sub(now) < minLease:
+			return has, context.DeadlineExceeded
 		}
-		return holder{l.by, until.UnixMilli()}, nil
+		return mine, nil
 	})
 	switch {
 	case err == nil:
 		l.until = until
 	case err == errLeased:
 		return nil
+	case errors.Is(err, ErrIndeterminate):
+		l.giveBack(mine)
 	}
 	return err
+}
+
+// giveBack ends a lease whose claim had an unknown outcome, if the store has it: no
+// request is to wait for a process that is alive. It has a deadline of its own, for the
+// store's silence may have used up the claim's.
+func (l *lease) giveBack(mine holder) {
+	l.changing.Lock()
+	defer l.done()
+	c := storectx.New(l.ctx, l.m.timeout)
+	defer c.Release()
+	rec, err := l.m.follow(c, l.stored.rec.ID)
+	if is, _ := statusOf(rec); err != nil || is != live || l.stored.is != live {
+		return
+	}
+	k := commit{l.Session, c, &pending{changes: []change{l.edit(l.ended)}}}
+	l.mu.Lock()
+	k.becomes(rec)
+	l.mu.Unlock()
+	if l.stored.is == live && holderOf(lookup(rec.Data, nil, leases), l.name) == mine {
+		_ = k.save() // if it fails, the lease runs out
+	}
 }
 
 var errLeased = errors.New("session: somebody else has the lease")
@@ -125,27 +162,28 @@ func (l *lease) save(ctx context.Context, was, value []byte) error {
 	}
 }
 
-// wait lets some time pass, more with each try, and looks what the session has
-// become.
-func (l *lease) wait(try int) error {
-	if err := pause(l.ctx, betweenLooks, try+1); err != nil {
-		return err
+// wait waits for the next look at the session, which all that wait for it in this
+// process share.
+func (l *lease) wait() error {
+	if l.poll == nil {
+		l.poll = l.m.polls.join(l.stored.rec.ID)
+	}
+	rec, err := l.poll.next(l.ctx, l.m)
+	if err != nil && l.ctx.Err() != nil {
+		return l.ctx.Err()
 	}
 	l.changing.Lock()
 	defer l.done()
 	if !l.shared() {
 		return nil
 	}
-	c := storectx.Within(l.ctx, l.m.timeout)
-	defer c.Release()
-	rec, err := l.m.follow(c, l.stored.rec.ID)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil {
 		l.note(EventStoreFailed, l.stored.rec, err)
 		return err
 	}
-	commit{l.Session, c, &l.todo}.becomes(rec)
+	commit{l.Session, nil, &l.todo}.becomes(rec)
 	return nil
 }
 
@@ -160,6 +198,15 @@ func (l *lease) shared() bool {
 type holder struct {
 	by    string
 	until int64 // Unix milliseconds
+}
+
+// holderOf returns who has the lease of a value, by the member of all leases.
+func holderOf(leases []byte, name string) holder { return holderIn(object.Find(leases, name)) }
+
+func holderIn(raw []byte) (h holder) {
+	h.by = unquote(object.Find(raw, `"by"`))
+	h.until, _ = digits(object.Find(raw, `"until"`))
+	return h
 }
 
 // store changes who has the lease, by a Save of its own: what is pending stays so.
@@ -195,10 +242,7 @@ func (l *lease) edit(f func(holder) (holder, error)) change {
 		if err != nil {
 			members = nil // damaged: nobody has it
 		}
-		var has holder
-		old := object.Get(members, l.name)
-		has.by = unquote(object.Find(old, `"by"`))
-		has.until, _ = digits(object.Find(old, `"until"`))
+		has := holderIn(object.Get(members, l.name))
 		is, err := f(has)
 		if err != nil || is == has {
 			return in, err

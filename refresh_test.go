@@ -237,8 +237,9 @@ func TestRefreshOfAProcessThatDies(t *testing.T) {
 			})
 			<-claimed
 			x.at(1, x.refresh(1))
-			if d := time.Since(began); d < want || d > want+3*time.Second {
-				t.Errorf("limit %v: the next one was done after %v, want a little more than %v", limit, d, want)
+			held := want + 5*time.Second // the lease outlives f by StoreTimeout
+			if d := time.Since(began); d < held || d > held+3*time.Second {
+				t.Errorf("limit %v: the next one was done after %v, want a little more than %v", limit, d, held)
 			}
 			dead.Wait()
 		})
@@ -800,6 +801,129 @@ func TestRefreshWhoseFreshPanics(t *testing.T) {
 		began := time.Now()
 		if x.at(1, x.refresh(1)); time.Since(began) > 3*time.Second {
 			t.Errorf("the next one waited %v", time.Since(began))
+		}
+	})
+}
+
+// Promise 17. A request that has less than two seconds left does not begin f: it waits
+// while another holds the lease, and else returns the deadline's error. The credential
+// is not used up in vain.
+func TestRefreshWithNoTimeLeft(t *testing.T) {
+	for _, isHeld := range []bool{false, true} {
+		for _, left := range []time.Duration{time.Millisecond, 2*time.Second - time.Millisecond, 2 * time.Second} {
+			t.Run(fmt.Sprint(left, ", held: ", isHeld), func(t *testing.T) {
+				inRefresh(t, func(x *refreshing) {
+					var all sync.WaitGroup
+					if isHeld {
+						began := make(chan struct{})
+						all.Go(func() {
+							x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+								grants.Refresh(r.Context(), s, grant.fresh, func(ctx context.Context, g grant) (grant, error) {
+									close(began)
+									time.Sleep(10 * time.Second)
+									return x.issuer.renew(ctx, g)
+								})
+							})
+						})
+						<-began
+					}
+					calls := 0
+					x.at(1, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+						ctx, cancel := context.WithTimeout(r.Context(), left)
+						defer cancel()
+						_, err := grants.Refresh(ctx, s, grant.fresh, func(ctx context.Context, g grant) (grant, error) {
+							calls++
+							return x.issuer.renew(ctx, g)
+						})
+						if begins := !isHeld && left >= 2*time.Second; begins != (calls == 1) || begins != (err == nil) || err != nil && !errors.Is(err, context.DeadlineExceeded) {
+							t.Errorf("f was called %d times, %v", calls, err)
+						}
+					})
+					all.Wait()
+					x.at(2, x.refresh(1))
+				})
+			})
+		}
+	}
+}
+
+// Promise 17. A claim whose outcome is unknown holds up no other request: it is looked
+// at, and given back if the store has it.
+func TestRefreshClaimOfUnknownOutcome(t *testing.T) {
+	for _, applied := range []bool{true, false} {
+		inRefresh(t, func(x *refreshing) {
+			x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				s.User()
+				if applied {
+					x.spies[0].after = func(ctx context.Context, call, id string, err error) error {
+						if call == "Save" {
+							x.spies[0].after = nil
+							return session.ErrIndeterminate
+						}
+						return err
+					}
+				} else {
+					x.spies[0].hook(func(ctx context.Context, call, id string) error {
+						if call == "Save" {
+							x.spies[0].hook(nil)
+							return session.ErrIndeterminate
+						}
+						return nil
+					})
+				}
+				if _, err := grants.Refresh(r.Context(), s, grant.fresh, x.issuer.renew); !errors.Is(err, session.ErrIndeterminate) {
+					t.Errorf("applied %v: the first: %v", applied, err)
+				}
+			})
+			began := time.Now()
+			x.at(1, x.refresh(1))
+			if waited := time.Since(began); waited > time.Second {
+				t.Errorf("applied %v: the next one waited %v", applied, waited)
+			}
+		})
+	}
+}
+
+// Promise 17. All requests of a session in one process that wait for a Refresh share
+// one poll of the store, and one that leaves does not take it away from the others.
+func TestRefreshWaitersShareAPoll(t *testing.T) {
+	inRefresh(t, func(x *refreshing) {
+		const n = 1000
+		began := make(chan struct{})
+		var all sync.WaitGroup
+		all.Go(func() {
+			x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				grants.Refresh(r.Context(), s, grant.fresh, func(ctx context.Context, g grant) (grant, error) {
+					close(began)
+					time.Sleep(10 * time.Second)
+					return x.issuer.renew(ctx, g)
+				})
+			})
+		})
+		<-began
+		before := x.spies[1].count("")
+		for i := range n {
+			all.Go(func() {
+				x.at(1, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+					ctx := r.Context()
+					if i%10 == 0 {
+						var cancel context.CancelFunc
+						ctx, cancel = context.WithTimeout(ctx, time.Duration(i+1)*time.Millisecond)
+						defer cancel()
+					}
+					g, err := grants.Refresh(ctx, s, grant.fresh, func(ctx context.Context, g grant) (grant, error) {
+						t.Error("f of a request that waits was called")
+						return g, nil
+					})
+					if isLate := i%10 == 0; isLate != (err != nil) || !isLate && g.Serial != 1 {
+						t.Errorf("request %d: %+v, %v", i, g, err)
+					}
+				})
+			})
+		}
+		all.Wait()
+		if calls := x.spies[1].count("") - before; calls > n+400 { // a load each, and the looks
+			t.Errorf("%d calls of the store for %d requests that wait ten seconds", calls, n)
 		}
 	})
 }

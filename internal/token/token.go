@@ -62,6 +62,10 @@ type Signer struct {
 	name   string
 	codecs []*securecookie.SecureCookie // the first signs, all verify
 	uses   []atomic.Int64               // how many values each has verified
+
+	// shortest is the length of the shortest value that is plausible: that of one made
+	// when the Signer was. A machine whose clock begins in 1970 makes shorter ones.
+	shortest int
 }
 
 // NewSigner returns a Signer whose values are good for one purpose under one
@@ -70,7 +74,7 @@ type Signer struct {
 // nothing that is good here. The first secret signs, all verify. An error begins
 // with the number of the secret, and never contains it.
 func NewSigner(purpose, name string, secrets [][]byte) (*Signer, error) {
-	s := &Signer{name: name, uses: make([]atomic.Int64, len(secrets))}
+	s := &Signer{name: name, uses: make([]atomic.Int64, len(secrets)), shortest: shortLength}
 	for i, secret := range secrets {
 		key, err := hkdf.Key(sha256.New, secret, nil, "github.com/coatcheck/session "+purpose+" "+name, 32)
 		if err != nil {
@@ -84,6 +88,8 @@ func NewSigner(purpose, name string, secrets [][]byte) (*Signer, error) {
 			return nil, fmt.Errorf("[%d]: %w", i, err)
 		}
 		s.codecs = append(s.codecs, codec)
+		value = strings.TrimRight(value, "=")
+		s.shortest = min(s.shortest, len(value))
 		if _, ok := s.Verify(value); !ok {
 			return nil, fmt.Errorf("[%d]: does not verify what it signs", i)
 		}
@@ -118,22 +124,22 @@ func (s *Signer) New(id string) (value string, ref Ref) {
 }
 
 // A value is 87 or 88 bytes before the outer base64: the timestamp has 9 or 10
-// digits, 10 since 2001 and until 2286. It is sent without padding and accepted with it.
+// digits, 10 from 2001 to 2286, fewer before 1973. It is sent without padding and accepted with it.
 const (
 	shortLength    = 116
 	unpaddedLength = 118
-	padding        = "=="
 	// MaxLength is how long a value is at most.
-	MaxLength = unpaddedLength + len(padding)
+	MaxLength = unpaddedLength + len("==")
 )
 
 // Plausible implements Format.
 func (s *Signer) Plausible(value string) bool {
-	switch len(value) {
+	switch n := len(value); n {
 	case shortLength, unpaddedLength, MaxLength:
 		return true
+	default:
+		return n >= s.shortest && n < shortLength
 	}
-	return false
 }
 
 var strict = base64.URLEncoding.Strict()
@@ -141,12 +147,10 @@ var strict = base64.URLEncoding.Strict()
 // Verify implements Format: one of the secrets has signed a good value. It costs
 // more than everything else that a request does: see Verified.
 func (s *Signer) Verify(value string) (Ref, bool) {
-	switch {
-	case !s.Plausible(value):
+	if !s.Plausible(value) {
 		return Ref{}, false
-	case len(value) == unpaddedLength:
-		value += padding // which securecookie demands
 	}
+	value += strings.Repeat("=", -len(value)&3) // which securecookie demands
 	// base64 has up to 15 spellings of one value, which differ in the bits that
 	// the last four characters have too many, and many with line breaks in them.
 	// Only ours is good. All other mistakes securecookie finds before it hashes.
