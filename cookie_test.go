@@ -307,6 +307,57 @@ func TestCrowdOfCookies(t *testing.T) {
 	}
 }
 
+// Among too many cookies, or beside two live sessions, a token that was planted before
+// a login or replaced since has no more power than alone: a Login or Logout does not
+// end the session of its owner. It ends what the other tokens open, and a token in the
+// grace of an explicit renewal is one of those.
+func TestReplacedTokenInACrowdEndsNothing(t *testing.T) {
+	const grace, stale, planted = "in its grace", "renewed", "planted"
+	for _, path := range []string{"/logout", "/login?carol"} {
+		for _, isCrowd := range []bool{false, true} {
+			for _, how := range []string{grace, stale, planted} {
+				t.Run(fmt.Sprint(path, " crowd ", isCrowd, " ", how), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						var log events
+						h := newManager(t, session.Options{OnEvent: log.on}).Handler(reception)
+						old := issued(t, present(h, "/set"))
+						line, next := old.Name+"="+old.Value, "/login?alice"
+						if how != planted {
+							line, next = old.Name+"="+issued(t, present(h, "/login?alice", line)).Value, "/renew"
+						}
+						owner := old.Name + "=" + issued(t, present(h, next, line)).Value
+						if how == stale {
+							time.Sleep(30 * time.Second)
+						}
+						_, bob := logIn(t, h, "bob")
+						_, dave := logIn(t, h, "dave")
+						all := line + "; " + old.Name + "=" + bob + "; " + old.Name + "=" + dave
+						if isCrowd {
+							all += strings.Repeat("; "+old.Name+"="+strings.Repeat("A", len(bob)), 4)
+						}
+						if resp := present(h, path, all); resp.StatusCode != 200 || !setsCookie(resp) {
+							t.Errorf("%s %v", resp.Status, resp.Header)
+						}
+						want, replays := "alice", 0
+						switch how {
+						case grace:
+							want = ""
+						case stale:
+							replays = 1
+						}
+						expectUser(t, h, want, owner)
+						expectUser(t, h, "", old.Name+"="+bob)
+						expectUser(t, h, "", old.Name+"="+dave)
+						if n := log.count(session.EventReplayed); n != replays {
+							t.Errorf("%d times EventReplayed, want %d", n, replays)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
 // At most 3000 pairs of a Cookie header are read, empty ones among them.
 func TestPairsOfACookieHeaderAreBounded(t *testing.T) {
 	h := newManager(t, session.Options{}).Handler(reception)

@@ -154,7 +154,11 @@ func (k commit) end() error {
 			user = known.User
 		}
 	}
-	for _, id := range k.toEnd() {
+	ids, err := k.toEnd()
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
 		rec, reason, err := k.m.end(k.c, id, user, why, known)
 		if err != nil {
 			return err
@@ -200,22 +204,22 @@ func (k commit) mayHaveNewer(st *stored, last *Record, already string) bool {
 	return already != byRevoke // by this request, or from another device
 }
 
-// toEnd returns the ids of the sessions that a Logout ends. If the request carried
-// two live ones it ends both. A request that arrived after its session had ended
+// toEnd returns the ids of the sessions that a Logout ends. If the request's tokens
+// open several it ends them all; those that a crowd opens are looked for only now. A request that arrived after its session had ended
 // or had been replaced ends nothing: a token that was planted or stolen must not
 // sign out the user who has logged in since.
-func (k commit) toEnd() (ids []string) {
+func (k commit) toEnd() (ids []string, _ error) {
 	switch st := &k.stored; {
+	case st.is == twins && st.opened == nil:
+		return look{k.Session, k.c}.findAll()
 	case st.is == twins:
-		for _, ref := range k.source.allTokens() {
-			ids = append(ids, ref.ID)
-		}
+		return st.opened, nil
 	case st.is == live:
 		ids = append(ids, st.rec.ID)
 	case st.over() == ErrReplaced && st.is != stale && st.wasHad:
 		ids = append(ids, st.held.ID)
 	}
-	return ids
+	return ids, nil
 }
 
 // replace gives the client a new session for the user who logs in, or the same one

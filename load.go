@@ -73,7 +73,7 @@ type look struct {
 func (k look) find(found *candidates, was *stored) (best stored, _ problem) {
 	var over stored // of the first session that has ended or whose token was replaced
 	var stales []*Record
-	isTwin := false
+	var opened []string
 	for i := range found.refs[:found.n] {
 		this := stored{held: found.refs[i]}
 		if this.rec = best.rec; this.held.ID != best.held.ID { // else two tokens of one session
@@ -89,7 +89,10 @@ func (k look) find(found *candidates, was *stored) (best stored, _ problem) {
 		k.recognise(&this, was)
 		switch {
 		case this.is == live && best.is == live && best.held.ID != this.held.ID:
-			isTwin = true
+			if opened == nil {
+				opened = append(opened, best.held.ID)
+			}
+			opened = append(opened, this.held.ID)
 		case this.is == live && (best.is != live || best.then != nil):
 			best = this
 		case this.is == live, this.is == nothing:
@@ -107,9 +110,9 @@ func (k look) find(found *candidates, was *stored) (best stored, _ problem) {
 		k.noteReplays(stales, &best)
 	}
 	switch {
-	case isTwin:
+	case opened != nil:
 		k.note(EventRejected, best.rec, errTwins)
-		return stored{is: twins}, problem{}
+		return stored{is: twins, opened: opened}, problem{}
 	case best.is == live:
 		return best, problem{}
 	case over.is != unread:
@@ -121,6 +124,30 @@ func (k look) find(found *candidates, was *stored) (best stored, _ problem) {
 		return stored{is: ended, held: found.refs[0], wasHad: was.wasHad || was.is == live}, problem{}
 	}
 	return stored{is: nothing}, problem{}
+}
+
+// findAll returns the ids of the sessions that the tokens of a crowd open. Unlike
+// those of find's callers, its mu is not held.
+func (k look) findAll() (ids []string, _ error) {
+	var stales []*Record
+	for _, ref := range k.source.allTokens() {
+		rec, err := k.loadWithKey(ref.ID)
+		if err != nil {
+			return nil, err
+		}
+		this := stored{held: ref, rec: rec}
+		switch k.recognise(&this, new(stored)); this.is {
+		case live:
+			ids = append(ids, ref.ID)
+		case stale:
+			stales = append(stales, rec)
+		}
+	}
+	stales = slices.DeleteFunc(stales, func(rec *Record) bool { return slices.Contains(ids, rec.ID) })
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.noteReplays(stales, new(stored))
+	return ids, nil
 }
 
 // noteReplays reports the sessions whose tokens are stale, once each, unless another

@@ -41,6 +41,7 @@ type stored struct {
 	then   *Record   // what is shown in its place: the session just before an explicit renewal by another request
 	shows  time.Time // until when a new request with this key is shown then
 	maybe  *draft    // a renewal whose write had an unknown outcome
+	opened []string  // of twins: the ids of the live sessions; nil: not looked for yet
 }
 
 // knowledge of the stored session.
