@@ -72,10 +72,13 @@ func isEncrypted(r *http.Request) bool {
 	return r.TLS != nil || len(r.Header["Forwarded"]) > 0 || len(r.Header["X-Forwarded-Proto"]) > 0
 }
 
-// saysHTTPS reports whether a request came by TLS, here or to a proxy.
+// saysHTTPS reports whether a request came by TLS, here or to the first of the proxies
+// (RFC 7239, 5.4, which permits quotes).
 func saysHTTPS(r *http.Request) bool {
-	return r.TLS != nil || strings.EqualFold(first(r.Header["X-Forwarded-Proto"]), "https") ||
-		strings.Contains(strings.ToLower(first(r.Header["Forwarded"])), "proto=https")
+	proto, _, _ := strings.Cut(first(r.Header["X-Forwarded-Proto"]), ",")
+	forwarded, _, _ := strings.Cut(first(r.Header["Forwarded"]), ",")
+	return r.TLS != nil || strings.EqualFold(trim(proto), "https") ||
+		strings.Contains(strings.ToLower(strings.ReplaceAll(forwarded, `"`, "")), "proto=https")
 }
 
 // hostName returns a host without its port, in lower case.

@@ -58,6 +58,10 @@ func TestWarnings(t *testing.T) {
 		{"X-Forwarded-Proto", "example.com", "X-Forwarded-Proto: https", false, false, true},
 		{"X-Forwarded-Proto of plain HTTP", "example.com", "X-Forwarded-Proto: http", false, false, false},
 		{"Forwarded", "example.com", "Forwarded: for=192.0.2.43;proto=https", false, false, true},
+		{"Forwarded with quotes", "example.com", `Forwarded: for="[2001:db8::1]";proto="https"`, false, false, true},
+		{"two proxies", "example.com", "X-Forwarded-Proto: https, http", false, false, true},
+		{"two proxies, the first by plain HTTP", "example.com", "X-Forwarded-Proto: http, https", false, false, false},
+		{"two proxies, Forwarded", "example.com", "Forwarded: proto=http, proto=https", false, false, false},
 		{"another proxy's header", "example.com", "X-Forwarded-For: 192.0.2.43", false, true, false},
 	} {
 		t.Run(c.what, func(t *testing.T) {
