@@ -33,7 +33,7 @@ func TestGinStream(t *testing.T) {
 		})
 	})
 	sessions := session.Must(session.New(nil))
-	for name, h := range map[string]http.Handler{"engine": sessions.Handler(e), "in a middleware": sessions.Handler(unwraps{e})} {
+	for name, h := range map[string]http.Handler{"engine": sessions.Handler(e), "in a middleware": unwraps{sessions.Handler(e)}} {
 		srv := httptest.NewServer(h)
 		resp, err := http.Get(srv.URL + "/stream")
 		if err != nil {
@@ -48,7 +48,8 @@ func TestGinStream(t *testing.T) {
 	}
 }
 
-// unwraps is a middleware whose writer knows http.ResponseController.
+// unwraps is a middleware around the sessions whose writer knows
+// http.ResponseController.
 type unwraps struct{ next http.Handler }
 
 type unwrapWriter struct{ http.ResponseWriter }
@@ -56,11 +57,7 @@ type unwrapWriter struct{ http.ResponseWriter }
 func (w unwrapWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (m unwraps) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if n, ok := w.(interface{ CloseNotify() <-chan bool }); !ok || n.CloseNotify() == nil {
-		http.Error(w, "no CloseNotifier", 500)
-		return
-	}
-	m.next.ServeHTTP(w, r)
+	m.next.ServeHTTP(unwrapWriter{w}, r)
 }
 
 // A framework's own Start or Run serves the framework in place of the handler that
