@@ -265,7 +265,7 @@ func TestDoneAfterAnExplicitRenewal(t *testing.T) {
 						if wait > 0 && (fmt.Sprint(before) != "open" || fmt.Sprint(during) != "open") {
 							t.Errorf("within the grace: %v, %v", before, during)
 						}
-						if time.Sleep(2); elsewhere && wait < watchEvery {
+						if time.Sleep(2 * time.Nanosecond); elsewhere && wait < watchEvery {
 							time.Sleep(watchEvery) // until it asks
 						}
 						synctest.Wait()

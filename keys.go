@@ -264,14 +264,6 @@ func keysOf(members []object.Member, now time.Time) (k keys, others []object.Mem
 	return k, others
 }
 
-// issued returns when the current key was issued.
-func (k *keys) issued(r *Record) time.Time {
-	if k.made == 0 {
-		return r.Created
-	}
-	return time.UnixMilli(k.made)
-}
-
 // find returns an older key, or nil.
 func (k *keys) find(key string) *olderKey {
 	i := slices.IndexFunc(k.older, func(o olderKey) bool { return o.key == key })
