@@ -63,7 +63,7 @@ func (c *cluster) refresh(ctx context.Context, s *session.Session, want string) 
 // die is a process that dies while it refreshes: from then on it does not reach
 // the store.
 func (c *cluster) die(ctx context.Context, s *session.Session, server int) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second) // with less than two left nothing is begun
 	defer cancel()
 	grant.Refresh(ctx, s, func(int) bool { return false }, func(ctx context.Context, serial int) (int, error) {
 		c.lines[server].cut.Store(true)
