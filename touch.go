@@ -8,39 +8,46 @@ import (
 	"github.com/coatcheck/session/internal/storectx"
 )
 
-// touches remember which sessions this process has touched lately or is touching, so
-// that a burst of requests touches its session once.
+// touches remember which sessions this process is touching or has touched, so that
+// requests that had loaded a session before do not touch it once more.
 type touches struct {
 	mu          sync.Mutex
-	now, before map[string]time.Time // when, by the session's id
+	now, before map[string]lastTouch // by the session's id
+}
+
+type lastTouch struct {
+	ended time.Time // zero: it has not
 }
 
 // maxTouches is how many sessions each of the two maps holds: about a megabyte.
 const maxTouches = 4096
 
-// begin reports whether a session is to be touched that a request used at that time:
-// unless it was touched since, or less than a step before.
-func (ts *touches) begin(id string, used time.Time, step time.Duration) bool {
+// begin reports whether a session is to be touched for a request that loaded it at
+// that time. The caller calls end.
+func (ts *touches) begin(id string, loaded time.Time) bool {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	for _, m := range []map[string]time.Time{ts.now, ts.before} {
-		if last, ok := m[id]; ok && used.Sub(last) <= step {
+	for _, m := range []map[string]lastTouch{ts.now, ts.before} {
+		if last, ok := m[id]; ok && (last.ended.IsZero() || !loaded.After(last.ended)) {
 			return false
 		}
 	}
 	if len(ts.now) >= maxTouches || ts.now == nil {
-		ts.now, ts.before = map[string]time.Time{}, ts.now
+		ts.now, ts.before = map[string]lastTouch{}, ts.now
 	}
-	ts.now[id] = time.Now()
+	ts.now[id] = lastTouch{}
 	return true
 }
 
-// forget is for a touch that failed: the next request tries again.
-func (ts *touches) forget(id string) {
+// end keeps when a touch has ended. One that failed is forgotten: the next request
+// tries again.
+func (ts *touches) end(id string, hasSucceeded bool) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	delete(ts.now, id)
 	delete(ts.before, id)
+	if delete(ts.now, id); hasSucceeded {
+		ts.now[id] = lastTouch{ended: time.Now()}
+	}
 }
 
 // touchStep is by how much LastSeen may be late.
@@ -53,7 +60,7 @@ func (s *Session) touch(c *storectx.Context, used time.Time) error {
 	if s.stored.is != live || !s.isUse() || used.Sub(rec.LastSeen) <= s.m.touchStep() {
 		return nil
 	}
-	if !s.m.touches.begin(rec.ID, used, s.m.touchStep()) {
+	if !s.m.touches.begin(rec.ID, used) {
 		return nil
 	}
 	if c == nil {
@@ -74,7 +81,7 @@ func (s *Session) touchAtLoad(c *storectx.Context) {
 	switch {
 	case s.stored.is != live, !s.isUse(), now.Sub(rec.LastSeen) <= s.m.idle/2:
 	case !rec.Expires.Before(rec.Deadline): // no use puts off its end
-	case s.m.touches.begin(rec.ID, now, s.m.touchStep()):
+	case s.m.touches.begin(rec.ID, now):
 		if _, err := s.m.touch(c, rec); err != nil {
 			_ = s.touched(rec, err) // it is tried again after the handler
 		}
@@ -86,14 +93,10 @@ func (m *Manager) touch(c *storectx.Context, rec *Record) (*Record, error) {
 	now := milliseconds(time.Now())
 	touched := *rec
 	touched.LastSeen, touched.Expires = now, later(rec.Expires, earlier(now.Add(m.idle), rec.Deadline))
-	isDone := false
-	defer func() {
-		if !isDone { // also if the store panics
-			m.touches.forget(rec.ID)
-		}
-	}()
+	hasSucceeded := false
+	defer func() { m.touches.end(rec.ID, hasSucceeded) }() // also if the store panics
 	err := m.store.Touch(c, rec.ID, touched.LastSeen, touched.Expires)
-	isDone = err == nil
+	hasSucceeded = err == nil
 	return &touched, err
 }
 

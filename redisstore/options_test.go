@@ -33,6 +33,7 @@ func TestNewRefuses(t *testing.T) {
 			[]string{"redis.ClusterOptions.RouteByLatency: set it to false"}},
 		{"a Ring", redis.NewRing(&redis.RingOptions{Addrs: ring}), "", []string{"redis.RingOptions." + slow}},
 		{"a good Ring", redis.NewRing(&redis.RingOptions{Addrs: ring, ContextTimeoutEnabled: true}), "", nil},
+		{"an AutoPipeliner", pipeliner(t), "", []string{"the client is an AutoPipeliner"}},
 		{"what cannot be looked into", struct{ redis.UniversalClient }{redis.NewClient(&redis.Options{})}, "", nil},
 		{"a good prefix", redis.NewClient(&redis.Options{ContextTimeoutEnabled: true}), "my-app.v2/Sessions_1:", nil},
 		{"a hash tag", redis.NewClient(&redis.Options{ContextTimeoutEnabled: true}), "{app}:", []string{"Options.Prefix: must be"}},
@@ -63,4 +64,15 @@ func TestNewRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// pipeliner returns a client that groups commands by itself.
+func pipeliner(t *testing.T) redis.UniversalClient {
+	client := redis.NewClient(&redis.Options{ContextTimeoutEnabled: true})
+	p, err := client.AutoPipeline()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close(); client.Close() })
+	return p
 }

@@ -98,6 +98,8 @@ func clientRules(client redis.UniversalClient) (errs []error) {
 		if rule(c != nil, none); c != nil {
 			heedsDeadlines(c.Options().ContextTimeoutEnabled, "RingOptions")
 		}
+	case *redis.AutoPipeliner:
+		rule(false, "the client is an AutoPipeliner, which ignores deadlines, so that a hung server holds requests: pass the client that it was made of")
 	}
 	return errs
 }
