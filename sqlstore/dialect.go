@@ -26,9 +26,10 @@ type dialect struct {
 	numbered bool     // parameters are $1, $2, … and not ?
 	greatest string
 	least    string
-	upsert   bool // ON CONFLICT … DO UPDATE … WHERE
-	byPage   bool // Sweep goes by physical pages
-	maxData  int  // bytes; 0: more than anybody has
+	upsert   bool   // ON CONFLICT … DO UPDATE … WHERE
+	byPage   bool   // Sweep goes by physical pages
+	index    string // counts the index of the schema's second statement, if it has one
+	maxData  int    // bytes; 0: more than anybody has
 }
 
 var dialects = map[Dialect]*dialect{
@@ -42,6 +43,7 @@ var dialects = map[Dialect]*dialect{
 		},
 		lock:     `SELECT pg_advisory_xact_lock(8394652017)`,
 		numbered: true, greatest: "GREATEST", least: "LEAST", upsert: true, byPage: true,
+		index: `SELECT count(to_regclass('%[2]s%[3]s_username'))`,
 	},
 	MySQL: {
 		schema: []string{
@@ -56,12 +58,14 @@ var dialects = map[Dialect]*dialect{
 			`CREATE INDEX IF NOT EXISTS %[2]s%[3]s_username ON %[3]s (username) WHERE username <> x''`,
 		},
 		greatest: "MAX", least: "MIN", upsert: true,
+		index: `SELECT count(*) FROM %[2]ssqlite_master WHERE type = 'index' AND name = '%[3]s_username' COLLATE NOCASE`,
 	},
 }
 
 // queries are a dialect's statements for one table.
 type queries struct {
 	schema                                           []string
+	look, index                                      string // for Migrate: the table's columns; dialect.index
 	load, create, save, version, touch, delete, list string
 	reclaim                                          string // where create cannot replace an expired record
 	pages, sweepPages, sweepIDs, sweepDelete         string
@@ -69,8 +73,13 @@ type queries struct {
 
 func (d *dialect) queries(table string) (q queries) {
 	dot := strings.Index(table, ".") + 1
+	named := func(s string) string { return fmt.Sprintf(s, table, table[:dot], table[dot:]) }
 	for _, s := range d.schema {
-		q.schema = append(q.schema, fmt.Sprintf(s, table, table[:dot], table[dot:]))
+		q.schema = append(q.schema, named(s))
+	}
+	q.look = "SELECT * FROM " + table + " WHERE 1 = 0"
+	if d.index != "" {
+		q.index = named(d.index)
 	}
 	fill := func(s string) string { return d.number(strings.ReplaceAll(s, "TABLE", table)) }
 	set := "version = ?, username = ?, data = ?, created = ?, deadline = ?, checksum = ?, seen = ?, expires = ?"
@@ -157,7 +166,7 @@ func (d *dialect) fits(r *session.Record) error {
 	return nil
 }
 
-// refused tells whether err is the database's own answer that it did not do it.
+// refused reports whether err is the database's own answer that it did not do it.
 // All else leaves that open: a deadline, a lost connection, a shutdown, and what
 // can befall a commit on its way to the disk.
 func refused(err error) bool {

@@ -2,8 +2,13 @@ package sqlstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
 	"strings"
+	"time"
 )
 
 // Schema returns the statements that make the table and its index, for those
@@ -11,13 +16,65 @@ import (
 // there already.
 func (s *Store) Schema() []string { return append([]string(nil), s.q.schema...) }
 
-// Migrate applies Schema. Any number of processes may do so at once, each at its
-// start. It needs the right to create tables; where the application has none,
-// apply Schema as somebody who has.
+// Migrate applies Schema, unless the table and its index are there. Any number of
+// processes may call it at once, each at its start. It needs the right to create
+// tables only where there is something to create; where the application has no
+// such right, apply Schema as a role that has.
+//
+// It returns an error if the table lacks one of the columns: then it is another
+// program's, and Options.Table must name one of its own.
 func (s *Store) Migrate(ctx context.Context) error {
+	isThere, err := s.isMigrated(ctx)
+	if err == nil && !isThere {
+		if err = retry(ctx, func() error { return s.applySchema(ctx) }); err == nil {
+			// What was created meanwhile, or CREATE IF NOT EXISTS took for ours.
+			_, err = s.isMigrated(ctx)
+		}
+	}
+	return clean("migrate", err)
+}
+
+// isMigrated reports whether the table and its index are there. It returns an
+// error if the table is not one of ours.
+func (s *Store) isMigrated(ctx context.Context) (ok bool, err error) {
+	var found []string
+	err = retry(ctx, func() error {
+		rows, err := s.db.QueryContext(ctx, s.q.look)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		found, err = rows.Columns()
+		return errors.Join(err, rows.Err())
+	})
+	switch {
+	case noSuchTable(err):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	var lacking []string
+	for _, column := range strings.Split(columns, ", ") {
+		if !slices.ContainsFunc(found, func(name string) bool { return strings.EqualFold(name, column) }) {
+			lacking = append(lacking, column)
+		}
+	}
+	if len(lacking) > 0 {
+		return false, fmt.Errorf("the table %q is another program's: its columns are %s, and it lacks %s; set Options.Table to a name that no other program uses",
+			s.table, strings.Join(found, ", "), strings.Join(lacking, ", "))
+	}
+	if s.q.index == "" {
+		return true, nil
+	}
+	var indexes int
+	err = retry(ctx, func() error { return s.db.QueryRowContext(ctx, s.q.index).Scan(&indexes) })
+	return indexes > 0, err
+}
+
+func (s *Store) applySchema(ctx context.Context) error {
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
-		return clean("migrate", err)
+		return err
 	}
 	defer tx.Rollback()
 	statements := s.q.schema
@@ -27,16 +84,49 @@ func (s *Store) Migrate(ctx context.Context) error {
 	}
 	for _, q := range statements {
 		if _, err := tx.ExecContext(ctx, q); err != nil {
-			return clean("migrate", err)
+			return err
 		}
 	}
-	return clean("migrate", tx.Commit())
+	return tx.Commit()
+}
+
+// noSuchTable reports whether err is the database's answer that there is no table
+// of this name.
+func noSuchTable(err error) bool {
+	switch sqlState(err) {
+	case "42P01", "42S02": // PostgreSQL, MySQL
+		return true
+	}
+	return err != nil && strings.Contains(err.Error(), "no such table") // SQLite
 }
 
 const (
 	sweepRows  = 1000 // looked at by one statement
 	sweepPages = 128  // of 8 KiB
 )
+
+// SweepEvery calls Sweep again and again, d apart, until ctx ends, and logs what
+// fails to slog.Default. The first time comes after a random part of d, so that
+// processes that start together do not sweep together. Start it as a goroutine;
+// every few minutes is often enough. It panics if d is not positive.
+func (s *Store) SweepEvery(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		panic("sqlstore: SweepEvery: the interval is not positive")
+	}
+	timer := time.NewTimer(rand.N(d))
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		if n, err := s.Sweep(ctx); err != nil && ctx.Err() == nil {
+			slog.ErrorContext(ctx, "sqlstore: expired sessions were not deleted; the next sweep tries again", "err", err, "deleted", n, "next", d)
+		}
+		timer.Reset(d)
+	}
+}
 
 // Sweep deletes expired records and returns how many, also if it ends early with
 // an error. It works in small batches that lock nothing for long, never deletes
@@ -54,16 +144,13 @@ func (s *Store) Sweep(ctx context.Context) (deleted int, err error) {
 // sweepByPage goes through the table as it lies on disk.
 func (s *Store) sweepByPage(ctx context.Context) (deleted int, err error) {
 	var pages int64
-	if err := s.db.QueryRowContext(ctx, s.q.pages).Scan(&pages); err != nil {
+	err = retry(ctx, func() error { return s.db.QueryRowContext(ctx, s.q.pages).Scan(&pages) })
+	if err != nil {
 		return 0, clean("sweep", err)
 	}
 	for first := int64(0); first < pages; first += sweepPages {
-		res, err := s.db.ExecContext(ctx, s.q.sweepPages, tid(first), tid(first+sweepPages), now())
-		if err != nil {
-			return deleted, clean("sweep", err)
-		}
-		n, err := res.RowsAffected()
-		if deleted += int(n); err != nil {
+		n, err := s.deleteRows(ctx, s.q.sweepPages, tid(first), tid(first+sweepPages), now())
+		if deleted += n; err != nil {
 			return deleted, clean("sweep", err)
 		}
 	}
@@ -75,12 +162,18 @@ func (s *Store) sweepByPage(ctx context.Context) (deleted int, err error) {
 func (s *Store) sweepByID(ctx context.Context) (deleted int, err error) {
 	last := []byte{}
 	for {
-		expired, next, err := s.expired(ctx, last)
+		var expired []any
+		var next []byte
+		err = retry(ctx, func() error {
+			expired, next, err = s.expired(ctx, last)
+			return err
+		})
 		if err != nil {
 			return deleted, clean("sweep", err)
 		}
 		if len(expired) > 0 {
-			n, err := s.deleteExpired(ctx, expired)
+			q := s.q.sweepDelete + "(?" + strings.Repeat(", ?", len(expired)-1) + ")"
+			n, err := s.deleteRows(ctx, q, append([]any{now()}, expired...)...)
 			if deleted += n; err != nil {
 				return deleted, clean("sweep", err)
 			}
@@ -117,21 +210,18 @@ func (s *Store) expired(ctx context.Context, last []byte) (ids []any, next []byt
 	return ids, next, rows.Err()
 }
 
-// deleteExpired deletes those of the records that are expired still. MySQL's
-// locks on what another sweep deleted meanwhile can end in a deadlock, of which
-// it calls off one side.
-func (s *Store) deleteExpired(ctx context.Context, ids []any) (int, error) {
-	q := s.q.sweepDelete + "(?" + strings.Repeat(", ?", len(ids)-1) + ")"
-	for try := 0; ; try++ {
-		res, err := s.db.ExecContext(ctx, q, append([]any{now()}, ids...)...)
+// deleteRows executes a statement that deletes expired rows, and returns how many
+// it deleted. Of two sweeps at once the database may roll one back.
+func (s *Store) deleteRows(ctx context.Context, query string, args ...any) (int, error) {
+	var n int64
+	err := retry(ctx, func() error {
+		res, err := s.db.ExecContext(ctx, query, args...)
 		if err == nil {
-			n, err := res.RowsAffected()
-			return int(n), err
+			n, err = res.RowsAffected()
 		}
-		if sqlState(err) != "40001" || try == 9 {
-			return 0, err
-		}
-	}
+		return err
+	})
+	return int(n), err
 }
 
 func tid(page int64) string { return fmt.Sprintf("(%d,0)", page) }

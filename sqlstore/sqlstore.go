@@ -5,7 +5,7 @@
 //
 //	store, err := sqlstore.New(db, sqlstore.PostgreSQL, nil)
 //	err = store.Migrate(ctx) // once, at the start
-//	n, err := store.Sweep(ctx) // from time to time
+//	go store.SweepEvery(ctx, 5*time.Minute)
 //
 // It passes the package storetest on PostgreSQL, on PostgreSQL behind PgBouncer
 // in transaction mode, on MariaDB and on SQLite.
@@ -36,21 +36,25 @@ type Options struct {
 // transaction mode does no harm. The clock is the application's. Its methods may
 // be called by any number of goroutines at once.
 //
-// A write whose outcome nobody knows, because its deadline passed or the
+// A call that the database rolls back for a concurrent one, as it does at isolation
+// levels above read committed, is tried again until its context ends.
+//
+// A write whose outcome is unknown, because its deadline passed or the
 // connection broke after it was sent, is session.ErrIndeterminate. What the
 // database refused, and what never reached it, is an ordinary error.
 //
 // A record carries a checksum: one that was damaged is an error, never another
 // user's session. An id has at most 128 bytes, a user at most 1024.
 type Store struct {
-	db *sql.DB
-	d  *dialect
-	q  queries
+	db    *sql.DB
+	d     *dialect
+	q     queries
+	table string
 }
 
 // New returns a Store over db. It starts nothing and asks the database nothing:
-// call Migrate once before use, or apply Schema by your own means, and Sweep
-// from time to time. It returns an error if the dialect or the table's name is
+// call Migrate once before use, or apply Schema by your own means, and have
+// SweepEvery delete expired records. It returns an error if the dialect or the table's name is
 // not a good one.
 func New(db *sql.DB, d Dialect, opts *Options) (*Store, error) {
 	var o Options
@@ -68,14 +72,17 @@ func New(db *sql.DB, d Dialect, opts *Options) (*Store, error) {
 	case !tableName.MatchString(o.Table):
 		return nil, errors.New("sqlstore: Options.Table: must be letters, digits and underscores, at most 48, with a schema and a dot before it if need be")
 	}
-	return &Store{db, dialects[d], dialects[d].queries(o.Table)}, nil
+	return &Store{db, dialects[d], dialects[d].queries(o.Table), o.Table}, nil
 }
 
 var tableName = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]{0,47}\.)?[A-Za-z_][A-Za-z0-9_]{0,47}$`)
 
 // Load implements session.Store.
-func (s *Store) Load(ctx context.Context, id string) (*session.Record, error) {
-	r, err := scan(s.db.QueryRowContext(ctx, s.q.load, []byte(id), now()))
+func (s *Store) Load(ctx context.Context, id string) (r *session.Record, err error) {
+	err = retry(ctx, func() error {
+		r, err = scan(s.db.QueryRowContext(ctx, s.q.load, []byte(id), now()))
+		return err
+	})
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, session.ErrNotFound
 	}
@@ -127,7 +134,9 @@ func (s *Store) Save(ctx context.Context, r *session.Record, old uint64) error {
 // ErrIndeterminate.
 func (s *Store) why(ctx context.Context, call string, r *session.Record, other error) error {
 	var version int64
-	err := s.db.QueryRowContext(ctx, s.q.version, []byte(r.ID), now()).Scan(&version)
+	err := retry(ctx, func() error {
+		return s.db.QueryRowContext(ctx, s.q.version, []byte(r.ID), now()).Scan(&version)
+	})
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return session.ErrNotFound
@@ -148,7 +157,9 @@ func (s *Store) Touch(ctx context.Context, id string, seen, expires time.Time) e
 	}
 	// MySQL counts a row that stays as it is as none.
 	var version int64
-	err = s.db.QueryRowContext(ctx, s.q.version, []byte(id), now()).Scan(&version)
+	err = retry(ctx, func() error {
+		return s.db.QueryRowContext(ctx, s.q.version, []byte(id), now()).Scan(&version)
+	})
 	if errors.Is(err, sql.ErrNoRows) {
 		return session.ErrNotFound
 	}
@@ -163,24 +174,31 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 
 // List implements session.Store. A damaged record is an error, not skipped: it
 // might be one that RevokeAll must end.
-func (s *Store) List(ctx context.Context, user string) ([]*session.Record, error) {
+func (s *Store) List(ctx context.Context, user string) (records []*session.Record, err error) {
 	if user == "" {
 		return nil, nil
 	}
+	err = retry(ctx, func() error {
+		records, err = s.list(ctx, user)
+		return err
+	})
+	return records, clean("list", err)
+}
+
+func (s *Store) list(ctx context.Context, user string) (records []*session.Record, err error) {
 	rows, err := s.db.QueryContext(ctx, s.q.list, []byte(user), now())
 	if err != nil {
-		return nil, clean("list", err)
+		return nil, err
 	}
 	defer rows.Close()
-	var records []*session.Record
 	for rows.Next() {
 		r, err := scan(rows)
 		if err != nil {
-			return nil, clean("list", err)
+			return nil, err
 		}
 		records = append(records, r)
 	}
-	return records, clean("list", rows.Err())
+	return records, rows.Err()
 }
 
 // write executes a statement that changes one row at most. It takes a
@@ -197,6 +215,10 @@ func (s *Store) write(ctx context.Context, call, query string, args ...any) (int
 		switch bad := errors.Is(err, driver.ErrBadConn); { // the driver's word that nothing was sent
 		case err == nil:
 			return n, nil
+		case rolledBack(err):
+			if pause(ctx, try) != nil {
+				return 0, clean(call, err)
+			}
 		case bad && try < 2:
 		case bad || refused(err):
 			return 0, clean(call, err)

@@ -1,0 +1,149 @@
+package sqlstore_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/sessiontest"
+	"github.com/coatcheck/session/sqlstore"
+)
+
+// Fifty concurrent writers of one session are all answered 200, and no count is lost,
+// in a database whose default isolation was raised.
+func TestRaisedIsolation(t *testing.T) {
+	n := session.NewKey[int]("n")
+	run := func(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
+		var all sync.WaitGroup
+		h := func() http.Handler { // as a process: its writers are not put one after the other with another's
+			m := session.Must(session.New(&session.Options{Store: newStoreOf(t, db, d), Secrets: [][]byte{[]byte("0123456789abcdef0123456789abcdef")}}))
+			return m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				s := session.From(r.Context())
+				if r.URL.Path == "/login" {
+					s.Login("alice")
+					return
+				}
+				n.Update(s, func(n int) int { return n + 1 })
+				fmt.Fprint(w, n.Get(s))
+			}))
+		}
+		processes := []http.Handler{h(), h(), h()}
+		b := sessiontest.NewBrowser(t, processes[0])
+		cookie := b.Get("/login").Cookies()[0]
+		request := func(h http.Handler) *httptest.ResponseRecorder {
+			r := httptest.NewRequest("GET", "https://localhost/add", nil)
+			r.AddCookie(cookie)
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			return w
+		}
+		for i := range 50 {
+			all.Go(func() {
+				if w := request(processes[i%len(processes)]); w.Code != 200 {
+					t.Errorf("a writer is answered %d", w.Code)
+				}
+			})
+		}
+		all.Wait()
+		if got := request(processes[0]).Body.String(); got != "51" {
+			t.Errorf("the counter says %s, want 51", got)
+		}
+	}
+	for _, level := range []string{"read%20committed", "repeatable%20read", "serializable"} {
+		t.Run("PostgreSQL "+level, func(t *testing.T) {
+			openPostgres(t)
+			s := postgres(t)
+			run(t, s.open(t, "pgx", postgresDSN(s.port)+"&default_transaction_isolation="+level), sqlstore.PostgreSQL)
+		})
+	}
+	t.Run("MariaDB serializable", func(t *testing.T) {
+		openMariaDB(t)
+		s := mariadb(t)
+		run(t, s.open(t, "mysql", mariadbDSN(s.port)+"&tx_isolation=%27SERIALIZABLE%27"), sqlstore.MySQL)
+	})
+}
+
+var isolationTables sync.Map // of a test: its table
+
+// newStoreOf returns a Store over the table that the test has.
+func newStoreOf(t *testing.T, db *sql.DB, d sqlstore.Dialect) *sqlstore.Store {
+	table, isThere := isolationTables.LoadOrStore(t.Name(), newTable())
+	s, err := sqlstore.New(db, d, &sqlstore.Options{Table: table.(string)})
+	must(t, err)
+	if !isThere {
+		must(t, s.Migrate(t.Context()))
+	}
+	return s
+}
+
+// Migrate has nothing to do where the table is there, and needs no right then.
+func TestMigrateWithoutRights(t *testing.T) {
+	db := openPostgres(t)
+	table := newTable()
+	must(t, openStore(t, db, sqlstore.PostgreSQL, table).Migrate(t.Context()))
+	for _, q := range []string{"CREATE ROLE app_" + table + " LOGIN", "GRANT SELECT, INSERT, UPDATE, DELETE ON " + table + " TO app_" + table} {
+		_, err := db.Exec(q)
+		must(t, err)
+	}
+	s := postgres(t)
+	app := s.open(t, "pgx", fmt.Sprintf("postgres://app_%s@127.0.0.1:%d/postgres?sslmode=disable", table, s.port))
+	store, err := sqlstore.New(app, sqlstore.PostgreSQL, &sqlstore.Options{Table: table})
+	must(t, err)
+	must(t, store.Migrate(t.Context()))
+	must(t, store.Create(t.Context(), record("alice", time.Hour)))
+}
+
+// Another program's table of the same name is an error of Migrate, which says what to
+// set, and stays as it is.
+func TestMigrateOverAnotherProgramsTable(t *testing.T) {
+	onEach(t, func(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
+		table := newTable()
+		_, err := db.Exec("CREATE TABLE " + table + " (token VARCHAR(43) PRIMARY KEY, data VARCHAR(100) NOT NULL, expiry INTEGER NOT NULL)")
+		must(t, err)
+		s, err := sqlstore.New(db, d, &sqlstore.Options{Table: table})
+		must(t, err)
+		for range 2 {
+			err = s.Migrate(t.Context())
+			if err == nil || !strings.Contains(err.Error(), "another program's") || !strings.Contains(err.Error(), "Options.Table") || !strings.Contains(err.Error(), "username") {
+				t.Errorf("Migrate: %v", err)
+			}
+		}
+	})
+}
+
+// SweepEvery deletes what has expired until its context ends.
+func TestSweepEvery(t *testing.T) {
+	onEach(t, func(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
+		table := newTable()
+		s := openStore(t, db, d, table)
+		must(t, s.Migrate(t.Context()))
+		expired := record("alice", time.Hour)
+		expired.Expires = time.Now().Add(time.Millisecond).Truncate(time.Millisecond)
+		must(t, s.Create(t.Context(), expired))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		defer func() { cancel(); <-done }()
+		for began := false; ; {
+			var rows int
+			must(t, db.QueryRow("SELECT count(*) FROM "+table).Scan(&rows))
+			if rows == 0 {
+				break
+			}
+			if !began {
+				began = true
+				go func() {
+					defer close(done)
+					s.SweepEvery(ctx, time.Millisecond)
+				}()
+			}
+			time.Sleep(time.Millisecond)
+		}
+	})
+}
