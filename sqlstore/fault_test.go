@@ -154,22 +154,33 @@ func TestHungServer(t *testing.T) {
 				{"Touch", true, func(ctx context.Context) error { return s.Touch(ctx, r.ID, r.LastSeen, r.Expires) }},
 				{"Delete", true, func(ctx context.Context) error { return s.Delete(ctx, r.ID) }},
 			} {
-				ctx, cancel := context.WithTimeout(t.Context(), timeout)
-				start := time.Now()
-				err := c.run(ctx)
-				if took := time.Since(start); took > timeout+100*time.Millisecond {
-					t.Errorf("%s took %v", c.name, took)
-				}
+				err := within(t, timeout, c.run)
 				if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, session.ErrIndeterminate) {
 					t.Errorf("%s: %v", c.name, err)
 				}
-				cancel()
 			}
 			resume()
 			if _, err := s.List(t.Context(), "alice"); err != nil {
 				t.Errorf("and after that: %v", err)
 			}
 		})
+	}
+}
+
+// within calls do with a context that ends after limit, and fails the test if do then
+// does not return.
+func within(t *testing.T, limit time.Duration, do func(ctx context.Context) error) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	returned := make(chan error, 1)
+	go func() { returned <- do(ctx) }()
+	select {
+	case err := <-returned:
+		return err
+	case <-time.After(limit + time.Minute):
+		t.Fatal("does not heed the context's deadline")
+		return nil
 	}
 }
 
@@ -194,9 +205,19 @@ func TestUnknownOrUnsent(t *testing.T) {
 				t.Errorf("no connection was free: %v", err)
 			}
 			conn.Close()
-			resume := d.server(t).stop(t)
-			if err := s.Save(short(), next(r), r.Version); !errors.Is(err, session.ErrIndeterminate) {
-				t.Errorf("sent, and no answer: %v", err)
+			var resume func()
+			for limit := 200 * time.Millisecond; ; limit *= 2 { // a slow machine may not send it in time
+				r, err = s.Load(t.Context(), r.ID)
+				must(t, err)
+				resume = d.server(t).stop(t)
+				err := within(t, limit, func(ctx context.Context) error { return s.Save(ctx, next(r), r.Version) })
+				if errors.Is(err, session.ErrIndeterminate) {
+					break
+				}
+				resume()
+				if limit > 30*time.Second {
+					t.Fatalf("sent, and no answer: %v", err)
+				}
 			}
 			if err := s.Save(short(), next(r), r.Version); err == nil || errors.Is(err, session.ErrIndeterminate) {
 				t.Errorf("the server did not greet: %v", err)
@@ -225,14 +246,14 @@ func TestRefused(t *testing.T) {
 	})
 }
 
-// A request never hangs: with the server stopped before it, it ends within the
-// timeout, and with one stopped in its middle within twice that.
+// A request never hangs, whether the server stops before it or in its middle: it is
+// answered while the server is still stopped.
 func TestHungServerThroughHTTP(t *testing.T) {
-	const timeout, grace = 250 * time.Millisecond, 100 * time.Millisecond
+	const timeout = 250 * time.Millisecond
 	for _, d := range overNetwork {
 		t.Run(d.name, func(t *testing.T) {
 			var during func()
-			site := newSite(t, newStore(t, d.open(t), d.dialect), session.Options{StoreTimeout: timeout}, func(w http.ResponseWriter, r *http.Request) {
+			h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				s := session.From(r.Context())
 				s.User()
 				if during != nil {
@@ -249,32 +270,26 @@ func TestHungServerThroughHTTP(t *testing.T) {
 					s.Logout()
 				}
 			})
-			b := site.browser()
-			b.expect("/login", http.StatusOK)
-			worst := func(path string, limit time.Duration) {
-				start := time.Now()
-				b.expect(path, http.StatusServiceUnavailable)
-				if took := time.Since(start); took > limit {
-					t.Errorf("%s took %v, the limit is %v", path, took, limit)
-				}
+			store := newStore(t, d.open(t), d.dialect)
+			hasty, patient := newSite(t, store, session.Options{StoreTimeout: timeout}, h), newSite(t, store, session.Options{StoreTimeout: time.Minute}, h)
+			loggedIn := func() *browser { // however slow the machine
+				b := patient.browser()
+				b.expect("/login", http.StatusOK)
+				return &browser{b.Client, hasty}
 			}
+			b := loggedIn()
 			for _, path := range []string{"/look", "/set", "/login", "/renew", "/logout"} {
 				resume := d.server(t).stop(t)
 				during = nil
-				worst(path, timeout+grace)
+				b.expect(path, http.StatusServiceUnavailable)
 				resume()
 			}
 			for _, path := range []string{"/set", "/login", "/renew", "/logout"} {
-				b := site.browser()
 				during = nil
-				b.expect("/login", http.StatusOK)
+				b := loggedIn()
 				var resume func()
 				during = func() { resume = d.server(t).stop(t) }
-				start := time.Now()
 				b.expect(path, http.StatusServiceUnavailable)
-				if took := time.Since(start); took > 2*timeout+grace {
-					t.Errorf("%s, stopped in its middle, took %v", path, took)
-				}
 				resume()
 			}
 		})

@@ -145,10 +145,13 @@ func (a *app) callback(w http.ResponseWriter, r *http.Request) {
 func (a *app) again(w http.ResponseWriter, r *http.Request) bool {
 	q := r.URL.Query()
 	try, _ := strconv.Atoi(q.Get("try"))
-	if try == 5 {
+	if try < 0 || try >= 5 {
 		return false
 	}
-	time.Sleep(time.Duration(try) * 100 * time.Millisecond)
+	select {
+	case <-time.After(time.Duration(try) * 100 * time.Millisecond):
+	case <-r.Context().Done():
+	}
 	q.Set("try", strconv.Itoa(try+1))
 	http.Redirect(w, r, "/callback?"+q.Encode(), http.StatusSeeOther)
 	return true

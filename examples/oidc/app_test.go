@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coatcheck/session"
@@ -256,6 +258,36 @@ func TestAccessTokenIsKeptFresh(t *testing.T) {
 	if x.issuer.Refreshes != 1 || x.issuer.Revoked || len(seen) != 1 {
 		t.Errorf("%d refreshes, revoked: %v, answers %v", x.issuer.Refreshes, x.issuer.Revoked, seen)
 	}
+}
+
+// A callback is tried again five times at most, whatever the query says, and waits no
+// longer than its request.
+func TestTriesAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		for try, c := range map[string]struct {
+			ctx   context.Context
+			again bool
+			waits time.Duration
+		}{
+			"":                     {t.Context(), true, 0},
+			"4":                    {t.Context(), true, 400 * time.Millisecond},
+			"5":                    {t.Context(), false, 0},
+			"6":                    {t.Context(), false, 0},
+			"100000000":            {t.Context(), false, 0},
+			"-100000000":           {t.Context(), false, 0},
+			"99999999999999999999": {t.Context(), false, 0},
+			"3":                    {gone, true, 0},
+		} {
+			begun := time.Now()
+			r := httptest.NewRequestWithContext(c.ctx, "GET", "/callback?try="+try, nil)
+			again := new(app).again(httptest.NewRecorder(), r)
+			if waited := time.Since(begun); again != c.again || waited != c.waits {
+				t.Errorf("try=%s: again %v after %v, want %v after %v", try, again, waited, c.again, c.waits)
+			}
+		}
+	})
 }
 
 // Who logs out at the provider is logged out here: in one session, or in all.
