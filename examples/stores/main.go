@@ -92,20 +92,6 @@ func openSQL(ctx context.Context, driver, dsn string, dialect sqlstore.Dialect) 
 	if err := store.Migrate(ctx); err != nil {
 		return nil, err
 	}
-	go sweep(ctx, store)
+	go store.SweepEvery(ctx, 10*time.Minute)
 	return store, nil
-}
-
-// sweep deletes expired sessions every few minutes, until ctx ends.
-func sweep(ctx context.Context, store *sqlstore.Store) {
-	for tick := time.Tick(10 * time.Minute); ; {
-		select {
-		case <-tick:
-			if _, err := store.Sweep(ctx); err != nil {
-				slog.Warn("sweep", "err", err)
-			}
-		case <-ctx.Done():
-			return
-		}
-	}
 }
