@@ -166,7 +166,13 @@ func (l *lease) save(ctx context.Context, was, value []byte) error {
 // process share.
 func (l *lease) wait() error {
 	if l.poll == nil {
-		l.poll = l.m.polls.join(l.stored.rec.ID)
+		l.mu.Lock()
+		rec := l.stored.rec
+		l.mu.Unlock()
+		if rec == nil {
+			return nil // another goroutine of the request has ended or reloaded it
+		}
+		l.poll = l.m.polls.join(rec.ID)
 	}
 	rec, err := l.poll.next(l.ctx, l.m)
 	if err != nil && l.ctx.Err() != nil {

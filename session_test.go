@@ -84,11 +84,6 @@ func TestConcurrentUse(t *testing.T) {
 		func(ctx context.Context, s *session.Session) { s.Done() },
 		func(ctx context.Context, s *session.Session) { s.Save(ctx) },
 		func(ctx context.Context, s *session.Session) { s.Reload(ctx) },
-		func(ctx context.Context, s *session.Session) {
-			grants.Refresh(ctx, s, grant.fresh, func(context.Context, grant) (grant, error) {
-				return grant{1, time.Now().Add(time.Hour)}, nil
-			})
-		},
 		func(ctx context.Context, s *session.Session) { s.Logout() },
 	}
 	for range 40 {
