@@ -102,10 +102,13 @@ func (l *lease) claim() error {
 func (l *lease) giveBack(mine holder) {
 	l.changing.Lock()
 	defer l.done()
+	if l.stored.is != live { // another goroutine of the request has ended or reloaded it
+		return
+	}
 	c := storectx.New(l.ctx, l.m.timeout)
 	defer c.Release()
 	rec, err := l.m.follow(c, l.stored.rec.ID)
-	if is, _ := statusOf(rec); err != nil || is != live || l.stored.is != live {
+	if is, _ := statusOf(rec); err != nil || is != live {
 		return
 	}
 	k := commit{l.Session, c, &pending{changes: []change{l.edit(l.ended)}}}
@@ -134,8 +137,13 @@ func (l *lease) ended(has holder) (holder, error) {
 	return has, nil
 }
 
-// run calls f, under a context that ends with the lease, and saves what it returns.
+// run calls f, under a context that ends with the lease, and saves what it returns. If
+// less than minLease is left, because the claim took long or because the session is new
+// and needed no claim, run does not call f.
 func (l *lease) run(raw []byte, f func(context.Context, []byte) ([]byte, error)) ([]byte, error) {
+	if time.Until(l.until) < minLease {
+		return nil, context.DeadlineExceeded
+	}
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(l.ctx), l.until)
 	defer cancel()
 	value, err := f(ctx, raw)

@@ -927,3 +927,37 @@ func TestRefreshWaitersShareAPoll(t *testing.T) {
 		}
 	})
 }
+
+// f is not begun with less than two seconds left, also if the claim has used up the
+// rest of the time, or the session is new and needs no claim.
+func TestRefreshNeedsTimeAfterTheClaim(t *testing.T) {
+	refuses := func(x *refreshing, limit time.Duration, before func(s *session.Session)) {
+		t.Helper()
+		x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			before(s)
+			ctx, cancel := context.WithTimeout(r.Context(), limit)
+			defer cancel()
+			if _, err := grants.Refresh(ctx, s, grant.fresh, x.issuer.renew); err != context.DeadlineExceeded || x.issuer.calls != 0 {
+				t.Errorf("%v, %d calls", err, x.issuer.calls)
+			}
+		})
+	}
+	inRefresh(t, func(x *refreshing) {
+		slowStore(x.spies[0], 1500*time.Millisecond)
+		refuses(x, 4500*time.Millisecond, func(s *session.Session) {}) // 3 s for the load and the claim
+		began := time.Now()
+		if x.at(1, x.refresh(1)); time.Since(began) > 2*time.Second {
+			t.Errorf("the lease was not given back: the next request waited %v", time.Since(began))
+		}
+	})
+	for _, before := range []func(s *session.Session){
+		func(s *session.Session) {},
+		func(s *session.Session) { name.Set(s, "value") },
+		func(s *session.Session) { s.Login("bob") },
+	} {
+		inRefresh(t, func(x *refreshing) {
+			x.b = newBrowser(t, nil)
+			refuses(x, time.Second, before)
+		})
+	}
+}
