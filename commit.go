@@ -105,13 +105,12 @@ func (k commit) save() error {
 			return nil
 		}
 		login := k.todo.user != ""
-		err = k.m.store.Save(k.c, d.rec, k.stored.rec.Version)
+		err = n.save(d.rec, k.stored.rec.Version)
 		if err != nil && d.token != nil && errors.Is(err, ErrIndeterminate) {
 			err = k.resolve(d, err)
 		}
 		if err == nil {
 			k.install(d)
-			n.last = d.rec
 			if n.leave(); login {
 				k.limit()
 			}

@@ -127,10 +127,8 @@ func (m *Manager) end(c *storectx.Context, id, user, why string, rec *Record) (_
 		case user != "" && rec.User != user:
 			return nil, "", nil
 		}
-		end := tombstone(rec, why, "")
-		err := m.store.Save(c, end, rec.Version)
+		err := n.save(tombstone(rec, why, ""), rec.Version)
 		if err == nil {
-			n.last = end
 			m.watch.ended(n.id)
 			return rec, "", nil
 		}
@@ -247,13 +245,11 @@ func (k commit) replace() error {
 			n.leave()
 			n = contender{m: k.m, c: k.c, id: old.ID, isEnding: true}
 		}
-		end := tombstone(old, why, d.rec.ID)
-		err := k.m.store.Save(k.c, end, old.Version)
+		err := n.save(tombstone(old, why, d.rec.ID), old.Version)
 		if errors.Is(err, ErrIndeterminate) && k.hasLeft(old.ID, d.rec.ID) {
 			err = nil
 		}
 		if err == nil {
-			n.last = end
 			k.left(old.ID, why, d.rec.ID)
 			break
 		}

@@ -15,16 +15,31 @@ import (
 // queue begins with the first conflict of a session and ends with its last member.
 //
 // Each member hands what it has stored to the next, which so needs no load: of n
-// concurrent writers each costs a load, a Save that fails, and a Save.
+// concurrent writers each costs a load, a Save that fails, and a Save. A member that
+// entered later than that Save began gets nothing: it may have loaded what another
+// process has stored since, and must not go back to an older record.
 type queues struct {
-	n  atomic.Int32 // of
-	mu sync.Mutex
-	of map[string]*queue // by the session's id
+	entered atomic.Uint64 // members that have waited or wait
+	n       atomic.Int32  // len(of)
+	mu      sync.Mutex
+	of      map[string]*queue // by the session's id
 }
 
 // A queue is of one session. One of its members has the turn.
 type queue struct {
-	endings, writers []chan *Record // members that wait; endings go first
+	endings, writers []*member // that wait; endings go first
+}
+
+// A member waits for the turn.
+type member struct {
+	number uint64    // counts all that have entered
+	turn   chan view // gets the turn, and what the member before knows
+}
+
+// A view is a record as the store had it, or nil if that is not known.
+type view struct {
+	rec *Record
+	at  uint64 // the number of the last member that had entered before the store was asked
 }
 
 // A turn lets its holder write a session without a conflict in this process.
@@ -43,9 +58,10 @@ func (qs *queues) exists(id string) bool {
 	return qs.of[id] != nil
 }
 
-// enter waits for the turn. It returns the record that the member before has stored,
-// or nil if that is not known. If ctx ends first, it returns ctx's error.
-func (qs *queues) enter(ctx context.Context, id string, isEnding bool) (*turn, *Record, error) {
+// enter waits for the turn. It returns the session's record, if the member before
+// knows one that is as new as what this one may have loaded. If ctx ends first, it
+// returns ctx's error.
+func (qs *queues) enter(ctx context.Context, id string, isEnding bool) (*turn, view, error) {
 	qs.mu.Lock()
 	q := qs.of[id]
 	if q == nil {
@@ -55,9 +71,9 @@ func (qs *queues) enter(ctx context.Context, id string, isEnding bool) (*turn, *
 		qs.of[id] = &queue{}
 		qs.n.Add(1)
 		qs.mu.Unlock()
-		return &turn{qs, id}, nil, nil
+		return &turn{qs, id}, view{}, nil
 	}
-	next := make(chan *Record, 1)
+	next := &member{qs.entered.Add(1), make(chan view, 1)}
 	if isEnding {
 		q.endings = append(q.endings, next)
 	} else {
@@ -65,33 +81,36 @@ func (qs *queues) enter(ctx context.Context, id string, isEnding bool) (*turn, *
 	}
 	qs.mu.Unlock()
 	select {
-	case rec := <-next:
-		return &turn{qs, id}, rec, nil
+	case last := <-next.turn:
+		return &turn{qs, id}, last, nil
 	case <-ctx.Done():
 	}
 	qs.mu.Lock()
-	isNext := func(c chan *Record) bool { return c == next }
+	isNext := func(m *member) bool { return m == next }
 	waiting := len(q.endings) + len(q.writers)
 	q.endings, q.writers = slices.DeleteFunc(q.endings, isNext), slices.DeleteFunc(q.writers, isNext)
 	left := len(q.endings)+len(q.writers) < waiting
 	qs.mu.Unlock()
 	if !left { // the turn came at the same moment
-		(&turn{qs, id}).leave(<-next)
+		(&turn{qs, id}).leave(<-next.turn)
 	}
-	return nil, nil, ctx.Err()
+	return nil, view{}, ctx.Err()
 }
 
 // leave gives the turn to the next member, with the record as it is stored now, as far
 // as that is known: if it is another, the next Save answers ErrConflict.
-func (t *turn) leave(rec *Record) {
+func (t *turn) leave(last view) {
 	t.of.mu.Lock()
 	defer t.of.mu.Unlock()
 	q := t.of.of[t.id]
-	for _, waiting := range []*[]chan *Record{&q.endings, &q.writers} {
+	for _, waiting := range []*[]*member{&q.endings, &q.writers} {
 		if len(*waiting) > 0 {
 			next := (*waiting)[0]
 			*waiting = (*waiting)[1:]
-			next <- rec
+			if next.number > last.at {
+				last = view{}
+			}
+			next.turn <- last
 			return
 		}
 	}
@@ -107,24 +126,49 @@ type contender struct {
 	id       string // of the session
 	isEnding bool   // and goes before the writers
 	turn     *turn  // nil: not in the queue
-	last     *Record
+	last     view
 	tries    int
 }
 
+// save is Store.Save.
+func (n *contender) save(rec *Record, old uint64) error {
+	at := n.m.queues.entered.Load()
+	err := n.m.store.Save(n.c, rec, old)
+	if err == nil {
+		n.last = view{rec, at}
+	}
+	return err
+}
+
+// follow loads what the record has become.
+func (n *contender) follow() (err error) {
+	at := n.m.queues.entered.Load()
+	n.last = view{}
+	rec, err := n.m.follow(n.c, n.id)
+	if err == nil {
+		n.last = view{rec, at}
+	}
+	return err
+}
+
 // join enters the session's queue if there is one. It returns the session's record, or
-// nil if what the contender knows is as new.
+// nil if what the contender knows may be as new.
 func (n *contender) join() (*Record, error) {
 	if !n.m.queues.exists(n.id) {
 		return nil, nil
 	}
 	err := n.enter()
-	return n.last, err
+	return n.last.rec, err
 }
 
-// enter waits for the turn.
+// enter waits for the turn. If the member before has given the session another id, it
+// follows that.
 func (n *contender) enter() (err error) {
 	if n.turn, n.last, err = n.m.queues.enter(n.c, n.id, n.isEnding); err != nil {
 		return storeError("save", err)
+	}
+	if is, _ := statusOf(n.last.rec); is == renewed {
+		return n.follow()
 	}
 	return nil
 }
@@ -136,14 +180,14 @@ func (n *contender) reread(err error) (*Record, error) {
 	case !hasMoved(err):
 		return nil, storeError("save", err)
 	case errors.Is(err, ErrNotFound):
-		n.last = nil
+		n.last = view{}
 		return nil, nil
 	case n.turn == nil:
 		if err := n.enter(); err != nil {
 			return nil, err
 		}
-		if is, _ := statusOf(n.last); n.last != nil && is != renewed {
-			return n.last, nil
+		if n.last.rec != nil {
+			return n.last.rec, nil
 		}
 	default: // with a commit of another process
 		if err := pause(n.c, betweenSaves, n.tries); err != nil {
@@ -151,8 +195,8 @@ func (n *contender) reread(err error) (*Record, error) {
 		}
 		n.tries++
 	}
-	n.last, err = n.m.follow(n.c, n.id)
-	return n.last, err
+	err = n.follow()
+	return n.last.rec, err
 }
 
 // leave gives the turn, if there is one, to the next member of the queue.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -211,4 +212,103 @@ func TestQueueIsLeft(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A renewal by another process is not forgotten for the record that a commit of this
+// process has stored before it: the request with the newest token renews it again.
+func TestQueueHandsOnNoOlderRecord(t *testing.T) {
+	inRefresh(t, func(x *refreshing) {
+		applied, answer := holdSave(x.spies[0], 2)
+		loaded, change := make(chan struct{}), make(chan struct{})
+		var all sync.WaitGroup
+		all.Go(func() {
+			x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				s.User()
+				close(loaded)
+				<-change
+				name.Set(s, "value")
+			})
+		})
+		<-loaded
+		x.at(1, func(w http.ResponseWriter, r *http.Request, s *session.Session) { visits.Set(s, 1) })
+		close(change) // its first Save is a conflict, and begins the queue
+		<-applied
+		x.at(1, func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Renew() })
+		before := x.b.cookie()
+		all.Go(func() {
+			x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Renew() })
+		})
+		synctest.Wait() // it is in the queue
+		close(answer)
+		all.Wait()
+		if x.b.cookie() == before {
+			t.Error("a Renew by the request with the newest token was dropped")
+		}
+	})
+}
+
+// A renewal that gives the session another id, for its token has no key, goes before
+// the writers that wait: what they change is kept.
+func TestQueueAcrossAnotherID(t *testing.T) {
+	inRefresh(t, func(x *refreshing) {
+		for i := range 2 {
+			x.processes[i] = keyless(t, session.Options{Store: x.spies[i]})
+		}
+		x.b = newBrowser(t, nil)
+		x.at(0, clockRoutes["/login"])
+		applied, answer := holdSave(x.spies[0], 2)
+		var loaded, all sync.WaitGroup
+		var changes [3]chan struct{}
+		for i, change := range []func(s *session.Session){
+			func(s *session.Session) { name.Set(s, "value") },
+			func(s *session.Session) { s.Renew() },
+			func(s *session.Session) {
+				visits.Update(s, func(n int) int { return n + 10 })
+				if err := s.Save(context.Background()); err != nil {
+					t.Error(err)
+				}
+			},
+		} {
+			changes[i] = make(chan struct{})
+			loaded.Add(1)
+			all.Go(func() {
+				x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+					s.User()
+					loaded.Done()
+					<-changes[i]
+					change(s)
+				})
+			})
+		}
+		loaded.Wait()
+		x.at(1, func(w http.ResponseWriter, r *http.Request, s *session.Session) { visits.Set(s, 1) })
+		close(changes[0])
+		<-applied
+		close(changes[1])
+		synctest.Wait()
+		close(changes[2])
+		synctest.Wait()
+		close(answer)
+		all.Wait()
+		x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			if s.User() != "alice" || name.Get(s) != "value" || visits.Get(s) != 11 {
+				t.Errorf("%q has %q and %d, want 11", s.User(), name.Get(s), visits.Get(s))
+			}
+		})
+	})
+}
+
+// holdSave lets the store answer its n-th Save from now on, which it has applied, only
+// once answer is closed.
+func holdSave(spy *spyStore, n int32) (applied, answer chan struct{}) {
+	applied, answer = make(chan struct{}), make(chan struct{})
+	var saves atomic.Int32
+	spy.after = func(ctx context.Context, call, id string, err error) error {
+		if call == "Save" && saves.Add(1) == n {
+			close(applied)
+			<-answer
+		}
+		return err
+	}
+	return applied, answer
 }
