@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/coatcheck/session/internal/storectx"
 )
 
 // Options.MaxPerUser, after a Login.
@@ -74,12 +76,14 @@ func (ls *logins) next(user string) {
 	delete(ls.of, user)
 }
 
-// abandon removes a login that does not wait any longer.
-func (ls *logins) abandon(l *loginLimit) {
+// abandon removes a login that does not wait any longer. It returns false if another
+// one lists for it already.
+func (ls *logins) abandon(l *loginLimit) bool {
 	ls.mu.Lock()
 	user := l.rec.User
-	if waiting, ok := ls.of[user]; ok {
-		ls.of[user] = slices.DeleteFunc(waiting, func(o *loginLimit) bool { return o == l })
+	i := slices.Index(ls.of[user], l)
+	if i >= 0 {
+		ls.of[user] = slices.Delete(ls.of[user], i, i+1)
 	}
 	ls.mu.Unlock()
 	select {
@@ -87,6 +91,7 @@ func (ls *logins) abandon(l *loginLimit) {
 		ls.next(user)
 	default:
 	}
+	return i >= 0
 }
 
 // limit ends the sessions beyond Options.MaxPerUser, now that this one has logged in.
@@ -103,9 +108,14 @@ func (k commit) limit() {
 		case <-l.lists:
 		case <-l.decided:
 		case <-k.c.Done():
-			k.m.logins.abandon(l)
-			err = storeError("list", k.c.Err())
+			if k.m.logins.abandon(l) {
+				err = storeError("list", k.c.Err())
+			} else {
+				<-l.decided // within StoreTimeout: the list has a deadline
+			}
 		}
+		k.c = storectx.New(k.ctx, k.m.timeout) // the wait has used up the commit's time
+		defer k.c.Release()
 	}
 	var others []*Record // that this login ends for all
 	if err == nil && l.doomed == nil {

@@ -146,3 +146,39 @@ func TestListOfALoginFails(t *testing.T) {
 		})
 	}
 }
+
+// The limit holds for logins that come while another one lists, also if they have
+// waited for that list for most of StoreTimeout, and their own takes as long.
+func TestLimitOverASlowList(t *testing.T) {
+	for _, takes := range []time.Duration{time.Second, 3 * time.Second, 4900 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			const most = 2
+			spy := newSpy()
+			var log events
+			m := newManager(t, session.Options{Store: spy, MaxPerUser: most, OnEvent: log.on})
+			spy.hook(func(ctx context.Context, call, id string) error {
+				if call != "List" {
+					return nil
+				}
+				select {
+				case <-time.After(takes):
+					return nil
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			})
+			var all sync.WaitGroup
+			for i := range 30 {
+				all.Go(func() {
+					time.Sleep(time.Duration(i) * 100 * time.Millisecond)
+					newBrowser(t, m.Handler(clockRoutes)).get("/login")
+				})
+			}
+			all.Wait()
+			listed, err := spy.Store.List(t.Context(), "alice")
+			if err != nil || len(listed) != most || log.count(session.EventStoreFailed) != 0 {
+				t.Errorf("a list takes %v: %d sessions are left (%v), events %v", takes, len(listed), err, log.all)
+			}
+		})
+	}
+}
