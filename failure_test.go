@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -705,6 +706,60 @@ func TestHeaderOfAReplacedResponse(t *testing.T) {
 	for name, values := range w.Header() {
 		if want[name] == nil {
 			t.Errorf("%s: %q is on the %d", name, values, w.Code)
+		}
+	}
+}
+
+// Promise 7. A handler that holds the header from before its response was replaced
+// adds nothing to the other response: neither trailers, nor to a header that a
+// middleware around it sends later. What ErrorHandler adds stays.
+func TestHeaderHeldFromBeforeAReplacedResponse(t *testing.T) {
+	spy := newSpy()
+	m := newManager(t, session.Options{Store: spy, ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+		w.Header().Set("X-Error", "error")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		io.WriteString(w, strings.Repeat("x", 10_000)) // more than net/http holds back
+		w.Header().Set(http.TrailerPrefix+"X-Error-Trailer", "error")
+	}})
+	app := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		session.From(r.Context()).User()
+		if _, err := w.Write([]byte("hello")); !errors.Is(err, session.ErrStore) {
+			t.Error("Write:", err)
+		}
+		h["X-Error"][0] = "handler"
+		h.Set("X-Accel-Redirect", "handler")
+		h.Set("Set-Cookie", "a=handler")
+		h.Set("X-Around", "handler")
+		h.Set(http.TrailerPrefix+"X-Late", "handler")
+		if r.URL.Path == "/panic" {
+			panic(http.ErrAbortHandler)
+		}
+	}))
+	around := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() { recover() }()
+		w.Header().Set("Trailer", "X-Around")
+		app.ServeHTTP(w, r)
+	})
+	cookie := open(t, m, "ann")
+	spy.down.Store(true)
+	for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
+		for where, h := range map[string]http.Handler{"": around, "in http.TimeoutHandler: ": http.TimeoutHandler(around, time.Hour, "")} {
+			for _, path := range []string{"/", "/panic"} {
+				srv := startServer(t, protocol, h)
+				resp, err := srv.Client().Do(request(t, srv.URL+path, cookie))
+				if err != nil {
+					t.Fatal(err)
+				}
+				io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+				if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("X-Error") != "error" || resp.Trailer.Get("X-Error-Trailer") != "error" {
+					t.Errorf("%s%s %s: %s without what ErrorHandler added: %v %v", where, protocol, path, resp.Status, resp.Header, resp.Trailer)
+				}
+				if all := fmt.Sprint(resp.Header, resp.Trailer); strings.Contains(all, "handler") {
+					t.Errorf("%s%s %s: the handler added to the response: %s", where, protocol, path, all)
+				}
+			}
 		}
 	}
 }

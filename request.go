@@ -143,6 +143,7 @@ func (q *request) finish() {
 			slog.ErrorContext(q, "session: not saved in a panic", "err", err)
 		}
 	}
+	q.writer.restore()
 	q.session.finish(q.writer.err == nil)
 	finished = true
 }

@@ -25,6 +25,7 @@ type writer struct {
 	began  bool        // the header has left, or another program writes it
 	err    error       // why the response was replaced
 	unsent http.Header // the handler's, once the response was replaced
+	kept   http.Header // of the other response, as ErrorHandler left it
 }
 
 // flushWriter is the writer of most recorders.
@@ -225,6 +226,18 @@ func (q *request) replace(err error) {
 	w := &errorWriter{ResponseWriter: q.writer.ResponseWriter, status: errorStatus(err)}
 	q.m.onError(w, q.sent, err)
 	w.Write(nil)
+	q.writer.kept = h.Clone()
+}
+
+// restore takes out of the header of a replaced response what the handler has set
+// there since. A handler may hold the header from before, and trailers, or a
+// middleware that keeps the response back, are sent after Handler has returned.
+func (w *writer) restore() {
+	if w.kept != nil {
+		h := w.ResponseWriter.Header()
+		clear(h)
+		maps.Copy(h, w.kept)
+	}
 }
 
 // An errorWriter sees to it that the error is not cached, and is an error.
