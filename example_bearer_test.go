@@ -76,6 +76,7 @@ func Example_browsersAndApps() {
 	mux.HandleFunc("POST /me", func(w http.ResponseWriter, r *http.Request) {
 		user := session.From(r.Context()).User()
 		if user == "" {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="app"`)
 			http.Error(w, "Please log in.", http.StatusUnauthorized)
 			return
 		}

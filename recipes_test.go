@@ -130,6 +130,7 @@ var api = session.Must(session.New(&session.Options{
 func me(w http.ResponseWriter, r *http.Request) {
 	user := session.From(r.Context()).User()
 	if user == "" {
+		w.Header().Set("WWW-Authenticate", `Cookie realm="api"`)
 		problem(w, http.StatusUnauthorized)
 		return
 	}
