@@ -682,6 +682,8 @@ func TestHeaderOfAReplacedResponse(t *testing.T) {
 			w.Header().Set(name, value)
 		}
 		w.Header()["x-odd"] = []string{"1", "2"}
+		w.Header()["cache-control"] = []string{"public"}
+		w.Header().Set("Content-Security-Policy-Report-Only", "default-src https:")
 		if r.URL.Path == "/login" {
 			w.Header().Del("Content-Length")
 		}
@@ -695,7 +697,7 @@ func TestHeaderOfAReplacedResponse(t *testing.T) {
 	want := http.Header{
 		"Access-Control-Allow-Origin": {"https://app.test"}, "Strict-Transport-Security": {"max-age=31536000"}, "X-Request-Id": {"7"},
 		"X-Frame-Options": {"DENY"}, "x-odd": {"1", "2"}, "Vary": {"Cookie", "Origin"},
-		"Content-Security-Policy": {"default-src 'self'"}, "Content-Security-Policy-Report-Only": {"default-src 'none'"},
+		"Content-Security-Policy": {"default-src 'self'"}, "Content-Security-Policy-Report-Only": {"default-src https:"},
 		"Cache-Control": {"no-store"}, "Content-Type": {"text/plain; charset=utf-8"}, "X-Content-Type-Options": {"nosniff"}, "Retry-After": {"5"},
 	}
 	for name := range want {
