@@ -50,7 +50,6 @@ func RunManagers(t *testing.T, newStore func(t *testing.T) session.Store) {
 type cluster struct {
 	t        *testing.T
 	store    session.Store
-	lines    [3]line // from each server to the store
 	managers [3]*session.Manager
 	servers  [3]*httptest.Server
 	issuer   issuer
@@ -72,24 +71,33 @@ var (
 func newCluster(t *testing.T, store session.Store) *cluster {
 	c := &cluster{t: t, store: store, browser: newBrowser(t), user: rand.Text(), holding: make(chan struct{}, 100), release: make(chan struct{})}
 	for i := range c.managers {
-		c.lines[i].Store = store
-		m, err := session.New(&session.Options{
-			Store:   &c.lines[i],
-			Secrets: [][]byte{[]byte(strings.Repeat("secret", 6))},
-			Cookie:  session.CookieOptions{Insecure: true},
-			// Only what a test has made older than that is renewed by age.
-			RenewAfter: 10 * time.Minute,
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.managers[i] = m
-		c.servers[i] = httptest.NewServer(m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			c.serve(w, r, i)
-		})))
-		t.Cleanup(c.servers[i].Close)
+		c.managers[i] = newManager(t, store, time.Minute) // of a busy machine
+		c.servers[i] = c.serveWith(c.managers[i], c.serve)
 	}
 	return c
+}
+
+func newManager(t *testing.T, store session.Store, timeout time.Duration) *session.Manager {
+	m, err := session.New(&session.Options{
+		Store:        store,
+		StoreTimeout: timeout,
+		Secrets:      [][]byte{[]byte(strings.Repeat("secret", 6))},
+		Cookie:       session.CookieOptions{Insecure: true},
+		// Only what a test has made older than that is renewed by age.
+		RenewAfter: 10 * time.Minute,
+		RenewGrace: time.Minute,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// serveWith starts an HTTP server in which h has a Manager's sessions.
+func (c *cluster) serveWith(m *session.Manager, h http.HandlerFunc) *httptest.Server {
+	server := httptest.NewServer(m.Handler(h))
+	c.t.Cleanup(server.Close)
+	return server
 }
 
 func newBrowser(t *testing.T) *http.Client {
@@ -100,8 +108,8 @@ func newBrowser(t *testing.T) *http.Client {
 	return &http.Client{Jar: jar}
 }
 
-// serve does what the query's "do" says, one after another, in a server.
-func (c *cluster) serve(w http.ResponseWriter, r *http.Request, server int) {
+// serve does what the query's "do" says, one after another.
+func (c *cluster) serve(w http.ResponseWriter, r *http.Request) {
 	s := session.From(r.Context())
 	for _, what := range r.URL.Query()["do"] {
 		name, arg, _ := strings.Cut(what, ":")
@@ -133,8 +141,6 @@ func (c *cluster) serve(w http.ResponseWriter, r *http.Request, server int) {
 			s.AddFlash("", arg)
 		case "refresh":
 			fmt.Fprint(w, c.refresh(r.Context(), s, arg), " ")
-		case "die":
-			c.die(r.Context(), s, server)
 		case "hold":
 			s.User()
 			c.holding <- struct{}{}
