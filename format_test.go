@@ -450,45 +450,47 @@ func TestForeignRefresh(t *testing.T) {
 // Who waits for another one's Refresh goes on when a renewal gives the session another
 // id, and calls f if that one has failed.
 func TestForeignRefreshThatFails(t *testing.T) {
-	m := keyless(t, session.Options{})
-	key := session.NewKey[string]("tokens")
-	shop := maps.Clone(endRoutes)
-	inside, fail := make(chan struct{}), make(chan struct{})
-	refresh := func(r *http.Request, s *session.Session, f func(context.Context, string) (string, error)) (string, error) {
-		return key.Refresh(r.Context(), s, func(v string) bool { return v != "" }, f)
-	}
-	shop["/fails"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-		_, err := refresh(r, s, func(context.Context, string) (string, error) {
-			close(inside)
-			<-fail
-			return "", errDown
-		})
-		if err != errDown {
-			t.Error(err)
+	synctest.Test(t, func(t *testing.T) {
+		m := keyless(t, session.Options{})
+		key := session.NewKey[string]("tokens")
+		shop := maps.Clone(endRoutes)
+		inside, fail := make(chan struct{}), make(chan struct{})
+		refresh := func(r *http.Request, s *session.Session, f func(context.Context, string) (string, error)) (string, error) {
+			return key.Refresh(r.Context(), s, func(v string) bool { return v != "" }, f)
 		}
-	}
-	loaded := make(chan struct{})
-	shop["/waits"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-		s.User()
-		close(loaded)
-		v, err := refresh(r, s, func(context.Context, string) (string, error) { return "new", nil })
-		if v != "new" || err != nil {
-			t.Errorf("%q, %v", v, err)
+		shop["/fails"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			_, err := refresh(r, s, func(context.Context, string) (string, error) {
+				close(inside)
+				<-fail
+				return "", errDown
+			})
+			if err != errDown {
+				t.Error(err)
+			}
 		}
-	}
-	b := newBrowser(t, m.Handler(shop))
-	b.get("/login")
-	done := make(chan bool)
-	go func(b *browser) { b.get("/fails"); done <- true }(b.replay(b.cookie()))
-	<-inside
-	go func(b *browser) { b.get("/waits"); done <- true }(b.replay(b.cookie()))
-	<-loaded
-	time.Sleep(20 * time.Millisecond) // it has seen the lease
-	b.get("/renew")
-	time.Sleep(50 * time.Millisecond) // and what the session has become
-	close(fail)
-	<-done
-	<-done
+		loaded := make(chan struct{})
+		shop["/waits"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			s.User()
+			close(loaded)
+			v, err := refresh(r, s, func(context.Context, string) (string, error) { return "new", nil })
+			if v != "new" || err != nil {
+				t.Errorf("%q, %v", v, err)
+			}
+		}
+		b := newBrowser(t, m.Handler(shop))
+		b.get("/login")
+		done := make(chan bool)
+		go func(b *browser) { b.get("/fails"); done <- true }(b.replay(b.cookie()))
+		<-inside
+		go func(b *browser) { b.get("/waits"); done <- true }(b.replay(b.cookie()))
+		<-loaded
+		time.Sleep(20 * time.Millisecond) // it has seen the lease
+		b.get("/renew")
+		time.Sleep(50 * time.Millisecond) // and what the session has become
+		close(fail)
+		<-done
+		<-done
+	})
 }
 
 // Of several cookies of the name the first counts, as the other program has it,
