@@ -86,14 +86,13 @@ func (s *server) start(dir string, args []string) bool {
 		_ = cmd.Wait()
 	})
 	client := s.client(nil)
-	for range 500 {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		info, err := client.Info(s.t.Context(), "server").Result()
 		if _, after, ok := strings.Cut(info, "process_id:"); err == nil && ok {
 			pid, _, _ := strings.Cut(after, "\r")
 			s.pid, _ = strconv.Atoi(pid)
 			return true
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	return false
 }
@@ -198,7 +197,7 @@ func clusterClient(t testing.TB, nodes []*server) *redis.ClusterClient {
 // eventually waits for what another process does in its own time.
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !is(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("still not so: %s", what)
 		}

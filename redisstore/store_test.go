@@ -148,9 +148,10 @@ func TestNothingIsLeft(t *testing.T) {
 	store := newStore(t, client)
 	ctx := t.Context()
 	ttl := func(key string) time.Duration { return client.PTTL(ctx, key).Val() }
+	begun := time.Now()
 	around := func(what string, got, want time.Duration) {
 		t.Helper()
-		if got > want || got < want-10*time.Second {
+		if got > want || got < want-2*time.Second-2*time.Since(begun) { // a touch stretches what is left
 			t.Errorf("%s ends in %v, want %v", what, got, want)
 		}
 	}
