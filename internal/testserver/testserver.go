@@ -79,7 +79,7 @@ func start(t testing.TB, dir string, as *User, env []string, answers func() bool
 		_ = stdin.Close()
 		_ = cmd.Wait()
 	})
-	for deadline := time.Now().Add(30 * time.Second); !answers(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !answers(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			log, _ := os.ReadFile(filepath.Join(dir, "log"))
 			t.Fatalf("%s does not answer:\n%s", args[0], log)

@@ -167,7 +167,7 @@ func TestMiddleware(t *testing.T) {
 // flushes fails the test unless the first line of a response arrives before its end.
 func flushes(t *testing.T, url, cookie string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, "GET", url, nil)
 	if err != nil {

@@ -106,7 +106,7 @@ func TestFiber(t *testing.T) {
 		}
 		return c.SendString("ok")
 	})
-	resp, err := inside.Test(httptest.NewRequest("GET", "/", nil), fiber.TestConfig{Timeout: 10 * time.Second})
+	resp, err := inside.Test(httptest.NewRequest("GET", "/", nil), fiber.TestConfig{Timeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

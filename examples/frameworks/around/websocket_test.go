@@ -55,7 +55,7 @@ var chats = map[string]http.HandlerFunc{
 		go func() {
 			select {
 			case <-s.Done():
-				c.WriteControl(gorilla.CloseMessage, gorilla.FormatCloseMessage(gorilla.ClosePolicyViolation, "signed out"), time.Now().Add(time.Second))
+				c.WriteControl(gorilla.CloseMessage, gorilla.FormatCloseMessage(gorilla.ClosePolicyViolation, "signed out"), time.Now().Add(time.Minute))
 				c.Close()
 			case <-over:
 			}
@@ -91,7 +91,7 @@ func TestWebSocket(t *testing.T) {
 			_, header := get(t, server.Client(), server.URL+"/login", "")
 			cookie, _, _ := strings.Cut(header.Get("Set-Cookie"), ";")
 
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			c, _, err := coder.Dial(ctx, server.URL+"/chat", &coder.DialOptions{HTTPHeader: http.Header{"Cookie": {cookie}}})
 			if err != nil {
