@@ -183,20 +183,24 @@ func (s *RedisStore) swap(ctx context.Context, id string, before *snapshot, afte
 	return n == 1, written(err)
 }
 
-// touchScript moves the end of a record, and answers with it: EXPIRE and no more, as
-// connect-redis does it. ARGV: seen, expires, now, all Unix milliseconds, and for how
-// many milliseconds what Go knows of it is to outlive it.
+// touchScript moves the end of a record, from what a Load would return, and answers with
+// the record: EXPIRE and no more, as connect-redis does it. ARGV: seen, expires, now, all
+// Unix milliseconds, and for how many milliseconds what Go knows of it is to outlive it.
 var touchScript = redis.NewScript(`
 local raw = redis.call('GET', KEYS[1])
 if not raw then return false end
 local own = redis.call('GETRANGE', KEYS[2], 0, 40)
-local expires = tonumber(ARGV[2])
+local expires, now = tonumber(ARGV[2]), tonumber(ARGV[3])
+local lives = redis.call('PTTL', KEYS[1])
+local was = now + lives
 if own ~= '' then
 	if string.byte(own, 41) == 1 then return false end
-	expires = math.min(expires, (struct.unpack('>i8', own, 25)))
+	local deadline, last = struct.unpack('>i8i8', own, 25)
+	expires = math.min(expires, deadline)
+	if lives ~= -1 and math.abs(was - last) < 1000 then was = last end
 end
-local ttl = expires - tonumber(ARGV[3])
-local further = ttl > 0 and ttl > redis.call('PTTL', KEYS[1])
+local ttl = expires - now
+local further = ttl > 0 and expires > was
 if further then redis.call('PEXPIRE', KEYS[1], string.format('%.0f', ttl)) end
 if own ~= '' then
 	local seen = math.max(tonumber(ARGV[1]), (struct.unpack('>i8', own, 17)))

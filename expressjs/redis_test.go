@@ -2,6 +2,7 @@ package expressjs_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/coatcheck/session"
 	"github.com/coatcheck/session/expressjs"
@@ -30,6 +31,33 @@ func TestRedisStore(t *testing.T) {
 func TestRedisStoreManagers(t *testing.T) {
 	store, _ := redisStore(t, expressjs.Options{})
 	storetest.RunManagers(t, func(t *testing.T) session.Store { return store })
+}
+
+// What is late on its way to Redis lets the record outlive its end by as much. A touch
+// moves the end all the same.
+func TestTouchAfterALateCreate(t *testing.T) {
+	store, client := redisStore(t, expressjs.Options{})
+	ctx, now := t.Context(), time.Now().Truncate(time.Millisecond)
+	r := &session.Record{ID: "late", Data: []byte(`{"x":1}`), Created: now, LastSeen: now, Expires: now.Add(time.Hour), Deadline: now.Add(24 * time.Hour), Version: 1}
+	if err := store.Create(ctx, r); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.PExpireAt(ctx, "sess:late", r.Expires.Add(500*time.Millisecond)).Err(); err != nil {
+		t.Fatal(err)
+	}
+	end := r.Expires
+	for _, by := range []time.Duration{0, 1, 0, 2} {
+		until := r.Expires.Add(by * time.Millisecond)
+		if err := store.Touch(ctx, r.ID, now, until); err != nil {
+			t.Fatal(err)
+		}
+		if until.After(end) { // never backward
+			end = until
+		}
+		if got, err := store.Load(ctx, r.ID); err != nil || !got.Expires.Equal(end) {
+			t.Errorf("touched until %v: %+v, %v, want %v", until, got, err, end)
+		}
+	}
 }
 
 // In a Cluster what Go knows is in the slot of the record, whatever hash tag the prefix has.
