@@ -168,7 +168,7 @@ func (p *pair) startGo(x express, store session.Store) {
 		p.t.Fatal(err)
 	}
 	p.m = session.Must(session.New(&session.Options{
-		Store: store, Tokens: tokens, IdleTimeout: 24 * time.Hour, StoreTimeout: 30 * time.Second, // of a busy machine
+		Store: store, Tokens: tokens, IdleTimeout: 24 * time.Hour, StoreTimeout: time.Minute, // of a busy machine
 		Cookie: session.CookieOptions{Name: "connect.sid", Insecure: true},
 	}))
 	server := httptest.NewServer(p.m.Handler(http.HandlerFunc(goRoutes)))
@@ -451,7 +451,7 @@ func TestRedirect(t *testing.T) {
 		if resp = p.do(p.golang, "/get"); resp.Header.Get("Set-Cookie") != "" || p.cookie() != cookie {
 			p.t.Errorf("Go sets %q", resp.Header.Get("Set-Cookie"))
 		}
-		for deadline := time.Now().Add(10 * time.Second); p.get(p.golang).Values["page"] != "first"; time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); p.get(p.golang).Values["page"] != "first"; time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				p.t.Fatal("the session is lost")
 			}
