@@ -112,7 +112,7 @@ func startSystemPostgres(t *testing.T) system {
 	s := startPostgres(t)
 	store, db := openPostgres(t, s.addr)
 	var err error
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if err = db.Ping(); err == nil {
 			break // it listens before it answers
 		}

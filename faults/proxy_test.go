@@ -71,6 +71,13 @@ func (p *proxy) set(k trouble, odds float64) {
 	p.now, p.odds, p.over = k, odds, make(chan struct{})
 }
 
+// struck returns how many frames met with trouble.
+func (p *proxy) struck() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.hits
+}
+
 func (p *proxy) serve(client net.Conn) {
 	server, err := net.Dial("tcp", p.target)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,23 +45,27 @@ func (r *run) do(t *testing.T, sys system) {
 	b := &board{again: r.again}
 	start := time.Now()
 	until := start.Add(r.length)
-	var all sync.WaitGroup
+	var all, faults sync.WaitGroup
+	var isOver atomic.Bool
 	everybody := make([]*client, clients)
 	for i := range everybody {
 		everybody[i] = &client{number: i, store: stores[i*len(stores)/clients], board: b, start: start,
 			rng: rand.New(rand.NewPCG(r.seed, uint64(100+i))), seen: map[string]uint64{}}
-		all.Go(func() { everybody[i].run(until) })
+		all.Go(func() { everybody[i].run(isOver.Load) })
 	}
 	r.network = map[trouble]int{}
 	if r.haunted {
-		all.Go(func() { r.haunt(sys.server, start, until) })
+		faults.Go(func() { r.haunt(sys.server, start, until) })
 	}
 	if len(r.troubles) > 0 {
-		all.Go(func() { r.disturb(p, until) })
+		faults.Go(func() { r.disturb(p, until) })
 	}
+	time.Sleep(r.length)
+	faults.Wait()
+	isOver.Store(true)
 	all.Wait()
 	p.set(none, 0)
-	r.hits = p.hits
+	r.hits = p.struck()
 	for _, c := range everybody {
 		r.history = append(r.history, c.history...)
 		r.broken = append(r.broken, c.broken...)
@@ -69,13 +74,13 @@ func (r *run) do(t *testing.T, sys system) {
 	r.verdict = judge(r.history)
 }
 
-// haunt kills the server and starts it again, and stops it for a while.
+// haunt kills the server and starts it again, once at least, and stops it for a while.
 func (r *run) haunt(s *server, start, until time.Time) {
 	rng := rand.New(rand.NewPCG(r.seed, 3))
 	between := func(from, to time.Duration) time.Duration { return from + time.Duration(rng.Int64N(int64(to-from))) }
 	for first := true; ; first = false {
 		time.Sleep(between(200*time.Millisecond, 1200*time.Millisecond))
-		if time.Until(until) < 400*time.Millisecond {
+		if !first && time.Until(until) < 400*time.Millisecond {
 			return
 		}
 		if first || rng.IntN(2) == 0 {
@@ -94,10 +99,11 @@ func (r *run) haunt(s *server, start, until time.Time) {
 	}
 }
 
-// disturb has the proxy make trouble for a while, then none.
+// disturb has the proxy make trouble for a while, then none, until a frame at least has
+// met with it: on a slow machine few pass.
 func (r *run) disturb(p *proxy, until time.Time) {
 	rng := rand.New(rand.NewPCG(r.seed, 4))
-	for time.Now().Before(until) {
+	for time.Now().Before(until) || p.struck() == 0 && time.Since(until) < time.Minute {
 		k := r.troubles[rng.IntN(len(r.troubles))]
 		p.set(k, 0.02+0.2*rng.Float64())
 		time.Sleep(time.Duration(100+rng.IntN(600)) * time.Millisecond)
@@ -112,7 +118,7 @@ func (r *run) disturb(p *proxy, until time.Time) {
 func (r *run) look(t *testing.T, sys system, b *board, start time.Time) {
 	store := sys.open(t, sys.server.addr)
 	c := &client{number: clients, store: store, start: start, seen: map[string]uint64{}}
-	deadline := time.Now().Add(20 * time.Second) // for all of them, should the server be gone
+	deadline := time.Now().Add(2 * time.Minute) // for all of them, should the server be gone
 	for slot := range b.slots {
 		for g := range b.slots[slot].generation + 1 {
 			for {

@@ -79,7 +79,7 @@ func (s *server) port() string {
 // start starts the server and waits until somebody listens. One that was
 // killed may need more than one go: what it held is not free at once.
 func (s *server) start() error {
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); {
 		if err := s.launch(); err != nil {
 			return err
 		}
@@ -134,8 +134,7 @@ func (s *server) stop() (pids []int) {
 	default:
 	}
 	pids = []int{s.cmd.Process.Pid}
-	_ = testserver.Suspend(pids[0])
-	await(pids[0], "TZ") // or it might have another child in a moment
+	_ = testserver.Suspend(pids[0]) // and from then on it has no other child
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pids[0]))
 	for _, task := range tasks {
 		children, _ := os.ReadFile(task)
@@ -171,17 +170,16 @@ func (s *server) kill() {
 		<-s.done
 	}
 	for _, pid := range pids {
-		await(pid, "ZX")
+		awaitEnd(pid)
 	}
 }
 
-// await waits until a process is in one of these states, as /proc has them, or
-// is gone; five seconds at most.
-func await(pid int, states string) {
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+// awaitEnd waits until a process is dead, as /proc has it, or gone; a minute at most.
+func awaitEnd(pid int) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		_, rest, ok := strings.Cut(string(stat), ") ") // after the name comes the state
-		if err != nil || !ok || strings.Contains(states, rest[:1]) {
+		if err != nil || !ok || strings.Contains("ZX", rest[:1]) {
 			return
 		}
 	}
