@@ -2,12 +2,17 @@ package site
 
 import (
 	"bufio"
+	"context"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/sessiontest"
 )
 
 // sessionID returns the id that the dashboard names.
@@ -58,13 +63,8 @@ func TestEvents(t *testing.T) {
 		if ct := resp.Header.Get("Content-Type"); resp.StatusCode != 200 || ct != "text/event-stream" || resp.Header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s %v", resp.Status, resp.Header)
 		}
-		select {
-		case line := <-lines:
-			t.Errorf("before anything happened: %q", line)
-		case <-time.After(20 * time.Millisecond):
-		}
 		c.by.post(c.path, "userId", "bob")
-		if line := <-lines; line != "event: ended" {
+		if line := <-lines; line != "event: ended" { // nor was there another before it
 			t.Errorf("%s: %q", c.path, line)
 		}
 	}
@@ -80,18 +80,28 @@ func TestEvents(t *testing.T) {
 
 // A page that is open does not keep its session alive: the stream is no use of it.
 func TestEventsAreNoUse(t *testing.T) {
-	m := session.Must(session.New(&session.Options{
-		IdleTimeout: time.Second, WatchEvery: 20 * time.Millisecond, Cookie: session.CookieOptions{Insecure: true},
-	}))
-	c := firefox(t, listen(t, newApp(m, nil)))
-	c.post("/login")
-	id := c.sessionID()
-	for range 6 { // as a browser that connects again and again
-		resp, _ := c.listen(id)
-		time.Sleep(200 * time.Millisecond)
-		resp.Body.Close()
-	}
-	c.page(c.get("/dashboard"))(401, hasEnded)
+	synctest.Test(t, func(t *testing.T) {
+		m := session.Must(session.New(&session.Options{IdleTimeout: 20 * time.Minute}))
+		b := sessiontest.NewBrowser(t, newApp(m, nil))
+		b.PostForm("/login", nil)
+		var id string
+		b.Session(m, func(s *session.Session) { id = s.ID() })
+		for n := range 7 { // as a browser that connects again and again
+			ctx, hangUp := context.WithTimeout(t.Context(), 3*time.Minute)
+			resp := b.Do(httptest.NewRequestWithContext(ctx, "GET", "/events?session="+id, nil))
+			hangUp()
+			lines, _ := io.ReadAll(resp.Body)
+			if ended := strings.Contains(string(lines), "event: ended"); resp.StatusCode != 200 || ended != (n == 6) {
+				t.Errorf("after %d minutes: %s %q", 3*(n+1), resp.Status, lines)
+			}
+		}
+		r := httptest.NewRequest("GET", "/dashboard", nil)
+		r.Header.Set("Accept", "text/html")
+		resp := b.Do(r)
+		if page, _ := io.ReadAll(resp.Body); resp.StatusCode != 401 || !strings.Contains(string(page), hasEnded) {
+			t.Errorf("%s\n%s", resp.Status, page)
+		}
+	})
 }
 
 // The stream ends with the server, which need not wait for every open page.
