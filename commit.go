@@ -93,7 +93,10 @@ func (k commit) save() error {
 	if err != nil {
 		return err
 	}
-	hasMerged := newer != nil && k.merge(newer, false)
+	hasMerged := newer != nil
+	if hasMerged {
+		k.merge(newer, false)
+	}
 	for k.stored.is == live {
 		k.dropRenewal()
 		d, err := k.next()
@@ -119,20 +122,20 @@ func (k commit) save() error {
 		if newer, err = n.reread(err); err != nil {
 			return err
 		}
-		hasMerged = k.merge(newer, hasMerged)
+		k.merge(newer, hasMerged)
+		hasMerged = true
 	}
 	return nil // it has ended: the plan is another one
 }
 
-// merge lets the session go on with a newer record, nil if it is gone, and reports
-// that once for each commit. It returns true.
-func (k commit) merge(newer *Record, isReported bool) bool {
+// merge continues with newer, the current record, nil if it is gone. isReported is
+// whether the commit has reported a conflict before.
+func (k commit) merge(newer *Record, isReported bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.becomes(newer); k.stored.is == live && !isReported {
 		k.note(EventConflict, newer, nil)
 	}
-	return true
 }
 
 // install makes d what is stored, and its token, if it has one, what the cookie

@@ -102,16 +102,13 @@ func endOf(rec *Record) time.Time {
 func (m *Manager) end(c *storectx.Context, id, user, why string, rec *Record) (_ *Record, already string, _ error) {
 	n := contender{m: m, c: c, id: id, isEnding: true}
 	defer func() { n.leave() }()
-	for isFirst := true; ; isFirst = false {
-		if isFirst {
-			newer, err := n.join()
-			if err != nil {
-				return nil, "", err
-			}
-			rec = cmp.Or(newer, rec)
-		}
+	newer, err := n.join()
+	if err != nil {
+		return nil, "", err
+	}
+	rec = cmp.Or(newer, rec)
+	for {
 		if rec == nil {
-			var err error
 			if rec, err = m.load(c, n.id); err != nil || rec == nil {
 				return nil, "", err
 			}
@@ -127,8 +124,7 @@ func (m *Manager) end(c *storectx.Context, id, user, why string, rec *Record) (_
 		case user != "" && rec.User != user:
 			return nil, "", nil
 		}
-		err := n.save(tombstone(rec, why, ""), rec.Version)
-		if err == nil {
+		if err = n.save(tombstone(rec, why, ""), rec.Version); err == nil {
 			m.watch.ended(n.id)
 			return rec, "", nil
 		}

@@ -264,9 +264,14 @@ func keysOf(members []object.Member, now time.Time) (k keys, others []object.Mem
 	return k, others
 }
 
+// index returns where an older key stands, or -1.
+func (k *keys) index(key string) int {
+	return slices.IndexFunc(k.older, func(o olderKey) bool { return o.key == key })
+}
+
 // find returns an older key, or nil.
 func (k *keys) find(key string) *olderKey {
-	i := slices.IndexFunc(k.older, func(o olderKey) bool { return o.key == key })
+	i := k.index(key)
 	if i < 0 {
 		return nil
 	}
@@ -295,7 +300,7 @@ func (k *keys) present(key string, now time.Time) {
 	if unquote(k.newest) == key {
 		k.unseen = false
 	} else {
-		i := slices.IndexFunc(k.older, func(o olderKey) bool { return o.key == key })
+		i := k.index(key)
 		if i < 0 || k.older[i].issued == 0 {
 			return
 		}

@@ -99,7 +99,7 @@ func (k look) find(found *candidates, was *stored) (best stored, _ problem) {
 		default:
 			if over.is == unread {
 				over = this
-				over.rec = nil // lest a later Reload take it for what this request had
+				over.rec = nil // else a later Reload takes it for what this request had
 			}
 			if this.is == stale {
 				stales = append(stales, rec)

@@ -160,7 +160,6 @@ const (
 
 // resolve returns o with the defaults in place, or every mistake at once.
 func (o Options) resolve() (Options, error) {
-	given := o
 	var errs []error
 	rule := func(ok bool, format string, args ...any) {
 		if !ok {
@@ -203,11 +202,13 @@ func (o Options) resolve() (Options, error) {
 	rule(o.RenewGrace <= maxRenewGrace, "RenewGrace: must be at most a minute, 0 for 10 seconds, or negative for none")
 	rule(o.RenewGrace <= 0 || o.RenewGrace >= time.Millisecond, "RenewGrace: must be at least a millisecond, 0 for 10 seconds, or negative for none")
 	rule(o.RenewGrace == 0 || o.Tokens == nil, "RenewGrace: must be 0 with Tokens, which have no key of their own to renew")
-	switch o.RenewGrace = o.RenewGrace.Truncate(time.Millisecond); {
-	case given.RenewGrace < 0:
+	switch {
+	case o.RenewGrace < 0:
 		o.RenewGrace = -1
 	case o.RenewGrace == 0:
 		o.RenewGrace = 10 * time.Second
+	default:
+		o.RenewGrace = o.RenewGrace.Truncate(time.Millisecond)
 	}
 	rule(o.WatchEvery <= mostWatchEvery || o.Tokens == nil, "WatchEvery: must be at most 30 s with Tokens, or it could miss a renewal, which is a change of id there")
 	rule(o.MaxPerUser >= 0, "MaxPerUser: must not be negative")

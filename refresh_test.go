@@ -805,6 +805,21 @@ func TestRefreshWhoseFreshPanics(t *testing.T) {
 	})
 }
 
+// hold lets the first process refresh for ten seconds, and returns when it has begun.
+func (x *refreshing) hold(all *sync.WaitGroup) {
+	began := make(chan struct{})
+	all.Go(func() {
+		x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			grants.Refresh(r.Context(), s, grant.fresh, func(ctx context.Context, g grant) (grant, error) {
+				close(began)
+				time.Sleep(10 * time.Second)
+				return x.issuer.renew(ctx, g)
+			})
+		})
+	})
+	<-began
+}
+
 // Promise 17. A request that has less than two seconds left does not begin f: it waits
 // while another holds the lease, and else returns the deadline's error. The credential
 // is not used up in vain.
@@ -815,17 +830,7 @@ func TestRefreshWithNoTimeLeft(t *testing.T) {
 				inRefresh(t, func(x *refreshing) {
 					var all sync.WaitGroup
 					if isHeld {
-						began := make(chan struct{})
-						all.Go(func() {
-							x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-								grants.Refresh(r.Context(), s, grant.fresh, func(ctx context.Context, g grant) (grant, error) {
-									close(began)
-									time.Sleep(10 * time.Second)
-									return x.issuer.renew(ctx, g)
-								})
-							})
-						})
-						<-began
+						x.hold(&all)
 					}
 					calls := 0
 					x.at(1, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
@@ -889,18 +894,8 @@ func TestRefreshClaimOfUnknownOutcome(t *testing.T) {
 func TestRefreshWaitersShareAPoll(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		const n = 1000
-		began := make(chan struct{})
 		var all sync.WaitGroup
-		all.Go(func() {
-			x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-				grants.Refresh(r.Context(), s, grant.fresh, func(ctx context.Context, g grant) (grant, error) {
-					close(began)
-					time.Sleep(10 * time.Second)
-					return x.issuer.renew(ctx, g)
-				})
-			})
-		})
-		<-began
+		x.hold(&all)
 		before := x.spies[1].count("")
 		for i := range n {
 			all.Go(func() {

@@ -1113,7 +1113,7 @@ func TestRenewGrace(t *testing.T) {
 }
 
 // What a renewal keeps of keys and values is removed by one save when it has ended a
-// minute before and somebody uses the session, and by no save before that: a process
+// minute before and the session is used, and by no save before that: a process
 // whose clock is ahead ends them for itself only.
 func TestWhatARenewalKeepsIsRemoved(t *testing.T) {
 	for how, renew := range map[string]func(d *desk, b *browser){

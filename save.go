@@ -51,8 +51,8 @@ func (s *Session) Save(ctx context.Context) error {
 // Reload forgets all unsaved changes, a Login or Logout among them, and reads
 // the store again. A long request learns this way that its session has ended:
 // User is "" then, and Reload returns ErrEnded, or ErrReplaced if its token was
-// replaced by a Login or a renewal that was asked for. It takes ctx's values and deadline,
-// not its cancellation.
+// replaced by a Login or an explicit renewal. It takes ctx's values and deadline, not
+// its cancellation.
 func (s *Session) Reload(ctx context.Context) error {
 	s.changing.Lock()
 	defer s.done()

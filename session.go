@@ -43,7 +43,7 @@ type Session struct {
 	background bool // the request is not the user's doing
 	stored     stored
 	saves      int       // how often Save, Reload, Take and UpdateNow were called
-	loaded     time.Time // when stored was first asked for
+	loaded     time.Time // when the session was first looked for in the store
 	todo       pending
 	cookie     cookie
 	problem    problem

@@ -50,14 +50,11 @@ func (ts *touches) end(id string, hasSucceeded bool) {
 	}
 }
 
-// touchStep is by how much LastSeen may be late.
-func (m *Manager) touchStep() time.Duration { return m.idle / 20 }
-
 // touch moves the record's clocks forward, if at that time they were old enough
 // to bother. A nil c is a context of its own.
 func (s *Session) touch(c *storectx.Context, used time.Time) error {
 	rec := s.stored.rec
-	if s.stored.is != live || !s.isUse() || used.Sub(rec.LastSeen) <= s.m.touchStep() {
+	if s.stored.is != live || !s.isUse() || used.Sub(rec.LastSeen) <= s.m.idle/20 {
 		return nil
 	}
 	if !s.m.touches.begin(rec.ID, used) {

@@ -22,8 +22,9 @@ func TestRaisedIsolation(t *testing.T) {
 	n := session.NewKey[int]("n")
 	run := func(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
 		var all sync.WaitGroup
+		table := newTable()
 		h := func() http.Handler { // as a process: its writers are not put one after the other with another's
-			m := session.Must(session.New(&session.Options{Store: newStoreOf(t, db, d), Secrets: [][]byte{[]byte("0123456789abcdef0123456789abcdef")}}))
+			m := session.Must(session.New(&session.Options{Store: openStore(t, db, d, table), Secrets: [][]byte{[]byte("0123456789abcdef0123456789abcdef")}}))
 			return m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				s := session.From(r.Context())
 				if r.URL.Path == "/login" {
@@ -70,24 +71,11 @@ func TestRaisedIsolation(t *testing.T) {
 	})
 }
 
-var isolationTables sync.Map // of a test: its table
-
-// newStoreOf returns a Store over the table that the test has.
-func newStoreOf(t *testing.T, db *sql.DB, d sqlstore.Dialect) *sqlstore.Store {
-	table, isThere := isolationTables.LoadOrStore(t.Name(), newTable())
-	s, err := sqlstore.New(db, d, &sqlstore.Options{Table: table.(string)})
-	must(t, err)
-	if !isThere {
-		must(t, s.Migrate(t.Context()))
-	}
-	return s
-}
-
 // Migrate has nothing to do where the table is there, and needs no right then.
 func TestMigrateWithoutRights(t *testing.T) {
 	db := openPostgres(t)
 	table := newTable()
-	must(t, openStore(t, db, sqlstore.PostgreSQL, table).Migrate(t.Context()))
+	openStore(t, db, sqlstore.PostgreSQL, table)
 	for _, q := range []string{"CREATE ROLE app_" + table + " LOGIN", "GRANT SELECT, INSERT, UPDATE, DELETE ON " + table + " TO app_" + table} {
 		_, err := db.Exec(q)
 		must(t, err)
@@ -123,7 +111,6 @@ func TestSweepEvery(t *testing.T) {
 	onEach(t, func(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
 		table := newTable()
 		s := openStore(t, db, d, table)
-		must(t, s.Migrate(t.Context()))
 		expired := record("alice", time.Hour)
 		expired.Expires = time.Now().Add(time.Millisecond).Truncate(time.Millisecond)
 		must(t, s.Create(t.Context(), expired))
