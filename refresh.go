@@ -157,13 +157,12 @@ func (l *lease) run(raw []byte, f func(context.Context, []byte) ([]byte, error))
 // save saves the value, unless somebody has changed it meanwhile, and ends the
 // lease. A store that fails is tried again until the lease is over: what f has
 // used up cannot be had a second time.
+// Each try makes the changes again, for another goroutine of the request may have
+// dropped them by a Reload; made twice they are what they are once.
 func (l *lease) save(ctx context.Context, was, value []byte) error {
-	l.revise("", func(*pending) {
-		l.keep(change{call: "Refresh", name: l.name, raw: value, in: was, again: func(in []byte) ([]byte, error) { return in, nil }})
-		l.keep(l.edit(l.ended))
-	})
+	refreshed := change{call: "Refresh", name: l.name, raw: value, in: was, again: func(in []byte) ([]byte, error) { return in, nil }}
 	for try := 0; ; try++ {
-		err := l.Save(context.WithoutCancel(ctx))
+		err := l.saveWith(context.WithoutCancel(ctx), refreshed, l.edit(l.ended))
 		if !errors.Is(err, ErrStore) || errors.Is(err, ErrIndeterminate) || pause(ctx, betweenLooks, try+1) != nil {
 			return err
 		}

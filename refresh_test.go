@@ -515,6 +515,44 @@ func TestRefreshInAnOutage(t *testing.T) {
 	})
 }
 
+// A Reload by another goroutine of the request forgets what is unsaved, but not what f
+// has used a grant up for, and not that the lease is over.
+func TestRefreshBesideAReload(t *testing.T) {
+	inRefresh(t, func(x *refreshing) {
+		x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			s.User()
+			x.spies[0].hook(func(_ context.Context, op, _ string) error {
+				if op == "Save" && x.issuer.calls == 1 {
+					return errDown
+				}
+				return nil
+			})
+			var all sync.WaitGroup
+			all.Go(func() {
+				if g, err := grants.Refresh(r.Context(), s, grant.fresh, x.issuer.renew); err != nil || g.Serial != 1 {
+					t.Errorf("%+v, %v", g, err)
+				}
+			})
+			time.Sleep(x.issuer.takes + time.Second) // the Save of what f returned is being tried
+			x.spies[0].hook(nil)
+			if err := s.Reload(r.Context()); err != nil {
+				t.Error(err)
+			}
+			all.Wait()
+			if err := s.Reload(r.Context()); err != nil || grants.Get(s).Serial != 1 {
+				t.Errorf("%v; %+v is stored", err, grants.Get(s))
+			}
+		})
+		x.at(1, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			began := time.Now()
+			g, err := grants.Refresh(r.Context(), s, func(g grant) bool { return g.Serial == 2 }, x.issuer.renew)
+			if took := time.Since(began); err != nil || g.Serial != 2 || took != x.issuer.takes {
+				t.Errorf("the next Refresh: %+v, %v after %v", g, err, took)
+			}
+		})
+	})
+}
+
 // A value that cannot be encoded is an error, and the lease is given back.
 func TestRefreshEncodes(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {

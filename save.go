@@ -15,12 +15,23 @@ import (
 // deadline, not its cancellation. The error it returns is the caller's to handle
 // and does not replace the response. It is ErrEnded if the session has ended, and
 // ErrReplaced if its token was replaced; what was changed is dropped then.
-func (s *Session) Save(ctx context.Context) error {
+func (s *Session) Save(ctx context.Context) error { return s.saveWith(ctx) }
+
+// saveWith is Save with more changes. No Reload comes between them and the commit.
+func (s *Session) saveWith(ctx context.Context, changes ...change) error {
 	s.changing.Lock()
 	defer s.done()
 	c := storectx.Within(ctx, s.m.timeout)
 	defer c.Release()
 	s.lockWithin(c)
+	if s.stored.is != unknown {
+		for _, ch := range changes {
+			s.keep(ch)
+		}
+		if len(changes) > 0 {
+			s.problem.retry()
+		}
+	}
 	s.saves++
 	if s.at != open {
 		s.takeBack() // what an earlier Save failed to do in time

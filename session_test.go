@@ -84,6 +84,10 @@ func TestConcurrentUse(t *testing.T) {
 		func(ctx context.Context, s *session.Session) { s.Done() },
 		func(ctx context.Context, s *session.Session) { s.Save(ctx) },
 		func(ctx context.Context, s *session.Session) { s.Reload(ctx) },
+		func(ctx context.Context, s *session.Session) { visits.Take(ctx, s) },
+		func(ctx context.Context, s *session.Session) {
+			visits.Refresh(ctx, s, func(n int) bool { return n > 3 }, func(_ context.Context, n int) (int, error) { return n + 1, nil })
+		},
 		func(ctx context.Context, s *session.Session) { s.Logout() },
 	}
 	for range 40 {
