@@ -58,8 +58,9 @@ type Record struct {
 	// comes back: the Manager creates none again that was deleted.
 	ID string
 
-	// User is "" while the session is anonymous, and has at most 1024 bytes. It is set at Create; a Save
-	// keeps it or makes it "", and then the record leaves the user's list.
+	// User is "" while the session is anonymous, and at most 1024 bytes, of whatever
+	// value. It is set at Create; a Save keeps it or makes it "", and then the record
+	// leaves the user's list.
 	User string
 
 	// Data is a JSON object, opaque to stores: not to be parsed, reformatted

@@ -114,6 +114,14 @@ var touchAndListFaults = []fault{
 		}
 	}, "Users"},
 
+	{"compares 1023 bytes of a user", func(s *mapStore) {
+		s.list = func(ctx context.Context, user string) ([]*session.Record, error) {
+			return s.listIf(ctx, func(r session.Record) bool {
+				return user != "" && r.User[:min(len(r.User), 1023)] == user[:min(len(user), 1023)] && s.now().Before(r.Expires)
+			})
+		}
+	}, "Users"},
+
 	{"lists everybody", func(s *mapStore) {
 		s.list = func(ctx context.Context, user string) ([]*session.Record, error) {
 			return s.listIf(ctx, func(r session.Record) bool {

@@ -32,8 +32,10 @@ var valueCases = []testCase{
 	}},
 	{"Users", listDoc, func(k *kit) {
 		u := user()
+		long := u + strings.Repeat("😀", 1024/4)[:1023-len(u)] // a byte less than the longest, which may cut a character
 		var all []*session.Record
 		for _, odd := range []string{
+			long, long + "a", long + "b",
 			u, strings.ToUpper(u), " " + u, u + " ", u + "\x00", "\x00" + u, u + "\n", u + "é", u + "e\u0301", u + "😀",
 			u + `"; DROP TABLE sessions; --`, u + "'", u + "%", u + "*", u + ":{}", u + "\xff", u + "/../", strings.Repeat("x", 255-len(u)) + u,
 		} {
