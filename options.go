@@ -35,7 +35,8 @@ type Options struct {
 	Lifetime time.Duration
 
 	// IdleTimeout ends a session that nobody used for this long, give or take
-	// 1/20 (OWASP ASVS 5, 7.3.1). 0: 1 hour, or Lifetime if that is shorter.
+	// 1/20 (OWASP ASVS 5, 7.3.1; NIST SP 800-63B-4, 2.2.3). 0: 1 hour, or Lifetime if
+	// that is shorter.
 	IdleTimeout time.Duration
 
 	// StoreTimeout limits a load, and all the store calls of one commit
@@ -117,7 +118,7 @@ type CookieOptions struct {
 	// Domain, if set, sends the cookie to all its subdomains too.
 	Domain string
 
-	// Path is "/" by default. It is no boundary for security (RFC 6265, 8.5).
+	// Path is "/" by default. It is no boundary for security (RFC 6265bis, 8.5).
 	Path string
 
 	// SameSite is Lax by default (RFC 6265bis, 5.6.7).

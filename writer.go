@@ -31,7 +31,7 @@ type writer struct {
 // flushWriter is the writer of most recorders.
 type flushWriter struct{ *writer }
 
-// hijackWriter is a writer that can be hijacked.
+// hijackWriter is a writer that can be hijacked. All known ones can flush.
 type hijackWriter struct{ flushWriter }
 
 // flushNotifyWriter is the writer of HTTP/2.
