@@ -10,10 +10,17 @@ import (
 	"github.com/gorilla/sessions"
 )
 
+type item struct {
+	Name string
+	N    int
+}
+
 var (
 	store  session.Store
 	secret []byte
 	mux    = http.NewServeMux()
+	visits = session.NewKey[int]("visits")
+	cart   = session.NewKey[[]item]("cart")
 )
 
 // From scs: the SessionManager stays as it was configured, and wraps nothing any more.
