@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -42,6 +43,9 @@ func check(version string) error {
 	defer os.RemoveAll(dir)
 	proxy := filepath.Join(dir, "proxy")
 	for _, folder := range published {
+		if err := requiresOnlyImports(folder); err != nil {
+			return err
+		}
 		if err := publish(proxy, folder, version); err != nil {
 			return fmt.Errorf("%s: %w", folder, err)
 		}
@@ -56,6 +60,37 @@ func check(version string) error {
 }
 
 func modulePath(folder string) string { return path.Join(root, folder) }
+
+// requiresOnlyImports fails if a module requires one that its packages do not import:
+// what only its tests need would upgrade the versions of those who use it.
+func requiresOnlyImports(folder string) error {
+	required, err := output(folder, "go", "list", "-m", "-f", "{{if not (or .Main .Indirect)}}{{.Path}}{{end}}", "all")
+	if err != nil {
+		return err
+	}
+	imported, err := output(folder, "go", "list", "-f", `{{join .Imports "\n"}}`, "./...")
+	if err != nil {
+		return err
+	}
+	for _, module := range required {
+		if !slices.ContainsFunc(imported, func(pkg string) bool { return pkg == module || strings.HasPrefix(pkg, module+"/") }) {
+			return fmt.Errorf("%s/go.mod requires %s, which none of its packages imports: its tests belong in a module of their own", folder, module)
+		}
+	}
+	return nil
+}
+
+// output runs a command in folder and returns the words that it prints.
+func output(folder, name string, args ...string) ([]string, error) {
+	cmd := exec.Command(name, args...)
+	cmd.Dir = folder
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", folder, name, err)
+	}
+	return strings.Fields(string(out)), nil
+}
 
 // publish puts a module into a proxy's folder, as the tag of the version would have
 // it.

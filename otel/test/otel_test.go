@@ -1,4 +1,4 @@
-package otel_test
+package test_test
 
 import (
 	"context"
