@@ -26,7 +26,7 @@ func (s *Store) Schema() []string { return append([]string(nil), s.q.schema...) 
 func (s *Store) Migrate(ctx context.Context) error {
 	isThere, err := s.isMigrated(ctx)
 	if err == nil && !isThere {
-		if err = retry(ctx, func() error { return s.applySchema(ctx) }); err == nil {
+		if err = s.retry(ctx, func() error { return s.applySchema(ctx) }); err == nil {
 			// What was created meanwhile, or CREATE IF NOT EXISTS took for ours.
 			_, err = s.isMigrated(ctx)
 		}
@@ -38,7 +38,7 @@ func (s *Store) Migrate(ctx context.Context) error {
 // error if the table is not one of ours.
 func (s *Store) isMigrated(ctx context.Context) (ok bool, err error) {
 	var found []string
-	err = retry(ctx, func() error {
+	err = s.retry(ctx, func() error {
 		rows, err := s.db.QueryContext(ctx, s.q.look)
 		if err != nil {
 			return err
@@ -67,7 +67,7 @@ func (s *Store) isMigrated(ctx context.Context) (ok bool, err error) {
 		return true, nil
 	}
 	var indexes int
-	err = retry(ctx, func() error { return s.db.QueryRowContext(ctx, s.q.index).Scan(&indexes) })
+	err = s.retry(ctx, func() error { return s.db.QueryRowContext(ctx, s.q.index).Scan(&indexes) })
 	return indexes > 0, err
 }
 
@@ -144,7 +144,7 @@ func (s *Store) Sweep(ctx context.Context) (deleted int, err error) {
 // sweepByPage goes through the table as it lies on disk.
 func (s *Store) sweepByPage(ctx context.Context) (deleted int, err error) {
 	var pages int64
-	err = retry(ctx, func() error { return s.db.QueryRowContext(ctx, s.q.pages).Scan(&pages) })
+	err = s.retry(ctx, func() error { return s.db.QueryRowContext(ctx, s.q.pages).Scan(&pages) })
 	if err != nil {
 		return 0, clean("sweep", err)
 	}
@@ -164,7 +164,7 @@ func (s *Store) sweepByID(ctx context.Context) (deleted int, err error) {
 	for {
 		var expired []any
 		var next []byte
-		err = retry(ctx, func() error {
+		err = s.retry(ctx, func() error {
 			expired, next, err = s.expired(ctx, last)
 			return err
 		})
@@ -211,10 +211,11 @@ func (s *Store) expired(ctx context.Context, last []byte) (ids []any, next []byt
 }
 
 // deleteRows executes a statement that deletes expired rows, and returns how many
-// it deleted. Of two sweeps at once the database may roll one back.
+// it deleted. Of two sweeps at once the database may roll one back. Rows that a try
+// deleted whose connection was lost are not counted.
 func (s *Store) deleteRows(ctx context.Context, query string, args ...any) (int, error) {
 	var n int64
-	err := retry(ctx, func() error {
+	err := s.retry(ctx, func() error {
 		res, err := s.db.ExecContext(ctx, query, args...)
 		if err == nil {
 			n, err = res.RowsAffected()

@@ -2,19 +2,54 @@ package sqlstore
 
 import (
 	"context"
+	"database/sql/driver"
+	"errors"
+	"io"
 	"math/rand/v2"
+	"net"
 	"time"
 )
 
-// retry calls f again while the database rolls it back for a concurrent statement, as
-// it does at isolation levels above read committed, and in deadlocks.
-func retry(ctx context.Context, f func() error) error {
-	for try := 0; ; try++ {
+const (
+	firstWait = 4 * time.Millisecond // doubled by each further try
+	maxWait   = 128 * time.Millisecond
+	maxLosses = 3 // tries after a lost connection; more would only hold requests up while the database is down
+)
+
+// retry calls f again while again says so. f may be carried out more than once, so it
+// must do no harm then.
+func (s *Store) retry(ctx context.Context, f func() error) error {
+	for t := (tries{}); ; {
 		err := f()
-		if !rolledBack(err) || pause(ctx, try) != nil {
+		if err == nil || !s.again(ctx, &t, err) {
 			return err
 		}
 	}
+}
+
+// tries counts the failed tries of one call.
+type tries struct{ rolledBack, lost int }
+
+// again reports whether a call that failed with err is worth another try, and waits
+// until it is time for that. A statement that the database rolls back for a concurrent
+// one is tried until ctx ends, as happens at isolation levels above read committed and
+// in deadlocks. One whose connection was lost is tried a few times.
+func (s *Store) again(ctx context.Context, t *tries, err error) bool {
+	switch {
+	case rolledBack(err):
+		t.rolledBack++
+	case isLost(err) && t.lost < maxLosses:
+		t.lost++
+	default:
+		return false
+	}
+	if pause(ctx, t.rolledBack+t.lost-1) != nil {
+		return false
+	}
+	if t.lost > 0 {
+		s.dropDead(ctx)
+	}
+	return true
 }
 
 // rolledBack reports whether the database undid a statement because of a concurrent
@@ -24,10 +59,70 @@ func rolledBack(err error) bool {
 	return state == "40001" || state == "40P01"
 }
 
-const (
-	firstWait = 4 * time.Millisecond // doubled by each further try
-	maxWait   = 128 * time.Millisecond
-)
+// isLost reports whether err says that the connection broke, or that the database
+// closed it. A timeout is no such error: the database may still be at work.
+func isLost(err error) bool {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return false
+	}
+	switch state := sqlState(err); {
+	case state == "57P01", state == "57P02", state == "57P03": // shutdown, crash, still starting
+		return true
+	case len(state) == 5:
+		return state[:2] == "08" // connection exceptions
+	}
+	var network net.Error
+	if errors.As(err, &network) {
+		return !network.Timeout()
+	}
+	return errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		hasText(err, "invalid connection") // go-sql-driver/mysql
+}
+
+// hasText reports whether err is or wraps an error with this text.
+func hasText(err error, text string) bool {
+	for ; err != nil; err = errors.Unwrap(err) {
+		if err.Error() == text {
+			return true
+		}
+	}
+	return false
+}
+
+// dropDead removes the dead ones among the pool's idle connections. What closes one
+// connection, such as a failover, mostly closes all of them. Each of the others would
+// cost a call a try, and leave the outcome of a write open.
+//
+// It holds the live ones until it has seen all, because the pool hands out the one that
+// came back last. Of several calls at once one does the work, or each would wait for
+// connections that another one holds.
+func (s *Store) dropDead(ctx context.Context) {
+	begun := s.drops.Load()
+	select {
+	case s.dropping <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	defer func() { <-s.dropping }()
+	if s.drops.Load() != begun {
+		return // one began after this call's connection was lost
+	}
+	s.drops.Add(1)
+	for left := s.db.Stats().Idle; left > 0 && s.db.Stats().Idle > 0; left-- {
+		conn, err := s.db.Conn(ctx)
+		if err != nil {
+			return
+		}
+		if err := conn.PingContext(ctx); err != nil {
+			_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // has the pool close it
+			if !isLost(err) {
+				return
+			}
+			continue
+		}
+		defer conn.Close()
+	}
+}
 
 // pause waits before another try. It returns early with ctx's error.
 func pause(ctx context.Context, try int) error {

@@ -14,10 +14,10 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"regexp"
+	"sync/atomic"
 	"time"
 
 	"github.com/coatcheck/session"
@@ -39,9 +39,11 @@ type Options struct {
 // A call that the database rolls back for a concurrent one, as it does at isolation
 // levels above read committed, is tried again until its context ends.
 //
-// A write whose outcome is unknown, because its deadline passed or the
-// connection broke after it was sent, is session.ErrIndeterminate. What the
-// database refused, and what never reached it, is an ordinary error.
+// A call whose connection is lost is tried again on another one, four times in all, so
+// that connections which the database closed while they were idle fail no request. A
+// write whose outcome is still unknown then, or because its deadline passed, is
+// session.ErrIndeterminate. What the database refused, and what never reached it, is an
+// ordinary error.
 //
 // A record carries a checksum: one that was damaged is an error, never another
 // user's session. An id has at most 128 bytes, a user at most 1024.
@@ -50,6 +52,9 @@ type Store struct {
 	d     *dialect
 	q     queries
 	table string
+
+	dropping chan struct{} // held by the call that removes dead connections
+	drops    atomic.Int64  // begun so far
 }
 
 // New returns a Store over db. It starts nothing and asks the database nothing:
@@ -72,14 +77,17 @@ func New(db *sql.DB, d Dialect, opts *Options) (*Store, error) {
 	case !tableName.MatchString(o.Table):
 		return nil, errors.New("sqlstore: Options.Table: must be letters, digits and underscores, at most 48, with a schema and a dot before it if need be")
 	}
-	return &Store{db, dialects[d], dialects[d].queries(o.Table), o.Table}, nil
+	return &Store{
+		db: db, d: dialects[d], q: dialects[d].queries(o.Table), table: o.Table,
+		dropping: make(chan struct{}, 1),
+	}, nil
 }
 
 var tableName = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]{0,47}\.)?[A-Za-z_][A-Za-z0-9_]{0,47}$`)
 
 // Load implements session.Store.
 func (s *Store) Load(ctx context.Context, id string) (r *session.Record, err error) {
-	err = retry(ctx, func() error {
+	err = s.retry(ctx, func() error {
 		r, err = scan(s.db.QueryRowContext(ctx, s.q.load, []byte(id), now()))
 		return err
 	})
@@ -100,14 +108,16 @@ func (s *Store) Create(ctx context.Context, r *session.Record) error {
 	if err := s.d.fits(r); err != nil {
 		return err
 	}
-	n, err := s.write(ctx, "create", s.q.create, append(s.row(r), s.d.createTail(now())...)...)
-	if err == nil && n == 0 && s.q.reclaim != "" {
-		n, err = s.write(ctx, "create", s.q.reclaim, append(s.row(r)[1:], []byte(r.ID), now())...)
+	w, err := s.write(ctx, "create", s.q.create, append(s.row(r), s.d.createTail(now())...)...)
+	if err == nil && w.rows == 0 && s.q.reclaim != "" {
+		wasUnknown := w.unknown
+		w, err = s.write(ctx, "create", s.q.reclaim, append(s.row(r)[1:], []byte(r.ID), now())...)
+		w.unknown = w.unknown || wasUnknown
 	}
-	if n > 0 || err != nil {
+	if w.rows > 0 || err != nil {
 		return err
 	}
-	err = s.why(ctx, "create", r, session.ErrExists)
+	err = s.why(ctx, "create", w, r, session.ErrExists)
 	switch {
 	case err != session.ErrNotFound:
 		return err
@@ -122,48 +132,59 @@ func (s *Store) Save(ctx context.Context, r *session.Record, old uint64) error {
 	if err := s.d.fits(r); err != nil {
 		return err
 	}
-	n, err := s.write(ctx, "save", s.q.save, s.saveArgs(r, old)...)
-	if n > 0 || err != nil {
+	w, err := s.write(ctx, "save", s.q.save, s.saveArgs(r, old)...)
+	if w.rows > 0 || err != nil {
 		return err
 	}
-	return s.why(ctx, "save", r, session.ErrConflict)
+	return s.why(ctx, "save", w, r, session.ErrConflict)
 }
 
 // why tells why a write of r changed no row: it was r's already, another one is
-// there, or none. That it was not applied is known, so no failure here is
-// ErrIndeterminate.
-func (s *Store) why(ctx context.Context, call string, r *session.Record, other error) error {
-	var version int64
-	err := retry(ctx, func() error {
-		return s.db.QueryRowContext(ctx, s.q.version, []byte(r.ID), now()).Scan(&version)
-	})
+// there, or none. Then the last try of it was not applied, so that no failure here is
+// ErrIndeterminate, unless an earlier try was lost: that may have been applied, and
+// what it wrote be changed or deleted since.
+func (s *Store) why(ctx context.Context, call string, w written, r *session.Record, other error) error {
+	version, err := s.version(ctx, r.ID)
 	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return session.ErrNotFound
-	case err != nil:
-		return clean(call, err)
-	case uint64(version) == r.Version:
+	case err == nil && version == r.Version:
 		return nil
+	case err != nil && err != session.ErrNotFound:
+		return w.failed(call, err)
+	case w.unknown:
+		return w.failed(call, errOverwritten)
+	case err != nil:
+		return err
 	}
 	return other
+}
+
+var errOverwritten = errors.New("the connection was lost, and the record is another one now")
+
+// version returns the version of a live record.
+func (s *Store) version(ctx context.Context, id string) (uint64, error) {
+	var version int64
+	err := s.retry(ctx, func() error {
+		return s.db.QueryRowContext(ctx, s.q.version, []byte(id), now()).Scan(&version)
+	})
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, session.ErrNotFound
+	}
+	return uint64(version), err
 }
 
 // Touch implements session.Store.
 func (s *Store) Touch(ctx context.Context, id string, seen, expires time.Time) error {
 	last, end := seen.UnixMilli(), expires.UnixMilli()
-	n, err := s.write(ctx, "touch", s.q.touch, last, end, last, end, []byte(id), now())
-	if n > 0 || err != nil {
+	w, err := s.write(ctx, "touch", s.q.touch, last, end, last, end, []byte(id), now())
+	if w.rows > 0 || err != nil {
 		return err
 	}
 	// MySQL counts a row that stays as it is as none.
-	var version int64
-	err = retry(ctx, func() error {
-		return s.db.QueryRowContext(ctx, s.q.version, []byte(id), now()).Scan(&version)
-	})
-	if errors.Is(err, sql.ErrNoRows) {
-		return session.ErrNotFound
+	_, err = s.version(ctx, id)
+	if err == session.ErrNotFound {
+		return err
 	}
-	return clean("touch", err)
+	return w.failed("touch", err)
 }
 
 // Delete implements session.Store.
@@ -178,7 +199,7 @@ func (s *Store) List(ctx context.Context, user string) (records []*session.Recor
 	if user == "" {
 		return nil, nil
 	}
-	err = retry(ctx, func() error {
+	err = s.retry(ctx, func() error {
 		records, err = s.list(ctx, user)
 		return err
 	})
@@ -199,41 +220,6 @@ func (s *Store) list(ctx context.Context, user string) (records []*session.Recor
 		records = append(records, r)
 	}
 	return records, rows.Err()
-}
-
-// write executes a statement that changes one row at most. It takes a
-// connection of its own first: what fails until then, a full pool or a database
-// that is not there, is known not to have been applied.
-func (s *Store) write(ctx context.Context, call, query string, args ...any) (int64, error) {
-	for try := 0; ; try++ {
-		conn, err := s.db.Conn(ctx)
-		if err != nil {
-			return 0, clean(call, err)
-		}
-		n, err := execute(ctx, conn, query, args)
-		conn.Close()
-		switch bad := errors.Is(err, driver.ErrBadConn); { // the driver's word that nothing was sent
-		case err == nil:
-			return n, nil
-		case rolledBack(err):
-			if pause(ctx, try) != nil {
-				return 0, clean(call, err)
-			}
-		case bad && try < 2:
-		case bad || refused(err):
-			return 0, clean(call, err)
-		default:
-			return 0, fmt.Errorf("sqlstore: %s: %w: %w", call, session.ErrIndeterminate, err)
-		}
-	}
-}
-
-func execute(ctx context.Context, conn *sql.Conn, query string, args []any) (int64, error) {
-	res, err := conn.ExecContext(ctx, query, args...)
-	if err != nil {
-		return 0, err
-	}
-	return res.RowsAffected()
 }
 
 func now() int64 { return time.Now().UnixMilli() }
