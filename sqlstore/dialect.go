@@ -27,6 +27,7 @@ type dialect struct {
 	greatest string
 	least    string
 	upsert   bool   // ON CONFLICT … DO UPDATE … WHERE
+	prepare  bool   // Load is prepared once per Store
 	byPage   bool   // Sweep goes by physical pages
 	index    string // counts the index of the schema's second statement, if it has one
 	maxData  int    // bytes; 0: more than anybody has
@@ -57,7 +58,7 @@ var dialects = map[Dialect]*dialect{
 			`CREATE TABLE IF NOT EXISTS %[1]s (id BLOB NOT NULL PRIMARY KEY, version INTEGER NOT NULL, username BLOB NOT NULL, created INTEGER NOT NULL, deadline INTEGER NOT NULL, checksum INTEGER NOT NULL, seen INTEGER NOT NULL, expires INTEGER NOT NULL, data BLOB NOT NULL)`,
 			`CREATE INDEX IF NOT EXISTS %[2]s%[3]s_username ON %[3]s (username) WHERE username <> x''`,
 		},
-		greatest: "MAX", least: "MIN", upsert: true,
+		greatest: "MAX", least: "MIN", upsert: true, prepare: true,
 		index: `SELECT count(*) FROM %[2]ssqlite_master WHERE type = 'index' AND name = '%[3]s_username' COLLATE NOCASE`,
 	},
 }

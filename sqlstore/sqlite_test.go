@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -48,6 +49,51 @@ func TestSQLiteRestart(t *testing.T) {
 	if got, err := s.Load(t.Context(), r.ID); err != nil || got.Version != r.Version {
 		t.Errorf("after a restart: %+v, %v", got, err)
 	}
+}
+
+// Load keeps its statement. It works with a table that did not exist at New, and after
+// the table was altered, dropped and created again, on each connection of the pool.
+func TestSQLiteLoadThroughChangesOfTheTable(t *testing.T) {
+	db := openSQLite(t, filepath.Join(t.TempDir(), "sessions.db"), "")
+	db.SetMaxOpenConns(4)
+	s, err := sqlstore.New(db, sqlstore.SQLite, nil)
+	must(t, err)
+	lacks := func() {
+		t.Helper()
+		if r, err := s.Load(t.Context(), "id"); err == nil || errors.Is(err, session.ErrNotFound) {
+			t.Errorf("Load without a table: %v, %v", r, err)
+		}
+	}
+	has := func() {
+		t.Helper()
+		r := record("alice", time.Hour)
+		must(t, s.Create(t.Context(), r))
+		var all sync.WaitGroup
+		for range 16 {
+			all.Go(func() {
+				if got, err := s.Load(t.Context(), r.ID); err != nil || got.Version != r.Version {
+					t.Errorf("Load: %+v, %v", got, err)
+				}
+			})
+		}
+		all.Wait()
+	}
+	exec := func(query string) {
+		t.Helper()
+		_, err := db.Exec(query)
+		must(t, err)
+	}
+	lacks()
+	must(t, s.Migrate(t.Context()))
+	has()
+	exec("ALTER TABLE sessions ADD COLUMN note TEXT")
+	has()
+	exec("VACUUM")
+	has()
+	exec("DROP TABLE sessions")
+	lacks()
+	exec("CREATE TABLE sessions (data BLOB NOT NULL, id BLOB NOT NULL PRIMARY KEY, version INTEGER NOT NULL, username BLOB NOT NULL, created INTEGER NOT NULL, deadline INTEGER NOT NULL, checksum INTEGER NOT NULL, seen INTEGER NOT NULL, expires INTEGER NOT NULL)")
+	has()
 }
 
 // Several processes may share the file. One that holds the lock for long makes

@@ -53,6 +53,8 @@ type Store struct {
 	q     queries
 	table string
 
+	load atomic.Pointer[sql.Stmt] // if dialect.prepare: nil until the first Load; closed with db
+
 	dropping chan struct{} // held by the call that removes dead connections
 	drops    atomic.Int64  // begun so far
 }
@@ -88,7 +90,11 @@ var tableName = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]{0,47}\.)?[A-Za-z_][A
 // Load implements session.Store.
 func (s *Store) Load(ctx context.Context, id string) (r *session.Record, err error) {
 	err = s.retry(ctx, func() error {
-		r, err = scan(s.db.QueryRowContext(ctx, s.q.load, []byte(id), now()))
+		row, err := s.loadRow(ctx, id)
+		if err != nil {
+			return err
+		}
+		r, err = scan(row)
 		return err
 	})
 	if errors.Is(err, sql.ErrNoRows) {
@@ -101,6 +107,27 @@ func (s *Store) Load(ctx context.Context, id string) (r *session.Record, err err
 		return nil, clean("load", err)
 	}
 	return r, nil
+}
+
+// loadRow executes the statement of Load, which is prepared once where each preparation
+// costs: the SQLite driver has no cache of its own.
+func (s *Store) loadRow(ctx context.Context, id string) (*sql.Row, error) {
+	if !s.d.prepare {
+		return s.db.QueryRowContext(ctx, s.q.load, []byte(id), now()), nil
+	}
+	stmt := s.load.Load()
+	if stmt == nil {
+		// Not in New, which asks the database nothing: the table may come later.
+		made, err := s.db.PrepareContext(ctx, s.q.load)
+		if err != nil {
+			return nil, err
+		}
+		if stmt = made; !s.load.CompareAndSwap(nil, made) {
+			made.Close()
+			stmt = s.load.Load()
+		}
+	}
+	return stmt.QueryRowContext(ctx, []byte(id), now()), nil
 }
 
 // Create implements session.Store.
