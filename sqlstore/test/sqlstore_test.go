@@ -6,7 +6,6 @@ import (
 	"database/sql"
 	"fmt"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -97,29 +96,6 @@ func TestManagers(t *testing.T) {
 	onEach(t, func(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
 		storetest.RunManagers(t, func(t *testing.T) session.Store { return newStore(t, db, d) })
 	})
-}
-
-func TestNew(t *testing.T) {
-	db := &sql.DB{}
-	long := strings.Repeat("x", 48)
-	for _, table := range []string{"", "sessions", "Sessions_2", "_", "web.sessions", long, long + "." + long} {
-		if _, err := sqlstore.New(db, sqlstore.PostgreSQL, &sqlstore.Options{Table: table}); err != nil {
-			t.Errorf("table %q: %v", table, err)
-		}
-	}
-	for _, table := range []string{" ", "2sessions", "a.b.c", ".sessions", "web.", "a b", "a-b", `a"`, "a`", "a;drop", "a?", "séance", long + "x", "sessions\n", "%s"} {
-		if _, err := sqlstore.New(db, sqlstore.PostgreSQL, &sqlstore.Options{Table: table}); err == nil || !strings.HasPrefix(err.Error(), "sqlstore: Options.Table: ") {
-			t.Errorf("table %q: %v", table, err)
-		}
-	}
-	if _, err := sqlstore.New(nil, sqlstore.SQLite, nil); err == nil || !strings.Contains(err.Error(), "db is nil") {
-		t.Errorf("no db: %v", err)
-	}
-	for _, d := range []sqlstore.Dialect{"", "oracle", "PostgreSQL"} {
-		if _, err := sqlstore.New(db, d, nil); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q is no dialect", string(d))) {
-			t.Errorf("dialect %q: %v", d, err)
-		}
-	}
 }
 
 // Ten processes start at once, and each migrates; then once more.

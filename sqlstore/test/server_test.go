@@ -1,3 +1,5 @@
+// Package sqlstore_test tests sqlstore on real databases. It is a module of its own so
+// that the users of sqlstore do not have the drivers in their go.sum.
 package sqlstore_test
 
 import (
