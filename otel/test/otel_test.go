@@ -1,4 +1,4 @@
-package test_test
+package otel_test
 
 import (
 	"context"
