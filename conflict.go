@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	"github.com/coatcheck/session/internal/storectx"
@@ -67,14 +66,14 @@ func pause(ctx context.Context, d time.Duration, try int) error {
 	if try == 0 {
 		return ctx.Err()
 	}
-	t := time.NewTimer(rand.N(d << min(try, 7)))
+	t := time.NewTimer(random(d << min(try, 7)))
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return nil
 	case <-ctx.Done():
-		return ctx.Err()
 	}
+	resumed(ctx)
+	return ctx.Err()
 }
 
 // betweenSaves is d of a pause after a conflict.

@@ -114,6 +114,7 @@ func (k commit) limit() {
 				<-l.decided // within StoreTimeout: the list has a deadline
 			}
 		}
+		resumed(k.ctx)
 		k.c = storectx.New(k.ctx, k.m.timeout) // the wait has used up the commit's time
 		defer k.c.Release()
 	}

@@ -77,7 +77,9 @@ func (p *poll) next(ctx context.Context, m *Manager) (*Record, error) {
 		}
 		select {
 		case <-look.done:
+			resumed(ctx)
 		case <-ctx.Done():
+			resumed(ctx)
 			return nil, ctx.Err()
 		}
 		if look.isKnown {

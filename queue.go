@@ -82,8 +82,10 @@ func (qs *queues) enter(ctx context.Context, id string, isEnding bool) (*turn, v
 	qs.mu.Unlock()
 	select {
 	case last := <-next.turn:
+		resumed(ctx)
 		return &turn{qs, id}, last, nil
 	case <-ctx.Done():
+		resumed(ctx)
 	}
 	qs.mu.Lock()
 	isNext := func(m *member) bool { return m == next }

@@ -2,9 +2,7 @@ package session
 
 import (
 	"context"
-	"hash/maphash"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -20,19 +18,18 @@ type watch struct {
 	m     *Manager
 	every time.Duration // between two turns of a part
 	start time.Time     // of the turns, at random: processes that start together do not ask together
-	seed  maphash.Seed
 	wake  chan struct{} // tells the goroutine that something has changed
 
-	mu     sync.Mutex
-	free   sync.Cond // tells acquire that a Load has ended
-	loads  int       // that run
-	limit  int       // of them
-	runs   bool      // the goroutine does
-	parts  [parts]map[string]*watched
-	n      int        // sessions in them
-	turn   int64      // of the part that had it last, counted since start
-	hurry  []*watched // sessions that do not wait for their turn
-	ending time.Time  // when this process last ended a session, any
+	mu       sync.Mutex
+	free     sync.Cond           // tells acquire that a Load has ended
+	loads    int                 // that run
+	limit    int                 // of them
+	runs     bool                // the goroutine does
+	sessions map[string]*watched // by id
+	parts    [parts][]*watched   // the same sessions
+	turn     int64               // of the part that had it last, counted since start
+	hurry    []*watched          // sessions that do not wait for their turn
+	ending   time.Time           // when this process last ended a session, any
 }
 
 const parts = 64
@@ -49,6 +46,8 @@ const (
 // A watched session is one for all requests that wait for its end.
 type watched struct {
 	id      string // changes by a renewal, where a token has no key
+	part    int    // index in watch.parts
+	at      int    // index in that part
 	waiters map[*waiter]bool
 	call    *storectx.Context // that asks for the session, or nil
 }
@@ -63,15 +62,10 @@ type waiter struct {
 }
 
 func newWatch(m *Manager, every time.Duration) *watch {
-	start := time.Now().Add(-rand.N(every))
-	w := &watch{m: m, every: every, start: start, seed: maphash.MakeSeed(), wake: make(chan struct{}, 1), limit: minLoads}
+	start := time.Now().Add(-random(every))
+	w := &watch{m: m, every: every, start: start, wake: make(chan struct{}, 1), limit: minLoads, sessions: map[string]*watched{}}
 	w.free.L = &w.mu
 	return w
-}
-
-// part returns the part that a session is in.
-func (w *watch) part(id string) *map[string]*watched {
-	return &w.parts[maphash.String(w.seed, id)%parts]
 }
 
 // add watches a session for one more request, which loaded it at that time and has
@@ -97,16 +91,13 @@ func (w *watch) add(id, key, first string, loaded, shows time.Time) *waiter {
 
 // enter returns the entry of a session, a new one if there is none. mu is held.
 func (w *watch) enter(id string) (e *watched, isNew bool) {
-	part := w.part(id)
-	if e = (*part)[id]; e != nil {
+	if e = w.sessions[id]; e != nil {
 		return e, false
 	}
-	if *part == nil {
-		*part = map[string]*watched{}
-	}
-	e = &watched{id: id, waiters: map[*waiter]bool{}}
-	(*part)[id] = e
-	w.n++
+	e = &watched{id: id, part: random(parts), waiters: map[*waiter]bool{}}
+	e.at = len(w.parts[e.part])
+	w.parts[e.part] = append(w.parts[e.part], e)
+	w.sessions[id] = e
 	return e, true
 }
 
@@ -116,6 +107,7 @@ func (w *watch) askAt(r *waiter, at time.Time) {
 		return
 	}
 	r.timer = time.AfterFunc(time.Until(at), func() {
+		resumed(context.Background())
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		r.timer = nil
@@ -171,7 +163,7 @@ func (w *watch) rekey(r *waiter, key, first string) {
 func (w *watch) renewed(id string, grace time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if e := (*w.part(id))[id]; e != nil {
+	if e := w.sessions[id]; e != nil {
 		for r := range e.waiters {
 			w.askAt(r, time.Now().Add(grace))
 		}
@@ -182,7 +174,7 @@ func (w *watch) renewed(id string, grace time.Duration) {
 func (w *watch) moved(id, next string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	e := (*w.part(id))[id]
+	e := w.sessions[id]
 	if e == nil {
 		return
 	}
@@ -213,7 +205,7 @@ func (w *watch) over(id string) {
 
 // close is what ended and over do. mu is held.
 func (w *watch) close(id string) {
-	if e := (*w.part(id))[id]; e != nil {
+	if e := w.sessions[id]; e != nil {
 		for r := range e.waiters {
 			w.end(r)
 		}
@@ -252,16 +244,21 @@ func (w *watch) check(e *watched, rec *Record) {
 }
 
 // has reports whether a request still waits for a session. mu is held.
-func (w *watch) has(e *watched) bool { return (*w.part(e.id))[e.id] == e }
+func (w *watch) has(e *watched) bool { return w.sessions[e.id] == e }
 
 // forget takes a session out. mu is held.
 func (w *watch) forget(e *watched) {
-	delete(*w.part(e.id), e.id)
+	delete(w.sessions, e.id)
+	part := w.parts[e.part]
+	last := part[len(part)-1]
+	part[e.at], last.at = last, e.at
+	part[len(part)-1] = nil
+	w.parts[e.part] = part[:len(part)-1]
 	if e.call != nil {
 		e.call.Release() // no request waits for the answer
 		e.call = nil
 	}
-	if w.n--; w.n == 0 {
+	if len(w.sessions) == 0 {
 		w.changed()
 	}
 }
@@ -300,6 +297,7 @@ func (w *watch) run() {
 		case <-timer.C:
 		case <-w.wake:
 		}
+		resumed(context.Background())
 	}
 }
 
@@ -308,16 +306,14 @@ func (w *watch) run() {
 func (w *watch) due() (all []*watched, wait time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.n == 0 {
+	if len(w.sessions) == 0 {
 		w.runs, w.limit = false, minLoads
 		return nil, 0
 	}
 	all, w.hurry = w.hurry, nil
 	now := w.now()
 	for turn := max(w.turn, now-parts) + 1; turn <= now; turn++ {
-		for _, e := range w.parts[turn%parts] {
-			all = append(all, e)
-		}
+		all = append(all, w.parts[turn%parts]...)
 	}
 	w.turn = now
 	next := now + 1
@@ -330,6 +326,7 @@ func (w *watch) due() (all []*watched, wait time.Duration) {
 // look asks the store for a session. Manager.load closes the channels if that has
 // ended.
 func (w *watch) look(e *watched) {
+	resumed(context.Background())
 	c := storectx.New(context.Background(), w.m.timeout)
 	if id, ok := w.call(e, nil, c); ok {
 		rec := w.load(c, id)
@@ -363,7 +360,7 @@ func (w *watch) release() {
 func (w *watch) took(d time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	needed := int(int64(w.n) * int64(d) / int64(w.every))
+	needed := int(int64(len(w.sessions)) * int64(d) / int64(w.every))
 	w.limit = min(max(w.limit, minLoads+2*needed), maxLoads) // twice, to catch up when a turn was late
 }
 
