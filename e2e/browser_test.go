@@ -3,7 +3,6 @@ package e2e
 import (
 	"fmt"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -94,92 +93,6 @@ func TestSignedOutFromAnotherDevice(t *testing.T) {
 	there.expect("Your session has ended. Please log in again.")
 	there.picture("has-ended")
 	here.expect("Welcome back, alice!")
-}
-
-// After signing out the back button shows nothing of the page before: also not
-// where the browser kept that in its back/forward cache, as it does for a page that
-// was left by the address bar.
-func TestBackAfterSigningOut(t *testing.T) {
-	plain := example(t)
-	secure := serve(t, "app.test", true, reverse(t, example(t, "APP_ENV=production", "SESSION_SECRET="+strings.Repeat("secret", 6))))
-	for _, base := range []string{plain, secure} {
-		for _, left := range []string{"by signing out", "by the address bar"} {
-			c := startChrome(t, "")
-			c.logIn(base, "alice", false)
-			if left == "by signing out" {
-				c.click(`form[action="/logout"] button`)
-				c.expect("You are signed out.")
-			} else {
-				c.open(base + "/login")
-				c.expect("You are logged in as alice")
-				other := c.tab()
-				other.open(base + "/dashboard")
-				other.click(`form[action="/logout"] button`)
-				other.expect("You are signed out.")
-			}
-			run(c, chromedp.Evaluate[chromedp.Void](`history.back()`))
-			c.expect("og in")
-			time.Sleep(500 * time.Millisecond)
-			if text := c.text(); strings.Contains(text, "alice") || strings.Contains(text, "visits") {
-				t.Errorf("%s, left %s: the back button shows %q", base, left, text)
-			}
-			c.close()
-		}
-	}
-}
-
-// The recipe for the back button: without it, Chromium shows the page of before the
-// logout where the site is http://localhost, although that was no-store.
-func TestBackForwardCache(t *testing.T) {
-	const script = `<script>
-addEventListener("pagehide", () => { document.documentElement.hidden = true; });
-addEventListener("pageshow", (e) => { if (e.persisted) location.reload(); });
-</script>`
-	page, err := os.ReadFile("../docs/recipes.md")
-	if err != nil || !strings.Contains(string(page), strings.TrimSuffix(strings.TrimPrefix(script, "<script>"), "</script>")) {
-		t.Errorf("docs/recipes.md does not have it: %v", err)
-	}
-	for _, mended := range []bool{true, false} {
-		shown := map[string]bool{} // by host, what is private
-		for _, host := range []string{"app.test", "localhost"} {
-			secure := host != "localhost"
-			m, err := session.New(&session.Options{Cookie: session.CookieOptions{Insecure: !secure}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			base := serve(t, host, secure, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				w.Header().Set("Content-Type", "text/html")
-				switch s := session.From(r.Context()); r.URL.Path {
-				case "/in":
-					s.Login("alice")
-					http.Redirect(w, r, "/", http.StatusSeeOther)
-				case "/out":
-					s.Logout()
-					http.Redirect(w, r, "/bye", http.StatusSeeOther)
-				case "/bye":
-					fmt.Fprint(w, "bye")
-				default:
-					fmt.Fprintf(w, "%s<p>user:%s</p>", map[bool]string{true: script, false: `<script>addEventListener("pageshow", () => {})</script>`}[mended], s.User())
-				}
-			})))
-			c := startChrome(t, "")
-			c.open(base + "/in")
-			c.expect("user:alice")
-			c.open(base + "/out")
-			c.expect("bye")
-			run(c, chromedp.Evaluate[chromedp.Void](`history.back()`))
-			c.expect("user:")
-			time.Sleep(500 * time.Millisecond)
-			shown[host] = strings.Contains(c.text(), "alice")
-			c.close()
-		}
-		if mended && (shown["app.test"] || shown["localhost"]) {
-			t.Errorf("the back button shows what was private: %v", shown)
-		}
-		if !mended && !shown["localhost"] {
-			t.Log("this browser needs no recipe")
-		}
-	}
 }
 
 // By HTTPS the cookie has the __Host- name, and the browser keeps what that
@@ -296,30 +209,6 @@ func TestTwoTabsLogIn(t *testing.T) {
 		}
 		if n := len(c.cookies()); len(seen) != 1 || n != 1 || !seen[users[0]] && !seen[users[1]] {
 			t.Errorf("round %d: the tabs are %v, with %d cookies, want one of %v", round, seen, n, users)
-		}
-	}
-}
-
-// A page that fires twenty requests while its token is renewed keeps every one.
-func TestTwentyRequestsWhileTheTokenIsRenewed(t *testing.T) {
-	base := serve(t, "app.test", true, app(t, session.Options{}))
-	c := startChrome(t, "")
-	c.open(base + "/login?user=alice")
-	c.open(base)
-	for round := 1; round <= 5; round++ {
-		got := c.js(`(async () => {
-			const all = [];
-			for (let i = 0; i < 20; i++) {
-				all.push(fetch("/count").then(r => r.text()));
-				if (i == 10) all.push(fetch("/renew").then(r => r.text()));
-			}
-			return (await Promise.all(all)).join(" ");
-		})()`)
-		if n := strings.Count(got, "alice"); n != 20 {
-			t.Errorf("%d of 20 requests were answered as alice: %s", n, got)
-		}
-		if got, want := c.js(`fetch("/who").then(r => r.text())`), fmt.Sprintf("user:alice count:%d", 20*round); got != want {
-			t.Errorf("afterwards %s, want %s", got, want)
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/network"
@@ -32,6 +31,7 @@ func startChrome(t testing.TB, profile string) *chrome {
 	allocator, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(lookPath(t, "chromium")),
 		chromedp.UserDataDir(profile),
+		chromedp.WSURLReadTimeout(startLimit),
 		chromedp.DisableGPU,
 		chromedp.NoSandbox, // which root cannot have
 		chromedp.IgnoreCertErrors,
@@ -75,7 +75,7 @@ func (c *chrome) tab() *chrome {
 // run runs an action in a tab, or fails the test.
 func run[T any](c *chrome, action chromedp.Action[T]) T {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(c.ctx, callLimit)
 	defer cancel()
 	v, err := chromedp.Run(ctx, action)
 	if err != nil {
@@ -96,22 +96,34 @@ func (c *chrome) click(selector string) {
 	run(c, chromedp.Click(chromedp.CSS(selector)))
 }
 
-// text returns what the page shows, on one line.
+// tryJS runs a script and returns the string that it promises.
+func (c *chrome) tryJS(script string) (string, error) {
+	ctx, cancel := context.WithTimeout(c.ctx, callLimit)
+	defer cancel()
+	return chromedp.Run(ctx, chromedp.Evaluate[string](script, chromedp.EvalAwaitPromise))
+}
+
+// text returns what the page shows, on one line. It is empty also while one page
+// gives way to another, when no script can run.
 func (c *chrome) text() string {
-	c.t.Helper()
-	return strings.Join(strings.Fields(run(c, chromedp.Evaluate[string](`document.body ? document.body.innerText : ""`))), " ")
+	text, _ := c.tryJS(`document.body ? document.body.innerText : ""`)
+	return strings.Join(strings.Fields(text), " ")
 }
 
 // expect waits for the page to show a text.
 func (c *chrome) expect(want string) {
 	c.t.Helper()
-	got := ""
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if got = c.text(); strings.Contains(got, want) {
-			return
-		}
-	}
-	c.t.Fatalf("the page does not show %q: %s", want, got)
+	await(c.t, c, want)
+}
+
+// back goes back in the tab's history, and waits until the page has given way.
+func (c *chrome) back() {
+	c.t.Helper()
+	run(c, chromedp.Evaluate[chromedp.Void](`window.left = true; history.back()`))
+	eventually(c.t, callLimit, func() bool {
+		left, err := c.tryJS(`String(window.left)`)
+		return err == nil && left != "true"
+	}, func() string { return "the browser does not go back" })
 }
 
 // js runs a script and returns the string that it promises.
@@ -128,6 +140,15 @@ func (c *chrome) cookies() []*network.Cookie {
 		c.t.Fatal(err)
 	}
 	return all.Cookies
+}
+
+// pageCookies implements browser, for a profile that has been to no other site.
+func (c *chrome) pageCookies() (all []cookieFact) {
+	c.t.Helper()
+	for _, k := range c.cookies() {
+		all = append(all, cookieFact{k.Name, k.Domain, k.Path, string(k.SameSite), k.Secure, k.HTTPOnly})
+	}
+	return all
 }
 
 // picture takes one of the page, where somebody has asked for pictures, in the

@@ -1,0 +1,125 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// A double click on "confirm password": the browser sends two POSTs, throws the first
+// answer away with its cookie, and stays logged in with what both requests changed,
+// also when Options.RenewGrace has passed. Either request may be committed first.
+func TestDoubleClickOnConfirm(t *testing.T) {
+	for name, first := range map[string]int{"the first is committed first": 0, "the second is committed first": 1} {
+		t.Run(name, func(t *testing.T) {
+			inEach(t, []string{"firefox"}, func(t *testing.T, _ string, b browser) {
+				for try := 0; !doubleClick(t, b, first); try++ {
+					if try == 5 {
+						t.Fatal("the browser never sends the second POST while the first is in flight")
+					}
+				}
+			})
+		})
+	}
+}
+
+// doubleClick logs in and clicks twice. It returns false, and has proved nothing, if
+// the browser did not send two POSTs. first is the POST that is committed first.
+func doubleClick(t *testing.T, b browser, first int) bool {
+	// The grace must be over before the test ends: see below.
+	m, err := session.New(&session.Options{RenewGrace: time.Second, Cookie: session.CookieOptions{Insecure: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const patience = 30 * time.Second // with a browser that sends one POST only
+	var (
+		mu        sync.Mutex
+		posts     []string // the Cookie header of each
+		loaded    sync.WaitGroup
+		committed = make(chan struct{}) // closed when the POST that is to be first is
+		received  = make(chan struct{}, 2)
+		isAlone   = make(chan struct{}) // closed when there will be no second one
+	)
+	loaded.Add(2)
+	both := make(chan struct{})
+	go func() { loaded.Wait(); close(both) }()
+	base := serve(t, "localhost", false, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		switch r.URL.Path {
+		case "/login":
+			s.Login("alice")
+			http.Redirect(w, r, "/", http.StatusSeeOther)
+			return
+		case "/who":
+			fmt.Fprintf(w, "user:%s count:%d", s.User(), count.Get(s))
+			return
+		case "/":
+			w.Header().Set("Content-Type", "text/html")
+			fmt.Fprintf(w, `<p>user:%s count:%d</p><form method=post action=/confirm><button>Confirm</button></form>`, s.User(), count.Get(s))
+			return
+		}
+		mu.Lock()
+		n := len(posts)
+		posts = append(posts, r.Header.Get("Cookie"))
+		mu.Unlock()
+		user := s.User() // loads the session
+		received <- struct{}{}
+		if n > 1 {
+			return
+		}
+		loaded.Done()
+		select {
+		case <-both:
+		case <-isAlone:
+			return
+		}
+		if n != first {
+			<-committed
+		}
+		count.Update(s, func(n int) int { return n + 1 })
+		s.Login(user)
+		if err := s.Save(r.Context()); err != nil {
+			t.Error(err)
+		}
+		if n == first {
+			close(committed)
+		}
+		http.Redirect(w, r, "/", http.StatusSeeOther)
+	})))
+	b.open(base + "/login")
+	b.expect("user:alice count:0")
+	for range 2 {
+		b.js(`setTimeout(() => document.querySelector("button").click())`)
+		select {
+		case <-received:
+		case <-time.After(patience):
+			close(isAlone)
+			return false
+		}
+	}
+	b.expect("user:alice count:2")
+
+	// The token of before shows how long the grace is for this server.
+	eventually(t, callLimit, func() bool {
+		req, err := http.NewRequest(http.MethodGet, base+"/who", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Cookie", posts[0])
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		user := ""
+		fmt.Fscanf(resp.Body, "user:%s", &user)
+		return user != "alice"
+	}, func() string { return "the token of before stays" })
+	b.open(base)
+	b.expect("user:alice count:2")
+	return true
+}
