@@ -60,7 +60,7 @@ func TestBackAfterSigningOut(t *testing.T) {
 }
 
 // The recipe for the back button hides what a browser has kept in its back/forward
-// cache. Without the recipe Chromium and WebKit show the page of before the logout,
+// cache. Without the recipe Chromium and WebKit show the page of before the session ended,
 // although that was no-store. Firefox keeps no such page.
 func TestBackForwardCache(t *testing.T) {
 	page, err := os.ReadFile("../docs/recipes.md")
@@ -78,12 +78,9 @@ func TestBackForwardCache(t *testing.T) {
 			case "/in":
 				s.Login("alice")
 				http.Redirect(w, r, r.FormValue("to"), http.StatusSeeOther)
-			case "/out":
-				s.Logout()
-				http.Redirect(w, r, "/bye", http.StatusSeeOther)
 			case "/bye":
 				fmt.Fprint(w, "bye")
-			default:
+			case "/mended", "/unmended":
 				fmt.Fprintf(w, "<p>user:%s</p>", s.User())
 				fmt.Fprint(w, `<script>addEventListener("pageshow", (e) => { if (e.persisted) sessionStorage.restored = "yes"; });</script>`)
 				if r.URL.Path == "/mended" {
@@ -99,8 +96,13 @@ func TestBackForwardCache(t *testing.T) {
 				b.open(base + "/in?to=" + path)
 				b.expect("user:alice")
 				b.js(`sessionStorage.restored = "no"`)
-				b.open(base + "/out")
+				b.open(base + "/bye")
 				b.expect("bye")
+				// From elsewhere: Chromium drops the page if it sees the cookie change
+				// after it has put the page away, which a logout here may or may not be.
+				if err := m.RevokeAll(t.Context(), "alice"); err != nil {
+					t.Fatal(err)
+				}
 				time.Sleep(wait)
 				b.back()
 				shown := strings.Contains(visibleText(t, b, "user:"), "alice")

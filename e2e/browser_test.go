@@ -145,17 +145,24 @@ func TestAnotherSite(t *testing.T) {
 }
 
 // In a frame of another site, a browser that blocks third-party cookies keeps only a
-// partitioned cookie with SameSite=None, and for that site alone. Debian's Chromium
-// blocks them by default, others only if so set.
+// partitioned cookie with SameSite=None, and for that site alone. One that does not
+// block them keeps every cookie with SameSite=None. The test sets which: builds of
+// Chromium differ.
 func TestFrames(t *testing.T) {
+	none := session.CookieOptions{SameSite: http.SameSiteNoneMode}
+	partitioned := session.CookieOptions{SameSite: http.SameSiteNoneMode, Partitioned: true}
 	for name, o := range map[string]struct {
 		cookie  session.CookieOptions
+		blocks  bool // the browser blocks third-party cookies
 		inFrame bool // the frame is recognised
 		onTop   bool // and then the application by itself
 	}{
-		"Lax":         {session.CookieOptions{}, false, false},
-		"None":        {session.CookieOptions{SameSite: http.SameSiteNoneMode}, false, false}, // kept where third-party cookies are not blocked
-		"Partitioned": {session.CookieOptions{SameSite: http.SameSiteNoneMode, Partitioned: true}, true, false},
+		"Lax":                     {session.CookieOptions{}, false, false, false},
+		"Lax, blocked":            {session.CookieOptions{}, true, false, false},
+		"None":                    {none, false, true, true},
+		"None, blocked":           {none, true, false, false},
+		"Partitioned":             {partitioned, false, true, false},
+		"Partitioned and blocked": {partitioned, true, true, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			base := serve(t, "app.test", true, app(t, session.Options{Cookie: o.cookie}))
@@ -164,7 +171,9 @@ func TestFrames(t *testing.T) {
 				fmt.Fprintf(w, `<p>waiting</p><script>onmessage = e => document.querySelector("p").textContent = e.data</script>
 					<iframe src="%s%s"></iframe>`, base, r.URL.RequestURI())
 			}))
-			c := startChrome(t, "")
+			profile := t.TempDir()
+			thirdPartyCookies(t, profile, o.blocks)
+			c := startChrome(t, profile)
 			inFrame := func(path string) string {
 				t.Helper()
 				c.open(other + path)

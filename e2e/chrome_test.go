@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -61,6 +62,24 @@ func startChrome(t testing.TB, profile string) *chrome {
 	return c
 }
 
+// thirdPartyCookies says, in a new profile, whether the browser blocks third-party
+// cookies, whatever this build of it does by default.
+func thirdPartyCookies(t testing.TB, profile string, blocks bool) {
+	t.Helper()
+	dir := filepath.Join(profile, "Default")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	mode := 0 // Chromium's CookieControlsMode: off
+	if blocks {
+		mode = 1
+	}
+	preferences := fmt.Sprintf(`{"profile": {"cookie_controls_mode": %d, "block_third_party_cookies": %t}}`, mode, blocks)
+	if err := os.WriteFile(filepath.Join(dir, "Preferences"), []byte(preferences), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // tab returns another tab of the same browser.
 func (c *chrome) tab() *chrome {
 	c.t.Helper()
@@ -96,11 +115,11 @@ func (c *chrome) click(selector string) {
 	run(c, chromedp.Click(chromedp.CSS(selector)))
 }
 
-// tryJS runs a script and returns the string that it promises.
+// tryJS runs an expression and returns what it promises, as a string.
 func (c *chrome) tryJS(script string) (string, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, callLimit)
 	defer cancel()
-	return chromedp.Run(ctx, chromedp.Evaluate[string](script, chromedp.EvalAwaitPromise))
+	return chromedp.Run(ctx, chromedp.Evaluate[string](`(async () => String(await (`+script+`)))()`, chromedp.EvalAwaitPromise))
 }
 
 // text returns what the page shows, on one line. It is empty also while one page
@@ -126,10 +145,14 @@ func (c *chrome) back() {
 	}, func() string { return "the browser does not go back" })
 }
 
-// js runs a script and returns the string that it promises.
+// js is tryJS that must succeed.
 func (c *chrome) js(script string) string {
 	c.t.Helper()
-	return run(c, chromedp.Evaluate[string](script, chromedp.EvalAwaitPromise))
+	s, err := c.tryJS(script)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return s
 }
 
 // cookies returns the browser's cookies, of all sites, as it stored them.

@@ -61,6 +61,10 @@ func doubleClick(t *testing.T, b browser, first int) bool {
 			w.Header().Set("Content-Type", "text/html")
 			fmt.Fprintf(w, `<p>user:%s count:%d</p><form method=post action=/confirm><button>Confirm</button></form>`, s.User(), count.Get(s))
 			return
+		case "/confirm":
+		default: // the browser's own requests, such as for /favicon.ico
+			http.NotFound(w, r)
+			return
 		}
 		mu.Lock()
 		n := len(posts)

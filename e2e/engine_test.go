@@ -13,14 +13,14 @@ import (
 // A browser is what a test needs of a browser, whichever engine it has. Its methods
 // fail the test if the browser does not do what they ask within a minute or two.
 type browser interface {
-	open(url string)         // goes to a page, as an address that was typed in
-	click(selector string)   // clicks on what a CSS selector finds first
-	back()                   // the back button
-	js(script string) string // runs a script and returns the string that it promises
-	tryJS(script string) (string, error)
-	text() string              // what the page shows, on one line
-	expect(want string)        // waits for the page to show a text
-	pageCookies() []cookieFact // the cookies that the page's site has
+	open(url string)                     // goes to a page, as an address that was typed in
+	click(selector string)               // clicks on what a CSS selector finds first
+	back()                               // the back button
+	js(script string) string             // runs a script and returns the string that it promises
+	tryJS(script string) (string, error) // js, for a page that may be going
+	text() string                        // what the page shows, on one line
+	expect(want string)                  // waits for the page to show a text
+	pageCookies() []cookieFact           // the cookies that the page's site has
 }
 
 // A cookieFact is a cookie as a browser stored it.
