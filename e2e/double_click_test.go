@@ -38,15 +38,12 @@ func doubleClick(t *testing.T, b browser, first int) bool {
 	const patience = 30 * time.Second // with a browser that sends one POST only
 	var (
 		mu        sync.Mutex
-		posts     []string // the Cookie header of each
-		loaded    sync.WaitGroup
-		committed = make(chan struct{}) // closed when the POST that is to be first is
-		received  = make(chan struct{}, 2)
-		isAlone   = make(chan struct{}) // closed when there will be no second one
+		posts     []string                 // the Cookie header of each
+		loaded    = make(chan struct{}, 2) // one for each POST that has loaded its session
+		both      = make(chan struct{})    // closed when both have
+		committed = make(chan struct{})    // closed when the POST that is to be first is committed
+		over      = make(chan struct{})    // closed when the test waits for nothing any more
 	)
-	loaded.Add(2)
-	both := make(chan struct{})
-	go func() { loaded.Wait(); close(both) }()
 	base := serve(t, "localhost", false, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
 		switch r.URL.Path {
@@ -70,15 +67,17 @@ func doubleClick(t *testing.T, b browser, first int) bool {
 		n := len(posts)
 		posts = append(posts, r.Header.Get("Cookie"))
 		mu.Unlock()
-		user := s.User() // loads the session
-		received <- struct{}{}
 		if n > 1 {
 			return
 		}
-		loaded.Done()
+		user := s.User() // loads the session
+		loaded <- struct{}{}
+		if n == 1 {
+			close(both) // the browser clicks again only when the first has loaded
+		}
 		select {
 		case <-both:
-		case <-isAlone:
+		case <-over:
 			return
 		}
 		if n != first {
@@ -94,14 +93,16 @@ func doubleClick(t *testing.T, b browser, first int) bool {
 		}
 		http.Redirect(w, r, "/", http.StatusSeeOther)
 	})))
+	end := sync.OnceFunc(func() { close(over) })
+	t.Cleanup(end) // before the server waits for its handlers
 	b.open(base + "/login")
 	b.expect("user:alice count:0")
 	for range 2 {
 		b.js(`setTimeout(() => document.querySelector("button").click())`)
 		select {
-		case <-received:
+		case <-loaded:
 		case <-time.After(patience):
-			close(isAlone)
+			end()
 			return false
 		}
 	}
