@@ -326,7 +326,6 @@ func (w *watch) due() (all []*watched, wait time.Duration) {
 // look asks the store for a session. Manager.load closes the channels if that has
 // ended.
 func (w *watch) look(e *watched) {
-	resumed(context.Background())
 	c := storectx.New(context.Background(), w.m.timeout)
 	if id, ok := w.call(e, nil, c); ok {
 		rec := w.load(c, id)

@@ -1,0 +1,8 @@
+package session
+
+import "context"
+
+// Simulate lets the simulator decide what is random and in which order goroutines go on.
+func Simulate(random func(n int64) int64, resumed func(ctx context.Context)) {
+	simulated.random, simulated.resumed = random, resumed
+}

@@ -1,0 +1,217 @@
+package simulate
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// A browser belongs to one person, who may have two accounts. All its randomness comes
+// from its own seed.
+type browser struct {
+	w      *world
+	task   int
+	name   string
+	rng    *rand.Rand
+	cookie string // "" if there is none
+}
+
+func newBrowser(w *world, i int, rng *rand.Rand) *browser {
+	return &browser{w: w, name: fmt.Sprintf("browser %d", i), rng: rng}
+}
+
+func (b *browser) account(n int) string { return fmt.Sprintf("%s's account %d", b.name, n) }
+
+// live does some things, one after another, with pauses between them.
+func (b *browser) live(task, steps int) {
+	b.task = task
+	for range steps {
+		b.w.sleep(task, b.pause())
+		switch b.rng.IntN(16) {
+		case 0, 1:
+			b.visit(false, append(someOps(b.rng), login(b.account(0)))...)
+		case 2:
+			b.doubleClick(login(b.account(b.rng.IntN(8) / 7)))
+		case 3:
+			b.visit(false, append(someOps(b.rng), login(b.account(b.rng.IntN(2))))...)
+		case 4:
+			b.visit(false, append(someOps(b.rng), renew())...)
+		case 5:
+			b.visit(false, remember(time.Duration(1+b.rng.IntN(72))*time.Hour))
+		case 6:
+			b.visit(false, append(someOps(b.rng), logout())...)
+		case 7:
+			b.visit(false, renew(), revokeOthers())
+		case 8, 9:
+			var all []*exchange
+			for range 2 + b.rng.IntN(10) {
+				all = append(all, b.prepare(false, someOps(b.rng)...))
+			}
+			for _, x := range all {
+				b.send(x)
+			}
+		case 10:
+			b.send(b.prepare(false, stream(someTime(b.rng, 20*time.Minute))))
+		case 11:
+			b.visit(true, someOps(b.rng)...)
+		case 12:
+			b.visit(false, works(someTime(b.rng, 3*time.Minute)), mark(), login(b.account(0)))
+		default:
+			b.visit(false, someOps(b.rng)...)
+		}
+	}
+}
+
+// pause is what lies between two things that a person does.
+func (b *browser) pause() time.Duration {
+	switch b.rng.IntN(10) {
+	case 0:
+		return 0
+	case 1:
+		return time.Duration(b.rng.Int64N(int64(5 * time.Hour))) // the laptop sleeps
+	case 2, 3:
+		return time.Duration(b.rng.Int64N(int64(15 * time.Minute)))
+	}
+	return someTime(b.rng, time.Minute)
+}
+
+// prepare makes a request with the cookie of now.
+func (b *browser) prepare(passive bool, ops ...op) *exchange {
+	return &exchange{who: b.name, passive: passive, ops: ops}
+}
+
+// visit sends a request and mostly waits for its response.
+func (b *browser) visit(passive bool, ops ...op) {
+	done := b.send(b.prepare(passive, ops...))
+	if b.rng.IntN(4) > 0 {
+		<-done
+		b.w.park(place{task: b.task, call: "answered"})
+	}
+}
+
+// doubleClick sends a form twice. The browser has no use for the first response, and
+// may throw it away.
+func (b *browser) doubleClick(o op) {
+	first := b.prepare(false, works(someTime(b.rng, time.Second)), o)
+	first.who += " (first click)"
+	b.send(first)
+	b.w.sleep(b.task, someTime(b.rng, time.Second))
+	b.visit(false, works(someTime(b.rng, time.Second)), o)
+}
+
+// send sends a request from a goroutine of its own. The channel that it returns is closed
+// when the browser has processed the response's header, or will never see it.
+func (b *browser) send(x *exchange) <-chan struct{} {
+	done := make(chan struct{})
+	w, faults := b.w, b.w.plan.Faults
+	isLost := faults&LostResponses != 0 && b.rng.IntN(8) == 0
+	delay := time.Duration(0)
+	if faults&LostResponses != 0 && b.rng.IntN(4) == 0 {
+		delay = someTime(b.rng, 40*time.Second)
+	}
+	isRetried := faults&Retries != 0 && b.rng.IntN(12) == 0
+	again := &exchange{who: x.who + " (sent again by a proxy)", passive: x.passive, ops: x.ops}
+	last := x
+	if isRetried {
+		last = again
+	}
+	last.onHeader = func() {
+		if isLost {
+			return
+		}
+		last.isDelivered = true
+		w.start(func(task int) {
+			defer close(done)
+			if delay > 0 {
+				w.sleep(task, delay)
+			}
+			b.receive(last)
+		})
+	}
+	w.start(func(task int) {
+		x.token = b.cookie
+		again.token = x.token
+		w.send(task, x)
+		if isRetried {
+			w.log(x, "the response is lost on its way to a proxy")
+			w.send(task, again)
+		}
+		if !last.isDelivered {
+			w.log(last, "the response is lost")
+			close(done)
+		}
+	})
+	return done
+}
+
+// receive keeps the cookie of a response.
+func (b *browser) receive(x *exchange) {
+	c := x.cookie
+	switch {
+	case c == nil:
+		return
+	case c.MaxAge < 0:
+		b.w.log(x, "%s deletes its cookie", b.name)
+		b.cookie = ""
+	default:
+		b.w.log(x, "%s has %s now, in place of %s", b.name, b.w.truth.nameOf(c.Value), b.w.truth.nameOf(b.cookie))
+		b.cookie = c.Value
+	}
+}
+
+// steal lets a thief copy cookies and use them at will.
+func (w *world) steal(task, i int, rng *rand.Rand, steps int) {
+	var stolen []string
+	who := fmt.Sprintf("thief %d", i)
+	for range steps {
+		w.sleep(task, someTime(rng, 3*time.Minute))
+		if b := w.browsers[rng.IntN(len(w.browsers))]; b.cookie != "" && !slices.Contains(stolen, b.cookie) && rng.IntN(3) == 0 {
+			w.log(nil, "%s copies %s of %s", who, w.truth.nameOf(b.cookie), b.name)
+			stolen = append(stolen, b.cookie)
+		}
+		if len(stolen) == 0 {
+			continue
+		}
+		x := &exchange{who: who, token: stolen[rng.IntN(len(stolen))]}
+		switch rng.IntN(10) {
+		case 0:
+			x.ops = []op{logout()}
+		case 1:
+			x.ops = []op{stream(someTime(rng, 20*time.Minute))}
+		case 2:
+			x.ops = []op{renew()}
+		case 3:
+			x.ops = []op{mark()}
+		}
+		keeps := rng.IntN(2) == 0
+		w.start(func(task int) {
+			w.send(task, x)
+			if keeps && x.cookie != nil && x.cookie.MaxAge >= 0 {
+				stolen = append(stolen, x.cookie.Value)
+			}
+		})
+	}
+}
+
+// operate lets an operator end sessions.
+func (w *world) operate(task int, rng *rand.Rand, steps int) {
+	for range steps {
+		w.sleep(task, someTime(rng, time.Hour))
+		user := w.browsers[rng.IntN(len(w.browsers))].account(rng.IntN(2))
+		m := w.processes[rng.IntN(len(w.processes))].manager
+		if rng.IntN(2) == 0 {
+			w.log(nil, "the operator ends all sessions of %s", user)
+			w.log(nil, "the operator is told: %v", m.RevokeAll(context.Background(), user))
+			continue
+		}
+		listed, err := m.List(context.Background(), user)
+		w.log(nil, "the operator lists %d sessions of %s: %v", len(listed), user, err)
+		if len(listed) > 0 {
+			s := listed[rng.IntN(len(listed))]
+			name.Set(s, "changed by the operator")
+			w.log(nil, "the operator saves one of them: %v", s.Save(context.Background()))
+		}
+	}
+}

@@ -1,0 +1,212 @@
+package simulate
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+var pageURL = &url.URL{Scheme: "https", Host: "app.test", Path: "/"}
+
+// What the application keeps in a session.
+var (
+	marks  = session.NewKey[[]int]("marks") // each was made by one request, and is never removed
+	once   = session.NewKey[int]("once")    // a voucher, to be taken by one request
+	grants = session.NewKey[int]("grants")  // a credential that is good for one use
+	name   = session.NewKey[string]("name")
+)
+
+// An op is one thing that a handler does.
+type op struct {
+	name string
+	do   func(x *exchange, w http.ResponseWriter)
+}
+
+func names(ops []op) string {
+	if len(ops) == 0 {
+		return "reads"
+	}
+	var s []string
+	for _, o := range ops {
+		s = append(s, o.name)
+	}
+	return strings.Join(s, ", ")
+}
+
+func (x *exchange) ctx() context.Context {
+	return context.WithValue(context.Background(), taskKey{}, x)
+}
+
+// mark appends a number to a list.
+func mark() op {
+	return op{"marks", func(x *exchange, _ http.ResponseWriter) {
+		n := x.w.truth.next()
+		marks.Update(x.s, func(all []int) []int { return append(all[:len(all):len(all)], n) })
+		x.made = append(x.made, n)
+		x.w.log(x, "makes mark %d", n)
+	}}
+}
+
+func markNow() op {
+	return op{"marks now", func(x *exchange, _ http.ResponseWriter) {
+		n := x.w.truth.next()
+		if _, err := marks.UpdateNow(x.ctx(), x.s, func(all []int) []int { return append(all[:len(all):len(all)], n) }); err == nil {
+			x.made = append(x.made, n)
+			x.w.log(x, "has made mark %d", n)
+			x.w.truth.expectMarks(x, []int{n})
+		}
+	}}
+}
+
+func set() op {
+	return op{"sets", func(x *exchange, _ http.ResponseWriter) { name.Set(x.s, "value") }}
+}
+
+func flash() op {
+	return op{"flashes", func(x *exchange, _ http.ResponseWriter) { x.s.AddFlash("", "hello"); x.s.Flashes() }}
+}
+
+func login(user string) op {
+	return op{"logs in as " + user, func(x *exchange, _ http.ResponseWriter) {
+		x.login, x.renewal, x.made = user, x.status == 0, nil
+		x.s.Login(user)
+		grants.Set(x.s, x.w.truth.grant())
+	}}
+}
+
+func logout() op {
+	return op{"logs out", func(x *exchange, _ http.ResponseWriter) {
+		x.logout, x.made = true, nil
+		x.s.Logout()
+	}}
+}
+
+func renew() op {
+	return op{"renews", func(x *exchange, _ http.ResponseWriter) { x.renewal = x.status == 0; x.s.Renew() }}
+}
+
+func remember(d time.Duration) op {
+	return op{"remembers " + d.String(), func(x *exchange, _ http.ResponseWriter) {
+		x.renewal, x.remember = x.status == 0, d
+		x.s.Remember(d)
+	}}
+}
+
+func revokeOthers() op {
+	return op{"revokes the others", func(x *exchange, _ http.ResponseWriter) {
+		x.revoke = true
+		_ = x.p.manager.RevokeOthers(x.ctx(), x.s)
+	}}
+}
+
+func save() op {
+	return op{"saves", func(x *exchange, _ http.ResponseWriter) { _ = x.s.Save(x.ctx()) }}
+}
+
+func reload() op {
+	return op{"reloads", func(x *exchange, _ http.ResponseWriter) { x.made = nil; _ = x.s.Reload(x.ctx()) }}
+}
+
+func sendHeader() op {
+	return op{"sends its header", func(x *exchange, w http.ResponseWriter) { w.WriteHeader(http.StatusOK) }}
+}
+
+func works(d time.Duration) op {
+	return op{"works " + d.String(), func(x *exchange, _ http.ResponseWriter) { x.w.sleep(x.task, d) }}
+}
+
+func panics() op {
+	return op{"panics", func(x *exchange, _ http.ResponseWriter) {
+		x.panics, x.made = true, nil
+		panic(http.ErrAbortHandler)
+	}}
+}
+
+func offer() op {
+	return op{"offers", func(x *exchange, _ http.ResponseWriter) { once.Set(x.s, x.w.truth.next()) }}
+}
+
+func take() op {
+	return op{"takes", func(x *exchange, _ http.ResponseWriter) {
+		if v, ok, err := once.Take(x.ctx(), x.s); ok && err == nil {
+			x.w.truth.taken(x, v)
+		}
+	}}
+}
+
+// refresh uses a credential of an issuer that gives another for it, once.
+func refresh(d time.Duration) op {
+	return op{"refreshes", func(x *exchange, _ http.ResponseWriter) {
+		t := x.w.truth
+		if x.s.User() == "" || grants.Get(x.s) == 0 {
+			return
+		}
+		_, err := grants.Refresh(x.ctx(), x.s, t.isFresh, func(ctx context.Context, n int) (int, error) {
+			t.uses(x, n)
+			end, _ := ctx.Deadline()
+			x.w.sleep(x.task, min(d, max(0, time.Until(end))))
+			if err := ctx.Err(); err != nil || x.p.isDead {
+				t.unused(x, n)
+				return 0, fmt.Errorf("issuer: %w", context.DeadlineExceeded)
+			}
+			return t.grant(), nil
+		})
+		t.refreshed(x, err)
+	}}
+}
+
+// stream waits for the end of the session.
+func stream(d time.Duration) op {
+	return op{"waits " + d.String() + " for the end", func(x *exchange, _ http.ResponseWriter) {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		select {
+		case <-x.s.Done():
+			x.w.park(place{task: x.task, call: "done"})
+			x.w.truth.done(x)
+		case <-t.C:
+			x.w.park(place{task: x.task, call: "wake"})
+			x.w.truth.notDone(x)
+		}
+	}}
+}
+
+// someOps returns what a request of a browser may do, but for Login and Logout.
+func someOps(rng *rand.Rand) (ops []op) {
+	for range rng.IntN(4) {
+		switch rng.IntN(14) {
+		case 0, 1, 2, 3:
+			ops = append(ops, mark())
+		case 4:
+			ops = append(ops, markNow())
+		case 5:
+			ops = append(ops, set())
+		case 6:
+			ops = append(ops, flash())
+		case 7:
+			ops = append(ops, save())
+		case 8:
+			ops = append(ops, works(someTime(rng, time.Minute)))
+		case 9:
+			ops = append(ops, offer())
+		case 10:
+			ops = append(ops, take())
+		case 11:
+			ops = append(ops, refresh(someTime(rng, 40*time.Second)))
+		case 12:
+			ops = append(ops, sendHeader())
+		case 13:
+			ops = append(ops, reload())
+		}
+	}
+	if rng.IntN(40) == 0 {
+		ops = append(ops, panics())
+	}
+	return ops
+}

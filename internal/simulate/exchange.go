@@ -1,0 +1,164 @@
+package simulate
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// An exchange is one request and its response.
+type exchange struct {
+	w       *world
+	p       *process
+	n, task int
+	who     string
+	token   string // the value of its cookie, or ""
+	passive bool   // it is not the user's doing
+	ops     []op
+
+	onHeader    func() // called as the header leaves, or nil
+	isDelivered bool   // the client will see the header
+
+	sent, loaded, header, ended time.Time
+	stored                      time.Time // when the newest token of this request was
+	s                           *session.Session
+	id, user                    string // as it loaded the session
+	marks                       []int  // likewise
+	err                         error  // likewise
+	idAfter                     string // as the header left, or the handler returned
+	errAfter                    error
+	status                      int
+	cookie                      *http.Cookie // of the response
+	headers                     http.Header
+	events                      map[session.EventKind]int
+	calls                       int
+	isDisturbed                 bool     // a call of the store failed for it
+	overlaps                    bool     // with another request that has the same session
+	restores                    func()   // takes back what a token gained by it; or nil
+	ends                        []*token // tokens that end because a newer one has come with it
+	isRefreshLost               bool
+
+	// What its handler has asked for so far.
+	login          string
+	logout, revoke bool
+	renewal        bool  // explicit, and not committed yet
+	before         []int // the marks of the session just before the last write
+	remember       time.Duration
+	made           []int // marks since the last Login or Logout
+	panics         bool
+}
+
+// exchangeOf returns the exchange that ctx is of, or nil.
+func exchangeOf(ctx context.Context) *exchange {
+	x, _ := ctx.Value(taskKey{}).(*exchange)
+	return x
+}
+
+const cookieName = "__Host-session"
+
+// send carries out a request from its arrival to the end of its handler.
+func (w *world) send(task int, x *exchange) {
+	w.exchanges++
+	x.w, x.n, x.task, x.sent = w, w.exchanges, task, time.Now()
+	x.p = w.processes[w.rng.IntN(len(w.processes))]
+	x.events, x.headers, x.status = map[session.EventKind]int{}, http.Header{}, 0
+	r := &http.Request{
+		Method: "POST", URL: pageURL, Host: "app.test", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: http.Header{"Sec-Fetch-Site": {"same-origin"}}, RemoteAddr: "192.0.2.1:1234", RequestURI: "/",
+	}
+	if x.token != "" {
+		r.Header.Set("Cookie", cookieName+"="+x.token)
+	}
+	w.log(x, "%s, process %d, with %s: %s", x.who, x.p.n, w.truth.nameOf(x.token), names(x.ops))
+	w.truth.begins(x)
+	func() {
+		defer func() {
+			if v := recover(); v != nil && v != http.ErrAbortHandler {
+				panic(v)
+			}
+		}()
+		x.p.manager.Handler(http.HandlerFunc(x.serve)).ServeHTTP(&responseWriter{x}, r.WithContext(context.WithValue(context.Background(), taskKey{}, x)))
+	}()
+	x.ended = time.Now()
+	if x.status == 0 && !x.panics {
+		(&responseWriter{x}).WriteHeader(http.StatusOK)
+	}
+	if x.s != nil {
+		x.errAfter = x.s.Err()
+	}
+	w.log(x, "answered %d as %q%s%s, %d calls%s", x.status, x.user, w.truth.newToken(x), because(x), x.calls, eventsOf(x))
+	w.truth.finished(x)
+}
+
+func because(x *exchange) string {
+	if err := errors.Join(x.err, x.errAfter); err != nil {
+		return " (" + strings.ReplaceAll(err.Error(), "\n", "; ") + ")"
+	}
+	return ""
+}
+
+func eventsOf(x *exchange) (s string) {
+	var kinds []string
+	for kind := range x.events {
+		kinds = append(kinds, string(kind))
+	}
+	slices.Sort(kinds)
+	if len(kinds) > 0 {
+		s = ", events: " + strings.Join(kinds, " ")
+	}
+	return s
+}
+
+// serve is the application.
+func (x *exchange) serve(w http.ResponseWriter, r *http.Request) {
+	s := session.From(r.Context())
+	x.s = s
+	if x.passive {
+		s.Background()
+	}
+	x.user, x.err, x.id, x.marks = s.User(), s.Err(), s.ID(), marks.Get(s)
+	x.loaded = time.Now()
+	x.w.truth.loaded(x)
+	for _, o := range x.ops {
+		if x.p.isDead {
+			return
+		}
+		o.do(x, w)
+	}
+}
+
+// A responseWriter keeps the header as it leaves.
+type responseWriter struct{ x *exchange }
+
+func (w *responseWriter) Header() http.Header { return w.x.headers }
+func (w *responseWriter) Write(b []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	return len(b), nil
+}
+
+func (w *responseWriter) WriteHeader(status int) {
+	x := w.x
+	if x.status != 0 {
+		return
+	}
+	x.status, x.header, x.headers = status, time.Now(), x.headers.Clone()
+	cookies := (&http.Response{Header: x.headers}).Cookies()
+	if len(cookies) > 1 {
+		x.w.truth.violation(x, "one cookie", "the response has %d cookies", len(cookies))
+	}
+	if len(cookies) > 0 {
+		x.cookie = cookies[0]
+	}
+	if x.s != nil {
+		x.idAfter = x.s.ID()
+	}
+	x.w.truth.headerLeft(x)
+	if x.onHeader != nil && !x.p.isDead {
+		x.onHeader()
+	}
+}

@@ -1,0 +1,295 @@
+package simulate
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// loaded judges what a request has found.
+func (t *truth) loaded(x *exchange) {
+	now, k := x.loaded, t.tokens[x.token]
+	if k == nil {
+		if x.user != "" {
+			t.violation(x, "nobody as somebody else", "answered as %q without a token", x.user)
+		}
+		return
+	}
+	s := k.s
+	isIn := x.id == s.id
+	if isIn && x.user != s.user || !isIn && x.user != "" {
+		t.violation(x, "nobody as somebody else", "answered as %q with a token of %q", x.user, s.user)
+	}
+	if isIn {
+		t.judgeAccess(x, k)
+		if !x.passive {
+			s.maybeUsed = later(s.maybeUsed, now)
+		}
+		if k.presented.IsZero() && k.maybeReplaced.IsZero() {
+			t.presents(x, k)
+		}
+		return
+	}
+	if s.user != "" && !errors.Is(x.err, session.ErrStore) && t.excuse(k, now) == "" {
+		t.violation(x, "a renewal signs nobody out", "nobody with %s of %q, which should be good (%v)", t.nameOf(k.value), s.user, x.err)
+	}
+}
+
+// judgeAccess is for a request that was let in: it must be.
+func (t *truth) judgeAccess(x *exchange, k *token) {
+	s := k.s
+	after := func(end time.Time) bool { return !end.IsZero() && x.sent.After(end.Add(skew)) }
+	switch {
+	case !s.ended.IsZero() && x.sent.After(s.ended):
+		t.violation(x, "logout wins", "session %d has ended (%s) at %v and lets a request in", s.number, s.why, s.ended.Sub(t.w.began))
+	case !k.replaced.IsZero() && after(k.replaced.Add(grace)):
+		t.violation(x, "a renewal lets nobody in", "%s was replaced at %v", t.nameOf(k.value), k.replaced.Sub(t.w.began))
+	case after(k.max):
+		t.violation(x, "a renewal lets nobody in", "%s has ended at %v at the latest", t.nameOf(k.value), k.max.Sub(t.w.began))
+	case s.remember.IsZero() && s.maybeRemember.IsZero() && after(s.maybeUsed.Add(t.w.plan.Idle)):
+		t.violation(x, "two clocks", "session %d was not used since %v", s.number, s.maybeUsed.Sub(t.w.began))
+	case after(later(s.maybeBegan.Add(t.w.plan.Lifetime), s.maybeRemember)):
+		t.violation(x, "two clocks", "session %d began at %v", s.number, s.maybeBegan.Sub(t.w.began))
+	}
+	if !k.replaced.IsZero() && x.loaded.After(k.replaced) {
+		t.count("requests in the grace of a renewal")
+		if newer := missing(x.marks, k.before); newer != 0 {
+			t.violation(x, "a renewal lets nobody in", "mark %d, of after the renewal, is seen with a previous token", newer)
+		}
+		if lost := missing(k.before, x.marks); lost != 0 && x.sent.After(k.replaced) {
+			t.violation(x, "as it was just before", "mark %d, of before the renewal, is not seen", lost)
+		}
+	}
+}
+
+// presents notes that a token has come for the first time: those before it end soon.
+func (t *truth) presents(x *exchange, k *token) {
+	now := x.loaded
+	x.restores = nil
+	if !k.min.IsZero() {
+		t.count("late tokens that came in time")
+		min, max := k.min, k.max
+		x.restores = func() { k.min, k.max = min, max }
+	}
+	k.presented, k.min, k.max = now, time.Time{}, time.Time{}
+	for _, o := range t.tokens {
+		if o.s != k.s || o.number >= k.number || !o.min.IsZero() {
+			continue
+		}
+		o.min = o.end(now)
+		x.ends = append(x.ends, o)
+	}
+}
+
+// end returns until when a token has full access if a newer one was presented at a time.
+func (k *token) end(at time.Time) time.Time {
+	end := at.Add(overlap)
+	if k.presented.IsZero() {
+		end = later(end, k.issued.Add(arrival))
+	}
+	return end
+}
+
+// excuse returns why a request with a token may be answered as nobody's; "": it may not.
+// What is allowed on purpose, because a cookie cannot be called back, is among it: the
+// token that a response brought which was made before an explicit renewal, and arrived
+// after it, was replaced as any other.
+func (t *truth) excuse(k *token, now time.Time) (why string) {
+	s := k.s
+	after := func(end time.Time) bool { return !end.IsZero() && now.Add(skew).After(end) }
+	isRemembered := !s.remember.IsZero() || !s.maybeRemember.IsZero()
+	switch {
+	case !s.ended.IsZero():
+		why = "ended"
+	case !k.maybeReplaced.IsZero() && after(k.maybeReplaced.Add(grace)), !k.replaced.IsZero() && after(k.replaced.Add(grace)):
+		why = "replaced by an explicit renewal"
+	case !k.maybeReplaced.IsZero() && s.explicit > k.renewal+maxPast:
+		why = "replaced by an explicit renewal, and then by others"
+	case after(k.min):
+		why = "replaced by an automatic renewal"
+	case !isRemembered && after(s.used.Add(t.w.plan.Idle*19/20)):
+		why = "idle"
+	case !isRemembered && after(s.began.Add(t.w.plan.Lifetime)), after(s.remember), after(s.maybeRemember):
+		why = "too old"
+	case s.renewals-k.number >= maxIssued:
+		why = "too many keys"
+	}
+	if why != "" {
+		t.count("nobody, because: " + why)
+	}
+	return why
+}
+
+// headerLeft judges the header of a response.
+func (t *truth) headerLeft(x *exchange) {
+	isNew := x.cookie != nil && x.cookie.MaxAge >= 0
+	if isNew {
+		t.issuedTo(x)
+	}
+	if x.status != http.StatusOK || x.s == nil {
+		return
+	}
+	cache := x.headers.Get("Cache-Control")
+	switch {
+	case !strings.Contains(strings.Join(x.headers["Vary"], ","), "Cookie"):
+		t.violation(x, "caches are told", "the response has no Vary: Cookie")
+	case (isNew || x.user != "" && x.s.User() != "") && !strings.Contains(cache, "no-store"):
+		t.violation(x, "caches are told", "Cache-Control is %q", cache)
+	}
+}
+
+// finished judges a request that has ended.
+func (t *truth) finished(x *exchange) {
+	k := t.tokens[x.token]
+	if k != nil {
+		t.active[k.s.id] = slices.DeleteFunc(t.active[k.s.id], func(o *exchange) bool { return o == x })
+	}
+	isFine := x.status == http.StatusOK && !x.isDisturbed && !x.p.isDead && !x.panics
+	if !isFine && x.restores != nil {
+		x.restores()
+	}
+	if isFine {
+		for _, o := range x.ends {
+			o.max = o.end(x.ended)
+		}
+	}
+	if x.status >= 500 && !x.isDisturbed && time.Since(t.failedAt) > time.Minute && !has(x.errAfter, "MaxDataSize") {
+		t.violation(x, "answers while the store does", "%d: %v", x.status, x.errAfter)
+	}
+	if isFine && x.errAfter == nil && time.Since(t.failedAt) > time.Minute {
+		t.expectMarks(x, x.made)
+	}
+	// Who waits for a lease looks at the store four times a second.
+	limit := 40 + 5*x.events[session.EventConflict] + 5*int(x.ended.Sub(x.sent)/time.Second)
+	if x.calls > limit && !x.isDisturbed {
+		t.violation(x, "bounded work", "%d calls of the store", x.calls)
+	}
+	if k == nil {
+		return
+	}
+	if x.id == k.s.id && !x.passive {
+		k.s.maybeUsed = later(k.s.maybeUsed, x.ended)
+		if isFine {
+			k.s.used = later(k.s.used, x.loaded)
+		}
+	}
+	if x.id == "" && errors.Is(x.err, session.ErrReplaced) && k.s.ended.IsZero() && x.events[session.EventReplayed] != 1 {
+		t.violation(x, "EventReplayed", "%d events for a replaced token", x.events[session.EventReplayed])
+	}
+	if isFine && t.mustRenew(x, k) && x.cookie == nil {
+		t.violation(x, "the newest key is renewed", "the request got no other token")
+	}
+}
+
+// mustRenew reports whether the response must bring another token, because of its age.
+func (t *truth) mustRenew(x *exchange, k *token) bool {
+	s, after := k.s, t.w.plan.RenewAfter
+	if after == 0 || s.user == "" || x.id != s.id || x.overlaps || x.logout || !s.ended.IsZero() ||
+		!k.replaced.IsZero() || !k.maybeReplaced.IsZero() || !k.min.IsZero() || k.isFinal || time.Since(t.failedAt) < 2*time.Minute {
+		return false
+	}
+	newest, unpresented := true, 0
+	for _, o := range t.tokens {
+		if o.s == s && o.number > k.number {
+			newest = false
+			if o.presented.IsZero() {
+				unpresented++
+			}
+		}
+	}
+	age := x.loaded.Sub(s.last)
+	switch {
+	case newest:
+		return age > after+2*skew
+	case unpresented >= 2:
+		return age > time.Second+2*skew
+	}
+	return age > overlap+2*skew
+}
+
+// expectMarks checks that what was acknowledged is stored.
+func (t *truth) expectMarks(x *exchange, made []int) {
+	s := t.record(x.s.ID())
+	if s == nil || len(made) == 0 {
+		return
+	}
+	t.count("acknowledged writes")
+	if lost := missing(made, s.marks); lost != 0 {
+		t.violation(x, "no lost update", "mark %d was acknowledged and is not in session %d", lost, s.number)
+	}
+}
+
+// done judges a closed Done.
+func (t *truth) done(x *exchange) {
+	t.count("Done closed")
+	k, now := t.tokens[x.token], time.Now()
+	if k == nil || x.id != k.s.id {
+		return
+	}
+	if x.login == "" && !x.logout && t.excuse(k, now) == "" {
+		t.violation(x, "Done", "closed although session %d is live and %s is good", k.s.number, t.nameOf(k.value))
+	}
+}
+
+// notDone judges a Done that is open still.
+func (t *truth) notDone(x *exchange) {
+	k, now := t.tokens[x.token], time.Now()
+	if k == nil || x.id != k.s.id || x.p.isDead || now.Sub(t.failedAt) < time.Minute {
+		return
+	}
+	after := func(end time.Time) bool { return now.After(end.Add(watchEvery + 5*time.Second + 2*skew)) }
+	switch s := k.s; {
+	case !s.ended.IsZero() && after(s.ended):
+		t.violation(x, "Done", "open although session %d has ended (%s) at %v", s.number, s.why, s.ended.Sub(t.w.began))
+	case !k.replaced.IsZero() && after(k.replaced.Add(grace)) && x.loaded.Before(k.replaced):
+		t.violation(x, "Done", "open although %s was replaced at %v", t.nameOf(k.value), k.replaced.Sub(t.w.began))
+	}
+}
+
+// taken notes who has got a voucher.
+func (t *truth) taken(x *exchange, n int) {
+	t.count("vouchers taken")
+	if first := t.vouchers[n]; first != nil {
+		t.violation(x, "one takes it", "voucher %d was taken by request %d already", n, first.n)
+	}
+	t.vouchers[n] = x
+}
+
+// uses notes that a credential is being used.
+func (t *truth) uses(x *exchange, n int) {
+	t.count("refreshes")
+	if first := t.used[n]; first != nil && !first.p.isDead && !first.isRefreshLost {
+		t.violation(x, "Refresh once", "credential %d was used by request %d already", n, first.n)
+	}
+	t.used[n] = x
+}
+
+// unused takes uses back: the issuer did not answer.
+func (t *truth) unused(x *exchange, n int) { delete(t.used, n) }
+
+// refreshed notes how a Refresh has ended.
+func (t *truth) refreshed(x *exchange, err error) {
+	if err != nil {
+		x.isRefreshLost = true
+	}
+}
+
+// finish judges the whole run.
+func (t *truth) finish() {
+	for id, active := range t.active {
+		if len(active) > 0 {
+			t.violation(nil, "ends", "%d requests of session %d never ended", len(active), t.number(id))
+		}
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

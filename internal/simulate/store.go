@@ -1,0 +1,203 @@
+package simulate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// A process is one program with a Manager, over the store of all. It implements
+// session.Store: its Manager's calls meet their fate here.
+type process struct {
+	w       *world
+	n       int
+	ahead   time.Duration // of its clock
+	manager *session.Manager
+	isDead  bool
+}
+
+var (
+	errDown = errors.New("the store is down")
+	errDead = errors.New("the process is dead")
+)
+
+// A fate is what happens to one call of the store.
+type fate struct {
+	before, after time.Duration // what it takes until it is applied, and from then on
+	refused       bool          // it fails, and is not applied
+	lost          bool          // it is applied, and fails
+}
+
+func (w *world) fate() (f fate) {
+	chance := func(fault Fault, n int) bool { return w.plan.Faults&fault != 0 && w.rng.IntN(n) == 0 }
+	switch {
+	case chance(FailingStore, 25):
+		f.refused = true
+	case chance(FailingStore, 25):
+		f.lost = true
+	case chance(SilentStore, 50):
+		f.before, f.refused = time.Hour, true
+	case chance(SilentStore, 50):
+		f.after = time.Hour
+	}
+	if chance(SlowStore, 3) {
+		f.before += w.someTime(time.Second)
+	}
+	if chance(SlowStore, 3) {
+		f.after += w.someTime(time.Second)
+	}
+	return f
+}
+
+// do carries out a call of the store. apply must not keep ctx.
+func (p *process) do(ctx context.Context, call, id string, isWrite bool, apply func() error) error {
+	w, x := p.w, exchangeOf(ctx)
+	w.park(placeOf(ctx, p.n, call, w.truth.number(id)))
+	if x != nil {
+		x.calls++
+	}
+	failed := func(err error) error {
+		w.truth.storeFailed(x)
+		if isWrite {
+			return fmt.Errorf("%w: %w", session.ErrIndeterminate, err)
+		}
+		return err
+	}
+	if p.isDead {
+		return failed(errDead)
+	}
+	f := w.fate()
+	if f.refused || f.lost || f.before+f.after > 0 {
+		w.truth.disturbed()
+	}
+	if !p.wait(ctx, f.before) {
+		w.log(x, "%s of session %d gets no answer, and is not applied", call, w.truth.number(id))
+		return failed(ctx.Err())
+	}
+	switch {
+	case p.isDead:
+		return failed(errDead)
+	case f.refused:
+		w.log(x, "%s of session %d fails, and is not applied", call, w.truth.number(id))
+		w.truth.storeFailed(x)
+		return errDown
+	}
+	err := apply()
+	if f.lost {
+		w.log(x, "%s of session %d: the answer is lost (%v)", call, w.truth.number(id), err)
+		return failed(errDown)
+	}
+	if !p.wait(ctx, f.after) {
+		w.log(x, "%s of session %d: the answer comes too late (%v)", call, w.truth.number(id), err)
+		return failed(ctx.Err())
+	}
+	return err
+}
+
+// wait waits for d. It returns false if ctx ends first.
+func (p *process) wait(ctx context.Context, d time.Duration) bool {
+	if d == 0 {
+		return ctx.Err() == nil
+	}
+	end, ok := ctx.Deadline()
+	isLate := ok && time.Until(end) <= d
+	if isLate {
+		d = max(0, time.Until(end))
+	}
+	time.Sleep(d + time.Duration(p.w.rng.Int64N(int64(time.Microsecond))))
+	p.w.park(placeOf(ctx, p.n, "wait", 0))
+	return !isLate && ctx.Err() == nil
+}
+
+func (p *process) Load(ctx context.Context, id string) (r *session.Record, err error) {
+	err = p.do(ctx, "load", id, false, func() (err error) {
+		r, err = p.w.store.Load(context.Background(), id)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p.local(r), nil
+}
+
+func (p *process) Create(ctx context.Context, r *session.Record) error {
+	r = p.global(r)
+	return p.do(ctx, "create", r.ID, true, func() error {
+		err := p.w.store.Create(context.Background(), r)
+		if err == nil {
+			p.w.truth.written(exchangeOf(ctx), r)
+		}
+		return err
+	})
+}
+
+func (p *process) Save(ctx context.Context, r *session.Record, old uint64) error {
+	r = p.global(r)
+	return p.do(ctx, "save", r.ID, true, func() error {
+		err := p.w.store.Save(context.Background(), r, old)
+		if err == nil {
+			p.w.truth.written(exchangeOf(ctx), r)
+		}
+		return err
+	})
+}
+
+func (p *process) Touch(ctx context.Context, id string, seen, expires time.Time) error {
+	return p.do(ctx, "touch", id, true, func() error {
+		err := p.w.store.Touch(context.Background(), id, seen.Add(p.ahead), expires.Add(p.ahead))
+		p.w.truth.touched(id)
+		return err
+	})
+}
+
+func (p *process) Delete(ctx context.Context, id string) error {
+	return p.do(ctx, "delete", id, true, func() error {
+		p.w.truth.deleted(id)
+		return p.w.store.Delete(context.Background(), id)
+	})
+}
+
+func (p *process) List(ctx context.Context, user string) (records []*session.Record, err error) {
+	err = p.do(ctx, "list", "", false, func() (err error) {
+		records, err = p.w.store.List(context.Background(), user)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i, r := range records {
+		records[i] = p.local(r)
+	}
+	return records, nil
+}
+
+// All processes read one virtual clock. That of a process is ahead by p.ahead: what it
+// writes has later times, and what it reads has earlier ones.
+
+func (p *process) global(r *session.Record) *session.Record { return shifted(r, p.ahead) }
+func (p *process) local(r *session.Record) *session.Record  { return shifted(r, -p.ahead) }
+
+// milliseconds matches the times in a record's Data: there are no other numbers of that
+// size.
+var milliseconds = regexp.MustCompile(`\b[0-9]{12,13}\b`)
+
+func shifted(r *session.Record, d time.Duration) *session.Record {
+	if d == 0 {
+		return r
+	}
+	c := *r
+	c.Created, c.LastSeen, c.Expires, c.Deadline = r.Created.Add(d), r.LastSeen.Add(d), r.Expires.Add(d), r.Deadline.Add(d)
+	c.Data = milliseconds.ReplaceAllFunc(r.Data, func(b []byte) []byte {
+		ms, err := strconv.ParseInt(string(b), 10, 64)
+		if err != nil {
+			return b
+		}
+		return strconv.AppendInt(nil, ms+d.Milliseconds(), 10)
+	})
+	return &c
+}

@@ -1,0 +1,399 @@
+package simulate
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// truth is what an observer of everything knows: what the store has, and which token is
+// good for what by the promises. It says what a request must be answered.
+type truth struct {
+	w          *world
+	sessions   map[string]*sessionTruth // by id
+	tokens     map[string]*token        // by the cookie's value
+	numbers    int                      // of marks, vouchers and credentials
+	issued     map[int]time.Time        // credentials, and when each was given
+	used       map[int]*exchange
+	vouchers   map[int]*exchange
+	active     map[string][]*exchange // requests with a token of a session that have not ended, by its id
+	violations []string
+	failedAt   time.Time // when the store, the network or a process last failed
+}
+
+// sessionTruth is one session.
+type sessionTruth struct {
+	id         string
+	number     int       // in the order of their creation
+	creator    *exchange // until its token has left; then nil
+	user       string
+	marks      []int
+	ended      time.Time // zero: it lives
+	why, next  string
+	began      time.Time // the last Login, or the creation
+	used       time.Time // last, by a request that succeeded
+	maybeUsed  time.Time // likewise, or failed
+	remember   time.Time // the end that Remember set, or zero
+	keys       int       // that a response has brought
+	explicit   int       // explicit renewals, those of unknown outcome included
+	explicitAt time.Time // when the last was stored
+	explicitBy *exchange
+	renewals   int       // that were stored, also of responses that brought none
+	last       time.Time // when the newest key was stored
+
+	// As began and remember, if what had an unknown outcome was stored.
+	maybeBegan, maybeRemember time.Time
+
+	lastSeen time.Time // what the record says
+	expires  time.Time
+}
+
+// A token is one key of a session.
+type token struct {
+	value     string
+	s         *sessionTruth
+	number    int // of the session's keys
+	issued    time.Time
+	byLogin   bool
+	presented time.Time // first; zero: not yet
+	isFinal   bool      // a request with it gets no other by age
+
+	// An explicit renewal has replaced it at this time: for certain, or perhaps.
+	replaced, maybeReplaced time.Time
+	renewal                 int   // number of that renewal
+	before                  []int // the session's marks just before that
+
+	// A newer token was presented: this one has full access until the first of these
+	// times at least, and until the second at most. Zero: for as long as the session.
+	min, max time.Time
+}
+
+const (
+	grace      = 10 * time.Second // Options.RenewGrace
+	overlap    = 10 * time.Second // of two tokens after an automatic renewal
+	arrival    = time.Minute      // for which a token has full access that was not presented
+	watchEvery = 5 * time.Second
+	maxIssued  = 16              // tokens that have full access and were not presented
+	maxPast    = 3               // explicit renewals that the session of before is shown of
+	skew       = 4 * time.Second // by which clocks differ at most
+)
+
+func newTruth(w *world) *truth {
+	return &truth{
+		w: w, sessions: map[string]*sessionTruth{}, tokens: map[string]*token{}, issued: map[int]time.Time{},
+		used: map[int]*exchange{}, vouchers: map[int]*exchange{}, active: map[string][]*exchange{},
+	}
+}
+
+// violation reports that a promise was broken.
+func (t *truth) violation(x *exchange, promise, format string, args ...any) {
+	line := promise + ": " + fmt.Sprintf(format, args...)
+	t.w.log(x, "VIOLATION %s", line)
+	if x != nil {
+		line = fmt.Sprintf("request %d: %s", x.n, line)
+	}
+	t.violations = append(t.violations, line)
+}
+
+func (t *truth) count(what string) { t.w.counts[what]++ }
+
+func (t *truth) next() int { t.numbers++; return t.numbers }
+
+// number returns the number of a session, 0 if there is none of that id yet.
+func (t *truth) number(id string) int {
+	if s := t.sessions[id]; s != nil {
+		return s.number
+	}
+	return 0
+}
+
+// nameOf returns how the history calls a token.
+func (t *truth) nameOf(value string) string {
+	k := t.tokens[value]
+	switch {
+	case value == "":
+		return "no token"
+	case k == nil:
+		return "an unknown token"
+	}
+	return fmt.Sprintf("token %d of session %d", k.number, k.s.number)
+}
+
+func (t *truth) newToken(x *exchange) string {
+	switch c := x.cookie; {
+	case c == nil:
+		return ""
+	case c.MaxAge < 0:
+		return ", deletes the cookie"
+	default:
+		return ", sets " + t.nameOf(c.Value)
+	}
+}
+
+// disturbed notes that something failed.
+func (t *truth) disturbed() { t.failedAt = time.Now() }
+
+// storeFailed notes that a call for x failed, or has an unknown outcome.
+func (t *truth) storeFailed(x *exchange) {
+	t.disturbed()
+	t.count("failed calls of the store")
+	if x != nil {
+		x.isDisturbed = true
+	}
+}
+
+// begins is called as a request arrives.
+func (t *truth) begins(x *exchange) {
+	if k := t.tokens[x.token]; k != nil {
+		t.active[k.s.id] = append(t.active[k.s.id], x)
+		if all := t.active[k.s.id]; len(all) > 1 {
+			for _, o := range all {
+				o.overlaps = true
+			}
+		}
+	}
+}
+
+// written is called when a record was stored. r is nil for a Touch.
+func (t *truth) written(x *exchange, r *session.Record) {
+	s := t.sessions[r.ID]
+	isNew := s == nil
+	if isNew {
+		s = &sessionTruth{id: r.ID, number: len(t.sessions) + 1, creator: x, user: r.User, began: time.Now(), maybeBegan: time.Now(), used: time.Now(), maybeUsed: time.Now(), last: time.Now()}
+		t.sessions[r.ID] = s
+		t.count("sessions")
+	}
+	if !s.ended.IsZero() {
+		t.violation(x, "logout wins", "session %d was written after its end", s.number)
+		return
+	}
+	var data struct {
+		Ended string `json:"session.ended"`
+		Next  string `json:"session.next"`
+		Marks []int  `json:"marks"`
+	}
+	if err := json.Unmarshal(r.Data, &data); err != nil {
+		t.violation(x, "json", "the data of session %d is no JSON object: %v", s.number, err)
+	}
+	if data.Ended != "" {
+		t.endedBy(x, s, data.Ended, data.Next)
+		return
+	}
+	if !isNew && r.User != s.user {
+		t.violation(x, "nobody as somebody else", "session %d is of %q and not of %q now", s.number, r.User, s.user)
+	}
+	// A Login creates its session with the values of the one before, and takes them back
+	// if that has ended meanwhile: another request may have used them up.
+	if lost := missing(s.marks, data.Marks); lost != 0 && (x == nil || s.creator != x) {
+		t.violation(x, "no lost update", "mark %d of session %d is gone", lost, s.number)
+	}
+	if twice := repeated(data.Marks); twice != 0 {
+		t.violation(x, "no doubled update", "mark %d is in session %d twice", twice, s.number)
+	}
+	was := s.marks
+	s.marks = data.Marks
+	if len(r.Data) > 64<<10 {
+		t.violation(x, "bounded records", "the record of session %d has %d bytes", s.number, len(r.Data))
+	}
+	if x != nil && x.renewal { // an explicit renewal may have been committed
+		for _, k := range t.replacedBy(x, s) {
+			if k.maybeReplaced.IsZero() {
+				k.maybeReplaced, k.renewal = time.Now(), s.explicit
+			}
+		}
+		s.explicit++
+		s.explicitAt, s.explicitBy = time.Now(), x
+		x.before = was
+		if x.login != "" {
+			s.maybeBegan = time.Now()
+		}
+		if x.remember != 0 {
+			s.maybeRemember = later(s.maybeRemember, time.Now().Add(x.remember))
+		}
+	}
+	t.touched(r.ID)
+}
+
+// touched checks that the clocks of a session's record were not set back.
+func (t *truth) touched(id string) {
+	s := t.sessions[id]
+	r, err := t.w.store.Load(context.Background(), id)
+	if s == nil || err != nil {
+		return
+	}
+	if r.LastSeen.Before(s.lastSeen) {
+		t.violation(nil, "clocks never back", "session %d was last seen at %v, and now at %v", s.number, s.lastSeen, r.LastSeen)
+	}
+	s.lastSeen, s.expires = r.LastSeen, r.Expires
+}
+
+func (t *truth) deleted(id string) {
+	if s := t.sessions[id]; s != nil && s.ended.IsZero() {
+		s.ended, s.why = time.Now(), "deleted"
+	}
+}
+
+// endedBy is called when a tombstone was stored.
+func (t *truth) endedBy(x *exchange, s *sessionTruth, why, next string) {
+	s.ended, s.why, s.next = time.Now(), why, next
+	t.count("ended: " + why)
+	t.w.log(x, "session %d has ended: %s", s.number, why)
+	switch {
+	case x == nil:
+	case why == "logout" && !x.logout && x.login == "":
+		t.violation(x, "ends only what was asked", "session %d was ended by a request without a Logout", s.number)
+	case why == "logout" && errors.Is(x.err, session.ErrReplaced) && s.id == t.idOf(x.token):
+		t.violation(x, "a replaced token ends nothing", "session %d was ended by a request that has no session", s.number)
+	case why == "login" && x.login == "":
+		t.violation(x, "ends only what was asked", "session %d was ended by a request without a Login", s.number)
+	case why == "revoked" && !x.revoke && x.login == "":
+		t.violation(x, "ends only what was asked", "session %d was revoked by a request that asked for no such thing", s.number)
+	}
+	if heir := t.sessions[next]; why == "login" && heir != nil && (s.user == "" || s.user == heir.user) && x != nil && !x.isFrozen() {
+		if lost := missing(s.marks, heir.marks); lost != 0 {
+			t.violation(x, "no lost update", "mark %d of session %d is not in session %d, which takes its place", lost, s.number, heir.number)
+		}
+	}
+}
+
+// idOf returns the id of a token's session, or "".
+func (t *truth) idOf(value string) string {
+	if k := t.tokens[value]; k != nil {
+		return k.s.id
+	}
+	return ""
+}
+
+// isFrozen reports whether the request saw its session as it was before a renewal.
+func (x *exchange) isFrozen() bool {
+	k := x.w.truth.tokens[x.token]
+	return k != nil && !k.maybeReplaced.IsZero()
+}
+
+// issuedTo notes the token of a response.
+func (t *truth) issuedTo(x *exchange) {
+	value, s := x.cookie.Value, t.sessions[x.idAfter]
+	if s == nil {
+		t.violation(x, "stored before the cookie leaves", "the cookie is of no stored session")
+		return
+	}
+	if t.tokens[value] != nil {
+		return // the same once more
+	}
+	s.creator = nil
+	s.keys++
+	if old := t.tokens[x.token]; old != nil && old.s == s {
+		for _, k := range t.tokens {
+			if k.s == s && k.number > old.number {
+				k.isFinal = true
+			}
+		}
+	}
+	k := &token{value: value, s: s, number: s.keys, issued: time.Now(), byLogin: x.login != ""}
+	if !x.stored.IsZero() {
+		k.issued = x.stored
+	}
+	if s.explicitBy != x && s.explicitAt.After(k.issued) {
+		t.count("cookies of before an explicit renewal, sent after it")
+		k.maybeReplaced, k.renewal = s.explicitAt, s.explicit-1
+	}
+	t.tokens[value] = k
+	t.count("tokens")
+}
+
+// event is Options.OnEvent.
+func (w *world) event(ctx context.Context, e session.Event) {
+	t, x := w.truth, exchangeOf(ctx)
+	t.count("event " + string(e.Kind))
+	s := t.sessions[e.ID]
+	if x == nil {
+		return
+	}
+	x.events[e.Kind]++
+	if s == nil || e.Kind != session.EventRenewed && e.Kind != session.EventLoggedIn {
+		return
+	}
+	s.last, x.stored = time.Now(), time.Now()
+	s.renewals++
+	if !x.renewal {
+		t.count("automatic renewals")
+		return
+	}
+	x.renewal = false
+	t.count("explicit renewals")
+	if e.Kind == session.EventLoggedIn {
+		s.began = time.Now()
+	}
+	if x.remember != 0 {
+		s.remember = time.Now().Add(x.remember)
+	}
+	for _, k := range t.replacedBy(x, s) {
+		if k.replaced.IsZero() {
+			k.replaced, k.before = time.Now(), x.before
+		}
+	}
+}
+
+// replacedBy returns the tokens of a session that an explicit renewal replaces. A Login
+// leaves those of other Logins that have not come yet.
+func (t *truth) replacedBy(x *exchange, s *sessionTruth) (all []*token) {
+	for _, k := range t.tokens {
+		if k.s == s && (x.login == "" || !k.byLogin || !k.presented.IsZero()) {
+			all = append(all, k)
+		}
+	}
+	return all
+}
+
+// grant makes a credential.
+func (t *truth) grant() int {
+	n := t.next()
+	t.issued[n] = time.Now()
+	return n
+}
+
+// isFresh reports whether a credential is good still.
+func (t *truth) isFresh(n int) bool { return n == 0 || time.Since(t.issued[n]) < 2*time.Minute }
+
+func missing(want, got []int) int {
+	have := map[int]bool{}
+	for _, n := range got {
+		have[n] = true
+	}
+	for _, n := range want {
+		if !have[n] {
+			return n
+		}
+	}
+	return 0
+}
+
+func repeated(all []int) int {
+	seen := map[int]bool{}
+	for _, n := range all {
+		if seen[n] {
+			return n
+		}
+		seen[n] = true
+	}
+	return 0
+}
+
+// record returns a session's record as it is stored, or that of the session that took
+// its place; nil if there is none.
+func (t *truth) record(id string) *sessionTruth {
+	first := t.sessions[id]
+	for s := first; s != nil && (first.user == "" || s.user == first.user); s = t.sessions[s.next] {
+		if s.ended.IsZero() {
+			return s
+		}
+	}
+	return nil
+}
+
+func has(err error, text string) bool { return err != nil && strings.Contains(err.Error(), text) }

@@ -1,0 +1,123 @@
+// Package simulate runs browsers, thieves and operators against several processes over
+// one store, in virtual time. One seed decides all that happens: in which order the
+// requests go on, what the store and the network do, and what each actor does. What was
+// answered is compared with what the promises of package session say.
+package simulate
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/coatcheck/session"
+)
+
+// Hooks sets what the simulator decides inside package session: see simulated.go there.
+type Hooks func(random func(n int64) int64, resumed func(ctx context.Context))
+
+// A Result is what a run was like.
+type Result struct {
+	Plan       Plan
+	Violations []string
+	History    []string
+	Requests   int
+	Counts     map[string]int // of what happened
+}
+
+// world is one run.
+type world struct {
+	*scheduler
+	plan      Plan
+	store     *session.MemoryStore
+	processes []*process
+	browsers  []*browser
+	truth     *truth
+	began     time.Time
+	history   []string
+	exchanges int
+	counts    map[string]int
+}
+
+// Run carries out a plan. It must be called in a bubble of testing/synctest.
+func Run(plan Plan, set Hooks) *Result {
+	w := &world{
+		scheduler: newScheduler(plan.Seed), plan: plan, store: session.NewMemoryStore(nil),
+		began: time.Now(), counts: map[string]int{},
+	}
+	w.truth = newTruth(w)
+	set(w.rng.Int64N, func(ctx context.Context) { w.park(placeOf(ctx, 0, "resumed", 0)) })
+	defer set(nil, nil)
+	for i := range plan.Processes {
+		p := &process{w: w, n: i, ahead: plan.Ahead[i]}
+		p.start()
+		w.processes = append(w.processes, p)
+	}
+	for i, a := range plan.Actors {
+		rng := rand.New(rand.NewPCG(a.Seed, 2))
+		switch a.Kind {
+		case Browser:
+			b := newBrowser(w, i, rng)
+			w.browsers = append(w.browsers, b)
+			w.start(func(task int) { b.live(task, a.Steps) })
+		case Thief:
+			w.start(func(task int) { w.steal(task, i, rng, a.Steps) })
+		case Operator:
+			w.start(func(task int) { w.operate(task, rng, a.Steps) })
+		}
+	}
+	if plan.Faults&Deaths != 0 {
+		w.start(w.kill)
+	}
+	w.run()
+	w.truth.finish()
+	return &Result{Plan: plan, Violations: w.truth.violations, History: w.history, Requests: w.exchanges, Counts: w.counts}
+}
+
+// start makes the process's Manager.
+func (p *process) start() {
+	m, err := session.New(&session.Options{
+		Store:       p,
+		Secrets:     [][]byte{[]byte("0123456789abcdef0123456789abcdef")},
+		Lifetime:    p.w.plan.Lifetime,
+		IdleTimeout: p.w.plan.Idle,
+		RenewAfter:  p.w.plan.RenewAfter,
+		MaxPerUser:  p.w.plan.MaxPerUser,
+		OnEvent:     p.w.event,
+	})
+	if err != nil {
+		panic(err)
+	}
+	p.manager = m
+}
+
+// kill lets a process die now and then, and another one take its place at once.
+func (w *world) kill(task int) {
+	for range 1 + w.rng.IntN(3) {
+		w.sleep(task, w.someTime(time.Hour))
+		i := w.rng.IntN(len(w.processes))
+		old := w.processes[i]
+		w.log(nil, "process %d dies and is started again", i)
+		w.truth.disturbed()
+		old.isDead = true
+		w.processes[i] = &process{w: w, n: i, ahead: old.ahead}
+		w.processes[i].start()
+	}
+}
+
+// someTime returns a time up to most, of any order of magnitude.
+func (w *world) someTime(most time.Duration) time.Duration { return someTime(w.rng, most) }
+
+func someTime(rng *rand.Rand, most time.Duration) time.Duration {
+	d := most >> rng.IntN(16)
+	return time.Duration(rng.Int64N(int64(d)))
+}
+
+// log adds a line to the history. x is the request that it is about, or nil.
+func (w *world) log(x *exchange, format string, args ...any) {
+	line := fmt.Sprintf("%-12v ", time.Since(w.began).Round(time.Millisecond))
+	if x != nil {
+		line += fmt.Sprintf("request %d: ", x.n)
+	}
+	w.history = append(w.history, line+fmt.Sprintf(format, args...))
+}
