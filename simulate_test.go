@@ -1,6 +1,9 @@
 package session_test
 
 import (
+	"cmp"
+	"os"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,7 +20,9 @@ func simulated(t *testing.T, p simulate.Plan) (r *simulate.Result) {
 func TestSimulate(t *testing.T) {
 	began, requests := time.Now(), 0
 	counts := map[string]int{}
-	for seed := range uint64(300) {
+	n, _ := strconv.ParseUint(cmp.Or(os.Getenv("SEEDS"), "300"), 10, 64)
+	from, _ := strconv.ParseUint(os.Getenv("FROM"), 10, 64)
+	for seed := from; seed < from+n; seed++ {
 		r := simulated(t, simulate.NewPlan(seed))
 		requests += r.Requests
 		for k, n := range r.Counts {

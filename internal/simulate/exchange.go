@@ -25,7 +25,7 @@ type exchange struct {
 	isDelivered bool   // the client will see the header
 
 	sent, loaded, header, ended time.Time
-	stored                      time.Time // when the newest token of this request was
+	wrote, stored               time.Time // when its last write was applied, and that of its newest token
 	s                           *session.Session
 	id, user                    string // as it loaded the session
 	marks                       []int  // likewise

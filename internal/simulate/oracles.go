@@ -55,7 +55,7 @@ func (t *truth) judgeAccess(x *exchange, k *token) {
 	case after(later(s.maybeBegan.Add(t.w.plan.Lifetime), s.maybeRemember)):
 		t.violation(x, "two clocks", "session %d began at %v", s.number, s.maybeBegan.Sub(t.w.began))
 	}
-	if !k.replaced.IsZero() && x.loaded.After(k.replaced) {
+	if k.isBeforeKnown && x.loaded.After(k.replaced) {
 		t.count("requests in the grace of a renewal")
 		if newer := missing(x.marks, k.before); newer != 0 {
 			t.violation(x, "a renewal lets nobody in", "mark %d, of after the renewal, is seen with a previous token", newer)
@@ -174,6 +174,7 @@ func (t *truth) finished(x *exchange) {
 	if x.id == k.s.id && !x.passive {
 		k.s.maybeUsed = later(k.s.maybeUsed, x.ended)
 		if isFine {
+			k.isNoted = true
 			k.s.used = later(k.s.used, x.loaded)
 		}
 	}
@@ -188,7 +189,7 @@ func (t *truth) finished(x *exchange) {
 // mustRenew reports whether the response must bring another token, because of its age.
 func (t *truth) mustRenew(x *exchange, k *token) bool {
 	s, after := k.s, t.w.plan.RenewAfter
-	if after == 0 || s.user == "" || x.id != s.id || x.overlaps || x.logout || !s.ended.IsZero() ||
+	if after == 0 || s.user == "" || x.id != s.id || x.overlaps || x.logout || !s.ended.IsZero() || !x.ended.Before(s.expires) ||
 		!k.replaced.IsZero() || !k.maybeReplaced.IsZero() || !k.min.IsZero() || k.isFinal || time.Since(t.failedAt) < 2*time.Minute {
 		return false
 	}

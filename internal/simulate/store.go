@@ -104,14 +104,14 @@ func (p *process) wait(ctx context.Context, d time.Duration) bool {
 	if d == 0 {
 		return ctx.Err() == nil
 	}
-	end, ok := ctx.Deadline()
-	isLate := ok && time.Until(end) <= d
-	if isLate {
-		d = max(0, time.Until(end))
+	t := time.NewTimer(d + time.Duration(p.w.rng.Int64N(int64(time.Microsecond))))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
 	}
-	time.Sleep(d + time.Duration(p.w.rng.Int64N(int64(time.Microsecond))))
 	p.w.park(placeOf(ctx, p.n, "wait", 0))
-	return !isLate && ctx.Err() == nil
+	return ctx.Err() == nil
 }
 
 func (p *process) Load(ctx context.Context, id string) (r *session.Record, err error) {

@@ -61,12 +61,14 @@ type token struct {
 	issued    time.Time
 	byLogin   bool
 	presented time.Time // first; zero: not yet
+	isNoted   bool      // a request that presented it has succeeded
 	isFinal   bool      // a request with it gets no other by age
 
 	// An explicit renewal has replaced it at this time: for certain, or perhaps.
 	replaced, maybeReplaced time.Time
 	renewal                 int   // number of that renewal
 	before                  []int // the session's marks just before that
+	isBeforeKnown           bool  // else an earlier renewal may have replaced it
 
 	// A newer token was presented: this one has full access until the first of these
 	// times at least, and until the second at most. Zero: for as long as the session.
@@ -195,13 +197,16 @@ func (t *truth) written(x *exchange, r *session.Record) {
 	if twice := repeated(data.Marks); twice != 0 {
 		t.violation(x, "no doubled update", "mark %d is in session %d twice", twice, s.number)
 	}
+	if x != nil {
+		x.wrote, s.maybeUsed = time.Now(), time.Now()
+	}
 	was := s.marks
 	s.marks = data.Marks
 	if len(r.Data) > 64<<10 {
 		t.violation(x, "bounded records", "the record of session %d has %d bytes", s.number, len(r.Data))
 	}
 	if x != nil && x.renewal { // an explicit renewal may have been committed
-		for _, k := range t.replacedBy(x, s) {
+		for _, k := range t.replacedBy(x, s, false) {
 			if k.maybeReplaced.IsZero() {
 				k.maybeReplaced, k.renewal = time.Now(), s.explicit
 			}
@@ -318,7 +323,7 @@ func (w *world) event(ctx context.Context, e session.Event) {
 	if s == nil || e.Kind != session.EventRenewed && e.Kind != session.EventLoggedIn {
 		return
 	}
-	s.last, x.stored = time.Now(), time.Now()
+	s.last, x.stored = x.wrote, x.wrote
 	s.renewals++
 	if !x.renewal {
 		t.count("automatic renewals")
@@ -327,23 +332,24 @@ func (w *world) event(ctx context.Context, e session.Event) {
 	x.renewal = false
 	t.count("explicit renewals")
 	if e.Kind == session.EventLoggedIn {
-		s.began = time.Now()
+		s.began = x.wrote
 	}
 	if x.remember != 0 {
-		s.remember = time.Now().Add(x.remember)
+		s.remember = x.wrote.Add(x.remember)
 	}
-	for _, k := range t.replacedBy(x, s) {
-		if k.replaced.IsZero() {
-			k.replaced, k.before = time.Now(), x.before
+	for _, k := range t.replacedBy(x, s, true) {
+		if k.replaced.IsZero() && k.issued.Before(x.wrote) {
+			k.replaced, k.before, k.isBeforeKnown = x.wrote, x.before, k.maybeReplaced.Equal(x.wrote)
 		}
 	}
 }
 
-// replacedBy returns the tokens of a session that an explicit renewal replaces. A Login
-// leaves those of other Logins that have not come yet.
-func (t *truth) replacedBy(x *exchange, s *sessionTruth) (all []*token) {
+// replacedBy returns the tokens of a session that an explicit renewal replaces, perhaps
+// or for certain. A Login leaves those of other Logins that were not presented.
+func (t *truth) replacedBy(x *exchange, s *sessionTruth, certain bool) (all []*token) {
 	for _, k := range t.tokens {
-		if k.s == s && (x.login == "" || !k.byLogin || !k.presented.IsZero()) {
+		isLeft := x.login != "" && k.byLogin && (k.presented.IsZero() || certain && !k.isNoted)
+		if k.s == s && !isLeft {
 			all = append(all, k)
 		}
 	}

@@ -70,6 +70,7 @@ func Run(plan Plan, set Hooks) *Result {
 		w.start(w.kill)
 	}
 	w.run()
+	time.Sleep(2 * time.Hour) // what waits still, without a request, ends
 	w.truth.finish()
 	return &Result{Plan: plan, Violations: w.truth.violations, History: w.history, Requests: w.exchanges, Counts: w.counts}
 }
