@@ -25,7 +25,7 @@ type exchange struct {
 	isDelivered bool   // the client will see the header
 
 	sent, loaded, header, ended time.Time
-	wrote, stored               time.Time // when its last write was applied, and that of its newest token
+	stored                      time.Time // when the newest token of this request was
 	s                           *session.Session
 	id, user                    string // as it loaded the session
 	marks                       []int  // likewise
@@ -46,8 +46,7 @@ type exchange struct {
 	// What its handler has asked for so far.
 	login          string
 	logout, revoke bool
-	renewal        bool  // explicit, and not committed yet
-	before         []int // the marks of the session just before the last write
+	renewal        bool // explicit, and not committed yet
 	remember       time.Duration
 	made           []int // marks since the last Login or Logout
 	panics         bool

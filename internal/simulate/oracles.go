@@ -50,10 +50,10 @@ func (t *truth) judgeAccess(x *exchange, k *token) {
 		t.violation(x, "a renewal lets nobody in", "%s was replaced at %v", t.nameOf(k.value), k.replaced.Sub(t.w.began))
 	case after(k.max):
 		t.violation(x, "a renewal lets nobody in", "%s has ended at %v at the latest", t.nameOf(k.value), k.max.Sub(t.w.began))
-	case s.remember.IsZero() && s.maybeRemember.IsZero() && after(s.maybeUsed.Add(t.w.plan.Idle)):
+	case s.remember.IsZero() && after(s.maybeUsed.Add(t.w.plan.Idle)):
 		t.violation(x, "two clocks", "session %d was not used since %v", s.number, s.maybeUsed.Sub(t.w.began))
-	case after(later(s.maybeBegan.Add(t.w.plan.Lifetime), s.maybeRemember)):
-		t.violation(x, "two clocks", "session %d began at %v", s.number, s.maybeBegan.Sub(t.w.began))
+	case after(later(s.began.Add(t.w.plan.Lifetime), s.remember)):
+		t.violation(x, "two clocks", "session %d began at %v", s.number, s.began.Sub(t.w.began))
 	}
 	if k.isBeforeKnown && x.loaded.After(k.replaced) {
 		t.count("requests in the grace of a renewal")
@@ -101,19 +101,19 @@ func (k *token) end(at time.Time) time.Time {
 func (t *truth) excuse(k *token, now time.Time) (why string) {
 	s := k.s
 	after := func(end time.Time) bool { return !end.IsZero() && now.Add(skew).After(end) }
-	isRemembered := !s.remember.IsZero() || !s.maybeRemember.IsZero()
+	isRemembered := !s.remember.IsZero()
 	switch {
 	case !s.ended.IsZero():
 		why = "ended"
 	case !k.maybeReplaced.IsZero() && after(k.maybeReplaced.Add(grace)), !k.replaced.IsZero() && after(k.replaced.Add(grace)):
 		why = "replaced by an explicit renewal"
-	case !k.maybeReplaced.IsZero() && s.explicit > k.renewal+maxPast:
+	case !k.maybeReplaced.IsZero() && s.explicit >= k.renewal+maxPast:
 		why = "replaced by an explicit renewal, and then by others"
 	case after(k.min):
 		why = "replaced by an automatic renewal"
 	case !isRemembered && after(s.used.Add(t.w.plan.Idle*19/20)):
 		why = "idle"
-	case !isRemembered && after(s.began.Add(t.w.plan.Lifetime)), after(s.remember), after(s.maybeRemember):
+	case !isRemembered && after(s.began.Add(t.w.plan.Lifetime)), after(s.remember):
 		why = "too old"
 	case s.renewals-k.number >= maxIssued:
 		why = "too many keys"

@@ -150,7 +150,10 @@ func (p *process) Save(ctx context.Context, r *session.Record, old uint64) error
 func (p *process) Touch(ctx context.Context, id string, seen, expires time.Time) error {
 	return p.do(ctx, "touch", id, true, func() error {
 		err := p.w.store.Touch(context.Background(), id, seen.Add(p.ahead), expires.Add(p.ahead))
-		p.w.truth.touched(id)
+		if s := p.w.truth.sessions[id]; s != nil {
+			s.maybeUsed = time.Now()
+			p.w.truth.touched(id)
+		}
 		return err
 	})
 }

@@ -39,18 +39,15 @@ type sessionTruth struct {
 	used       time.Time // last, by a request that succeeded
 	maybeUsed  time.Time // likewise, or failed
 	remember   time.Time // the end that Remember set, or zero
+	key        string    // the hash of the current one
 	keys       int       // that a response has brought
 	explicit   int       // explicit renewals, those of unknown outcome included
 	explicitAt time.Time // when the last was stored
 	explicitBy *exchange
 	renewals   int       // that were stored, also of responses that brought none
 	last       time.Time // when the newest key was stored
-
-	// As began and remember, if what had an unknown outcome was stored.
-	maybeBegan, maybeRemember time.Time
-
-	lastSeen time.Time // what the record says
-	expires  time.Time
+	lastSeen   time.Time // what the record says
+	expires    time.Time
 }
 
 // A token is one key of a session.
@@ -166,7 +163,7 @@ func (t *truth) written(x *exchange, r *session.Record) {
 	s := t.sessions[r.ID]
 	isNew := s == nil
 	if isNew {
-		s = &sessionTruth{id: r.ID, number: len(t.sessions) + 1, creator: x, user: r.User, began: time.Now(), maybeBegan: time.Now(), used: time.Now(), maybeUsed: time.Now(), last: time.Now()}
+		s = &sessionTruth{id: r.ID, number: len(t.sessions) + 1, creator: x, user: r.User, began: time.Now(), used: time.Now(), maybeUsed: time.Now(), last: time.Now()}
 		t.sessions[r.ID] = s
 		t.count("sessions")
 	}
@@ -177,6 +174,7 @@ func (t *truth) written(x *exchange, r *session.Record) {
 	var data struct {
 		Ended string `json:"session.ended"`
 		Next  string `json:"session.next"`
+		Key   string `json:"session.key"`
 		Marks []int  `json:"marks"`
 	}
 	if err := json.Unmarshal(r.Data, &data); err != nil {
@@ -198,27 +196,17 @@ func (t *truth) written(x *exchange, r *session.Record) {
 		t.violation(x, "no doubled update", "mark %d is in session %d twice", twice, s.number)
 	}
 	if x != nil {
-		x.wrote, s.maybeUsed = time.Now(), time.Now()
+		s.maybeUsed = time.Now()
 	}
 	was := s.marks
 	s.marks = data.Marks
 	if len(r.Data) > 64<<10 {
 		t.violation(x, "bounded records", "the record of session %d has %d bytes", s.number, len(r.Data))
 	}
-	if x != nil && x.renewal { // an explicit renewal may have been committed
-		for _, k := range t.replacedBy(x, s, false) {
-			if k.maybeReplaced.IsZero() {
-				k.maybeReplaced, k.renewal = time.Now(), s.explicit
-			}
-		}
-		s.explicit++
-		s.explicitAt, s.explicitBy = time.Now(), x
-		x.before = was
-		if x.login != "" {
-			s.maybeBegan = time.Now()
-		}
-		if x.remember != 0 {
-			s.maybeRemember = later(s.maybeRemember, time.Now().Add(x.remember))
+	if data.Key != s.key && x != nil {
+		s.key, s.last, x.stored = data.Key, time.Now(), time.Now()
+		if s.renewals++; !isNew {
+			t.renewed(x, s, was)
 		}
 	}
 	t.touched(r.ID)
@@ -305,42 +293,45 @@ func (t *truth) issuedTo(x *exchange) {
 	}
 	if s.explicitBy != x && s.explicitAt.After(k.issued) {
 		t.count("cookies of before an explicit renewal, sent after it")
-		k.maybeReplaced, k.renewal = s.explicitAt, s.explicit-1
+		k.maybeReplaced, k.renewal = s.explicitAt, s.explicit
 	}
 	t.tokens[value] = k
 	t.count("tokens")
 }
 
-// event is Options.OnEvent.
-func (w *world) event(ctx context.Context, e session.Event) {
-	t, x := w.truth, exchangeOf(ctx)
-	t.count("event " + string(e.Kind))
-	s := t.sessions[e.ID]
-	if x == nil {
-		return
-	}
-	x.events[e.Kind]++
-	if s == nil || e.Kind != session.EventRenewed && e.Kind != session.EventLoggedIn {
-		return
-	}
-	s.last, x.stored = x.wrote, x.wrote
-	s.renewals++
+// renewed is called when a session got another key. marks are those of just before.
+func (t *truth) renewed(x *exchange, s *sessionTruth, marks []int) {
 	if !x.renewal {
 		t.count("automatic renewals")
 		return
 	}
-	x.renewal = false
 	t.count("explicit renewals")
-	if e.Kind == session.EventLoggedIn {
-		s.began = x.wrote
-	}
-	if x.remember != 0 {
-		s.remember = x.wrote.Add(x.remember)
+	x.renewal = false
+	s.explicit++
+	s.explicitAt, s.explicitBy = time.Now(), x
+	for _, k := range t.replacedBy(x, s, false) {
+		if k.maybeReplaced.IsZero() {
+			k.maybeReplaced, k.renewal = time.Now(), s.explicit
+		}
 	}
 	for _, k := range t.replacedBy(x, s, true) {
-		if k.replaced.IsZero() && k.issued.Before(x.wrote) {
-			k.replaced, k.before, k.isBeforeKnown = x.wrote, x.before, k.maybeReplaced.Equal(x.wrote)
+		if k.replaced.IsZero() {
+			k.replaced, k.before, k.isBeforeKnown = time.Now(), marks, k.maybeReplaced.Equal(time.Now())
 		}
+	}
+	if x.login != "" {
+		s.began = time.Now()
+	}
+	if x.remember != 0 {
+		s.remember = time.Now().Add(x.remember)
+	}
+}
+
+// event is Options.OnEvent.
+func (w *world) event(ctx context.Context, e session.Event) {
+	w.truth.count("event " + string(e.Kind))
+	if x := exchangeOf(ctx); x != nil {
+		x.events[e.Kind]++
 	}
 }
 
@@ -393,11 +384,12 @@ func repeated(all []int) int {
 // record returns a session's record as it is stored, or that of the session that took
 // its place; nil if there is none.
 func (t *truth) record(id string) *sessionTruth {
-	first := t.sessions[id]
-	for s := first; s != nil && (first.user == "" || s.user == first.user); s = t.sessions[s.next] {
+	user := ""
+	for s := t.sessions[id]; s != nil && (user == "" || s.user == user); s = t.sessions[s.next] {
 		if s.ended.IsZero() {
 			return s
 		}
+		user = s.user
 	}
 	return nil
 }
