@@ -204,7 +204,7 @@ func (t *truth) written(x *exchange, r *session.Record) {
 		t.violation(x, "bounded records", "the record of session %d has %d bytes", s.number, len(r.Data))
 	}
 	if data.Key != s.key && x != nil {
-		s.key, s.last, x.stored = data.Key, time.Now(), time.Now()
+		s.key, s.last, x.stored, x.storedIn = data.Key, time.Now(), time.Now(), s
 		if s.renewals++; !isNew {
 			t.renewed(x, s, was)
 		}
@@ -270,7 +270,7 @@ func (x *exchange) isFrozen() bool {
 
 // issuedTo notes the token of a response.
 func (t *truth) issuedTo(x *exchange) {
-	value, s := x.cookie.Value, t.sessions[x.idAfter]
+	value, s := x.cookie.Value, x.storedIn
 	if s == nil {
 		t.violation(x, "stored before the cookie leaves", "the cookie is of no stored session")
 		return
