@@ -27,6 +27,7 @@ type exchange struct {
 	sent, loaded, header, ended time.Time
 	stored                      time.Time // when the newest token of this request was
 	storedIn                    *sessionTruth
+	storedNumber                int // of that token
 	s                           *session.Session
 	id, user                    string // as it loaded the session
 	marks                       []int  // likewise

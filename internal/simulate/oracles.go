@@ -84,6 +84,7 @@ func (t *truth) presents(x *exchange, k *token) {
 		x.restores = func() { k.min = min } // perhaps: it is not known whether that was stored
 	}
 	k.presented, k.min, k.max = now, time.Time{}, time.Time{}
+	k.s.presented = append(k.s.presented, k)
 	for _, o := range t.tokens {
 		if o.s != k.s || o.number >= k.number || !o.min.IsZero() {
 			continue
@@ -123,7 +124,7 @@ func (t *truth) excuse(k *token, now time.Time) (why string) {
 		why = "idle"
 	case !isRemembered && after(s.began.Add(t.w.plan.Lifetime)), after(s.remember):
 		why = "too old"
-	case s.renewals-k.number >= maxIssued:
+	case s.keys-k.number >= maxIssued:
 		why = "too many keys"
 	}
 	if why != "" {

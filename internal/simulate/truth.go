@@ -40,11 +40,11 @@ type sessionTruth struct {
 	maybeUsed  time.Time // likewise, or failed
 	remember   time.Time // the end that Remember set, or zero
 	key        string    // the hash of the current one
-	keys       int       // that a response has brought
+	presented  []*token  // in that order
+	keys       int       // that were stored, also of responses that brought none
 	explicit   int       // explicit renewals, those of unknown outcome included
 	explicitAt time.Time // when the last was stored
 	explicitBy *exchange
-	renewals   int       // that were stored, also of responses that brought none
 	last       time.Time // when the newest key was stored
 	lastSeen   time.Time // what the record says
 	expires    time.Time
@@ -205,7 +205,9 @@ func (t *truth) written(x *exchange, r *session.Record) {
 	}
 	if data.Key != s.key && x != nil {
 		s.key, s.last, x.stored, x.storedIn = data.Key, time.Now(), time.Now(), s
-		if s.renewals++; !isNew {
+		s.keys++
+		x.storedNumber = s.keys
+		if !isNew {
 			t.renewed(x, s, was)
 		}
 	}
@@ -279,7 +281,6 @@ func (t *truth) issuedTo(x *exchange) {
 		return // the same once more
 	}
 	s.creator = nil
-	s.keys++
 	if old := t.tokens[x.token]; old != nil && old.s == s {
 		for _, k := range t.tokens {
 			if k.s == s && k.number > old.number {
@@ -287,13 +288,18 @@ func (t *truth) issuedTo(x *exchange) {
 			}
 		}
 	}
-	k := &token{value: value, s: s, number: s.keys, issued: time.Now(), byLogin: x.login != ""}
+	k := &token{value: value, s: s, number: x.storedNumber, issued: time.Now(), byLogin: x.login != ""}
 	if !x.stored.IsZero() {
 		k.issued = x.stored
 	}
 	if s.explicitBy != x && s.explicitAt.After(k.issued) {
 		t.count("cookies of before an explicit renewal, sent after it")
 		k.maybeReplaced, k.renewal = s.explicitAt, s.explicit
+	}
+	for _, newer := range s.presented {
+		if newer.number > k.number && k.min.IsZero() {
+			k.min = k.end(newer.presented)
+		}
 	}
 	t.tokens[value] = k
 	t.count("tokens")
