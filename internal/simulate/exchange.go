@@ -44,6 +44,7 @@ type exchange struct {
 	restores                    func()   // takes back what a token gained by it; or nil
 	ends                        []*token // tokens that end because a newer one has come with it
 	isRefreshLost               bool
+	used                        time.Time // when the session was last used before
 
 	// What its handler has asked for so far.
 	login          string

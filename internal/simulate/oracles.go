@@ -34,7 +34,7 @@ func (t *truth) loaded(x *exchange) {
 		}
 		return
 	}
-	if s.user != "" && !errors.Is(x.err, session.ErrStore) && t.excuse(k, now) == "" {
+	if s.user != "" && !errors.Is(x.err, session.ErrStore) && t.excuse(x, k, now) == "" {
 		t.violation(x, "a renewal signs nobody out", "nobody with %s of %q, which should be good (%v)", t.nameOf(k.value), s.user, x.err)
 	}
 }
@@ -107,7 +107,7 @@ func (k *token) end(at time.Time) time.Time {
 // What is allowed on purpose, because a cookie cannot be called back, is among it: the
 // token that a response brought which was made before an explicit renewal, and arrived
 // after it, was replaced as any other.
-func (t *truth) excuse(k *token, now time.Time) (why string) {
+func (t *truth) excuse(x *exchange, k *token, now time.Time) (why string) {
 	s := k.s
 	after := func(end time.Time) bool { return !end.IsZero() && now.Add(skew).After(end) }
 	isRemembered := !s.remember.IsZero()
@@ -120,7 +120,7 @@ func (t *truth) excuse(k *token, now time.Time) (why string) {
 		why = "replaced by an explicit renewal, and then by others"
 	case after(k.min):
 		why = "replaced by an automatic renewal"
-	case !isRemembered && after(s.used.Add(t.w.plan.Idle*19/20)):
+	case !isRemembered && after(x.used.Add(t.w.plan.Idle*19/20)):
 		why = "idle"
 	case !isRemembered && after(s.began.Add(t.w.plan.Lifetime)), after(s.remember):
 		why = "too old"
@@ -182,8 +182,13 @@ func (t *truth) finished(x *exchange) {
 	}
 	if x.id == k.s.id && !x.passive {
 		k.s.maybeUsed = later(k.s.maybeUsed, x.ended)
+		// A request that lasts over the idle end is a use if it takes no longer than half
+		// of the idle time: so it is touched as it loads or in time afterwards.
+		isUse := x.ended.Before(k.s.expires) || x.ended.Sub(x.loaded) < t.w.plan.Idle/2
 		if isFine {
 			k.isNoted = true
+		}
+		if isFine && isUse {
 			k.s.used = later(k.s.used, x.loaded)
 		}
 	}
@@ -240,7 +245,7 @@ func (t *truth) done(x *exchange) {
 	if k == nil || x.id != k.s.id {
 		return
 	}
-	if x.login == "" && !x.logout && t.excuse(k, now) == "" {
+	if x.login == "" && !x.logout && t.excuse(x, k, now) == "" {
 		t.violation(x, "Done", "closed although session %d is live and %s is good", k.s.number, t.nameOf(k.value))
 	}
 }

@@ -149,6 +149,7 @@ func (t *truth) storeFailed(x *exchange) {
 // begins is called as a request arrives.
 func (t *truth) begins(x *exchange) {
 	if k := t.tokens[x.token]; k != nil {
+		x.used = k.s.used
 		t.active[k.s.id] = append(t.active[k.s.id], x)
 		if all := t.active[k.s.id]; len(all) > 1 {
 			for _, o := range all {
