@@ -116,7 +116,7 @@ func (t *truth) excuse(x *exchange, k *token, now time.Time) (why string) {
 		why = "ended"
 	case !k.maybeReplaced.IsZero() && after(k.maybeReplaced.Add(grace)), !k.replaced.IsZero() && after(k.replaced.Add(grace)):
 		why = "replaced by an explicit renewal"
-	case !k.maybeReplaced.IsZero() && s.explicit >= k.renewal+maxPast:
+	case !k.maybeReplaced.IsZero() && len(s.explicit) >= k.renewal+maxPast:
 		why = "replaced by an explicit renewal, and then by others"
 	case after(k.min):
 		why = "replaced by an automatic renewal"

@@ -28,26 +28,30 @@ type truth struct {
 
 // sessionTruth is one session.
 type sessionTruth struct {
-	id         string
-	number     int       // in the order of their creation
-	creator    *exchange // until its token has left; then nil
-	user       string
-	marks      []int
-	ended      time.Time // zero: it lives
-	why, next  string
-	began      time.Time // the last Login, or the creation
-	used       time.Time // last, by a request that succeeded
-	maybeUsed  time.Time // likewise, or failed
-	remember   time.Time // the end that Remember set, or zero
-	key        string    // the hash of the current one
-	presented  []*token  // in that order
-	keys       int       // that were stored, also of responses that brought none
-	explicit   int       // explicit renewals, those of unknown outcome included
-	explicitAt time.Time // when the last was stored
-	explicitBy *exchange
-	last       time.Time // when the newest key was stored
-	lastSeen   time.Time // what the record says
-	expires    time.Time
+	id        string
+	number    int       // in the order of their creation
+	creator   *exchange // until its token has left; then nil
+	user      string
+	marks     []int
+	ended     time.Time // zero: it lives
+	why, next string
+	began     time.Time // the last Login, or the creation
+	used      time.Time // last, by a request that succeeded
+	maybeUsed time.Time // likewise, or failed
+	remember  time.Time // the end that Remember set, or zero
+	key       string    // the hash of the current one
+	presented []*token  // in that order
+	keys      int       // that were stored, also of responses that brought none
+	explicit  []renewal // in their order
+	last      time.Time // when the newest key was stored
+	lastSeen  time.Time // what the record says
+	expires   time.Time
+}
+
+// A renewal is an explicit one.
+type renewal struct {
+	at time.Time
+	by *exchange
 }
 
 // A token is one key of a session.
@@ -293,9 +297,13 @@ func (t *truth) issuedTo(x *exchange) {
 	if !x.stored.IsZero() {
 		k.issued = x.stored
 	}
-	if s.explicitBy != x && s.explicitAt.After(k.issued) {
-		t.count("cookies of before an explicit renewal, sent after it")
-		k.maybeReplaced, k.renewal = s.explicitAt, s.explicit
+	for i, r := range s.explicit {
+		isLeft := k.byLogin && r.by.login != ""
+		if r.by != x && r.at.After(k.issued) && !isLeft {
+			t.count("cookies of before an explicit renewal, sent after it")
+			k.maybeReplaced, k.renewal = r.at, i+1
+			break
+		}
 	}
 	for _, newer := range s.presented {
 		if newer.number > k.number && k.min.IsZero() {
@@ -314,16 +322,15 @@ func (t *truth) renewed(x *exchange, s *sessionTruth, marks []int) {
 	}
 	t.count("explicit renewals")
 	x.renewal = false
-	s.explicit++
-	s.explicitAt, s.explicitBy = time.Now(), x
+	s.explicit = append(s.explicit, renewal{time.Now(), x})
 	for _, k := range t.replacedBy(x, s, false) {
 		if k.maybeReplaced.IsZero() {
-			k.maybeReplaced, k.renewal = time.Now(), s.explicit
+			k.maybeReplaced, k.renewal = time.Now(), len(s.explicit)
 		}
 	}
 	for _, k := range t.replacedBy(x, s, true) {
 		if k.replaced.IsZero() {
-			k.replaced, k.before, k.isBeforeKnown = time.Now(), marks, k.renewal == s.explicit
+			k.replaced, k.before, k.isBeforeKnown = time.Now(), marks, k.renewal == len(s.explicit)
 		}
 	}
 	if x.login != "" {
