@@ -13,7 +13,7 @@ import (
 )
 
 func simulated(t *testing.T, p simulate.Plan) (r *simulate.Result) {
-	synctest.Test(t, func(t *testing.T) { r = simulate.Run(p, session.Simulate) })
+	synctest.Test(t, func(t *testing.T) { seedRandom(t, p.Seed); r = simulate.Run(p, session.Simulate) })
 	return r
 }
 

@@ -197,21 +197,22 @@ func (w *world) steal(task, i int, rng *rand.Rand, steps int) {
 
 // operate lets an operator end sessions.
 func (w *world) operate(task int, rng *rand.Rand, steps int) {
+	ctx := context.WithValue(context.Background(), actorKey{}, task)
 	for range steps {
 		w.sleep(task, someTime(rng, time.Hour))
 		user := w.browsers[rng.IntN(len(w.browsers))].account(rng.IntN(2))
 		m := w.processes[rng.IntN(len(w.processes))].manager
 		if rng.IntN(2) == 0 {
 			w.log(nil, "the operator ends all sessions of %s", user)
-			w.log(nil, "the operator is told: %v", m.RevokeAll(context.Background(), user))
+			w.log(nil, "the operator is told: %v", m.RevokeAll(ctx, user))
 			continue
 		}
-		listed, err := m.List(context.Background(), user)
+		listed, err := m.List(ctx, user)
 		w.log(nil, "the operator lists %d sessions of %s: %v", len(listed), user, err)
 		if len(listed) > 0 {
 			s := listed[rng.IntN(len(listed))]
 			name.Set(s, "changed by the operator")
-			w.log(nil, "the operator saves one of them: %v", s.Save(context.Background()))
+			w.log(nil, "the operator saves one of them: %v", s.Save(ctx))
 		}
 	}
 }

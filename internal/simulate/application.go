@@ -166,12 +166,21 @@ func stream(d time.Duration) op {
 	return op{"waits " + d.String() + " for the end", func(x *exchange, _ http.ResponseWriter) {
 		t := time.NewTimer(d)
 		defer t.Stop()
+		isDone := false
+		done := x.s.Done()
 		select {
-		case <-x.s.Done():
-			x.w.park(place{task: x.task, call: "done"})
-			x.w.truth.done(x)
+		case <-done:
 		case <-t.C:
-			x.w.park(place{task: x.task, call: "wake"})
+		}
+		x.w.park(place{task: x.task, call: "wake"})
+		select { // not the choice of the first select, which is random if both are ready
+		case <-done:
+			isDone = true
+		default:
+		}
+		if isDone {
+			x.w.truth.done(x)
+		} else {
 			x.w.truth.notDone(x)
 		}
 	}}

@@ -1,10 +1,12 @@
 package simulate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"time"
 
@@ -57,7 +59,7 @@ func (w *world) fate() (f fate) {
 // do carries out a call of the store. apply must not keep ctx.
 func (p *process) do(ctx context.Context, call, id string, isWrite bool, apply func() error) error {
 	w, x := p.w, exchangeOf(ctx)
-	w.park(placeOf(ctx, p.n, call, w.truth.number(id)))
+	w.park(placeOf(ctx, p.n, call, id))
 	if x != nil {
 		x.calls++
 	}
@@ -75,7 +77,7 @@ func (p *process) do(ctx context.Context, call, id string, isWrite bool, apply f
 	if f.refused || f.lost || f.before+f.after > 0 {
 		w.truth.disturbed()
 	}
-	if !p.wait(ctx, f.before) {
+	if !p.wait(ctx, id, f.before) {
 		w.log(x, "%s of session %d gets no answer, and is not applied", call, w.truth.number(id))
 		return failed(ctx.Err())
 	}
@@ -92,15 +94,16 @@ func (p *process) do(ctx context.Context, call, id string, isWrite bool, apply f
 		w.log(x, "%s of session %d: the answer is lost (%v)", call, w.truth.number(id), err)
 		return failed(errDown)
 	}
-	if !p.wait(ctx, f.after) {
+	if !p.wait(ctx, id, f.after) {
 		w.log(x, "%s of session %d: the answer comes too late (%v)", call, w.truth.number(id), err)
 		return failed(ctx.Err())
 	}
 	return err
 }
 
-// wait waits for d. It returns false if ctx ends first.
-func (p *process) wait(ctx context.Context, d time.Duration) bool {
+// wait waits for d, in a call for the session of that id. It returns false if ctx ends
+// first.
+func (p *process) wait(ctx context.Context, id string, d time.Duration) bool {
 	if d == 0 {
 		return ctx.Err() == nil
 	}
@@ -110,7 +113,7 @@ func (p *process) wait(ctx context.Context, d time.Duration) bool {
 	case <-t.C:
 	case <-ctx.Done():
 	}
-	p.w.park(placeOf(ctx, p.n, "wait", 0))
+	p.w.park(placeOf(ctx, p.n, "wait", id))
 	return ctx.Err() == nil
 }
 
@@ -173,6 +176,10 @@ func (p *process) List(ctx context.Context, user string) (records []*session.Rec
 	if err != nil {
 		return nil, err
 	}
+	// The store's order depends on a hash with a seed of its own.
+	slices.SortFunc(records, func(a, b *session.Record) int {
+		return cmp.Compare(p.w.truth.number(a.ID), p.w.truth.number(b.ID))
+	})
 	for i, r := range records {
 		records[i] = p.local(r)
 	}

@@ -8,13 +8,14 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/coatcheck/session"
 )
 
 // Hooks sets what the simulator decides inside package session: see simulated.go there.
-type Hooks func(random func(n int64) int64, resumed func(ctx context.Context))
+type Hooks func(random func(n int64) int64, resumed func(ctx context.Context, m *session.Manager, what, id string))
 
 // A Result is what a run was like.
 type Result struct {
@@ -31,6 +32,7 @@ type world struct {
 	plan      Plan
 	store     *session.MemoryStore
 	processes []*process
+	managers  []*session.Manager // of all processes, those that have died included
 	browsers  []*browser
 	truth     *truth
 	began     time.Time
@@ -46,7 +48,8 @@ func Run(plan Plan, set Hooks) *Result {
 		began: time.Now(), counts: map[string]int{},
 	}
 	w.truth = newTruth(w)
-	set(w.rng.Int64N, func(ctx context.Context) { w.park(placeOf(ctx, 0, "resumed", 0)) })
+	w.scheduler.complete = w.complete
+	set(w.rng.Int64N, w.resumed)
 	defer set(nil, nil)
 	for i := range plan.Processes {
 		p := &process{w: w, n: i, ahead: plan.Ahead[i]}
@@ -70,9 +73,24 @@ func Run(plan Plan, set Hooks) *Result {
 		w.start(w.kill)
 	}
 	w.run()
-	time.Sleep(2 * time.Hour) // what waits still, without a request, ends
 	w.truth.finish()
 	return &Result{Plan: plan, Violations: w.truth.violations, History: w.history, Requests: w.exchanges, Counts: w.counts}
+}
+
+// resumed is called by package session where a goroutine goes on after a wait. A
+// goroutine of a Manager's own has no request, but m: then the process is the one of m.
+func (w *world) resumed(ctx context.Context, m *session.Manager, what, id string) {
+	at := placeOf(ctx, 0, "resumed "+what, id)
+	at.manager = m
+	w.park(at)
+}
+
+// complete is scheduler.complete.
+func (w *world) complete(at *place) {
+	if at.manager != nil {
+		at.process = slices.Index(w.managers, at.manager)
+	}
+	at.session = w.truth.number(at.id)
 }
 
 // start makes the process's Manager.
@@ -90,6 +108,7 @@ func (p *process) start() {
 		panic(err)
 	}
 	p.manager = m
+	p.w.managers = append(p.w.managers, m)
 }
 
 // kill lets a process die now and then, and another one take its place at once.
