@@ -5,29 +5,30 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 )
 
-// A browser belongs to one person, who may have two accounts. All its randomness comes
-// from its own seed.
+// A browser belongs to one person, who may have two accounts.
 type browser struct {
 	w      *world
 	task   int
 	name   string
-	rng    *rand.Rand
-	cookie string // "" if there is none
+	rng    *rand.Rand // of the step
+	cookie string     // "" if there is none
 }
 
-func newBrowser(w *world, i int, rng *rand.Rand) *browser {
-	return &browser{w: w, name: fmt.Sprintf("browser %d", i), rng: rng}
+func newBrowser(w *world, i int) *browser {
+	return &browser{w: w, name: fmt.Sprintf("browser %d", i)}
 }
 
 func (b *browser) account(n int) string { return fmt.Sprintf("%s's account %d", b.name, n) }
 
 // live does some things, one after another, with pauses between them.
-func (b *browser) live(task, steps int) {
+func (b *browser) live(task int, a Actor) {
 	b.task = task
-	for range steps {
+	for _, step := range a.Steps {
+		b.rng = a.rng(step)
 		b.w.sleep(task, b.pause())
 		switch b.rng.IntN(16) {
 		case 0, 1:
@@ -79,7 +80,7 @@ func (b *browser) pause() time.Duration {
 
 // prepare makes a request with the cookie of now.
 func (b *browser) prepare(passive bool, ops ...op) *exchange {
-	return &exchange{who: b.name, passive: passive, ops: ops}
+	return &exchange{who: b.name, browser: b, passive: passive, ops: ops}
 }
 
 // visit sends a request and mostly waits for its response.
@@ -112,19 +113,21 @@ func (b *browser) send(x *exchange) <-chan struct{} {
 		delay = someTime(b.rng, 40*time.Second)
 	}
 	isRetried := faults&Retries != 0 && b.rng.IntN(12) == 0
-	again := &exchange{who: x.who + " (sent again by a proxy)", passive: x.passive, ops: x.ops}
+	again := &exchange{who: x.who + " (sent again by a proxy)", browser: b, passive: x.passive, ops: x.ops}
 	last := x
 	if isRetried {
 		last = again
 	}
 	last.onHeader = func() {
 		if isLost {
+			last.isLost = true
 			return
 		}
 		last.isDelivered = true
 		w.start(func(task int) {
 			defer close(done)
 			if delay > 0 {
+				w.truth.count("fault: a late response")
 				w.sleep(task, delay)
 			}
 			b.receive(last)
@@ -135,11 +138,13 @@ func (b *browser) send(x *exchange) <-chan struct{} {
 		again.token = x.token
 		w.send(task, x)
 		if isRetried {
-			w.log(x, "the response is lost on its way to a proxy")
+			w.log(x, "its response is lost on the way to a proxy, which sends the request again")
+			w.truth.count("fault: a request sent again")
 			w.send(task, again)
 		}
 		if !last.isDelivered {
-			w.log(last, "the response is lost")
+			w.log(last, "its response does not reach %s", b.name)
+			w.truth.count("fault: a lost response")
 			close(done)
 		}
 	})
@@ -153,19 +158,20 @@ func (b *browser) receive(x *exchange) {
 	case c == nil:
 		return
 	case c.MaxAge < 0:
-		b.w.log(x, "%s deletes its cookie", b.name)
+		b.w.log(x, "its response reaches %s, which deletes its cookie (%s)", b.name, b.w.truth.nameOf(b.cookie))
 		b.cookie = ""
 	default:
-		b.w.log(x, "%s has %s now, in place of %s", b.name, b.w.truth.nameOf(c.Value), b.w.truth.nameOf(b.cookie))
+		b.w.log(x, "its response reaches %s, whose cookie is %s now, and was %s", b.name, b.w.truth.nameOf(c.Value), b.w.truth.nameOf(b.cookie))
 		b.cookie = c.Value
 	}
 }
 
 // steal lets a thief copy cookies and use them at will.
-func (w *world) steal(task, i int, rng *rand.Rand, steps int) {
+func (w *world) steal(task, i int, a Actor) {
 	var stolen []string
 	who := fmt.Sprintf("thief %d", i)
-	for range steps {
+	for _, step := range a.Steps {
+		rng := a.rng(step)
 		w.sleep(task, someTime(rng, 3*time.Minute))
 		if b := w.browsers[rng.IntN(len(w.browsers))]; b.cookie != "" && !slices.Contains(stolen, b.cookie) && rng.IntN(3) == 0 {
 			w.log(nil, "%s copies %s of %s", who, w.truth.nameOf(b.cookie), b.name)
@@ -196,23 +202,32 @@ func (w *world) steal(task, i int, rng *rand.Rand, steps int) {
 }
 
 // operate lets an operator end sessions.
-func (w *world) operate(task int, rng *rand.Rand, steps int) {
+func (w *world) operate(task int, a Actor) {
 	ctx := context.WithValue(context.Background(), actorKey{}, task)
-	for range steps {
+	for _, step := range a.Steps {
+		rng := a.rng(step)
 		w.sleep(task, someTime(rng, time.Hour))
 		user := w.browsers[rng.IntN(len(w.browsers))].account(rng.IntN(2))
 		m := w.processes[rng.IntN(len(w.processes))].manager
 		if rng.IntN(2) == 0 {
 			w.log(nil, "the operator ends all sessions of %s", user)
-			w.log(nil, "the operator is told: %v", m.RevokeAll(ctx, user))
+			w.log(nil, "the operator is told: %s", told(m.RevokeAll(ctx, user)))
 			continue
 		}
 		listed, err := m.List(ctx, user)
-		w.log(nil, "the operator lists %d sessions of %s: %v", len(listed), user, err)
+		w.log(nil, "the operator lists the sessions of %s and is told: %s, %d sessions", user, told(err), len(listed))
 		if len(listed) > 0 {
 			s := listed[rng.IntN(len(listed))]
 			name.Set(s, "changed by the operator")
-			w.log(nil, "the operator saves one of them: %v", s.Save(ctx))
+			w.log(nil, "the operator changes session %d and is told: %s", w.truth.number(s.ID()), told(s.Save(ctx)))
 		}
 	}
+}
+
+// told says how a call has ended.
+func told(err error) string {
+	if err == nil {
+		return "done"
+	}
+	return strings.ReplaceAll(err.Error(), "\n", "; ")
 }

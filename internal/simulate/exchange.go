@@ -3,7 +3,10 @@ package simulate
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -17,8 +20,9 @@ type exchange struct {
 	p       *process
 	n, task int
 	who     string
-	token   string // the value of its cookie, or ""
-	passive bool   // it is not the user's doing
+	browser *browser // that sent it, or nil
+	token   string   // the value of its cookie, or ""
+	passive bool     // it is not the user's doing
 	ops     []op
 
 	onHeader    func() // called as the header leaves, or nil
@@ -43,6 +47,9 @@ type exchange struct {
 	restores                    func()   // takes back what a token gained by it; or nil
 	ends                        []*token // tokens that end because a newer one has come with it
 	isRefreshLost               bool
+	isSlow                      bool        // the store was slow for it
+	isLost                      bool        // the client does not get the response
+	beside                      []*exchange // that ran at the same time: see coverage
 
 	// What its handler has asked for so far.
 	login          string
@@ -74,12 +81,17 @@ func (w *world) send(task int, x *exchange) {
 	if x.token != "" {
 		r.Header.Set("Cookie", cookieName+"="+x.token)
 	}
-	w.log(x, "%s, process %d, with %s: %s", x.who, x.p.n, w.truth.nameOf(x.token), names(x.ops))
+	background := ""
+	if x.passive {
+		background = " in the background"
+	}
+	w.log(x, "%s sends it%s to process %d with %s; the handler %s", x.who, background, x.p.n, w.truth.nameOf(x.token), names(x.ops))
 	w.truth.begins(x)
+	w.coverage.begins(x)
 	func() {
 		defer func() {
 			if v := recover(); v != nil && v != http.ErrAbortHandler {
-				panic(v)
+				w.truth.violation(x, "no panic", "%v, in %s", v, panickedIn())
 			}
 		}()
 		x.p.manager.Handler(http.HandlerFunc(x.serve)).ServeHTTP(&responseWriter{x}, r.WithContext(context.WithValue(context.Background(), taskKey{}, x)))
@@ -91,8 +103,39 @@ func (w *world) send(task int, x *exchange) {
 	if x.s != nil {
 		x.errAfter = x.s.Err()
 	}
-	w.log(x, "answered %d as %q%s%s, %d calls%s", x.status, x.user, w.truth.newToken(x), because(x), x.calls, eventsOf(x))
+	found := "found nobody logged in"
+	if x.user != "" {
+		found = "found " + x.user + " logged in"
+	}
+	w.log(x, "is answered %s; it %s%s%s; %d store calls%s", x.statusText(), found, w.truth.newToken(x), because(x), x.calls, eventsOf(x))
 	w.truth.finished(x)
+	w.coverage.ends(x)
+}
+
+// panickedIn returns where a panic that was recovered from comes from: the innermost
+// function of this module.
+func panickedIn() string {
+	pcs := make([]uintptr, 64)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs)])
+	for {
+		f, more := frames.Next()
+		if strings.Contains(f.Function, "coatcheck/session") {
+			return fmt.Sprintf("%s (%s:%d)", f.Function, filepath.Base(f.File), f.Line)
+		}
+		if !more {
+			return "an unknown function"
+		}
+	}
+}
+
+func (x *exchange) statusText() string {
+	switch {
+	case x.p.isDead:
+		return "by nobody, for the process has died"
+	case x.status == 0:
+		return "by a broken connection"
+	}
+	return fmt.Sprint(x.status)
 }
 
 func because(x *exchange) string {

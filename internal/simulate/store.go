@@ -39,18 +39,24 @@ func (w *world) fate() (f fate) {
 	chance := func(fault Fault, n int) bool { return w.plan.Faults&fault != 0 && w.rng.IntN(n) == 0 }
 	switch {
 	case chance(FailingStore, 25):
+		w.truth.count("fault: a call of the store fails")
 		f.refused = true
 	case chance(FailingStore, 25):
+		w.truth.count("fault: the answer of the store is lost")
 		f.lost = true
 	case chance(SilentStore, 50):
+		w.truth.count("fault: a call does not reach the store")
 		f.before, f.refused = time.Hour, true
 	case chance(SilentStore, 50):
+		w.truth.count("fault: the store does not answer")
 		f.after = time.Hour
 	}
 	if chance(SlowStore, 3) {
+		w.truth.count("fault: a slow call of the store")
 		f.before += w.someTime(time.Second)
 	}
 	if chance(SlowStore, 3) {
+		w.truth.count("fault: a slow answer of the store")
 		f.after += w.someTime(time.Second)
 	}
 	return f
@@ -76,29 +82,58 @@ func (p *process) do(ctx context.Context, call, id string, isWrite bool, apply f
 	f := w.fate()
 	if f.refused || f.lost || f.before+f.after > 0 {
 		w.truth.disturbed()
+		if x != nil && f.before+f.after > 0 {
+			x.isSlow = true
+		}
 	}
 	if !p.wait(ctx, id, f.before) {
-		w.log(x, "%s of session %d gets no answer, and is not applied", call, w.truth.number(id))
+		p.happens(x, call, id, "is given up before it reaches the store")
 		return failed(ctx.Err())
 	}
 	switch {
 	case p.isDead:
 		return failed(errDead)
 	case f.refused:
-		w.log(x, "%s of session %d fails, and is not applied", call, w.truth.number(id))
+		p.happens(x, call, id, "fails, and changes nothing")
 		w.truth.storeFailed(x)
 		return errDown
 	}
 	err := apply()
 	if f.lost {
-		w.log(x, "%s of session %d: the answer is lost (%v)", call, w.truth.number(id), err)
+		p.happens(x, call, id, resultOf(err)+", but the answer is lost")
 		return failed(errDown)
 	}
 	if !p.wait(ctx, id, f.after) {
-		w.log(x, "%s of session %d: the answer comes too late (%v)", call, w.truth.number(id), err)
+		p.happens(x, call, id, resultOf(err)+", but the answer comes too late")
 		return failed(ctx.Err())
 	}
+	if isWrite {
+		p.happens(x, call, id, resultOf(err))
+	}
 	return err
+}
+
+// happens notes what became of a call.
+func (p *process) happens(x *exchange, call, id, what string) {
+	of := "a user's sessions"
+	if n := p.w.truth.number(id); n > 0 {
+		of = fmt.Sprintf("session %d", n)
+	} else if id != "" {
+		of = "a new session"
+	}
+	whose := "its"
+	if x == nil {
+		whose = fmt.Sprintf("process %d:", p.n)
+	}
+	p.w.log(x, "%s %s of %s %s", whose, call, of, what)
+}
+
+// resultOf says what a store has done.
+func resultOf(err error) string {
+	if err != nil {
+		return fmt.Sprintf("is refused (%v)", err)
+	}
+	return "succeeds"
 }
 
 // wait waits for d, in a call for the session of that id. It returns false if ctx ends

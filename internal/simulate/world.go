@@ -24,6 +24,7 @@ type Result struct {
 	History    []string
 	Requests   int
 	Counts     map[string]int // of what happened
+	Pairs      map[string]int // of what happened at the same time
 }
 
 // world is one run.
@@ -39,6 +40,7 @@ type world struct {
 	history   []string
 	exchanges int
 	counts    map[string]int
+	coverage  coverage
 }
 
 // Run carries out a plan. It must be called in a bubble of testing/synctest.
@@ -57,16 +59,15 @@ func Run(plan Plan, set Hooks) *Result {
 		w.processes = append(w.processes, p)
 	}
 	for i, a := range plan.Actors {
-		rng := rand.New(rand.NewPCG(a.Seed, 2))
 		switch a.Kind {
 		case Browser:
-			b := newBrowser(w, i, rng)
+			b := newBrowser(w, i)
 			w.browsers = append(w.browsers, b)
-			w.start(func(task int) { b.live(task, a.Steps) })
+			w.start(func(task int) { b.live(task, a) })
 		case Thief:
-			w.start(func(task int) { w.steal(task, i, rng, a.Steps) })
+			w.start(func(task int) { w.steal(task, i, a) })
 		case Operator:
-			w.start(func(task int) { w.operate(task, rng, a.Steps) })
+			w.start(func(task int) { w.operate(task, a) })
 		}
 	}
 	if plan.Faults&Deaths != 0 {
@@ -74,7 +75,7 @@ func Run(plan Plan, set Hooks) *Result {
 	}
 	w.run()
 	w.truth.finish()
-	return &Result{Plan: plan, Violations: w.truth.violations, History: w.history, Requests: w.exchanges, Counts: w.counts}
+	return &Result{Plan: plan, Violations: w.truth.violations, History: w.history, Requests: w.exchanges, Counts: w.counts, Pairs: w.coverage.pairs}
 }
 
 // resumed is called by package session where a goroutine goes on after a wait. A
@@ -117,7 +118,8 @@ func (w *world) kill(task int) {
 		w.sleep(task, w.someTime(time.Hour))
 		i := w.rng.IntN(len(w.processes))
 		old := w.processes[i]
-		w.log(nil, "process %d dies and is started again", i)
+		w.log(nil, "process %d dies, and a new one takes its place at once", i)
+		w.truth.count("fault: a process dies")
 		w.truth.disturbed()
 		old.isDead = true
 		w.processes[i] = &process{w: w, n: i, ahead: old.ahead}
