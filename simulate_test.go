@@ -49,7 +49,9 @@ func TestSimulate(t *testing.T) {
 			t.Errorf("seed %d: %s", seed, r.Violations[0])
 		}
 	}
-	if *simulateTotals != "" {
+	if *simulateTotals == "" {
+		t.Logf("\n%v", &totals)
+	} else {
 		b, err := json.Marshal(totals)
 		if err == nil {
 			err = os.WriteFile(*simulateTotals, b, 0o600)
@@ -58,7 +60,6 @@ func TestSimulate(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	t.Logf("\n%v", &totals)
 }
 
 // simulated runs a plan.
