@@ -177,7 +177,7 @@ func (k Key[T]) UpdateNow(ctx context.Context, s *Session, f func(T) T) (T, erro
 // holds the lease, and else returns context.DeadlineExceeded.
 //
 // Refresh returns ctx's error when that ends while it waits, ErrEnded if the session
-// has ended, and what Err says if it cannot be had. fresh must not call the
+// has ended, by this request too, and what Err says if it cannot be had. fresh must not call the
 // session's methods; f may, but for Refresh of the same key. In a session that is
 // not stored yet no request overlaps, and f is called at once.
 func (k Key[T]) Refresh(ctx context.Context, s *Session, fresh func(T) bool, f func(context.Context, T) (T, error)) (T, error) {

@@ -26,6 +26,7 @@ type poll struct {
 // A pollLook is one look at the store.
 type pollLook struct {
 	done    chan struct{} // closed: it is over
+	began   bool          // the store was asked: who comes now may know more
 	isKnown bool          // it has found something
 	rec     *Record
 	err     error
@@ -70,7 +71,7 @@ func (p *poll) next(ctx context.Context, m *Manager) (*Record, error) {
 			p.now = look
 			p.tries++
 		}
-		try := p.tries
+		try, isOld := p.tries, look.began
 		p.polls.mu.Unlock()
 		if !isOther {
 			return p.look(ctx, m, look, try)
@@ -82,7 +83,7 @@ func (p *poll) next(ctx context.Context, m *Manager) (*Record, error) {
 			resumed(ctx)
 			return nil, ctx.Err()
 		}
-		if look.isKnown {
+		if look.isKnown && !isOld {
 			return look.rec, look.err
 		}
 	}
@@ -99,6 +100,9 @@ func (p *poll) look(ctx context.Context, m *Manager, look *pollLook, try int) (*
 	if err := pause(ctx, betweenLooks, try); err != nil {
 		return nil, err
 	}
+	p.polls.mu.Lock()
+	look.began = true
+	p.polls.mu.Unlock()
 	c := storectx.Within(ctx, m.timeout)
 	defer c.Release()
 	rec, err := m.follow(c, p.id)

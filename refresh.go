@@ -22,6 +22,10 @@ type lease struct {
 	by    string    // names this lease, and no other
 	until time.Time // when f must have returned; zero: this request does not hold the lease
 	poll  *poll     // shared with the others that wait; nil: this request has not waited
+
+	// isStored is whether the lease stands in the session. A session that no other
+	// request has needs none.
+	isStored bool
 }
 
 // betweenLooks is what a pause before the first look at somebody else's lease is
@@ -51,7 +55,7 @@ func (s *Session) refresh(ctx context.Context, name string, fresh func([]byte) b
 			return nil, err
 		case fresh(raw):
 			return raw, nil
-		case !l.until.IsZero(): // and the value is what it was when the lease began, or newer
+		case l.isHeld(): // and the value is what it was when the lease began, or newer
 			return l.run(raw, f)
 		}
 		if err := l.claim(); err != nil {
@@ -65,6 +69,17 @@ func (s *Session) refresh(ctx context.Context, name string, fresh func([]byte) b
 	}
 }
 
+// isHeld reports whether this request may run f. If it needed no lease when it claimed
+// it, and now does because a Reload took a Logout or a Login back, it may not.
+func (l *lease) isHeld() bool {
+	if l.until.IsZero() || l.isStored {
+		return !l.until.IsZero()
+	}
+	l.changing.Lock()
+	defer l.changing.Unlock()
+	return !l.shared()
+}
+
 // claim takes the lease, unless somebody else has it.
 func (l *lease) claim() error {
 	if err := l.ctx.Err(); err != nil {
@@ -76,7 +91,7 @@ func (l *lease) claim() error {
 		until = d
 	}
 	mine := holder{l.by, until.Add(l.m.timeout).UnixMilli()}
-	err := l.store(l.ctx, func(has holder) (holder, error) {
+	isStored, err := l.store(l.ctx, func(has holder) (holder, error) {
 		switch {
 		case now.UnixMilli() < has.until:
 			return has, errLeased
@@ -87,7 +102,7 @@ func (l *lease) claim() error {
 	})
 	switch {
 	case err == nil:
-		l.until = until
+		l.until, l.isStored = until, isStored
 	case err == errLeased:
 		return nil
 	case errors.Is(err, ErrIndeterminate):
@@ -125,7 +140,7 @@ var errLeased = errors.New("session: somebody else has the lease")
 // end gives the lease back, if this one has it.
 func (l *lease) end() {
 	if !l.until.IsZero() {
-		_ = l.store(context.WithoutCancel(l.ctx), l.ended) // if it fails, the lease runs out
+		_, _ = l.store(context.WithoutCancel(l.ctx), l.ended) // if it fails, the lease runs out
 	}
 }
 
@@ -160,9 +175,19 @@ func (l *lease) run(raw []byte, f func(context.Context, []byte) ([]byte, error))
 // Each try makes the changes again, for another goroutine of the request may have
 // dropped them by a Reload; made twice they are what they are once.
 func (l *lease) save(ctx context.Context, was, value []byte) error {
-	refreshed := change{call: "Refresh", name: l.name, raw: value, in: was, again: func(in []byte) ([]byte, error) { return in, nil }}
+	prepare := func() error {
+		switch {
+		case l.isStored && (l.todo.logout || l.stored.is == nothing):
+			return ErrEnded // by this request: a value of its session must not begin another
+		case l.stored.is != unknown:
+			l.keep(change{call: "Refresh", name: l.name, raw: value, in: was, again: func(in []byte) ([]byte, error) { return in, nil }})
+			l.keep(l.edit(l.ended))
+			l.problem.retry()
+		}
+		return nil
+	}
 	for try := 0; ; try++ {
-		err := l.saveWith(context.WithoutCancel(ctx), refreshed, l.edit(l.ended))
+		err := l.saveAfter(context.WithoutCancel(ctx), prepare)
 		if !errors.Is(err, ErrStore) || errors.Is(err, ErrIndeterminate) || pause(ctx, betweenLooks, try+1) != nil {
 			return err
 		}
@@ -172,14 +197,15 @@ func (l *lease) save(ctx context.Context, was, value []byte) error {
 // wait waits for the next look at the session, which all that wait for it in this
 // process share.
 func (l *lease) wait() error {
-	if l.poll == nil {
-		l.mu.Lock()
-		rec := l.stored.rec
-		l.mu.Unlock()
-		if rec == nil {
-			return nil // another goroutine of the request has ended or reloaded it
-		}
-		l.poll = l.m.polls.join(rec.ID)
+	l.mu.Lock()
+	was := l.stored.rec
+	l.mu.Unlock()
+	if was == nil {
+		return nil // another goroutine of the request has ended or reloaded it
+	}
+	if l.poll == nil || l.poll.id != was.ID {
+		l.m.polls.leave(l.poll)
+		l.poll = l.m.polls.join(was.ID)
 	}
 	rec, err := l.poll.next(l.ctx, l.m)
 	if err != nil && l.ctx.Err() != nil {
@@ -187,7 +213,7 @@ func (l *lease) wait() error {
 	}
 	l.changing.Lock()
 	defer l.done()
-	if !l.shared() {
+	if !l.shared() || l.stored.rec != was { // another goroutine knows more than the look
 		return nil
 	}
 	l.mu.Lock()
@@ -200,11 +226,11 @@ func (l *lease) wait() error {
 	return nil
 }
 
-// shared tells whether other requests have the session in which the value will
-// be. changing is held.
+// shared reports whether other requests may have the value, now or later: it stands in
+// the session, or will, and a Login keeps it. changing is held.
 func (l *lease) shared() bool {
 	st, user := &l.stored, l.todo.user
-	return st.is == live && !l.todo.logout && (user == "" || user == st.rec.User)
+	return st.is == live && !l.todo.logout && (user == "" || st.rec.User == "" || user == st.rec.User)
 }
 
 // A holder is who has a lease; the zero holder is nobody.
@@ -222,26 +248,27 @@ func holderIn(raw []byte) (h holder) {
 	return h
 }
 
-// store changes who has the lease, by a Save of its own: what is pending stays so.
-func (l *lease) store(ctx context.Context, edit func(holder) (holder, error)) error {
+// store changes who has the lease, by a Save of its own: what is pending stays so. It
+// returns false if the session needs no lease.
+func (l *lease) store(ctx context.Context, edit func(holder) (holder, error)) (isShared bool, err error) {
 	l.changing.Lock()
 	defer l.done()
 	if !l.shared() {
-		return nil
+		return false, nil
 	}
 	c := storectx.Within(ctx, l.m.timeout)
 	defer c.Release()
 	ch, now := l.edit(edit), lookup(l.stored.rec.Data, nil, leases)
 	if raw, err := ch.again(now); err != nil || bytes.Equal(raw, now) {
-		return err
+		return true, err
 	}
-	err := commit{l.Session, c, &pending{changes: []change{ch}}}.save()
+	err = commit{l.Session, c, &pending{changes: []change{ch}}}.save()
 	if errors.Is(err, ErrStore) {
 		l.mu.Lock()
 		l.note(EventStoreFailed, l.stored.rec, err)
 		l.mu.Unlock()
 	}
-	return err
+	return true, err
 }
 
 // notJSON is the value of no member: what was made from it is always made anew.

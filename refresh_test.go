@@ -553,6 +553,189 @@ func TestRefreshBesideAReload(t *testing.T) {
 	})
 }
 
+// elsewhere lets another process hold the lease for d. wait waits for the end of that.
+func (x *refreshing) elsewhere(d time.Duration) (wait func()) {
+	var all sync.WaitGroup
+	begun := make(chan struct{})
+	other := x.clone()
+	all.Go(func() {
+		other.at(1, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			grants.Refresh(r.Context(), s, grant.fresh, func(context.Context, grant) (grant, error) {
+				close(begun)
+				time.Sleep(d)
+				return grant{}, errDown
+			})
+		})
+	})
+	<-begun
+	return all.Wait
+}
+
+// clone returns the same with another browser that has the cookie of now.
+func (x *refreshing) clone() *refreshing {
+	return &refreshing{t: x.t, spies: x.spies, processes: x.processes, b: x.b.replay(x.b.cookie())}
+}
+
+func fails(context.Context, grant) (grant, error) { return grant{}, errDown }
+
+// While a request waits, another goroutine of it begins another session. What the look
+// at the old one finds is not about that.
+func TestRefreshWaitsWhileAnotherSessionBegins(t *testing.T) {
+	for what, begin := range map[string]func(s *session.Session){
+		"by a Login":     func(s *session.Session) { s.Login("bob"); name.Set(s, "bob") },
+		"after a Logout": func(s *session.Session) { s.Logout(); name.Set(s, "bob") },
+	} {
+		inRefresh(t, func(x *refreshing) {
+			wait := x.elsewhere(5 * second)
+			x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				s.User()
+				var all sync.WaitGroup
+				all.Go(func() { grants.Refresh(r.Context(), s, grant.fresh, fails) })
+				time.Sleep(2 * second)
+				begin(s)
+				if err := s.Save(r.Context()); err != nil {
+					t.Errorf("%s: %v", what, err)
+				}
+				all.Wait()
+			})
+			x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				if name.Get(s) != "bob" {
+					t.Errorf("%s: the new session is lost (%v)", what, s.Err())
+				}
+			})
+			wait()
+		})
+	}
+}
+
+// A request that begins to wait while the others' look at the store is under way may
+// have loaded a newer record than that look will find.
+func TestRefreshNeverGoesBack(t *testing.T) {
+	inRefresh(t, func(x *refreshing) {
+		wait := x.elsewhere(25 * second)
+		slow := make(chan struct{})
+		var all sync.WaitGroup
+		all.Go(func() {
+			x.clone().at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				s.User()
+				var calls atomic.Int32
+				x.spies[0].mu.Lock()
+				x.spies[0].after = func(_ context.Context, call, _ string, err error) error {
+					if calls.Add(1) == 1 {
+						close(slow)
+						time.Sleep(3 * second)
+					}
+					return err
+				}
+				x.spies[0].mu.Unlock()
+				ctx, stop := context.WithTimeout(r.Context(), 3500*time.Millisecond)
+				defer stop()
+				grants.Refresh(ctx, s, grant.fresh, fails)
+			})
+		})
+		<-slow
+		x.clone().at(2, func(w http.ResponseWriter, r *http.Request, s *session.Session) { name.Set(s, "newer") })
+		x.clone().at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			if name.Get(s) != "newer" {
+				t.Fatal("the request sees an old session from the first")
+			}
+			ctx, stop := context.WithTimeout(r.Context(), 3002*time.Millisecond)
+			defer stop()
+			_, err := grants.Refresh(ctx, s, grant.fresh, fails)
+			if got := name.Get(s); got != "newer" {
+				t.Errorf("after Refresh (%v) the request sees an older session: %q", err, got)
+			}
+		})
+		all.Wait()
+		wait()
+	})
+}
+
+// A request needs no lease while a Logout is pending. If a Reload takes that back, it
+// does.
+func TestRefreshAfterALogoutThatWasTakenBack(t *testing.T) {
+	inRefresh(t, func(x *refreshing) {
+		x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			elsewhere := func(f func()) { // in another goroutine, as fresh must call no method itself
+				var all sync.WaitGroup
+				all.Go(f)
+				all.Wait()
+			}
+			looks, runs := 0, false
+			grants.Refresh(r.Context(), s, func(grant) bool {
+				switch looks++; looks {
+				case 1:
+					elsewhere(s.Logout)
+				case 2:
+					elsewhere(func() { s.Reload(r.Context()) })
+				}
+				return false
+			}, func(context.Context, grant) (grant, error) {
+				runs = true
+				x.clone().at(1, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+					ctx, stop := context.WithTimeout(r.Context(), 20*second)
+					defer stop()
+					grants.Refresh(ctx, s, grant.fresh, func(context.Context, grant) (grant, error) {
+						t.Error("f runs twice at once")
+						return grant{}, errDown
+					})
+				})
+				return grant{}, errDown
+			})
+			if !runs {
+				t.Error("f never ran")
+			}
+		})
+	})
+}
+
+// A request that logs out while f runs has nowhere to keep what f returns.
+func TestRefreshWhoseRequestLogsOut(t *testing.T) {
+	for _, saves := range []bool{false, true} {
+		inRefresh(t, func(x *refreshing) {
+			resp := x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				_, err := grants.Refresh(r.Context(), s, grant.fresh, func(ctx context.Context, g grant) (grant, error) {
+					s.Logout()
+					if saves {
+						if err := s.Save(ctx); err != nil {
+							t.Error(err)
+						}
+					}
+					return x.issuer.renew(ctx, g)
+				})
+				if err != session.ErrEnded {
+					t.Errorf("%v, want ErrEnded", err)
+				}
+			})
+			if c := resp.Cookies(); len(c) != 1 || c[0].MaxAge >= 0 || x.spies[0].count("Create") != 1 {
+				t.Errorf("cookies %v, %d sessions", c, x.spies[0].count("Create"))
+			}
+		})
+	}
+}
+
+// A pending Login keeps the values of the anonymous session, which another request
+// refreshes.
+func TestRefreshBesideAPendingLogin(t *testing.T) {
+	inRefresh(t, func(x *refreshing) {
+		x.b = newBrowser(t, nil)
+		x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) { grants.Set(s, grant{}) })
+		var all sync.WaitGroup
+		other := x.clone()
+		all.Go(func() { other.at(1, x.refresh(1)) })
+		time.Sleep(x.issuer.takes / 2)
+		x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			s.Login("alice")
+			x.refresh(1)(w, r, s)
+		})
+		all.Wait()
+		if x.issuer.calls != 1 || x.issuer.revoked {
+			t.Errorf("%d calls of the issuer", x.issuer.calls)
+		}
+		x.at(0, x.refresh(1))
+	})
+}
+
 // A value that cannot be encoded is an error, and the lease is given back.
 func TestRefreshEncodes(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {

@@ -15,22 +15,21 @@ import (
 // deadline, not its cancellation. The error it returns is the caller's to handle
 // and does not replace the response. It is ErrEnded if the session has ended, and
 // ErrReplaced if its token was replaced; what was changed is dropped then.
-func (s *Session) Save(ctx context.Context) error { return s.saveWith(ctx) }
+func (s *Session) Save(ctx context.Context) error {
+	return s.saveAfter(ctx, func() error { return nil })
+}
 
-// saveWith is Save with more changes. No Reload comes between them and the commit.
-func (s *Session) saveWith(ctx context.Context, changes ...change) error {
+// saveAfter is Save after prepare, which is called once the session is loaded. No Reload
+// comes between it and the commit. If it returns an error, nothing is saved.
+func (s *Session) saveAfter(ctx context.Context, prepare func() error) error {
 	s.changing.Lock()
 	defer s.done()
 	c := storectx.Within(ctx, s.m.timeout)
 	defer c.Release()
 	s.lockWithin(c)
-	if s.stored.is != unknown {
-		for _, ch := range changes {
-			s.keep(ch)
-		}
-		if len(changes) > 0 {
-			s.problem.retry()
-		}
+	if err := prepare(); err != nil {
+		s.mu.Unlock()
+		return err
 	}
 	s.saves++
 	if s.at != open {

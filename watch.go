@@ -45,9 +45,9 @@ const (
 
 // A watched session is one for all requests that wait for its end.
 type watched struct {
-	id      string // changes by a renewal, where a token has no key
-	part    int    // index in watch.parts
-	at      int    // index in that part
+	id      string
+	part    int // index in watch.parts
+	at      int // index in that part
 	waiters map[*waiter]bool
 	call    *storectx.Context // that asks for the session, or nil
 }
@@ -315,7 +315,7 @@ func (w *watch) due() (all []*watched, wait time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.sessions) == 0 {
-		w.runs, w.limit = false, minLoads
+		w.runs, w.limit, w.hurry = false, minLoads, nil
 		return nil, 0
 	}
 	all, w.hurry = w.hurry, nil

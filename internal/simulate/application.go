@@ -111,7 +111,11 @@ func save() op {
 }
 
 func reload() op {
-	return op{"reloads", "reloads", func(x *exchange, _ http.ResponseWriter) { x.made = nil; _ = x.s.Reload(x.ctx()) }}
+	return op{"reloads", "reloads", func(x *exchange, _ http.ResponseWriter) {
+		x.made = nil
+		_ = x.s.Reload(x.ctx())
+		x.w.truth.reloaded(x)
+	}}
 }
 
 func sendHeader() op {

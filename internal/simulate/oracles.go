@@ -39,6 +39,14 @@ func (t *truth) loaded(x *exchange) {
 	}
 }
 
+// reloaded notes that a request has its session after all, whose first load failed.
+func (t *truth) reloaded(x *exchange) {
+	if k := t.tokens[x.token]; k != nil && x.id == "" && x.s.ID() == k.s.id && k.presented.IsZero() && k.maybeReplaced.IsZero() {
+		x.loaded = time.Now()
+		t.presents(x, k)
+	}
+}
+
 // judgeAccess is for a request that was let in: it must be.
 func (t *truth) judgeAccess(x *exchange, k *token) {
 	s := k.s
@@ -72,8 +80,8 @@ func (t *truth) presents(x *exchange, k *token) {
 	x.restores = nil
 	if !k.min.IsZero() {
 		t.count("late tokens that came in time")
-		min, max := k.min, k.max
-		x.restores = func() { k.min, k.max = min, max }
+		min := k.min
+		x.restores = func() { k.min = min } // perhaps: it is not known whether that was stored
 	}
 	k.presented, k.min, k.max = now, time.Time{}, time.Time{}
 	for _, o := range t.tokens {

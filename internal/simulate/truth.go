@@ -316,7 +316,7 @@ func (t *truth) renewed(x *exchange, s *sessionTruth, marks []int) {
 	}
 	for _, k := range t.replacedBy(x, s, true) {
 		if k.replaced.IsZero() {
-			k.replaced, k.before, k.isBeforeKnown = time.Now(), marks, k.maybeReplaced.Equal(time.Now())
+			k.replaced, k.before, k.isBeforeKnown = time.Now(), marks, k.renewal == s.explicit
 		}
 	}
 	if x.login != "" {
