@@ -85,7 +85,7 @@ func (w *world) send(task int, x *exchange) {
 	if x.passive {
 		background = " in the background"
 	}
-	w.log(x, "%s sends it%s to process %d with %s; the handler %s", x.who, background, x.p.n, w.truth.nameOf(x.token), names(x.ops))
+	w.log(x, "is sent by %s%s to process %d with %s; its handler %s", x.who, background, x.p.n, w.truth.nameOf(x.token), names(x.ops))
 	w.truth.begins(x)
 	w.coverage.begins(x)
 	func() {
@@ -103,11 +103,7 @@ func (w *world) send(task int, x *exchange) {
 	if x.s != nil {
 		x.errAfter = x.s.Err()
 	}
-	found := "found nobody logged in"
-	if x.user != "" {
-		found = "found " + x.user + " logged in"
-	}
-	w.log(x, "is answered %s; it %s%s%s; %d store calls%s", x.statusText(), found, w.truth.newToken(x), because(x), x.calls, eventsOf(x))
+	w.log(x, "is answered %s%s; its handler %s%s; store calls: %d%s", x.statusText(), w.truth.newToken(x), x.found(), because(x), x.calls, eventsOf(x))
 	w.truth.finished(x)
 	w.coverage.ends(x)
 }
@@ -126,6 +122,17 @@ func panickedIn() string {
 			return "an unknown function"
 		}
 	}
+}
+
+// found says as whose request the handler began.
+func (x *exchange) found() string {
+	switch {
+	case x.loaded.IsZero():
+		return "did not run"
+	case x.user == "":
+		return "found nobody logged in"
+	}
+	return "found " + x.user + " logged in"
 }
 
 func (x *exchange) statusText() string {
