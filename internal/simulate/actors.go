@@ -80,7 +80,7 @@ func (b *browser) pause() time.Duration {
 
 // prepare makes a request with the cookie of now.
 func (b *browser) prepare(passive bool, ops ...op) *exchange {
-	return &exchange{who: b.name, browser: b, passive: passive, ops: ops}
+	return &exchange{who: b.name, rng: b.w.split(b.rng), browser: b, passive: passive, ops: ops}
 }
 
 // visit sends a request and mostly waits for its response.
@@ -107,13 +107,15 @@ func (b *browser) doubleClick(o op) {
 func (b *browser) send(x *exchange) <-chan struct{} {
 	done := make(chan struct{})
 	w, faults := b.w, b.w.plan.Faults
-	isLost := faults&LostResponses != 0 && b.rng.IntN(8) == 0
-	delay := time.Duration(0)
-	if faults&LostResponses != 0 && b.rng.IntN(4) == 0 {
-		delay = someTime(b.rng, 40*time.Second)
+	// As in fate, the same is drawn whatever faults there are.
+	isLost := b.rng.IntN(8) == 0 && faults&LostResponses != 0
+	isLate := b.rng.IntN(4) == 0 && faults&LostResponses != 0
+	delay := someTime(b.rng, 40*time.Second)
+	if !isLate {
+		delay = 0
 	}
-	isRetried := faults&Retries != 0 && b.rng.IntN(12) == 0
-	again := &exchange{who: x.who + " (sent again by a proxy)", browser: b, passive: x.passive, ops: x.ops}
+	isRetried := b.rng.IntN(12) == 0 && faults&Retries != 0
+	again := &exchange{who: x.who + " (sent again by a proxy)", rng: w.split(b.rng), browser: b, passive: x.passive, ops: x.ops}
 	last := x
 	if isRetried {
 		last = again
@@ -180,7 +182,7 @@ func (w *world) steal(task, i int, a Actor) {
 		if len(stolen) == 0 {
 			continue
 		}
-		x := &exchange{who: who, token: stolen[rng.IntN(len(stolen))]}
+		x := &exchange{who: who, rng: w.split(rng), token: stolen[rng.IntN(len(stolen))]}
 		switch rng.IntN(10) {
 		case 0:
 			x.ops = []op{logout()}
@@ -222,6 +224,11 @@ func (w *world) operate(task int, a Actor) {
 			w.log(nil, "the operator changes session %d and is told: %s", w.truth.number(s.ID()), told(s.Save(ctx)))
 		}
 	}
+}
+
+// split returns the randomness of a request, made by a step. It differs with Plan.Seed.
+func (w *world) split(rng *rand.Rand) *rand.Rand {
+	return rand.New(rand.NewPCG(w.plan.Seed, rng.Uint64()))
 }
 
 // told says how a call has ended.

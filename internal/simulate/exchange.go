@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"path/filepath"
 	"runtime"
@@ -20,9 +21,10 @@ type exchange struct {
 	p       *process
 	n, task int
 	who     string
-	browser *browser // that sent it, or nil
-	token   string   // the value of its cookie, or ""
-	passive bool     // it is not the user's doing
+	browser *browser   // that sent it, or nil
+	token   string     // the value of its cookie, or ""
+	rng     *rand.Rand // of what happens to it, whatever happens to others
+	passive bool       // it is not the user's doing
 	ops     []op
 
 	onHeader    func() // called as the header leaves, or nil
@@ -72,7 +74,7 @@ const cookieName = "__Host-session"
 func (w *world) send(task int, x *exchange) {
 	w.exchanges++
 	x.w, x.n, x.task, x.sent = w, w.exchanges, task, time.Now()
-	x.p = w.processes[w.rng.IntN(len(w.processes))]
+	x.p = w.processes[x.rng.IntN(len(w.processes))]
 	x.events, x.headers, x.status = map[session.EventKind]int{}, http.Header{}, 0
 	r := &http.Request{
 		Method: "POST", URL: pageURL, Host: "app.test", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,

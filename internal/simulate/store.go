@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"regexp"
 	"slices"
 	"strconv"
@@ -35,29 +36,35 @@ type fate struct {
 	lost          bool          // it is applied, and fails
 }
 
-func (w *world) fate() (f fate) {
-	chance := func(fault Fault, n int) bool { return w.plan.Faults&fault != 0 && w.rng.IntN(n) == 0 }
+// fate draws the fate of a call. It draws the same whatever faults the plan has, so that to
+// leave one out changes nothing about the others.
+func (w *world) fate(rng *rand.Rand) (f fate) {
+	draw := func(fault Fault, n int) bool { return rng.IntN(n) == 0 && w.plan.Faults&fault != 0 }
+	isRefused, isLost := draw(FailingStore, 25), draw(FailingStore, 25)
+	isUnreached, isUnanswered := draw(SilentStore, 50), draw(SilentStore, 50)
+	isSlowBefore, isSlowAfter := draw(SlowStore, 3), draw(SlowStore, 3)
+	before, after := someTime(rng, time.Second), someTime(rng, time.Second)
 	switch {
-	case chance(FailingStore, 25):
+	case isRefused:
 		w.truth.count("fault: a call of the store fails")
 		f.refused = true
-	case chance(FailingStore, 25):
+	case isLost:
 		w.truth.count("fault: the answer of the store is lost")
 		f.lost = true
-	case chance(SilentStore, 50):
+	case isUnreached:
 		w.truth.count("fault: a call does not reach the store")
 		f.before, f.refused = time.Hour, true
-	case chance(SilentStore, 50):
+	case isUnanswered:
 		w.truth.count("fault: the store does not answer")
 		f.after = time.Hour
 	}
-	if chance(SlowStore, 3) {
+	if isSlowBefore {
 		w.truth.count("fault: a slow call of the store")
-		f.before += w.someTime(time.Second)
+		f.before += before
 	}
-	if chance(SlowStore, 3) {
+	if isSlowAfter {
 		w.truth.count("fault: a slow answer of the store")
-		f.after += w.someTime(time.Second)
+		f.after += after
 	}
 	return f
 }
@@ -79,7 +86,11 @@ func (p *process) do(ctx context.Context, call, id string, isWrite bool, apply f
 	if p.isDead {
 		return failed(errDead)
 	}
-	f := w.fate()
+	rng := w.rng
+	if x != nil {
+		rng = x.rng
+	}
+	f := w.fate(rng)
 	if f.refused || f.lost || f.before+f.after > 0 {
 		w.truth.disturbed()
 		if x != nil && f.before+f.after > 0 {
