@@ -14,21 +14,25 @@ type browser struct {
 	w      *world
 	task   int
 	name   string
+	index  int // of actor in Plan.Actors
+	actor  Actor
+	step   int
+	sent   int        // requests in the step
 	rng    *rand.Rand // of the step
 	cookie string     // "" if there is none
 }
 
-func newBrowser(w *world, i int) *browser {
-	return &browser{w: w, name: fmt.Sprintf("browser %d", i)}
+func newBrowser(w *world, i int, a Actor) *browser {
+	return &browser{w: w, name: fmt.Sprintf("browser %d", i), index: i, actor: a}
 }
 
 func (b *browser) account(n int) string { return fmt.Sprintf("%s's account %d", b.name, n) }
 
 // live does some things, one after another, with pauses between them.
-func (b *browser) live(task int, a Actor) {
+func (b *browser) live(task int) {
 	b.task = task
-	for _, step := range a.Steps {
-		b.rng = a.rng(step)
+	for _, step := range b.actor.Steps {
+		b.rng, b.step, b.sent = b.actor.rng(step), step, 0
 		b.w.sleep(task, b.pause())
 		switch b.rng.IntN(16) {
 		case 0, 1:
@@ -116,6 +120,13 @@ func (b *browser) send(x *exchange) <-chan struct{} {
 	}
 	isRetried := b.rng.IntN(12) == 0 && faults&Retries != 0
 	again := &exchange{who: x.who + " (sent again by a proxy)", rng: w.split(b.rng), browser: b, passive: x.passive, ops: x.ops}
+	this := Sent{b.step, b.sent}
+	b.sent++
+	if slices.Contains(b.actor.Without, this) {
+		close(done)
+		return done
+	}
+	w.sent[b.index] = append(w.sent[b.index], this)
 	last := x
 	if isRetried {
 		last = again

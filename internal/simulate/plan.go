@@ -24,10 +24,14 @@ type Plan struct {
 // An Actor does one thing after another: those with the numbers Steps of all the things
 // that Seed makes it do.
 type Actor struct {
-	Kind  ActorKind
-	Seed  uint64
-	Steps []int
+	Kind    ActorKind
+	Seed    uint64
+	Steps   []int
+	Without []Sent // requests that a browser leaves out
 }
+
+// Sent is a request of a browser: in which step, and which of those that the step sends.
+type Sent struct{ Step, N int }
 
 // rng returns the randomness of a step.
 func (a Actor) rng(step int) *rand.Rand { return rand.New(rand.NewPCG(a.Seed, uint64(step))) }

@@ -17,11 +17,11 @@ const reseeds = 4
 // Shrink returns a smaller plan, a run of which breaks the same promise first as a run of
 // plan. It returns plan if that breaks none.
 func Shrink(plan Plan, run func(Plan) *Result) Plan {
-	promise := run(plan).Promise()
-	if promise == "" {
+	r := run(plan)
+	if r.Promise() == "" {
 		return plan
 	}
-	s := &shrinker{plan: plan, left: maxShrinks, breaks: func(p Plan) bool { return run(p).Promise() == promise }}
+	s := &shrinker{plan: plan, result: r, left: maxShrinks, run: run}
 	for s.left > 0 && s.pass() {
 	}
 	return s.plan
@@ -30,8 +30,9 @@ func Shrink(plan Plan, run func(Plan) *Result) Plan {
 // A shrinker makes plan smaller.
 type shrinker struct {
 	plan   Plan
-	left   int // runs
-	breaks func(Plan) bool
+	result *Result // of plan
+	left   int     // runs
+	run    func(Plan) *Result
 }
 
 // try takes a change of the plan over if the promise is still broken.
@@ -45,8 +46,8 @@ func (s *shrinker) try(change func(p *Plan)) bool {
 		}
 		s.left--
 		p.Seed = s.plan.Seed + i
-		if s.breaks(p) {
-			s.plan = p
+		if r := s.run(p); r.Promise() == s.result.Promise() {
+			s.plan, s.result = p, r
 			return true
 		}
 	}
@@ -86,6 +87,9 @@ func (s *shrinker) pass() (isSmaller bool) {
 	for i := range s.plan.Actors {
 		if s.shorten(i) {
 			isSmaller = true
+		}
+		for _, sent := range s.result.Sent[i] {
+			try(func(p *Plan) { p.Actors[i].Without = append(slices.Clip(p.Actors[i].Without), sent) })
 		}
 	}
 	return isSmaller

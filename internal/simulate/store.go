@@ -110,16 +110,18 @@ func (p *process) do(ctx context.Context, call, id string, isWrite bool, apply f
 		return errDown
 	}
 	err := apply()
-	if f.lost {
+	switch { // now, when others can see it, and not when the answer comes
+	case f.lost:
 		p.happens(x, call, id, resultOf(err)+", but the answer is lost")
 		return failed(errDown)
+	case isWrite && f.after > 0:
+		p.happens(x, call, id, resultOf(err)+"; the answer takes "+f.after.Round(time.Millisecond).String())
+	case isWrite:
+		p.happens(x, call, id, resultOf(err))
 	}
 	if !p.wait(ctx, id, f.after) {
-		p.happens(x, call, id, resultOf(err)+", but the answer comes too late")
+		p.happens(x, call, id, "is given up before its answer comes")
 		return failed(ctx.Err())
-	}
-	if isWrite {
-		p.happens(x, call, id, resultOf(err))
 	}
 	return err
 }

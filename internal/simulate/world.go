@@ -23,6 +23,7 @@ type Result struct {
 	Violations []string
 	History    []string
 	Requests   int
+	Sent       map[int][]Sent // by the browsers: their indices in Plan.Actors
 	Counts     map[string]int // of what happened
 	Pairs      map[string]int // of what happened at the same time
 }
@@ -41,13 +42,14 @@ type world struct {
 	exchanges int
 	counts    map[string]int
 	coverage  coverage
+	sent      map[int][]Sent
 }
 
 // Run carries out a plan. It must be called in a bubble of testing/synctest.
 func Run(plan Plan, set Hooks) *Result {
 	w := &world{
 		scheduler: newScheduler(plan.Seed), plan: plan, store: session.NewMemoryStore(nil),
-		began: time.Now(), counts: map[string]int{},
+		began: time.Now(), counts: map[string]int{}, sent: map[int][]Sent{},
 	}
 	w.truth = newTruth(w)
 	w.scheduler.complete = w.complete
@@ -61,9 +63,9 @@ func Run(plan Plan, set Hooks) *Result {
 	for i, a := range plan.Actors {
 		switch a.Kind {
 		case Browser:
-			b := newBrowser(w, i)
+			b := newBrowser(w, i, a)
 			w.browsers = append(w.browsers, b)
-			w.start(func(task int) { b.live(task, a) })
+			w.start(func(task int) { b.live(task) })
 		case Thief:
 			w.start(func(task int) { w.steal(task, i, a) })
 		case Operator:
@@ -75,7 +77,7 @@ func Run(plan Plan, set Hooks) *Result {
 	}
 	w.run()
 	w.truth.finish()
-	return &Result{Plan: plan, Violations: w.truth.violations, History: w.history, Requests: w.exchanges, Counts: w.counts, Pairs: w.coverage.pairs}
+	return &Result{Plan: plan, Violations: w.truth.violations, History: w.history, Requests: w.exchanges, Sent: w.sent, Counts: w.counts, Pairs: w.coverage.pairs}
 }
 
 // resumed is called by package session where a goroutine goes on after a wait. A
