@@ -10,7 +10,7 @@ RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
-.PHONY: test oldest servers lint portable bench bench-memory bench-peers release-check vulncheck
+.PHONY: test oldest servers lint portable bench bench-memory bench-peers release-check vulncheck simulate
 
 # test runs all tests, and then says which could not run and why. The root's run
 # twice: allocations are counted without the race detector.
@@ -70,6 +70,13 @@ bench-memory:
 # docs/benchmarks.md. It takes half an hour on a quiet machine.
 bench-peers:
 	@./bench/run.sh
+
+# simulate runs the simulator (see CONTRIBUTING.md) for seeds that the tests do not run,
+# on all cores: make simulate SEEDS=100000 FROM=5000000. Both may come from the environment.
+SEEDS ?= 20000
+FROM ?= 0
+simulate:
+	@go run ./internal/simulate/many -from $(FROM) -seeds $(SEEDS)
 
 # release-check builds the published modules as a stranger's go get would have them.
 release-check:

@@ -1,40 +1,94 @@
 package session_test
 
 import (
-	"cmp"
+	"encoding/json"
+	"flag"
+	"fmt"
 	"os"
-	"strconv"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/coatcheck/session"
 	"github.com/coatcheck/session/internal/simulate"
 )
 
+var (
+	simulateFrom   = flag.Uint64("simulate.from", 0, "the first seed of TestSimulate")
+	simulateSeeds  = flag.Uint64("simulate.seeds", 300, "how many seeds TestSimulate runs")
+	simulatePlan   = flag.String("simulate.plan", "", "a plan in JSON, which TestSimulate runs in place of seeds")
+	simulateTotals = flag.String("simulate.totals", "", "a file to which TestSimulate writes the sum of what happened, in JSON")
+)
+
+// maxFailed is after how many seeds that break a promise TestSimulate stops.
+const maxFailed = 20
+
+// TestSimulate runs browsers, thieves and operators in virtual time, and judges what they
+// are answered by what the package promises: see internal/simulate.
+func TestSimulate(t *testing.T) {
+	if *simulatePlan != "" {
+		var p simulate.Plan
+		if err := json.Unmarshal([]byte(*simulatePlan), &p); err != nil {
+			t.Fatal(err)
+		}
+		if r := simulated(t, p); len(r.Violations) > 0 {
+			t.Error(r.Explain())
+		}
+		return
+	}
+	var totals simulate.Totals
+	failed := 0
+	for seed := *simulateFrom; seed < *simulateFrom+*simulateSeeds && failed < maxFailed; seed++ {
+		r := simulated(t, simulate.NewPlan(seed))
+		totals.Add(r)
+		if len(r.Violations) == 0 {
+			continue
+		}
+		if failed++; failed == 1 {
+			t.Error(explained(t, r))
+		} else {
+			t.Errorf("seed %d: %s", seed, r.Violations[0])
+		}
+	}
+	if *simulateTotals == "" {
+		t.Logf("\n%v", &totals)
+	} else {
+		b, err := json.Marshal(totals)
+		if err == nil {
+			err = os.WriteFile(*simulateTotals, b, 0o600)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// simulated runs a plan.
 func simulated(t *testing.T, p simulate.Plan) (r *simulate.Result) {
-	synctest.Test(t, func(t *testing.T) { r = simulate.Run(p, session.Simulate) })
+	defer func() {
+		if r == nil { // it has panicked, perhaps because all goroutines wait for each other
+			fmt.Fprintf(os.Stderr, "seed %d did not end: %s\n", p.Seed, replay(p))
+		}
+	}()
+	synctest.Test(t, func(t *testing.T) {
+		seedRandom(t, p.Seed)
+		r = simulate.Run(p, session.Simulate)
+	})
 	return r
 }
 
-func TestSimulate(t *testing.T) {
-	began, requests := time.Now(), 0
-	counts := map[string]int{}
-	n, _ := strconv.ParseUint(cmp.Or(os.Getenv("SEEDS"), "300"), 10, 64)
-	from, _ := strconv.ParseUint(os.Getenv("FROM"), 10, 64)
-	for seed := from; seed < from+n; seed++ {
-		r := simulated(t, simulate.NewPlan(seed))
-		requests += r.Requests
-		for k, n := range r.Counts {
-			counts[k] += n
-		}
-		if len(r.Violations) > 0 {
-			t.Errorf("seed %d: %v", seed, r.Violations)
-			for _, l := range r.History {
-				t.Log(l)
-			}
-			break
-		}
+// explained shrinks the plan of a run that broke a promise, and says what happened then.
+func explained(t *testing.T, r *simulate.Result) string {
+	small := simulate.Shrink(r.Plan, func(p simulate.Plan) *simulate.Result { return simulated(t, p) })
+	return fmt.Sprintf("seed %d: %s\nReplay it: go test -run '^TestSimulate$' . -simulate.from=%d -simulate.seeds=1\n"+
+		"The smallest plan found that breaks the same promise: %s\n\n%s\n",
+		r.Plan.Seed, r.Violations[0], r.Plan.Seed, replay(small), simulated(t, small).Explain())
+}
+
+// replay returns the command that runs a plan.
+func replay(p simulate.Plan) string {
+	b, err := json.Marshal(p)
+	if err != nil {
+		return err.Error()
 	}
-	t.Log(requests, time.Since(began), counts)
+	return fmt.Sprintf("go test -run '^TestSimulate$' . -simulate.plan='%s'", b)
 }

@@ -107,8 +107,9 @@ func (w *watch) askAt(r *waiter, at time.Time) {
 	if r.timer != nil {
 		return
 	}
+	id := r.of.id
 	r.timer = time.AfterFunc(time.Until(at), func() {
-		resumed(context.Background())
+		w.resumed("grace", id)
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		r.timer = nil
@@ -285,11 +286,18 @@ func (w *watch) now() int64 { return int64(time.Since(w.start)) / int64(w.every/
 func (w *watch) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	w.resumed("turn", "") // the goroutine that started this one may have more to change
 	for {
 		due, wait := w.due()
 		for _, e := range due {
 			w.acquire()
-			go w.look(e)
+			c := storectx.New(context.Background(), w.m.timeout)
+			if id, ok := w.call(e, nil, c); ok {
+				go w.look(e, c, id)
+			} else {
+				c.Release()
+				w.release()
+			}
 		}
 		if wait == 0 {
 			return
@@ -299,7 +307,7 @@ func (w *watch) run() {
 		case <-timer.C:
 		case <-w.wake:
 		}
-		resumed(context.Background())
+		w.resumed("turn", "")
 	}
 }
 
@@ -325,16 +333,13 @@ func (w *watch) due() (all []*watched, wait time.Duration) {
 	return all, max(1, time.Until(w.start.Add(time.Duration(next)*(w.every/parts))))
 }
 
-// look asks the store for a session. Manager.load closes the channels if that has
-// ended.
-func (w *watch) look(e *watched) {
-	c := storectx.New(context.Background(), w.m.timeout)
-	if id, ok := w.call(e, nil, c); ok {
-		rec := w.load(c, id)
-		w.call(e, c, nil)
-		if is, _ := statusOf(rec); is == live {
-			w.check(e, rec, c.Began())
-		}
+// look asks the store for a session, of that id, with c, which is the session's call.
+// Manager.load closes the channels if the session has ended.
+func (w *watch) look(e *watched, c *storectx.Context, id string) {
+	rec := w.load(c, id)
+	w.call(e, c, nil)
+	if is, _ := statusOf(rec); is == live {
+		w.check(e, rec, c.Began())
 	}
 	c.Release()
 	w.release()

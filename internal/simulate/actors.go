@@ -5,29 +5,34 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 )
 
-// A browser belongs to one person, who may have two accounts. All its randomness comes
-// from its own seed.
+// A browser belongs to one person, who may have two accounts.
 type browser struct {
 	w      *world
 	task   int
 	name   string
-	rng    *rand.Rand
-	cookie string // "" if there is none
+	index  int // of actor in Plan.Actors
+	actor  Actor
+	step   int
+	sent   int        // requests in the step
+	rng    *rand.Rand // of the step
+	cookie string     // "" if there is none
 }
 
-func newBrowser(w *world, i int, rng *rand.Rand) *browser {
-	return &browser{w: w, name: fmt.Sprintf("browser %d", i), rng: rng}
+func newBrowser(w *world, i int, a Actor) *browser {
+	return &browser{w: w, name: fmt.Sprintf("browser %d", i), index: i, actor: a}
 }
 
 func (b *browser) account(n int) string { return fmt.Sprintf("%s's account %d", b.name, n) }
 
 // live does some things, one after another, with pauses between them.
-func (b *browser) live(task, steps int) {
+func (b *browser) live(task int) {
 	b.task = task
-	for range steps {
+	for _, step := range b.actor.Steps {
+		b.rng, b.step, b.sent = b.actor.rng(step), step, 0
 		b.w.sleep(task, b.pause())
 		switch b.rng.IntN(16) {
 		case 0, 1:
@@ -79,7 +84,7 @@ func (b *browser) pause() time.Duration {
 
 // prepare makes a request with the cookie of now.
 func (b *browser) prepare(passive bool, ops ...op) *exchange {
-	return &exchange{who: b.name, passive: passive, ops: ops}
+	return &exchange{who: b.name, rng: b.w.split(b.rng), browser: b, passive: passive, ops: ops}
 }
 
 // visit sends a request and mostly waits for its response.
@@ -106,25 +111,36 @@ func (b *browser) doubleClick(o op) {
 func (b *browser) send(x *exchange) <-chan struct{} {
 	done := make(chan struct{})
 	w, faults := b.w, b.w.plan.Faults
-	isLost := faults&LostResponses != 0 && b.rng.IntN(8) == 0
-	delay := time.Duration(0)
-	if faults&LostResponses != 0 && b.rng.IntN(4) == 0 {
-		delay = someTime(b.rng, 40*time.Second)
+	// As in fate, the same is drawn whatever faults there are.
+	isLost := b.rng.IntN(8) == 0 && faults&LostResponses != 0
+	isLate := b.rng.IntN(4) == 0 && faults&LostResponses != 0
+	delay := someTime(b.rng, 40*time.Second)
+	if !isLate {
+		delay = 0
 	}
-	isRetried := faults&Retries != 0 && b.rng.IntN(12) == 0
-	again := &exchange{who: x.who + " (sent again by a proxy)", passive: x.passive, ops: x.ops}
+	isRetried := b.rng.IntN(12) == 0 && faults&Retries != 0
+	again := &exchange{who: x.who + " (sent again by a proxy)", rng: w.split(b.rng), browser: b, passive: x.passive, ops: x.ops}
+	this := Sent{b.step, b.sent}
+	b.sent++
+	if slices.Contains(b.actor.Without, this) {
+		close(done)
+		return done
+	}
+	w.sent[b.index] = append(w.sent[b.index], this)
 	last := x
 	if isRetried {
 		last = again
 	}
 	last.onHeader = func() {
 		if isLost {
+			last.isLost = true
 			return
 		}
 		last.isDelivered = true
 		w.start(func(task int) {
 			defer close(done)
 			if delay > 0 {
+				w.truth.count("fault: a late response")
 				w.sleep(task, delay)
 			}
 			b.receive(last)
@@ -135,11 +151,13 @@ func (b *browser) send(x *exchange) <-chan struct{} {
 		again.token = x.token
 		w.send(task, x)
 		if isRetried {
-			w.log(x, "the response is lost on its way to a proxy")
+			w.log(x, "its response is lost on the way to a proxy, which sends the request again")
+			w.truth.count("fault: a request sent again")
 			w.send(task, again)
 		}
 		if !last.isDelivered {
-			w.log(last, "the response is lost")
+			w.log(last, "its response does not reach %s", b.name)
+			w.truth.count("fault: a lost response")
 			close(done)
 		}
 	})
@@ -153,19 +171,20 @@ func (b *browser) receive(x *exchange) {
 	case c == nil:
 		return
 	case c.MaxAge < 0:
-		b.w.log(x, "%s deletes its cookie", b.name)
+		b.w.log(x, "its response reaches %s, which deletes its cookie (%s)", b.name, b.w.truth.nameOf(b.cookie))
 		b.cookie = ""
 	default:
-		b.w.log(x, "%s has %s now, in place of %s", b.name, b.w.truth.nameOf(c.Value), b.w.truth.nameOf(b.cookie))
+		b.w.log(x, "its response reaches %s, whose cookie is %s now, and was %s", b.name, b.w.truth.nameOf(c.Value), b.w.truth.nameOf(b.cookie))
 		b.cookie = c.Value
 	}
 }
 
 // steal lets a thief copy cookies and use them at will.
-func (w *world) steal(task, i int, rng *rand.Rand, steps int) {
+func (w *world) steal(task, i int, a Actor) {
 	var stolen []string
 	who := fmt.Sprintf("thief %d", i)
-	for range steps {
+	for _, step := range a.Steps {
+		rng := a.rng(step)
 		w.sleep(task, someTime(rng, 3*time.Minute))
 		if b := w.browsers[rng.IntN(len(w.browsers))]; b.cookie != "" && !slices.Contains(stolen, b.cookie) && rng.IntN(3) == 0 {
 			w.log(nil, "%s copies %s of %s", who, w.truth.nameOf(b.cookie), b.name)
@@ -174,7 +193,7 @@ func (w *world) steal(task, i int, rng *rand.Rand, steps int) {
 		if len(stolen) == 0 {
 			continue
 		}
-		x := &exchange{who: who, token: stolen[rng.IntN(len(stolen))]}
+		x := &exchange{who: who, rng: w.split(rng), token: stolen[rng.IntN(len(stolen))]}
 		switch rng.IntN(10) {
 		case 0:
 			x.ops = []op{logout()}
@@ -196,22 +215,37 @@ func (w *world) steal(task, i int, rng *rand.Rand, steps int) {
 }
 
 // operate lets an operator end sessions.
-func (w *world) operate(task int, rng *rand.Rand, steps int) {
-	for range steps {
+func (w *world) operate(task int, a Actor) {
+	ctx := context.WithValue(context.Background(), actorKey{}, task)
+	for _, step := range a.Steps {
+		rng := a.rng(step)
 		w.sleep(task, someTime(rng, time.Hour))
 		user := w.browsers[rng.IntN(len(w.browsers))].account(rng.IntN(2))
 		m := w.processes[rng.IntN(len(w.processes))].manager
 		if rng.IntN(2) == 0 {
 			w.log(nil, "the operator ends all sessions of %s", user)
-			w.log(nil, "the operator is told: %v", m.RevokeAll(context.Background(), user))
+			w.log(nil, "the operator is told: %s", told(m.RevokeAll(ctx, user)))
 			continue
 		}
-		listed, err := m.List(context.Background(), user)
-		w.log(nil, "the operator lists %d sessions of %s: %v", len(listed), user, err)
+		listed, err := m.List(ctx, user)
+		w.log(nil, "the operator lists the sessions of %s and is told: %s, %d sessions", user, told(err), len(listed))
 		if len(listed) > 0 {
 			s := listed[rng.IntN(len(listed))]
 			name.Set(s, "changed by the operator")
-			w.log(nil, "the operator saves one of them: %v", s.Save(context.Background()))
+			w.log(nil, "the operator changes session %d and is told: %s", w.truth.number(s.ID()), told(s.Save(ctx)))
 		}
 	}
+}
+
+// split returns the randomness of a request, made by a step. It differs with Plan.Seed.
+func (w *world) split(rng *rand.Rand) *rand.Rand {
+	return rand.New(rand.NewPCG(w.plan.Seed, rng.Uint64()))
+}
+
+// told says how a call has ended.
+func told(err error) string {
+	if err == nil {
+		return "done"
+	}
+	return strings.ReplaceAll(err.Error(), "\n", "; ")
 }

@@ -24,13 +24,14 @@ var (
 
 // An op is one thing that a handler does.
 type op struct {
-	name string
+	kind string // without what differs between two of a kind
+	name string // how the history calls it
 	do   func(x *exchange, w http.ResponseWriter)
 }
 
 func names(ops []op) string {
 	if len(ops) == 0 {
-		return "reads"
+		return "only reads"
 	}
 	var s []string
 	for _, o := range ops {
@@ -45,35 +46,35 @@ func (x *exchange) ctx() context.Context {
 
 // mark appends a number to a list.
 func mark() op {
-	return op{"marks", func(x *exchange, _ http.ResponseWriter) {
+	return op{"marks", "adds a mark", func(x *exchange, _ http.ResponseWriter) {
 		n := x.w.truth.next()
 		marks.Update(x.s, func(all []int) []int { return append(all[:len(all):len(all)], n) })
 		x.made = append(x.made, n)
-		x.w.log(x, "makes mark %d", n)
+		x.w.log(x, "adds mark %d", n)
 	}}
 }
 
 func markNow() op {
-	return op{"marks now", func(x *exchange, _ http.ResponseWriter) {
+	return op{"marks now", "adds a mark and stores it at once", func(x *exchange, _ http.ResponseWriter) {
 		n := x.w.truth.next()
 		if _, err := marks.UpdateNow(x.ctx(), x.s, func(all []int) []int { return append(all[:len(all):len(all)], n) }); err == nil {
 			x.made = append(x.made, n)
-			x.w.log(x, "has made mark %d", n)
+			x.w.log(x, "has added and stored mark %d", n)
 			x.w.truth.expectMarks(x, []int{n})
 		}
 	}}
 }
 
 func set() op {
-	return op{"sets", func(x *exchange, _ http.ResponseWriter) { name.Set(x.s, "value") }}
+	return op{"sets", "sets a value", func(x *exchange, _ http.ResponseWriter) { name.Set(x.s, "value") }}
 }
 
 func flash() op {
-	return op{"flashes", func(x *exchange, _ http.ResponseWriter) { x.s.AddFlash("", "hello"); x.s.Flashes() }}
+	return op{"flashes", "adds a flash and reads it", func(x *exchange, _ http.ResponseWriter) { x.s.AddFlash("", "hello"); x.s.Flashes() }}
 }
 
 func login(user string) op {
-	return op{"logs in as " + user, func(x *exchange, _ http.ResponseWriter) {
+	return op{"login", "logs in as " + user, func(x *exchange, _ http.ResponseWriter) {
 		x.login, x.renewal, x.made = user, x.status == 0, nil
 		x.s.Login(user)
 		grants.Set(x.s, x.w.truth.grant())
@@ -81,36 +82,36 @@ func login(user string) op {
 }
 
 func logout() op {
-	return op{"logs out", func(x *exchange, _ http.ResponseWriter) {
+	return op{"logout", "logs out", func(x *exchange, _ http.ResponseWriter) {
 		x.logout, x.made = true, nil
 		x.s.Logout()
 	}}
 }
 
 func renew() op {
-	return op{"renews", func(x *exchange, _ http.ResponseWriter) { x.renewal = x.status == 0; x.s.Renew() }}
+	return op{"renew", "renews the key", func(x *exchange, _ http.ResponseWriter) { x.renewal = x.status == 0; x.s.Renew() }}
 }
 
 func remember(d time.Duration) op {
-	return op{"remembers " + d.String(), func(x *exchange, _ http.ResponseWriter) {
+	return op{"remember", "remembers the user for " + d.String(), func(x *exchange, _ http.ResponseWriter) {
 		x.renewal, x.remember = x.status == 0, d
 		x.s.Remember(d)
 	}}
 }
 
 func revokeOthers() op {
-	return op{"revokes the others", func(x *exchange, _ http.ResponseWriter) {
+	return op{"revokes", "revokes the user's other sessions", func(x *exchange, _ http.ResponseWriter) {
 		x.revoke = true
 		_ = x.p.manager.RevokeOthers(x.ctx(), x.s)
 	}}
 }
 
 func save() op {
-	return op{"saves", func(x *exchange, _ http.ResponseWriter) { _ = x.s.Save(x.ctx()) }}
+	return op{"saves", "saves", func(x *exchange, _ http.ResponseWriter) { _ = x.s.Save(x.ctx()) }}
 }
 
 func reload() op {
-	return op{"reloads", func(x *exchange, _ http.ResponseWriter) {
+	return op{"reloads", "reloads", func(x *exchange, _ http.ResponseWriter) {
 		x.made = nil
 		_ = x.s.Reload(x.ctx())
 		x.w.truth.reloaded(x)
@@ -118,27 +119,28 @@ func reload() op {
 }
 
 func sendHeader() op {
-	return op{"sends its header", func(x *exchange, w http.ResponseWriter) { w.WriteHeader(http.StatusOK) }}
+	return op{"sends its header", "sends the header", func(x *exchange, w http.ResponseWriter) { w.WriteHeader(http.StatusOK) }}
 }
 
 func works(d time.Duration) op {
-	return op{"works " + d.String(), func(x *exchange, _ http.ResponseWriter) { x.w.sleep(x.task, d) }}
+	return op{"works", "works for " + d.String(), func(x *exchange, _ http.ResponseWriter) { x.w.sleep(x.task, d) }}
 }
 
 func panics() op {
-	return op{"panics", func(x *exchange, _ http.ResponseWriter) {
+	return op{"panics", "panics", func(x *exchange, _ http.ResponseWriter) {
 		x.panics, x.made = true, nil
 		panic(http.ErrAbortHandler)
 	}}
 }
 
 func offer() op {
-	return op{"offers", func(x *exchange, _ http.ResponseWriter) { once.Set(x.s, x.w.truth.next()) }}
+	return op{"offers", "offers a voucher", func(x *exchange, _ http.ResponseWriter) { once.Set(x.s, x.w.truth.next()) }}
 }
 
 func take() op {
-	return op{"takes", func(x *exchange, _ http.ResponseWriter) {
+	return op{"takes", "takes the voucher", func(x *exchange, _ http.ResponseWriter) {
 		if v, ok, err := once.Take(x.ctx(), x.s); ok && err == nil {
+			x.w.log(x, "has taken voucher %d", v)
 			x.w.truth.taken(x, v)
 		}
 	}}
@@ -146,20 +148,24 @@ func take() op {
 
 // refresh uses a credential of an issuer that gives another for it, once.
 func refresh(d time.Duration) op {
-	return op{"refreshes", func(x *exchange, _ http.ResponseWriter) {
+	return op{"refreshes", "refreshes the credential", func(x *exchange, _ http.ResponseWriter) {
 		t := x.w.truth
 		if x.s.User() == "" || grants.Get(x.s) == 0 {
 			return
 		}
 		_, err := grants.Refresh(x.ctx(), x.s, t.isFresh, func(ctx context.Context, n int) (int, error) {
+			x.w.log(x, "sends credential %d to the issuer", n)
 			t.uses(x, n)
 			end, _ := ctx.Deadline()
 			x.w.sleep(x.task, min(d, max(0, time.Until(end))))
 			if err := ctx.Err(); err != nil || x.p.isDead {
+				x.w.log(x, "gets no answer from the issuer in time")
 				t.unused(x, n)
 				return 0, fmt.Errorf("issuer: %w", context.DeadlineExceeded)
 			}
-			return t.grant(), nil
+			fresh := t.grant()
+			x.w.log(x, "gets credential %d from the issuer", fresh)
+			return fresh, nil
 		})
 		t.refreshed(x, err)
 	}}
@@ -167,15 +173,26 @@ func refresh(d time.Duration) op {
 
 // stream waits for the end of the session.
 func stream(d time.Duration) op {
-	return op{"waits " + d.String() + " for the end", func(x *exchange, _ http.ResponseWriter) {
+	return op{"waits", "waits for the end of the session, for " + d.String() + " at most", func(x *exchange, _ http.ResponseWriter) {
 		t := time.NewTimer(d)
 		defer t.Stop()
+		isDone := false
+		done := x.s.Done()
 		select {
-		case <-x.s.Done():
-			x.w.park(place{task: x.task, call: "done"})
-			x.w.truth.done(x)
+		case <-done:
 		case <-t.C:
-			x.w.park(place{task: x.task, call: "wake"})
+		}
+		x.w.park(place{task: x.task, call: "wake"})
+		select { // not the choice of the first select, which is random if both are ready
+		case <-done:
+			isDone = true
+		default:
+		}
+		if isDone {
+			x.w.log(x, "is told that the session has ended")
+			x.w.truth.done(x)
+		} else {
+			x.w.log(x, "has waited without being told of an end")
 			x.w.truth.notDone(x)
 		}
 	}}

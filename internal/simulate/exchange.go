@@ -3,7 +3,11 @@ package simulate
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net/http"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -17,8 +21,10 @@ type exchange struct {
 	p       *process
 	n, task int
 	who     string
-	token   string // the value of its cookie, or ""
-	passive bool   // it is not the user's doing
+	browser *browser   // that sent it, or nil
+	token   string     // the value of its cookie, or ""
+	rng     *rand.Rand // of what happens to it, whatever happens to others
+	passive bool       // it is not the user's doing
 	ops     []op
 
 	onHeader    func() // called as the header leaves, or nil
@@ -44,7 +50,10 @@ type exchange struct {
 	restores                    func()   // takes back what a token gained by it; or nil
 	ends                        []*token // tokens that end because a newer one has come with it
 	isRefreshLost               bool
-	used                        time.Time // when the session was last used before
+	used                        time.Time   // when the session was last used before
+	isSlow                      bool        // the store was slow for it
+	isLost                      bool        // the client does not get the response
+	beside                      []*exchange // that ran at the same time: see coverage
 
 	// What its handler has asked for so far.
 	login          string
@@ -67,7 +76,7 @@ const cookieName = "__Host-session"
 func (w *world) send(task int, x *exchange) {
 	w.exchanges++
 	x.w, x.n, x.task, x.sent = w, w.exchanges, task, time.Now()
-	x.p = w.processes[w.rng.IntN(len(w.processes))]
+	x.p = w.processes[x.rng.IntN(len(w.processes))]
 	x.events, x.headers, x.status = map[session.EventKind]int{}, http.Header{}, 0
 	r := &http.Request{
 		Method: "POST", URL: pageURL, Host: "app.test", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -76,12 +85,17 @@ func (w *world) send(task int, x *exchange) {
 	if x.token != "" {
 		r.Header.Set("Cookie", cookieName+"="+x.token)
 	}
-	w.log(x, "%s, process %d, with %s: %s", x.who, x.p.n, w.truth.nameOf(x.token), names(x.ops))
+	background := ""
+	if x.passive {
+		background = " in the background"
+	}
+	w.log(x, "is sent by %s%s to process %d with %s; its handler %s", x.who, background, x.p.n, w.truth.nameOf(x.token), names(x.ops))
 	w.truth.begins(x)
+	w.coverage.begins(x)
 	func() {
 		defer func() {
 			if v := recover(); v != nil && v != http.ErrAbortHandler {
-				panic(v)
+				w.truth.violation(x, "no panic", "%v, in %s", v, panickedIn())
 			}
 		}()
 		x.p.manager.Handler(http.HandlerFunc(x.serve)).ServeHTTP(&responseWriter{x}, r.WithContext(context.WithValue(context.Background(), taskKey{}, x)))
@@ -93,8 +107,46 @@ func (w *world) send(task int, x *exchange) {
 	if x.s != nil {
 		x.errAfter = x.s.Err()
 	}
-	w.log(x, "answered %d as %q%s%s, %d calls%s", x.status, x.user, w.truth.newToken(x), because(x), x.calls, eventsOf(x))
+	w.log(x, "is answered %s%s; its handler %s%s; store calls: %d%s", x.statusText(), w.truth.newToken(x), x.found(), because(x), x.calls, eventsOf(x))
 	w.truth.finished(x)
+	w.coverage.ends(x)
+}
+
+// panickedIn returns where a panic that was recovered from comes from: the innermost
+// function of this module.
+func panickedIn() string {
+	pcs := make([]uintptr, 64)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs)])
+	for {
+		f, more := frames.Next()
+		if strings.Contains(f.Function, "coatcheck/session") {
+			return fmt.Sprintf("%s (%s:%d)", f.Function, filepath.Base(f.File), f.Line)
+		}
+		if !more {
+			return "an unknown function"
+		}
+	}
+}
+
+// found says as whose request the handler began.
+func (x *exchange) found() string {
+	switch {
+	case x.loaded.IsZero():
+		return "did not run"
+	case x.user == "":
+		return "found nobody logged in"
+	}
+	return "found " + x.user + " logged in"
+}
+
+func (x *exchange) statusText() string {
+	switch {
+	case x.p.isDead:
+		return "by nobody, for the process has died"
+	case x.status == 0:
+		return "by a broken connection"
+	}
+	return fmt.Sprint(x.status)
 }
 
 func because(x *exchange) string {

@@ -2,6 +2,7 @@ package simulate
 
 import (
 	"errors"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -295,8 +296,9 @@ func (t *truth) refreshed(x *exchange, err error) {
 
 // finish judges the whole run.
 func (t *truth) finish() {
-	for id, active := range t.active {
-		if len(active) > 0 {
+	ids := slices.SortedFunc(maps.Keys(t.active), func(a, b string) int { return t.number(a) - t.number(b) })
+	for _, id := range ids {
+		if active := t.active[id]; len(active) > 0 {
 			t.violation(nil, "ends", "%d requests of session %d never ended", len(active), t.number(id))
 		}
 	}

@@ -1,14 +1,16 @@
 package simulate
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 )
 
-// A Plan is all that a run is made of. Each actor has a seed of its own, so that it does
-// the same whatever others are left out.
+// A Plan is all that a run is made of. Each step of each actor has randomness of its own,
+// so that it is the same whatever other steps and actors are left out.
 type Plan struct {
-	Seed       uint64
+	Seed       uint64 // of the order in which things happen, and of the faults
 	Processes  int
 	Actors     []Actor
 	Faults     Fault
@@ -19,12 +21,20 @@ type Plan struct {
 	Ahead      []time.Duration // of the clock of each process
 }
 
-// An Actor does Steps things.
+// An Actor does one thing after another: those with the numbers Steps of all the things
+// that Seed makes it do.
 type Actor struct {
-	Kind  ActorKind
-	Seed  uint64
-	Steps int
+	Kind    ActorKind
+	Seed    uint64
+	Steps   []int
+	Without []Sent // requests that a browser leaves out
 }
+
+// Sent is a request of a browser: in which step, and which of those that the step sends.
+type Sent struct{ Step, N int }
+
+// rng returns the randomness of a step.
+func (a Actor) rng(step int) *rand.Rand { return rand.New(rand.NewPCG(a.Seed, uint64(step))) }
 
 // An ActorKind is a kind of actor.
 type ActorKind int
@@ -38,6 +48,29 @@ const (
 )
 
 func (k ActorKind) String() string { return [...]string{"browser", "thief", "operator"}[k] }
+
+// String describes the plan in one line, in words.
+func (p Plan) String() string {
+	var actors []string
+	for i, a := range p.Actors {
+		actors = append(actors, fmt.Sprintf("%v %d (%d steps)", a.Kind, i, len(a.Steps)))
+	}
+	faults := "none"
+	if names := p.Faults.names(); len(names) > 0 {
+		faults = strings.Join(names, ", ")
+	}
+	s := fmt.Sprintf("%s; processes: %d; faults: %s; idle timeout %v, lifetime %v", strings.Join(actors, ", "), p.Processes, faults, p.Idle, p.Lifetime)
+	if p.RenewAfter > 0 {
+		s += fmt.Sprintf(", automatic renewal after %v", p.RenewAfter)
+	}
+	if p.MaxPerUser > 0 {
+		s += fmt.Sprintf(", sessions per user: %d at most", p.MaxPerUser)
+	}
+	if p.Faults&Clocks != 0 {
+		s += fmt.Sprintf(", clocks ahead by %v", p.Ahead)
+	}
+	return s
+}
 
 // A Fault is a kind of mishap that may happen in a run.
 type Fault uint
@@ -91,7 +124,11 @@ func NewPlan(seed uint64) Plan {
 	}
 	add := func(kind ActorKind, n, steps int) {
 		for range n {
-			p.Actors = append(p.Actors, Actor{kind, rng.Uint64(), 1 + rng.IntN(steps)})
+			a := Actor{Kind: kind, Seed: rng.Uint64(), Steps: make([]int, 1+rng.IntN(steps))}
+			for i := range a.Steps {
+				a.Steps[i] = i
+			}
+			p.Actors = append(p.Actors, a)
 		}
 	}
 	add(Browser, 1+rng.IntN(3), 40)

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing/synctest"
 	"time"
+
+	"github.com/coatcheck/session"
 )
 
 // A scheduler lets one goroutine run at a time. Each goroutine parks at its start, before
@@ -22,6 +24,11 @@ type scheduler struct {
 	live   int           // tasks that have not ended
 	signal chan struct{} // tells run that a goroutine has parked or ended
 	over   bool          // nothing parks any more
+	turns  int           // how often run has resumed a goroutine
+
+	// complete sets the numbers in a place. The goroutine itself may not do that as it
+	// parks: the one whose turn it is may be changing what they are found in.
+	complete func(at *place)
 }
 
 // parked is a goroutine that waits for its turn.
@@ -35,16 +42,20 @@ type parked struct {
 type place struct {
 	task    int // 0: a goroutine of a Manager
 	process int
+	manager *session.Manager // or nil
 	call    string
-	session int
+	id      string // of a session, or ""
+	session int    // its number
+	turn    int    // the number of turns when it parked
 }
 
 func (a place) compare(b place) int {
-	return cmp.Or(cmp.Compare(a.task, b.task), cmp.Compare(a.process, b.process), cmp.Compare(a.call, b.call), cmp.Compare(a.session, b.session))
+	return cmp.Or(cmp.Compare(a.task, b.task), cmp.Compare(a.process, b.process), cmp.Compare(a.call, b.call),
+		cmp.Compare(a.session, b.session), cmp.Compare(a.turn, b.turn))
 }
 
 func newScheduler(seed uint64) *scheduler {
-	return &scheduler{rng: rand.New(rand.NewPCG(seed, 1)), signal: make(chan struct{}, 1)}
+	return &scheduler{rng: rand.New(rand.NewPCG(seed, 1)), signal: make(chan struct{}, 1), complete: func(*place) {}}
 }
 
 // start starts a task, which must be done by a goroutine that runs alone.
@@ -80,6 +91,7 @@ func (s *scheduler) park(at place) {
 		s.mu.Unlock()
 		return
 	}
+	at.turn = s.turns
 	p := parked{at, make(chan struct{})}
 	s.parked = append(s.parked, p)
 	s.mu.Unlock()
@@ -94,38 +106,59 @@ func (s *scheduler) sleep(task int, d time.Duration) {
 	s.park(place{task: task, call: "wake"})
 }
 
-// run resumes goroutines until all tasks have ended and nothing is parked.
+// run resumes goroutines until all tasks have ended, and then for some hours what a
+// Manager's goroutines still do.
 func (s *scheduler) run() {
+	var end <-chan time.Time
 	for {
 		synctest.Wait()
 		s.mu.Lock()
 		switch {
 		case len(s.parked) > 0:
+			for i := range s.parked {
+				s.complete(&s.parked[i].place)
+			}
 			slices.SortFunc(s.parked, func(a, b parked) int { return a.compare(b.place) })
 			i := s.rng.IntN(len(s.parked))
 			next := s.parked[i]
 			s.parked = slices.Delete(s.parked, i, i+1)
+			s.turns++
 			s.mu.Unlock()
 			close(next.resume)
 		case s.live > 0:
 			s.mu.Unlock()
 			<-s.signal
 		default:
-			s.over = true
 			s.mu.Unlock()
-			return
+			if end == nil {
+				end = time.After(2 * time.Hour)
+			}
+			select {
+			case <-s.signal:
+			case <-end:
+				s.mu.Lock()
+				s.over = true
+				s.mu.Unlock()
+				return
+			}
 		}
 	}
 }
 
-// taskKey is the context key of an exchange.
-type taskKey struct{}
+// taskKey is the context key of an exchange, actorKey that of the number of a task that
+// calls a Manager outside any request.
+type (
+	taskKey  struct{}
+	actorKey struct{}
+)
 
 // placeOf returns the place of a goroutine that works for the request of ctx.
-func placeOf(ctx context.Context, process int, call string, session int) place {
-	at := place{process: process, call: call, session: session}
+func placeOf(ctx context.Context, process int, call, id string) place {
+	at := place{process: process, call: call, id: id}
 	if x, ok := ctx.Value(taskKey{}).(*exchange); ok {
 		at.task = x.task
+	} else if task, ok := ctx.Value(actorKey{}).(int); ok {
+		at.task = task
 	}
 	return at
 }

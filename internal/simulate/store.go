@@ -1,10 +1,13 @@
 package simulate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"regexp"
+	"slices"
 	"strconv"
 	"time"
 
@@ -33,23 +36,35 @@ type fate struct {
 	lost          bool          // it is applied, and fails
 }
 
-func (w *world) fate() (f fate) {
-	chance := func(fault Fault, n int) bool { return w.plan.Faults&fault != 0 && w.rng.IntN(n) == 0 }
+// fate draws the fate of a call. It draws the same whatever faults the plan has, so that to
+// leave one out changes nothing about the others.
+func (w *world) fate(rng *rand.Rand) (f fate) {
+	draw := func(fault Fault, n int) bool { return rng.IntN(n) == 0 && w.plan.Faults&fault != 0 }
+	isRefused, isLost := draw(FailingStore, 25), draw(FailingStore, 25)
+	isUnreached, isUnanswered := draw(SilentStore, 50), draw(SilentStore, 50)
+	isSlowBefore, isSlowAfter := draw(SlowStore, 3), draw(SlowStore, 3)
+	before, after := someTime(rng, time.Second), someTime(rng, time.Second)
 	switch {
-	case chance(FailingStore, 25):
+	case isRefused:
+		w.truth.count("fault: a call of the store fails")
 		f.refused = true
-	case chance(FailingStore, 25):
+	case isLost:
+		w.truth.count("fault: the answer of the store is lost")
 		f.lost = true
-	case chance(SilentStore, 50):
+	case isUnreached:
+		w.truth.count("fault: a call does not reach the store")
 		f.before, f.refused = time.Hour, true
-	case chance(SilentStore, 50):
+	case isUnanswered:
+		w.truth.count("fault: the store does not answer")
 		f.after = time.Hour
 	}
-	if chance(SlowStore, 3) {
-		f.before += w.someTime(time.Second)
+	if isSlowBefore {
+		w.truth.count("fault: a slow call of the store")
+		f.before += before
 	}
-	if chance(SlowStore, 3) {
-		f.after += w.someTime(time.Second)
+	if isSlowAfter {
+		w.truth.count("fault: a slow answer of the store")
+		f.after += after
 	}
 	return f
 }
@@ -57,7 +72,7 @@ func (w *world) fate() (f fate) {
 // do carries out a call of the store. apply must not keep ctx.
 func (p *process) do(ctx context.Context, call, id string, isWrite bool, apply func() error) error {
 	w, x := p.w, exchangeOf(ctx)
-	w.park(placeOf(ctx, p.n, call, w.truth.number(id)))
+	w.park(placeOf(ctx, p.n, call, id))
 	if x != nil {
 		x.calls++
 	}
@@ -71,36 +86,72 @@ func (p *process) do(ctx context.Context, call, id string, isWrite bool, apply f
 	if p.isDead {
 		return failed(errDead)
 	}
-	f := w.fate()
+	rng := w.rng
+	if x != nil {
+		rng = x.rng
+	}
+	f := w.fate(rng)
 	if f.refused || f.lost || f.before+f.after > 0 {
 		w.truth.disturbed()
+		if x != nil && f.before+f.after > 0 {
+			x.isSlow = true
+		}
 	}
-	if !p.wait(ctx, f.before) {
-		w.log(x, "%s of session %d gets no answer, and is not applied", call, w.truth.number(id))
+	if !p.wait(ctx, id, f.before) {
+		p.happens(x, call, id, "is given up before it reaches the store")
 		return failed(ctx.Err())
 	}
 	switch {
 	case p.isDead:
 		return failed(errDead)
 	case f.refused:
-		w.log(x, "%s of session %d fails, and is not applied", call, w.truth.number(id))
+		p.happens(x, call, id, "fails, and changes nothing")
 		w.truth.storeFailed(x)
 		return errDown
 	}
 	err := apply()
-	if f.lost {
-		w.log(x, "%s of session %d: the answer is lost (%v)", call, w.truth.number(id), err)
+	switch { // now, when others can see it, and not when the answer comes
+	case f.lost:
+		p.happens(x, call, id, resultOf(err)+", but the answer is lost")
 		return failed(errDown)
+	case isWrite && f.after > 0:
+		p.happens(x, call, id, resultOf(err)+"; the answer takes "+f.after.Round(time.Millisecond).String())
+	case isWrite:
+		p.happens(x, call, id, resultOf(err))
 	}
-	if !p.wait(ctx, f.after) {
-		w.log(x, "%s of session %d: the answer comes too late (%v)", call, w.truth.number(id), err)
+	if !p.wait(ctx, id, f.after) {
+		p.happens(x, call, id, "is given up before its answer comes")
 		return failed(ctx.Err())
 	}
 	return err
 }
 
-// wait waits for d. It returns false if ctx ends first.
-func (p *process) wait(ctx context.Context, d time.Duration) bool {
+// happens notes what became of a call.
+func (p *process) happens(x *exchange, call, id, what string) {
+	of := "a user's sessions"
+	if n := p.w.truth.number(id); n > 0 {
+		of = fmt.Sprintf("session %d", n)
+	} else if id != "" {
+		of = "a new session"
+	}
+	whose := "its"
+	if x == nil {
+		whose = fmt.Sprintf("process %d:", p.n)
+	}
+	p.w.log(x, "%s %s of %s %s", whose, call, of, what)
+}
+
+// resultOf says what a store has done.
+func resultOf(err error) string {
+	if err != nil {
+		return fmt.Sprintf("is refused (%v)", err)
+	}
+	return "succeeds"
+}
+
+// wait waits for d, in a call for the session of that id. It returns false if ctx ends
+// first.
+func (p *process) wait(ctx context.Context, id string, d time.Duration) bool {
 	if d == 0 {
 		return ctx.Err() == nil
 	}
@@ -110,7 +161,7 @@ func (p *process) wait(ctx context.Context, d time.Duration) bool {
 	case <-t.C:
 	case <-ctx.Done():
 	}
-	p.w.park(placeOf(ctx, p.n, "wait", 0))
+	p.w.park(placeOf(ctx, p.n, "wait", id))
 	return ctx.Err() == nil
 }
 
@@ -173,6 +224,10 @@ func (p *process) List(ctx context.Context, user string) (records []*session.Rec
 	if err != nil {
 		return nil, err
 	}
+	// The store's order depends on a hash with a seed of its own.
+	slices.SortFunc(records, func(a, b *session.Record) int {
+		return cmp.Compare(p.w.truth.number(a.ID), p.w.truth.number(b.ID))
+	})
 	for i, r := range records {
 		records[i] = p.local(r)
 	}

@@ -8,13 +8,14 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/coatcheck/session"
 )
 
 // Hooks sets what the simulator decides inside package session: see simulated.go there.
-type Hooks func(random func(n int64) int64, resumed func(ctx context.Context))
+type Hooks func(random func(n int64) int64, resumed func(ctx context.Context, m *session.Manager, what, id string))
 
 // A Result is what a run was like.
 type Result struct {
@@ -22,7 +23,9 @@ type Result struct {
 	Violations []string
 	History    []string
 	Requests   int
+	Sent       map[int][]Sent // by the browsers: their indices in Plan.Actors
 	Counts     map[string]int // of what happened
+	Pairs      map[string]int // of what happened at the same time
 }
 
 // world is one run.
@@ -31,22 +34,26 @@ type world struct {
 	plan      Plan
 	store     *session.MemoryStore
 	processes []*process
+	managers  []*session.Manager // of all processes, those that have died included
 	browsers  []*browser
 	truth     *truth
 	began     time.Time
 	history   []string
 	exchanges int
 	counts    map[string]int
+	coverage  coverage
+	sent      map[int][]Sent
 }
 
 // Run carries out a plan. It must be called in a bubble of testing/synctest.
 func Run(plan Plan, set Hooks) *Result {
 	w := &world{
 		scheduler: newScheduler(plan.Seed), plan: plan, store: session.NewMemoryStore(nil),
-		began: time.Now(), counts: map[string]int{},
+		began: time.Now(), counts: map[string]int{}, sent: map[int][]Sent{},
 	}
 	w.truth = newTruth(w)
-	set(w.rng.Int64N, func(ctx context.Context) { w.park(placeOf(ctx, 0, "resumed", 0)) })
+	w.scheduler.complete = w.complete
+	set(w.rng.Int64N, w.resumed)
 	defer set(nil, nil)
 	for i := range plan.Processes {
 		p := &process{w: w, n: i, ahead: plan.Ahead[i]}
@@ -54,25 +61,39 @@ func Run(plan Plan, set Hooks) *Result {
 		w.processes = append(w.processes, p)
 	}
 	for i, a := range plan.Actors {
-		rng := rand.New(rand.NewPCG(a.Seed, 2))
 		switch a.Kind {
 		case Browser:
-			b := newBrowser(w, i, rng)
+			b := newBrowser(w, i, a)
 			w.browsers = append(w.browsers, b)
-			w.start(func(task int) { b.live(task, a.Steps) })
+			w.start(func(task int) { b.live(task) })
 		case Thief:
-			w.start(func(task int) { w.steal(task, i, rng, a.Steps) })
+			w.start(func(task int) { w.steal(task, i, a) })
 		case Operator:
-			w.start(func(task int) { w.operate(task, rng, a.Steps) })
+			w.start(func(task int) { w.operate(task, a) })
 		}
 	}
 	if plan.Faults&Deaths != 0 {
 		w.start(w.kill)
 	}
 	w.run()
-	time.Sleep(2 * time.Hour) // what waits still, without a request, ends
 	w.truth.finish()
-	return &Result{Plan: plan, Violations: w.truth.violations, History: w.history, Requests: w.exchanges, Counts: w.counts}
+	return &Result{Plan: plan, Violations: w.truth.violations, History: w.history, Requests: w.exchanges, Sent: w.sent, Counts: w.counts, Pairs: w.coverage.pairs}
+}
+
+// resumed is called by package session where a goroutine goes on after a wait. A
+// goroutine of a Manager's own has no request, but m: then the process is the one of m.
+func (w *world) resumed(ctx context.Context, m *session.Manager, what, id string) {
+	at := placeOf(ctx, 0, "resumed "+what, id)
+	at.manager = m
+	w.park(at)
+}
+
+// complete is scheduler.complete.
+func (w *world) complete(at *place) {
+	if at.manager != nil {
+		at.process = slices.Index(w.managers, at.manager)
+	}
+	at.session = w.truth.number(at.id)
 }
 
 // start makes the process's Manager.
@@ -90,6 +111,7 @@ func (p *process) start() {
 		panic(err)
 	}
 	p.manager = m
+	p.w.managers = append(p.w.managers, m)
 }
 
 // kill lets a process die now and then, and another one take its place at once.
@@ -98,7 +120,8 @@ func (w *world) kill(task int) {
 		w.sleep(task, w.someTime(time.Hour))
 		i := w.rng.IntN(len(w.processes))
 		old := w.processes[i]
-		w.log(nil, "process %d dies and is started again", i)
+		w.log(nil, "process %d dies, and a new one takes its place at once", i)
+		w.truth.count("fault: a process dies")
 		w.truth.disturbed()
 		old.isDead = true
 		w.processes[i] = &process{w: w, n: i, ahead: old.ahead}

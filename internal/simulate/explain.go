@@ -1,0 +1,83 @@
+package simulate
+
+import (
+	"regexp"
+	"strings"
+)
+
+// maxLines is how much of a history is printed: what a person reads at once.
+const maxLines = 60
+
+// legend explains the words of a history.
+const legend = `How to read it: the first column is the virtual time since the beginning. Requests, sessions and the tokens of a
+session are numbered in the order in which they came. A token is the value of a session's cookie: each renewal of the
+key makes another one. A mark is a number that a request adds to a list in the session, where it must stay; a voucher
+is to be taken by one request only; a credential is to be sent to its issuer once. "found" is what a request saw as
+its handler began. A line with VIOLATION says what must not happen.`
+
+var sessionOrRequest = regexp.MustCompile(`\b(session|request) [0-9]+`)
+
+// Explain describes the first violation of a run to a reader who does not know the
+// simulator: the plan, and of the history what concerns the sessions of the violation.
+func (r *Result) Explain() string {
+	if len(r.Violations) == 0 {
+		return "nothing was violated"
+	}
+	lines := append([]string{
+		"Violated: " + r.Violations[0],
+		"What took part: " + r.Plan.String(),
+		legend, "",
+	}, r.relevant()...)
+	return strings.Join(lines, "\n")
+}
+
+// relevant returns the last lines of the history until the first violation that concern
+// its sessions.
+func (r *Result) relevant() (lines []string) {
+	history := r.History
+	for i, line := range history {
+		if strings.Contains(line, "VIOLATION") {
+			history = history[:i+1]
+			break
+		}
+	}
+	// The violation's own words, then those of its request.
+	topics := map[string]bool{}
+	note := func(line, kind string) {
+		for _, topic := range sessionOrRequest.FindAllString(line, -1) {
+			if strings.HasPrefix(topic, kind) {
+				topics[topic] = true
+			}
+		}
+	}
+	note(r.Violations[0], "")
+	concerns := func(line string) bool {
+		all := sessionOrRequest.FindAllString(line, -1)
+		for _, topic := range all {
+			if topics[topic] {
+				return true
+			}
+		}
+		return len(all) == 0 && strings.Contains(line, "process") // a death
+	}
+	for _, kind := range []string{"session", "request"} { // requests of those sessions
+		var found []string
+		for _, line := range history {
+			if concerns(line) {
+				found = append(found, line)
+			}
+		}
+		for _, line := range found {
+			note(line, kind)
+		}
+	}
+	for _, line := range history {
+		if concerns(line) {
+			lines = append(lines, line)
+		}
+	}
+	if n := len(lines) - maxLines; n > 0 {
+		lines = append([]string{"…"}, lines[n:]...)
+	}
+	return lines
+}

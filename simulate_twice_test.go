@@ -1,0 +1,35 @@
+package session_test
+
+import (
+	"testing"
+
+	"github.com/coatcheck/session/internal/simulate"
+)
+
+// A seed is of use only if it does the same every time: what has failed can be replayed
+// and shrunk. Whatever the Go runtime decides by itself (the order of a map, which of two
+// goroutines goes on first, which of two ready cases a select takes) must not show in a
+// history.
+func TestSimulateTwice(t *testing.T) {
+	for seed := range uint64(50) {
+		p := simulate.NewPlan(seed)
+		if p.MaxPerUser > 0 && !areIDsSeeded {
+			continue
+		}
+		first, second := simulated(t, p).History, simulated(t, p).History
+		for i := range max(len(first), len(second)) {
+			if a, b := lineOf(first, i), lineOf(second, i); a != b {
+				t.Errorf("seed %d: the histories differ in line %d:\n%s\n%s", seed, i, a, b)
+				break
+			}
+		}
+	}
+}
+
+// lineOf returns a line of a history, "" after its end.
+func lineOf(history []string, i int) string {
+	if i < len(history) {
+		return history[i]
+	}
+	return ""
+}
