@@ -8,7 +8,8 @@
 //	go store.SweepEvery(ctx, 5*time.Minute)
 //
 // It passes the package storetest on PostgreSQL, on PostgreSQL behind PgBouncer
-// in transaction mode, on MariaDB and on SQLite.
+// in transaction mode, on MariaDB and on SQLite, with the README's drivers, and on
+// PostgreSQL with lib/pq.
 package sqlstore
 
 import (
@@ -43,7 +44,9 @@ type Options struct {
 // that connections which the database closed while they were idle fail no request. A
 // write whose outcome is still unknown then, or because its deadline passed, is
 // session.ErrIndeterminate. What the database refused, and what never reached it, is an
-// ordinary error.
+// ordinary error. A lost connection makes a conflict session.ErrIndeterminate more often
+// with drivers other than pgx, go-sql-driver/mysql and modernc.org/sqlite, and with wrapped
+// ones: their driver.ErrBadConn is not taken to mean that nothing was sent.
 //
 // A record carries a checksum: one that was damaged is an error, never another
 // user's session. An id has at most 128 bytes, a user at most 1024.

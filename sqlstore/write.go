@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"reflect"
 
 	"github.com/coatcheck/session"
 )
@@ -28,8 +29,7 @@ func (s *Store) write(ctx context.Context, call, query string, args ...any) (w w
 			if err == nil {
 				return w, nil
 			}
-			// ErrBadConn is the driver's word that nothing was sent.
-			w.unknown = w.unknown || !errors.Is(err, driver.ErrBadConn) && !refused(err)
+			w.unknown = w.unknown || !s.isUnsent(err) && !refused(err)
 		}
 		if !s.again(ctx, &t, err) {
 			return w, w.failed(call, err)
@@ -37,6 +37,34 @@ func (s *Store) write(ctx context.Context, call, query string, args ...any) (w w
 	}
 }
 
+// badConnDrivers are the types of the drivers that return driver.ErrBadConn only if the
+// database cannot have executed the statement, as database/sql demands. TestLostReply checks
+// this for those that use a network. Other drivers may return driver.ErrBadConn after sending:
+// lib/pq does so for an EOF and for the error with which PostgreSQL ends a connection.
+var badConnDrivers = map[string]bool{
+	"github.com/jackc/pgx/v5/stdlib.Driver":      true,
+	"github.com/go-sql-driver/mysql.MySQLDriver": true,
+	"modernc.org/sqlite.Driver":                  true,
+}
+
+// keepsBadConnRule reports whether d is one of badConnDrivers. A driver that wraps one of
+// them is not: what the wrapper does with errors is not known.
+func keepsBadConnRule(d driver.Driver) bool {
+	t := reflect.TypeOf(d)
+	if t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	return t != nil && badConnDrivers[t.PkgPath()+"."+t.Name()]
+}
+
+// isUnsent reports whether err says that the statement was not executed.
+func (s *Store) isUnsent(err error) bool {
+	return errors.Is(err, driver.ErrBadConn) && keepsBadConnRule(s.db.Driver())
+}
+
+// execute executes one statement once. On a *sql.Conn, unlike on a *sql.DB, database/sql
+// does not repeat a statement that failed with driver.ErrBadConn: a hidden second try of a
+// write that was applied would change no row, and look like a conflict.
 func execute(ctx context.Context, conn *sql.Conn, query string, args []any) (int64, error) {
 	res, err := conn.ExecContext(ctx, query, args...)
 	if err != nil {

@@ -7,6 +7,7 @@ require (
 	github.com/coatcheck/session/sqlstore v0.0.0
 	github.com/go-sql-driver/mysql v1.10.1
 	github.com/jackc/pgx/v5 v5.12.0
+	github.com/lib/pq v1.12.3
 	modernc.org/sqlite v1.55.0
 )
 

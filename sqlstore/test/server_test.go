@@ -21,6 +21,7 @@ import (
 	"github.com/coatcheck/session/internal/testserver"
 	"github.com/go-sql-driver/mysql"
 	_ "github.com/jackc/pgx/v5/stdlib"
+	_ "github.com/lib/pq"
 	_ "modernc.org/sqlite"
 )
 
@@ -201,6 +202,12 @@ func postgresDSN(port int) string {
 func openPostgres(t testing.TB) *sql.DB {
 	s := postgres(t)
 	return s.open(t, "pgx", postgresDSN(s.port))
+}
+
+// openLibPQ connects to the same server with lib/pq.
+func openLibPQ(t testing.TB) *sql.DB {
+	s := postgres(t)
+	return s.open(t, "postgres", postgresDSN(s.port))
 }
 
 // pgbouncer is a pooler in transaction mode before the PostgreSQL.

@@ -87,9 +87,11 @@ func must(t testing.TB, err error) {
 }
 
 func TestContract(t *testing.T) {
-	onEach(t, func(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
+	contract := func(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
 		storetest.Run(t, func(t *testing.T) session.Store { return newStore(t, db, d) })
-	})
+	}
+	onEach(t, contract)
+	t.Run(libPQ.name, func(t *testing.T) { contract(t, libPQ.open(t), libPQ.dialect) })
 }
 
 func TestManagers(t *testing.T) {
