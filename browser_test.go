@@ -144,6 +144,13 @@ func (s *spyStore) hook(before func(ctx context.Context, call, id string) error)
 	s.before = before
 }
 
+// hookAfter sets after, also while requests are under way.
+func (s *spyStore) hookAfter(after func(ctx context.Context, call, id string, err error) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.after = after
+}
+
 // count returns how many calls there were of a method, or with "" of all.
 func (s *spyStore) count(call string) (n int) {
 	s.mu.Lock()

@@ -315,6 +315,30 @@ func TestDoneOfTheRequestThatRenews(t *testing.T) {
 	}
 }
 
+// A look at the store that began before a Login, and whose answer is slow, does not know
+// the token of the Login yet.
+func TestDoneOfANewTokenBesideASlowLook(t *testing.T) {
+	inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
+		first := b.listen(here)
+		looks := make(chan struct{})
+		spy.hookAfter(func(_ context.Context, _, _ string, err error) error {
+			spy.hookAfter(nil)
+			close(looks)
+			time.Sleep(3 * time.Second)
+			return err
+		})
+		<-looks
+		b.at(there).get("/again")
+		second := b.listen(here)
+		time.Sleep(time.Minute)
+		if first.String() == "open" || second.String() != "open" {
+			t.Errorf("the stream with the token of before: %v; of the Login: %v", first, second)
+		}
+		first.hangUp()
+		second.hangUp()
+	})
+}
+
 // A stream that was opened with a stolen token ends when the owner changes the
 // password, and Reload tells so too. What it had loaded it keeps, and what it
 // changes is saved.
@@ -690,7 +714,7 @@ func TestDoneBesideALoadThatHangs(t *testing.T) {
 // A failure is an event, for an operator to see.
 func TestDoneFailureIsAnEvent(t *testing.T) {
 	var log events
-	inWatch(t, session.Options{OnEvent: log.on}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
+	inWatch(t, session.Options{OnEvent: log.on, StoreTimeout: minute}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
 		st := b.listen(here)
 		spy.down.Store(true)
 		time.Sleep(watchEvery)

@@ -59,6 +59,7 @@ const (
 	betweenKeys = time.Second
 
 	maxIssued    = 16 // keys that were issued and not presented, the current key included
+	maxRecent    = 64 // likewise, with those issued less than arrival ago: one each betweenKeys
 	maxPresented = 16 // older keys that were presented and keep full access
 	maxPast      = 3  // explicit renewals, each with the values of before it
 )
@@ -207,6 +208,7 @@ func upkeepOf(r *Record, key string, after time.Duration, now time.Time) (due up
 	}
 	isLogin := older.isLogin
 	due.seen = older.issued != 0
+	due.late = due.seen && older.until != 0
 	k.present(key, now)
 	switch {
 	case older.isFinal, older.until != 0:
@@ -228,6 +230,21 @@ type keys struct {
 	first  string // "": the current key
 	older  []olderKey
 	past   []object.Member
+}
+
+// isOvertaken reports whether a key older than this one was presented between two
+// states of a record. A request that brought the key before that notes nothing of it
+// any more: it would end the older key, which the client has now.
+func isOvertaken(before, after *Record, key string) bool {
+	_, was, err1 := membersOf(nil, before.Data, time.Time{})
+	_, is, err2 := membersOf(nil, after.Data, time.Time{})
+	if err1 != nil || err2 != nil {
+		return false
+	}
+	return slices.ContainsFunc(was.older[was.index(key)+1:], func(o olderKey) bool {
+		now := is.find(o.key)
+		return o.issued != 0 && now != nil && now.issued == 0
+	})
 }
 
 // keysOf takes the keys out of the members of Data, without those that ended some
@@ -332,11 +349,12 @@ func (k *keys) renewByAge(key, held string, now time.Time) {
 		k.first = newest
 	}
 	k.newest, k.made, k.unseen = quote(key), now.UnixMilli(), true
-	k.bound()
+	k.bound(now)
 }
 
-// bound drops the oldest of too many older keys.
-func (k *keys) bound() {
+// bound drops the oldest of too many older keys. A thief who asks for many keys in a row
+// does not push out the one that the owner has just got.
+func (k *keys) bound(now time.Time) {
 	issued, presented := 0, 0
 	if k.unseen {
 		issued++
@@ -344,7 +362,8 @@ func (k *keys) bound() {
 	k.older = slices.DeleteFunc(k.older, func(o olderKey) bool {
 		if o.issued != 0 {
 			issued++
-			return issued > maxIssued
+			isRecent := now.UnixMilli() < o.issued+arrival.Milliseconds()
+			return issued > maxRecent || issued > maxIssued && !isRecent
 		}
 		presented++
 		return presented > maxPresented
@@ -377,7 +396,7 @@ func (k *keys) renewExplicitly(key string, isLogin bool, grace time.Duration, cr
 		k.past = k.past[:min(len(k.past), maxPast)]
 	}
 	k.newest, k.made, k.unseen, k.first = quote(key), now.UnixMilli(), isLogin, ""
-	k.bound()
+	k.bound(now)
 }
 
 // appendTo appends the members that say all this. ownMembers relies on it that they

@@ -35,7 +35,28 @@ func (s *Session) load(c *storectx.Context) {
 	}
 	s.loaded = c.Began()
 	s.settle(look{s, c}.find(&found, new(stored)))
+	s.presentAtLoad(c)
 	s.touchAtLoad(c)
+}
+
+// presentAtLoad notes at once that a key was presented which ends soon: the handler may
+// take longer. If it fails, the commit does it. mu is held.
+func (s *Session) presentAtLoad(c *storectx.Context) {
+	st := &s.stored
+	if st.is != live || !st.due.late {
+		return
+	}
+	now := milliseconds(time.Now())
+	members, ks, err := membersOf(nil, st.rec.Data, now)
+	if err != nil {
+		return
+	}
+	ks.present(st.held.Key, now)
+	rec := *st.rec
+	rec.Data, rec.Version = encode(ks.appendTo(members)), newVersion()
+	if s.m.store.Save(c, &rec, st.rec.Version) == nil {
+		st.rec, st.due.seen, st.due.late = &rec, false, false
+	}
 }
 
 // settle keeps what a look at the store has found. mu is held.
@@ -186,7 +207,7 @@ func (k look) loadWithKey(id string) (*Record, error) {
 // has its id.
 func (k look) recognise(st, was *stored) {
 	rec, held, now := st.rec, &st.held, k.c.Began()
-	st.isOwn = was.isOwn && *held == was.held || was.maybe != nil && *held == was.maybe.ref
+	st.isDone = was.isDone && *held == was.held || was.maybe != nil && *held == was.maybe.ref
 	st.is, st.next = statusOf(rec)
 	switch {
 	case rec == nil:
@@ -218,7 +239,7 @@ func (was *stored) keeps(st *stored) bool {
 // upkeep returns the maintenance that st.rec needs. A key that this request made
 // was not presented, and needs none.
 func (s *Session) upkeep(st *stored, now time.Time) upkeep {
-	if s.source == nil || st.isOwn {
+	if s.source == nil || st.isDone {
 		return upkeep{}
 	}
 	return upkeepOf(st.rec, st.held.Key, s.m.renewAfter, now)

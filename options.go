@@ -61,7 +61,8 @@ type Options struct {
 	// good for about that long (OWASP Session Management Cheat Sheet, "Renewal
 	// Timeout"; NIST SP 800-63B-4, 5.1, permits it). It signs no user out: the
 	// previous token keeps full access until ten seconds after the new one was
-	// first presented, and one whose response was slow for a minute. The clocks of
+	// first presented, and one whose response was slow for a minute after it was
+	// issued. The clocks of
 	// the processes may differ by some seconds: one that is ahead ends a previous
 	// token early, for its own requests. Beyond a minute it does so for all. 0:
 	// never.

@@ -619,15 +619,13 @@ func TestRefreshNeverGoesBack(t *testing.T) {
 			x.clone().at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 				s.User()
 				var calls atomic.Int32
-				x.spies[0].mu.Lock()
-				x.spies[0].after = func(_ context.Context, call, _ string, err error) error {
+				x.spies[0].hookAfter(func(_ context.Context, _, _ string, err error) error {
 					if calls.Add(1) == 1 {
 						close(slow)
 						time.Sleep(3 * second)
 					}
 					return err
-				}
-				x.spies[0].mu.Unlock()
+				})
 				ctx, stop := context.WithTimeout(r.Context(), 3500*time.Millisecond)
 				defer stop()
 				grants.Refresh(ctx, s, grant.fresh, fails)

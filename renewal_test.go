@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -456,6 +457,45 @@ func TestIssuedKeysAreBounded(t *testing.T) {
 	})
 }
 
+// A thief who asks for a key each second does not push out the one that the owner has
+// got, before it can arrive: nor does a slow link on which responses take that long.
+func TestIssuedKeysLastUntilTheyCanArrive(t *testing.T) {
+	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+		owner := d.browser()
+		thief := owner.replay(owner.cookie())
+		time.Sleep(minute)
+		if !d.do(owner, func(s *session.Session) { s.User() }) {
+			t.Fatal("the owner gets no key")
+		}
+		got, issued := time.Now(), 0
+		for time.Since(got) < minute-2*second {
+			time.Sleep(100 * time.Millisecond)
+			if d.do(thief.replay(thief.cookie()), func(s *session.Session) { s.User() }) {
+				issued++
+			}
+		}
+		if issued < 40 {
+			t.Fatalf("the thief gets %d keys only", issued)
+		}
+		d.expect(owner, "before")
+		time.Sleep(11 * second)
+		d.expectReplaced(thief)
+	})
+}
+
+// However many times somebody logs in, the record holds a bounded number of keys.
+func TestKeysOfLoginsAreBounded(t *testing.T) {
+	atDesk(t, session.Options{}, func(d *desk) {
+		b := d.browser()
+		for range 1000 {
+			d.do(b.replay(b.cookie()), func(s *session.Session) { s.Login("alice") })
+		}
+		if records, _ := d.spy.List(t.Context(), "alice"); len(records) != 1 || len(records[0].Data) > 8<<10 {
+			t.Errorf("%d records; %d bytes", len(records), len(records[0].Data))
+		}
+	})
+}
+
 // Promise 3. A thief who asks with a stolen token whenever a key may be issued, and
 // discards it, does not keep the owner from renewing. The stolen token is worthless
 // then, and the attempt is EventReplayed.
@@ -485,6 +525,63 @@ func TestThiefCannotHoldOffRenewal(t *testing.T) {
 			}
 		}
 		t.Error("the stolen token is good for five minutes")
+	})
+}
+
+// Promise 3. A slow request presents a key and meanwhile the slow response with an older
+// one arrives: the older key, which the browser has now, was presented later. The slow
+// request does not end it.
+func TestSlowRequestDoesNotEndWhatCameLater(t *testing.T) {
+	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+		b := d.browser()
+		time.Sleep(minute)
+		late := b.replay(b.cookie())
+		d.expect(late, "before") // gets a key, and its response is slow
+		time.Sleep(11 * second)
+		d.expect(b, "before") // gets a newer one
+		begun := make(chan struct{})
+		var all sync.WaitGroup
+		all.Go(func() {
+			d.do(b.replay(b.cookie()), func(s *session.Session) {
+				s.User()
+				close(begun)
+				time.Sleep(3 * second)
+			})
+		})
+		<-begun
+		time.Sleep(second)
+		for range 30 {
+			d.expect(late, "before")
+			time.Sleep(3 * second)
+		}
+		all.Wait()
+	})
+}
+
+// Promise 3. A key of a Login that arrives late is presented by a request that takes
+// longer than the key has left: it is presented nevertheless.
+func TestLateKeyOfASlowRequest(t *testing.T) {
+	atDesk(t, session.Options{}, func(d *desk) {
+		b := d.browser()
+		late := b.replay(b.cookie())
+		d.do(late, func(s *session.Session) { s.Login("alice") })
+		d.do(b, func(s *session.Session) { s.Login("alice") })
+		d.expect(b, "before") // ends the late key, a minute after it was issued
+		time.Sleep(50 * second)
+		begun := make(chan struct{})
+		var all sync.WaitGroup
+		all.Go(func() {
+			d.do(late.replay(late.cookie()), func(s *session.Session) {
+				s.User()
+				close(begun)
+				time.Sleep(minute)
+			})
+		})
+		<-begun
+		time.Sleep(20 * second)
+		d.expect(late, "before")
+		all.Wait()
+		d.expect(late, "before")
 	})
 }
 

@@ -33,7 +33,7 @@ type stored struct {
 	is     knowledge
 	due    upkeep
 	held   token.Ref // the token by which the request has it; of a listed session only the id
-	isOwn  bool      // this request made held, so that it was not presented
+	isDone bool      // held needs no upkeep: this request made it, or a client has presented an older key since
 	wasHad bool      // the request had loaded the session live, before it ended or was replaced
 	next   string    // the id of the session that replaced it
 	why    string    // the reason that its tombstone gives
@@ -85,6 +85,7 @@ func (st *stored) over() error {
 // what the handler did.
 type upkeep struct {
 	seen  bool // the key was presented for the first time, which is to be noted
+	late  bool // likewise, and a newer key was presented before: it ends soon unless that is noted
 	renew bool // the key is to be replaced, if a cookie can be set
 	tidy  bool // keys or values that ended some time ago are to be removed
 }

@@ -55,8 +55,9 @@ type watched struct {
 // A waiter is a request that waits for the end of its session.
 type waiter struct {
 	of    *watched
-	key   string // by which the request has the session
-	first string // the key of the last explicit renewal at that time; "": the session is shown as before one
+	key   string    // by which the request has the session
+	since time.Time // when the request loaded the session, or last renewed it
+	first string    // the key of the last explicit renewal at that time; "": the session is shown as before one
 	done  chan struct{}
 	timer *time.Timer // fires at the end of the grace of an explicit renewal; nil: none
 }
@@ -81,7 +82,7 @@ func (w *watch) add(id, key, first string, loaded, shows time.Time) *waiter {
 		}
 		w.changed()
 	}
-	r := &waiter{of: e, key: key, first: first, done: make(chan struct{})}
+	r := &waiter{of: e, key: key, since: loaded, first: first, done: make(chan struct{})}
 	e.waiters[r] = true
 	if first == "" {
 		w.askAt(r, shows)
@@ -156,7 +157,7 @@ func (w *watch) rekey(r *waiter, key, first string) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	r.key, r.first = key, first
+	r.key, r.first, r.since = key, first, time.Now()
 }
 
 // renewed asks for a session once more when the grace of an explicit renewal by this
@@ -221,8 +222,9 @@ func (w *watch) end(r *waiter) {
 }
 
 // check closes the channels of requests whose key an explicit renewal has replaced,
-// if its grace is over.
-func (w *watch) check(e *watched, rec *Record) {
+// if its grace is over. The record is of a Load that began at that time: keys that were
+// made later are not in it.
+func (w *watch) check(e *watched, rec *Record, began time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.has(e) || e.id != rec.ID {
@@ -230,7 +232,7 @@ func (w *watch) check(e *watched, rec *Record) {
 	}
 	now := time.Now()
 	for r := range e.waiters {
-		if hasAccess(rec.Data, r.key, now) || firstKey(rec.Data) == r.first {
+		if !began.After(r.since) || hasAccess(rec.Data, r.key, now) || firstKey(rec.Data) == r.first {
 			continue
 		}
 		if _, shows := asItWas(rec, r.key, now); shows.IsZero() {
@@ -337,7 +339,7 @@ func (w *watch) look(e *watched, c *storectx.Context, id string) {
 	rec := w.load(c, id)
 	w.call(e, c, nil)
 	if is, _ := statusOf(rec); is == live {
-		w.check(e, rec)
+		w.check(e, rec, c.Began())
 	}
 	c.Release()
 	w.release()

@@ -33,6 +33,7 @@ type exchange struct {
 	sent, loaded, header, ended time.Time
 	stored                      time.Time // when the newest token of this request was
 	storedIn                    *sessionTruth
+	storedNumber                int // of that token
 	s                           *session.Session
 	id, user                    string // as it loaded the session
 	marks                       []int  // likewise
@@ -49,6 +50,7 @@ type exchange struct {
 	restores                    func()   // takes back what a token gained by it; or nil
 	ends                        []*token // tokens that end because a newer one has come with it
 	isRefreshLost               bool
+	used                        time.Time   // when the session was last used before
 	isSlow                      bool        // the store was slow for it
 	isLost                      bool        // the client does not get the response
 	beside                      []*exchange // that ran at the same time: see coverage

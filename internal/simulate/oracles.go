@@ -35,7 +35,7 @@ func (t *truth) loaded(x *exchange) {
 		}
 		return
 	}
-	if s.user != "" && !errors.Is(x.err, session.ErrStore) && t.excuse(k, now) == "" {
+	if s.user != "" && !errors.Is(x.err, session.ErrStore) && t.excuse(x, k, now) == "" {
 		t.violation(x, "a renewal signs nobody out", "nobody with %s of %q, which should be good (%v)", t.nameOf(k.value), s.user, x.err)
 	}
 }
@@ -85,6 +85,7 @@ func (t *truth) presents(x *exchange, k *token) {
 		x.restores = func() { k.min = min } // perhaps: it is not known whether that was stored
 	}
 	k.presented, k.min, k.max = now, time.Time{}, time.Time{}
+	k.s.presented = append(k.s.presented, k)
 	for _, o := range t.tokens {
 		if o.s != k.s || o.number >= k.number || !o.min.IsZero() {
 			continue
@@ -107,7 +108,7 @@ func (k *token) end(at time.Time) time.Time {
 // What is allowed on purpose, because a cookie cannot be called back, is among it: the
 // token that a response brought which was made before an explicit renewal, and arrived
 // after it, was replaced as any other.
-func (t *truth) excuse(k *token, now time.Time) (why string) {
+func (t *truth) excuse(x *exchange, k *token, now time.Time) (why string) {
 	s := k.s
 	after := func(end time.Time) bool { return !end.IsZero() && now.Add(skew).After(end) }
 	isRemembered := !s.remember.IsZero()
@@ -116,15 +117,15 @@ func (t *truth) excuse(k *token, now time.Time) (why string) {
 		why = "ended"
 	case !k.maybeReplaced.IsZero() && after(k.maybeReplaced.Add(grace)), !k.replaced.IsZero() && after(k.replaced.Add(grace)):
 		why = "replaced by an explicit renewal"
-	case !k.maybeReplaced.IsZero() && s.explicit >= k.renewal+maxPast:
+	case !k.maybeReplaced.IsZero() && len(s.explicit) >= k.renewal+maxPast:
 		why = "replaced by an explicit renewal, and then by others"
 	case after(k.min):
 		why = "replaced by an automatic renewal"
-	case !isRemembered && after(s.used.Add(t.w.plan.Idle*19/20)):
+	case !isRemembered && after(x.used.Add(t.w.plan.Idle*19/20)):
 		why = "idle"
 	case !isRemembered && after(s.began.Add(t.w.plan.Lifetime)), after(s.remember):
 		why = "too old"
-	case s.renewals-k.number >= maxIssued:
+	case s.keys-k.number >= maxIssued:
 		why = "too many keys"
 	}
 	if why != "" {
@@ -182,8 +183,13 @@ func (t *truth) finished(x *exchange) {
 	}
 	if x.id == k.s.id && !x.passive {
 		k.s.maybeUsed = later(k.s.maybeUsed, x.ended)
+		// A request that lasts over the idle end is a use if it takes no longer than half
+		// of the idle time: so it is touched as it loads or in time afterwards.
+		isUse := x.ended.Before(k.s.expires) || x.ended.Sub(x.loaded) < t.w.plan.Idle/2
 		if isFine {
 			k.isNoted = true
+		}
+		if isFine && isUse {
 			k.s.used = later(k.s.used, x.loaded)
 		}
 	}
@@ -240,7 +246,7 @@ func (t *truth) done(x *exchange) {
 	if k == nil || x.id != k.s.id {
 		return
 	}
-	if x.login == "" && !x.logout && t.excuse(k, now) == "" {
+	if x.login == "" && !x.logout && t.excuse(x, k, now) == "" {
 		t.violation(x, "Done", "closed although session %d is live and %s is good", k.s.number, t.nameOf(k.value))
 	}
 }

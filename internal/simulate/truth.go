@@ -28,26 +28,30 @@ type truth struct {
 
 // sessionTruth is one session.
 type sessionTruth struct {
-	id         string
-	number     int       // in the order of their creation
-	creator    *exchange // until its token has left; then nil
-	user       string
-	marks      []int
-	ended      time.Time // zero: it lives
-	why, next  string
-	began      time.Time // the last Login, or the creation
-	used       time.Time // last, by a request that succeeded
-	maybeUsed  time.Time // likewise, or failed
-	remember   time.Time // the end that Remember set, or zero
-	key        string    // the hash of the current one
-	keys       int       // that a response has brought
-	explicit   int       // explicit renewals, those of unknown outcome included
-	explicitAt time.Time // when the last was stored
-	explicitBy *exchange
-	renewals   int       // that were stored, also of responses that brought none
-	last       time.Time // when the newest key was stored
-	lastSeen   time.Time // what the record says
-	expires    time.Time
+	id        string
+	number    int       // in the order of their creation
+	creator   *exchange // until its token has left; then nil
+	user      string
+	marks     []int
+	ended     time.Time // zero: it lives
+	why, next string
+	began     time.Time // the last Login, or the creation
+	used      time.Time // last, by a request that succeeded
+	maybeUsed time.Time // likewise, or failed
+	remember  time.Time // the end that Remember set, or zero
+	key       string    // the hash of the current one
+	presented []*token  // in that order
+	keys      int       // that were stored, also of responses that brought none
+	explicit  []renewal // in their order
+	last      time.Time // when the newest key was stored
+	lastSeen  time.Time // what the record says
+	expires   time.Time
+}
+
+// A renewal is an explicit one.
+type renewal struct {
+	at time.Time
+	by *exchange
 }
 
 // A token is one key of a session.
@@ -149,6 +153,7 @@ func (t *truth) storeFailed(x *exchange) {
 // begins is called as a request arrives.
 func (t *truth) begins(x *exchange) {
 	if k := t.tokens[x.token]; k != nil {
+		x.used = k.s.used
 		t.active[k.s.id] = append(t.active[k.s.id], x)
 		if all := t.active[k.s.id]; len(all) > 1 {
 			for _, o := range all {
@@ -205,7 +210,9 @@ func (t *truth) written(x *exchange, r *session.Record) {
 	}
 	if data.Key != s.key && x != nil {
 		s.key, s.last, x.stored, x.storedIn = data.Key, time.Now(), time.Now(), s
-		if s.renewals++; !isNew {
+		s.keys++
+		x.storedNumber = s.keys
+		if !isNew {
 			t.renewed(x, s, was)
 		}
 	}
@@ -247,6 +254,9 @@ func (t *truth) endedBy(x *exchange, s *sessionTruth, why, next string) {
 	case why == "revoked" && !x.revoke && x.login == "":
 		t.violation(x, "ends only what was asked", "session %d was revoked by a request that asked for no such thing", s.number)
 	}
+	if x != nil && x.isFrozen() {
+		s.next = "" // values that have changed since the renewal stay behind
+	}
 	if heir := t.sessions[next]; why == "login" && heir != nil && (s.user == "" || s.user == heir.user) && x != nil && !x.isFrozen() {
 		if lost := missing(s.marks, heir.marks); lost != 0 {
 			t.violation(x, "no lost update", "mark %d of session %d is not in session %d, which takes its place", lost, s.number, heir.number)
@@ -279,7 +289,6 @@ func (t *truth) issuedTo(x *exchange) {
 		return // the same once more
 	}
 	s.creator = nil
-	s.keys++
 	if old := t.tokens[x.token]; old != nil && old.s == s {
 		for _, k := range t.tokens {
 			if k.s == s && k.number > old.number {
@@ -287,13 +296,22 @@ func (t *truth) issuedTo(x *exchange) {
 			}
 		}
 	}
-	k := &token{value: value, s: s, number: s.keys, issued: time.Now(), byLogin: x.login != ""}
+	k := &token{value: value, s: s, number: x.storedNumber, issued: time.Now(), byLogin: x.login != ""}
 	if !x.stored.IsZero() {
 		k.issued = x.stored
 	}
-	if s.explicitBy != x && s.explicitAt.After(k.issued) {
-		t.count("cookies of before an explicit renewal, sent after it")
-		k.maybeReplaced, k.renewal = s.explicitAt, s.explicit
+	for i, r := range s.explicit {
+		isLeft := k.byLogin && r.by.login != ""
+		if r.by != x && r.at.After(k.issued) && !isLeft {
+			t.count("cookies of before an explicit renewal, sent after it")
+			k.maybeReplaced, k.renewal = r.at, i+1
+			break
+		}
+	}
+	for _, newer := range s.presented {
+		if newer.number > k.number && k.min.IsZero() {
+			k.min = k.end(newer.presented)
+		}
 	}
 	t.tokens[value] = k
 	t.count("tokens")
@@ -307,16 +325,15 @@ func (t *truth) renewed(x *exchange, s *sessionTruth, marks []int) {
 	}
 	t.count("explicit renewals")
 	x.renewal = false
-	s.explicit++
-	s.explicitAt, s.explicitBy = time.Now(), x
+	s.explicit = append(s.explicit, renewal{time.Now(), x})
 	for _, k := range t.replacedBy(x, s, false) {
 		if k.maybeReplaced.IsZero() {
-			k.maybeReplaced, k.renewal = time.Now(), s.explicit
+			k.maybeReplaced, k.renewal = time.Now(), len(s.explicit)
 		}
 	}
 	for _, k := range t.replacedBy(x, s, true) {
 		if k.replaced.IsZero() {
-			k.replaced, k.before, k.isBeforeKnown = time.Now(), marks, k.renewal == s.explicit
+			k.replaced, k.before, k.isBeforeKnown = time.Now(), marks, k.renewal == len(s.explicit)
 		}
 	}
 	if x.login != "" {
