@@ -115,7 +115,7 @@ func (p *process) do(ctx context.Context, call, id string, isWrite bool, apply f
 		p.happens(x, call, id, resultOf(err)+", but the answer is lost")
 		return failed(errDown)
 	case isWrite && f.after > 0:
-		p.happens(x, call, id, resultOf(err)+"; the answer takes "+f.after.Round(time.Millisecond).String())
+		p.happens(x, call, id, resultOf(err)+"; the answer takes "+f.after.Round(time.Microsecond).String())
 	case isWrite:
 		p.happens(x, call, id, resultOf(err))
 	}
