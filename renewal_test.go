@@ -585,6 +585,37 @@ func TestLateKeyOfASlowRequest(t *testing.T) {
 	})
 }
 
+// A renewal whose outcome is unknown, and whose session gives its place to another before
+// the Reload that would find out, sets no cookie: the browser has a newer one. A store
+// that fails afterwards cannot say so once more.
+func TestUnknownRenewalOfASessionThatIsReplaced(t *testing.T) {
+	atDesk(t, session.Options{}, func(d *desk) {
+		b := d.browser()
+		other := b.replay(b.cookie())
+		h := d.m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			s.Renew()
+			d.spy.hook(func(_ context.Context, call, _ string) error {
+				if call == "Save" {
+					return session.ErrIndeterminate // and it was not applied
+				}
+				return errDown
+			})
+			if err := s.Save(r.Context()); !errors.Is(err, session.ErrIndeterminate) {
+				t.Errorf("Save: %v", err)
+			}
+			d.spy.hook(nil)
+			d.do(other, func(s *session.Session) { s.Login("bob") })
+			if err := s.Reload(r.Context()); err != session.ErrReplaced {
+				t.Errorf("Reload: %v", err)
+			}
+			d.spy.down.Store(true)
+		}})
+		if resp := (&browser{t, h, b.jar}).get("/"); setsCookie(resp) {
+			t.Errorf("it sets a cookie: %v", resp.Header["Set-Cookie"])
+		}
+	})
+}
+
 // Promise 3. A response that brings the key of an automatic renewal is slow and
 // overwrites a newer one that was presented. The request that brings it gets
 // another, and the key that it has overtaken gets no other and ends.

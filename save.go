@@ -97,7 +97,7 @@ func (s *Session) Reload(ctx context.Context) error {
 	switch {
 	case s.problem.err != nil:
 		return s.problem.err
-	case was.maybe != nil && s.stored.held == was.maybe.ref:
+	case was.maybe != nil && s.stored.is == live && s.stored.held == was.maybe.ref:
 		s.cookie = cookie{carry, was.maybe.token}
 	case s.stored.is != live && s.cookie.do == carry:
 		s.cookie = cookie{}

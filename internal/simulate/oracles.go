@@ -84,13 +84,16 @@ func (t *truth) presents(x *exchange, k *token) {
 		min := k.min
 		x.restores = func() { k.min = min } // perhaps: it is not known whether that was stored
 	}
-	k.presented, k.min, k.max = now, time.Time{}, time.Time{}
+	if k.minSet.Before(x.sent) { // else it may have come before the newer one
+		k.min = time.Time{}
+	}
+	k.presented, k.max = now, time.Time{}
 	k.s.presented = append(k.s.presented, k)
 	for _, o := range t.tokens {
 		if o.s != k.s || o.number >= k.number || !o.min.IsZero() {
 			continue
 		}
-		o.min = o.end(now)
+		o.min, o.minSet = o.end(now), now
 		x.ends = append(x.ends, o)
 	}
 }

@@ -74,6 +74,7 @@ type token struct {
 	// A newer token was presented: this one has full access until the first of these
 	// times at least, and until the second at most. Zero: for as long as the session.
 	min, max time.Time
+	minSet   time.Time // when min was
 }
 
 const (
@@ -310,7 +311,7 @@ func (t *truth) issuedTo(x *exchange) {
 	}
 	for _, newer := range s.presented {
 		if newer.number > k.number && k.min.IsZero() {
-			k.min = k.end(newer.presented)
+			k.min, k.minSet = k.end(newer.presented), time.Now()
 		}
 	}
 	t.tokens[value] = k
