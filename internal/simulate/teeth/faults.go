@@ -43,7 +43,7 @@ var faults = []fault{
 	{"a Login forgets the values of an anonymous session", "ending.go",
 		"if old == nil || old.User != \"\" && old.User != k.todo.user {\n", "if old == nil || old.User != k.todo.user {\n", noLostUpdate},
 	{"a Login does not look again at the anonymous session on a conflict", "ending.go",
-		"case !inherits:\n\t\t\tcontinue\n", "case true:\n\t\t\tcontinue\n", noLostUpdate},
+		"case !inherits:\n\t\t\tcontinue\n", "case !inherits || true:\n\t\t\tcontinue\n", noLostUpdate},
 	{"a member of the keys is no JSON", "keys.go",
 		"add(`\"login\"`, []byte(\"true\"))", "add(`\"login\"`, []byte(\"True\"))", "json"},
 	{"the keys of a session are not bounded", "keys.go",
@@ -56,8 +56,8 @@ var faults = []fault{
 		"qs.mu.Lock()\n\tq := qs.of[id]\n\tif q == nil {\n\t\tif", "qs.mu.Lock()\n\tid = \"\"\n\tq := qs.of[id]\n\tif q == nil {\n\t\tif", nobodyElse},
 	{"a failing load is taken for nobody", "load.go",
 		"this.rec, err = k.loadWithKey(this.held.ID); err != nil {\n", "this.rec, err = k.loadWithKey(this.held.ID); err != nil && false {\n", signsNobodyOut},
-	{"nothing is done about a missing record", "ending.go",
-		"case rec == nil:\n\t\treturn ended, \"\"\n", "case false:\n\t\treturn ended, \"\"\n", "no panic"},
+	{"nothing is done about a missing record", "load.go",
+		"case rec == nil:\n\t\tst.is = nothing\n", "case false:\n\t\tst.is = nothing\n", "no panic"},
 
 	// The two clocks.
 	{"the idle time is never over", "record.go",
@@ -120,6 +120,8 @@ var faults = []fault{
 	{"the grace shows the session as it is now", "load.go",
 		"if st.then, st.shows = asItWas(rec, held.Key, now); st.then == nil {\n",
 		"if st.then, st.shows = asItWas(rec, held.Key, now); st.then != nil {\n\t\t\tst.then = rec\n\t\t}\n\t\tif st.then == nil {\n", letsNobodyIn},
+	{"a long request whose key was renewed by age logs in without a key", "record.go",
+		"case t.wantsToken():\n\t\td.newToken", "case t.wantsToken() && hasAccess(st.rec.Data, st.held.Key, now):\n\t\td.newToken", logsIn},
 	{"a Renew with a replaced token makes a key", "record.go",
 		"if !t.wantsToken() || t.user != \"\" || st.then == nil", "if true || !t.wantsToken() || t.user != \"\" || st.then == nil", letsNobodyIn},
 
