@@ -48,6 +48,8 @@ type exchange struct {
 	isDisturbed                 bool            // a call of the store failed for it
 	failures, failuresAtEnd     int             // how many did, and until it stored its last tombstone
 	unsure                      map[string]bool // ids of sessions that it has created, and was told an error
+	failedAt                    time.Time       // when the last one did
+	hasAnswer                   bool            // of the issuer, once at least
 	hasRefreshed                bool            // since its last Refresh began
 	overlaps                    bool            // with another request that has the same session
 	restores                    func()          // takes back what a token gained by it; or nil
@@ -60,6 +62,7 @@ type exchange struct {
 
 	// What its handler has asked for so far.
 	login          string
+	logsOut        string // the id of the session that the last Logout ends
 	logout, revoke bool
 	renewal        bool // explicit, and not committed yet
 	remember       time.Duration
