@@ -21,6 +21,10 @@ func (t *truth) loaded(x *exchange) {
 		return
 	}
 	s := k.s
+	if x.own != "" {
+		t.loadedBoth(x, k)
+		return
+	}
 	isIn := x.id == s.id
 	if isIn && x.user != s.user || !isIn && x.user != "" {
 		t.violation(x, "nobody as somebody else", "answered as %q with a token of %q", x.user, s.user)
@@ -37,6 +41,20 @@ func (t *truth) loaded(x *exchange) {
 	}
 	if s.user != "" && !errors.Is(x.err, session.ErrStore) && t.excuse(x, k, now) == "" {
 		t.violation(x, "a renewal signs nobody out", "nobody with %s of %q, which should be good (%v)", t.nameOf(k.value), s.user, x.err)
+	}
+}
+
+// loadedBoth judges what a request has found that brought a token of its own beside a
+// stolen one.
+func (t *truth) loadedBoth(x *exchange, stolen *token) {
+	s, own := stolen.s, t.tokens[x.own].s
+	if x.user != "" && (x.user != s.user || x.id != s.id) || x.id != "" && x.id != s.id && x.id != own.id {
+		t.violation(x, "nobody as somebody else", "answered as %q", x.user)
+	}
+	isLive := s.ended.IsZero() && x.loaded.Add(skew).Before(s.expires)
+	if x.id == own.id && isLive && !stolen.replaced.IsZero() && x.sent.After(stolen.replaced.Add(grace+skew)) {
+		t.count("a replaced token beside another one")
+		x.mustReplay = true
 	}
 }
 
@@ -160,6 +178,12 @@ func (t *truth) finished(x *exchange) {
 	k := t.tokens[x.token]
 	if k != nil {
 		t.active[k.s.id] = slices.DeleteFunc(t.active[k.s.id], func(o *exchange) bool { return o == x })
+	}
+	if x.mustReplay && x.events[session.EventReplayed] != 1 {
+		t.violation(x, "EventReplayed", "%d events for a replaced token beside another one", x.events[session.EventReplayed])
+	}
+	if x.own != "" {
+		return
 	}
 	isFine := x.status == http.StatusOK && !x.isDisturbed && !x.p.isDead && !x.panics
 	if !isFine && x.restores != nil {

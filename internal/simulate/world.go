@@ -40,6 +40,7 @@ type world struct {
 	began     time.Time
 	history   []string
 	exchanges int
+	secrets   int // the step of their rotation
 	counts    map[string]int
 	coverage  coverage
 	sent      map[int][]Sent
@@ -100,7 +101,7 @@ func (w *world) complete(at *place) {
 func (p *process) start() {
 	m, err := session.New(&session.Options{
 		Store:       p,
-		Secrets:     [][]byte{[]byte("0123456789abcdef0123456789abcdef")},
+		Secrets:     secretsOf(p.w.secrets),
 		Lifetime:    p.w.plan.Lifetime,
 		IdleTimeout: p.w.plan.Idle,
 		RenewAfter:  p.w.plan.RenewAfter,
