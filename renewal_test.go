@@ -616,6 +616,29 @@ func TestUnknownRenewalOfASessionThatIsReplaced(t *testing.T) {
 	})
 }
 
+// A Save renews the token by its age, and another request logs in before the response.
+// If the store then cannot say whether that cookie is still the newest it does not leave:
+// the browser has one that is as good, or better.
+func TestCookieOfAnAutomaticRenewalInAnOutage(t *testing.T) {
+	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+		b := d.browser()
+		time.Sleep(minute)
+		h := d.m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			if err := s.Save(r.Context()); err != nil {
+				t.Error(err)
+			}
+			d.do(b, func(s *session.Session) { s.Login("alice") })
+			d.spy.down.Store(true)
+		}})
+		if resp := (&browser{t, h, b.jar}).get("/"); setsCookie(resp) || resp.StatusCode != http.StatusOK {
+			t.Errorf("%s, cookies %v", resp.Status, resp.Cookies())
+		}
+		d.spy.down.Store(false)
+		time.Sleep(minute)
+		d.expect(b, "before")
+	})
+}
+
 // Promise 3. A response that brings the key of an automatic renewal is slow and
 // overwrites a newer one that was presented. The request that brings it gets
 // another, and the key that it has overtaken gets no other and ends.

@@ -121,8 +121,9 @@ func (t *pending) holds() bool {
 // cookie is what the response must do to the browser's cookie, or to the token
 // that another client keeps.
 type cookie struct {
-	do    cookieAction
-	value func() string // for carry; a func has no contents that a log could print
+	do          cookieAction
+	value       func() string // for carry; a func has no contents that a log could print
+	isAutomatic bool          // it is of an automatic renewal: the client may do without
 }
 
 type cookieAction uint8

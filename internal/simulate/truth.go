@@ -212,7 +212,7 @@ func (t *truth) written(x *exchange, r *session.Record) {
 	if data.Key != s.key && x != nil {
 		s.key, s.last, x.stored, x.storedIn = data.Key, time.Now(), time.Now(), s
 		s.keys++
-		x.storedNumber = s.keys
+		x.storedNumber, x.storedByLogin = s.keys, x.login != "" && (isNew || x.renewal)
 		if !isNew {
 			t.renewed(x, s, was)
 		}
@@ -297,7 +297,7 @@ func (t *truth) issuedTo(x *exchange) {
 			}
 		}
 	}
-	k := &token{value: value, s: s, number: x.storedNumber, issued: time.Now(), byLogin: x.login != ""}
+	k := &token{value: value, s: s, number: x.storedNumber, issued: time.Now(), byLogin: x.storedByLogin}
 	if !x.stored.IsZero() {
 		k.issued = x.stored
 	}
