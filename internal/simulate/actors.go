@@ -245,6 +245,10 @@ func (w *world) operate(task int, a Actor) {
 		w.log(nil, "the operator lists the sessions of %s and is told: %s, %d sessions", user, told(err), len(listed))
 		if len(listed) > 0 {
 			s := listed[rng.IntN(len(listed))]
+			if rng.IntN(2) == 0 {
+				w.log(nil, "the operator ends session %d and is told: %s", w.truth.number(s.ID()), told(m.Revoke(ctx, user, s.ID())))
+				continue
+			}
 			name.Set(s, "changed by the operator")
 			w.log(nil, "the operator changes session %d and is told: %s", w.truth.number(s.ID()), told(s.Save(ctx)))
 		}
@@ -253,17 +257,19 @@ func (w *world) operate(task int, a Actor) {
 
 // deploy replaces the processes by new ones, one after another, with the next step of a
 // rotation of the secrets: the new secret comes last everywhere before it comes first
-// anywhere. What the old processes have begun they finish.
+// anywhere. Some versions allow only small sessions. What the old processes have begun
+// they finish.
 func (w *world) deploy(task int, rng *rand.Rand) {
 	w.secrets++
+	maxData := []int{0, 0, 200}[rng.IntN(3)]
 	w.truth.count("deployments")
 	for i, old := range w.processes {
 		w.sleep(task, someTime(rng, time.Minute))
 		if w.processes[i] != old {
 			continue // it has died meanwhile, and begun with them
 		}
-		w.log(nil, "process %d is replaced by one with the secrets of step %d", i, w.secrets)
-		w.processes[i] = &process{w: w, n: i, ahead: old.ahead}
+		w.log(nil, "process %d is replaced by one with the secrets of step %d and a MaxDataSize of %d", i, w.secrets, maxData)
+		w.processes[i] = &process{w: w, n: i, ahead: old.ahead, maxData: maxData}
 		w.processes[i].start()
 	}
 }

@@ -75,7 +75,7 @@ func (t *truth) judgeAccess(x *exchange, k *token) {
 		t.violation(x, "logout wins", "session %d has ended (%s) at %v and lets a request in", s.number, s.why, s.ended.Sub(t.w.began))
 	case !k.replaced.IsZero() && after(k.replaced.Add(grace)):
 		t.violation(x, "a renewal lets nobody in", "%s was replaced at %v", t.nameOf(k.value), k.replaced.Sub(t.w.began))
-	case after(k.max):
+	case after(k.max) && (k.maybeReplaced.IsZero() || k.maybeReplaced.After(k.max)): // else it has its grace
 		t.violation(x, "a renewal lets nobody in", "%s has ended at %v at the latest", t.nameOf(k.value), k.max.Sub(t.w.began))
 	case s.remember.IsZero() && after(s.maybeUsed.Add(t.w.plan.Idle)):
 		t.violation(x, "two clocks", "session %d was not used since %v", s.number, s.maybeUsed.Sub(t.w.began))

@@ -255,10 +255,10 @@ func (t *truth) endedBy(x *exchange, s *sessionTruth, why, next string) {
 	case why == "revoked" && !x.revoke && x.login == "":
 		t.violation(x, "ends only what was asked", "session %d was revoked by a request that asked for no such thing", s.number)
 	}
-	if x != nil && x.isFrozen() {
-		s.next = "" // values that have changed since the renewal stay behind
+	if x != nil && (x.isFrozen() || s.user == "" && x.p.maxData > 0) {
+		s.next = "" // values that have changed since the renewal stay behind, and those that do not fit
 	}
-	if heir := t.sessions[next]; why == "login" && heir != nil && (s.user == "" || s.user == heir.user) && x != nil && !x.isFrozen() {
+	if heir := t.sessions[s.next]; why == "login" && heir != nil && (s.user == "" || s.user == heir.user) && x != nil {
 		if lost := missing(s.marks, heir.marks); lost != 0 {
 			t.violation(x, "no lost update", "mark %d of session %d is not in session %d, which takes its place", lost, s.number, heir.number)
 		}

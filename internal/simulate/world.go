@@ -106,6 +106,7 @@ func (p *process) start() {
 		IdleTimeout: p.w.plan.Idle,
 		RenewAfter:  p.w.plan.RenewAfter,
 		MaxPerUser:  p.w.plan.MaxPerUser,
+		MaxDataSize: p.maxData,
 		OnEvent:     p.w.event,
 	})
 	if err != nil {
@@ -125,7 +126,7 @@ func (w *world) kill(task int) {
 		w.truth.count("fault: a process dies")
 		w.truth.disturbed()
 		old.isDead = true
-		w.processes[i] = &process{w: w, n: i, ahead: old.ahead}
+		w.processes[i] = &process{w: w, n: i, ahead: old.ahead, maxData: old.maxData}
 		w.processes[i].start()
 	}
 }
