@@ -16,6 +16,7 @@ var (
 	simulateFrom   = flag.Uint64("simulate.from", 0, "the first seed of TestSimulate")
 	simulateSeeds  = flag.Uint64("simulate.seeds", 300, "how many seeds TestSimulate runs")
 	simulatePlan   = flag.String("simulate.plan", "", "a plan in JSON, which TestSimulate runs in place of seeds")
+	simulateFirst  = flag.Bool("simulate.first", false, "TestSimulate stops at the first seed that breaks a promise, and does not shrink its plan")
 	simulateTotals = flag.String("simulate.totals", "", "a file to which TestSimulate writes the sum of what happened, in JSON")
 )
 
@@ -43,7 +44,12 @@ func TestSimulate(t *testing.T) {
 		if len(r.Violations) == 0 {
 			continue
 		}
-		if failed++; failed == 1 {
+		failed++
+		if *simulateFirst {
+			t.Errorf("seed %d: %s", seed, r.Violations[0])
+			break
+		}
+		if failed == 1 {
 			t.Error(explained(t, r))
 		} else {
 			t.Errorf("seed %d: %s", seed, r.Violations[0])

@@ -34,7 +34,7 @@ func (b *browser) live(task int) {
 	for _, step := range b.actor.Steps {
 		b.rng, b.step, b.sent = b.actor.rng(step), step, 0
 		b.w.sleep(task, b.pause())
-		switch b.rng.IntN(16) {
+		switch b.rng.IntN(18) {
 		case 0, 1:
 			b.visit(false, append(someOps(b.rng), login(b.account(0)))...)
 		case 2:
@@ -63,10 +63,23 @@ func (b *browser) live(task int) {
 			b.visit(true, someOps(b.rng)...)
 		case 12:
 			b.visit(false, works(someTime(b.rng, 3*time.Minute)), mark(), login(b.account(0)))
+		case 13:
+			ops := [][]op{{renew()}, {remember(time.Hour)}, {mark()}}[b.rng.IntN(3)]
+			b.visit(false, slices.Concat([]op{watch(), works(someTime(b.rng, 20*time.Second))}, ops, []op{sendHeader(), stream(someTime(b.rng, 5*time.Minute))})...)
+		case 14:
+			for range 1 + b.rng.IntN(4) { // a slow page, and what it asks for
+				b.send(b.prepare(false, works(b.upTo(time.Minute)), mark()))
+				b.w.sleep(b.task, b.upTo(time.Minute))
+				b.visit(false, someOps(b.rng)...)
+			}
 		default:
 			b.visit(false, someOps(b.rng)...)
 		}
 	}
+}
+
+func (b *browser) upTo(most time.Duration) time.Duration {
+	return time.Duration(b.rng.Int64N(int64(most)))
 }
 
 // pause is what lies between two things that a person does.
@@ -114,7 +127,7 @@ func (b *browser) send(x *exchange) <-chan struct{} {
 	// As in fate, the same is drawn whatever faults there are.
 	isLost := b.rng.IntN(8) == 0 && faults&LostResponses != 0
 	isLate := b.rng.IntN(4) == 0 && faults&LostResponses != 0
-	delay := someTime(b.rng, 40*time.Second)
+	delay := b.upTo(50 * time.Second)
 	if !isLate {
 		delay = 0
 	}
@@ -196,7 +209,13 @@ func (w *world) steal(task, i int, a Actor) {
 		}
 		x := &exchange{who: who, rng: w.split(rng), token: stolen[rng.IntN(len(stolen))]}
 		switch rng.IntN(10) {
-		case 4, 5:
+		case 4: // asks for many keys in a row
+			for range 1 + rng.IntN(100) {
+				again := &exchange{who: who, rng: w.split(rng), token: x.token}
+				w.start(func(task int) { w.send(task, again) })
+				w.sleep(task, time.Second+someTime(rng, time.Second))
+			}
+		case 5, 6:
 			x.own = own
 			if own == "" {
 				x.token, x.ops = "", []op{mark()}

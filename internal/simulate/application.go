@@ -76,6 +76,9 @@ func flash() op {
 func login(user string) op {
 	return op{"login", "logs in as " + user, func(x *exchange, _ http.ResponseWriter) {
 		x.login, x.renewal, x.made = user, x.status == 0, nil
+		if x.status == 0 {
+			x.logsIn = user
+		}
 		x.s.Login(user)
 		grants.Set(x.s, x.w.truth.grant())
 	}}
@@ -83,7 +86,7 @@ func login(user string) op {
 
 func logout() op {
 	return op{"logout", "logs out", func(x *exchange, _ http.ResponseWriter) {
-		x.logout, x.made = true, nil
+		x.logout, x.made, x.logsIn = true, nil, ""
 		x.s.Logout()
 	}}
 }
@@ -113,6 +116,9 @@ func save() op {
 func reload() op {
 	return op{"reloads", "reloads", func(x *exchange, _ http.ResponseWriter) {
 		x.made = nil
+		if x.status == 0 {
+			x.logsIn = ""
+		}
 		_ = x.s.Reload(x.ctx())
 		x.w.truth.reloaded(x)
 	}}
@@ -146,29 +152,49 @@ func take() op {
 	}}
 }
 
-// refresh uses a credential of an issuer that gives another for it, once.
-func refresh(d time.Duration) op {
-	return op{"refreshes", "refreshes the credential", func(x *exchange, _ http.ResponseWriter) {
+// refresh uses a credential of an issuer that gives another for it, once. The issuer takes
+// d, the request waits for it for within at most, and reloads the session meanwhile.
+func refresh(d, within time.Duration, reloads bool) op {
+	name := "refreshes the credential"
+	if within > 0 {
+		name += " within " + within.String()
+	}
+	return op{"refreshes", name, func(x *exchange, _ http.ResponseWriter) {
 		t := x.w.truth
 		if x.s.User() == "" || grants.Get(x.s) == 0 {
 			return
 		}
-		_, err := grants.Refresh(x.ctx(), x.s, t.isFresh, func(ctx context.Context, n int) (int, error) {
+		ctx, failures := x.ctx(), x.failures
+		x.hasRefreshed = false
+		if within > 0 {
+			c, cancel := context.WithTimeout(ctx, within)
+			defer cancel()
+			ctx = c
+		}
+		_, err := grants.Refresh(ctx, x.s, t.isFresh, func(ctx context.Context, n int) (int, error) {
 			x.w.log(x, "sends credential %d to the issuer", n)
-			t.uses(x, n)
 			end, _ := ctx.Deadline()
+			t.uses(x, n, end)
 			x.w.sleep(x.task, min(d, max(0, time.Until(end))))
 			if err := ctx.Err(); err != nil || x.p.isDead {
 				x.w.log(x, "gets no answer from the issuer in time")
 				t.unused(x, n)
 				return 0, fmt.Errorf("issuer: %w", context.DeadlineExceeded)
 			}
+			if reloads {
+				reload().do(x, nil)
+			}
 			fresh := t.grant()
 			x.w.log(x, "gets credential %d from the issuer", fresh)
 			return fresh, nil
 		})
-		t.refreshed(x, err)
+		t.refreshed(x, failures, err)
 	}}
+}
+
+// watch asks for the end of the session, and does not wait for it.
+func watch() op {
+	return op{"watches", "watches the session", func(x *exchange, _ http.ResponseWriter) { x.s.Done() }}
 }
 
 // stream waits for the end of the session.
@@ -219,7 +245,8 @@ func someOps(rng *rand.Rand) (ops []op) {
 		case 10:
 			ops = append(ops, take())
 		case 11:
-			ops = append(ops, refresh(someTime(rng, 40*time.Second)))
+			d, within := someTime(rng, 40*time.Second), max(0, time.Duration(rng.Int64N(int64(20*time.Second)))-10*time.Second)
+			ops = append(ops, refresh(d, within, rng.IntN(4) == 0))
 		case 12:
 			ops = append(ops, sendHeader())
 		case 13:

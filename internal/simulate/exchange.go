@@ -46,10 +46,13 @@ type exchange struct {
 	headers                     http.Header
 	events                      map[session.EventKind]int
 	calls                       int
-	isDisturbed                 bool     // a call of the store failed for it
-	overlaps                    bool     // with another request that has the same session
-	restores                    func()   // takes back what a token gained by it; or nil
-	ends                        []*token // tokens that end because a newer one has come with it
+	isDisturbed                 bool            // a call of the store failed for it
+	failures, failuresAtEnd     int             // how many did, and until it stored its last tombstone
+	unsure                      map[string]bool // ids of sessions that it has created, and was told an error
+	hasRefreshed                bool            // since its last Refresh began
+	overlaps                    bool            // with another request that has the same session
+	restores                    func()          // takes back what a token gained by it; or nil
+	ends                        []*token        // tokens that end because a newer one has come with it
 	isRefreshLost               bool
 	storedByLogin               bool
 	mustReplay                  bool        // EventReplayed must tell of its token
@@ -63,7 +66,8 @@ type exchange struct {
 	logout, revoke bool
 	renewal        bool // explicit, and not committed yet
 	remember       time.Duration
-	made           []int // marks since the last Login or Logout
+	made           []int  // marks since the last Login or Logout
+	logsIn         string // the user of the last Login, if that was in time and nothing has taken it back
 	panics         bool
 }
 
@@ -80,7 +84,7 @@ func (w *world) send(task int, x *exchange) {
 	w.exchanges++
 	x.w, x.n, x.task, x.sent = w, w.exchanges, task, time.Now()
 	x.p = w.processes[x.rng.IntN(len(w.processes))]
-	x.events, x.headers, x.status = map[session.EventKind]int{}, http.Header{}, 0
+	x.events, x.headers, x.status, x.unsure = map[session.EventKind]int{}, http.Header{}, 0, map[string]bool{}
 	r := &http.Request{
 		Method: "POST", URL: pageURL, Host: "app.test", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: http.Header{"Sec-Fetch-Site": {"same-origin"}}, RemoteAddr: "192.0.2.1:1234", RequestURI: "/",

@@ -39,7 +39,7 @@ func (t *truth) loaded(x *exchange) {
 		}
 		return
 	}
-	if s.user != "" && !errors.Is(x.err, session.ErrStore) && t.excuse(x, k, now) == "" {
+	if s.user != "" && !errors.Is(x.err, session.ErrStore) && t.excuse(x, k, now, true) == "" {
 		t.violation(x, "a renewal signs nobody out", "nobody with %s of %q, which should be good (%v)", t.nameOf(k.value), s.user, x.err)
 	}
 }
@@ -51,8 +51,8 @@ func (t *truth) loadedBoth(x *exchange, stolen *token) {
 	if x.user != "" && (x.user != s.user || x.id != s.id) || x.id != "" && x.id != s.id && x.id != own.id {
 		t.violation(x, "nobody as somebody else", "answered as %q", x.user)
 	}
-	isLive := s.ended.IsZero() && x.loaded.Add(skew).Before(s.expires)
-	if x.id == own.id && isLive && !stolen.replaced.IsZero() && x.sent.After(stolen.replaced.Add(grace+skew)) {
+	isLive := s.ended.IsZero() && x.loaded.Add(t.skew).Before(s.expires)
+	if x.id == own.id && isLive && !stolen.replaced.IsZero() && x.sent.After(stolen.replaced.Add(grace+t.skew)) {
 		t.count("a replaced token beside another one")
 		x.mustReplay = true
 	}
@@ -69,13 +69,13 @@ func (t *truth) reloaded(x *exchange) {
 // judgeAccess is for a request that was let in: it must be.
 func (t *truth) judgeAccess(x *exchange, k *token) {
 	s := k.s
-	after := func(end time.Time) bool { return !end.IsZero() && x.sent.After(end.Add(skew)) }
+	after := func(end time.Time) bool { return !end.IsZero() && x.sent.After(end.Add(t.skew)) }
 	switch {
 	case !s.ended.IsZero() && x.sent.After(s.ended):
 		t.violation(x, "logout wins", "session %d has ended (%s) at %v and lets a request in", s.number, s.why, s.ended.Sub(t.w.began))
 	case !k.replaced.IsZero() && after(k.replaced.Add(grace)):
 		t.violation(x, "a renewal lets nobody in", "%s was replaced at %v", t.nameOf(k.value), k.replaced.Sub(t.w.began))
-	case after(k.max) && (k.maybeReplaced.IsZero() || k.maybeReplaced.After(k.max)): // else it has its grace
+	case after(k.max) && !k.isInGrace(after):
 		t.violation(x, "a renewal lets nobody in", "%s has ended at %v at the latest", t.nameOf(k.value), k.max.Sub(t.w.began))
 	case s.remember.IsZero() && after(s.maybeUsed.Add(t.w.plan.Idle)):
 		t.violation(x, "two clocks", "session %d was not used since %v", s.number, s.maybeUsed.Sub(t.w.began))
@@ -91,6 +91,13 @@ func (t *truth) judgeAccess(x *exchange, k *token) {
 			t.violation(x, "as it was just before", "mark %d, of before the renewal, is not seen", lost)
 		}
 	}
+}
+
+// isInGrace reports whether an explicit renewal has replaced the token before it ended, and
+// the grace of that is not over: it may be longer than the rest of the token's own time.
+func (k *token) isInGrace(after func(time.Time) bool) bool {
+	last := later(k.replaced, k.maybeReplaced)
+	return !last.IsZero() && last.Before(k.max) && !after(last.Add(grace))
 }
 
 // presents notes that a token has come for the first time: those before it end soon.
@@ -128,10 +135,10 @@ func (k *token) end(at time.Time) time.Time {
 // excuse returns why a request with a token may be answered as nobody's; "": it may not.
 // What is allowed on purpose, because a cookie cannot be called back, is among it: the
 // token that a response brought which was made before an explicit renewal, and arrived
-// after it, was replaced as any other.
-func (t *truth) excuse(x *exchange, k *token, now time.Time) (why string) {
+// after it, was replaced as any other. byAge is whether an automatic renewal is an excuse.
+func (t *truth) excuse(x *exchange, k *token, now time.Time, byAge bool) (why string) {
 	s := k.s
-	after := func(end time.Time) bool { return !end.IsZero() && now.Add(skew).After(end) }
+	after := func(end time.Time) bool { return !end.IsZero() && now.Add(t.skew).After(end) }
 	isRemembered := !s.remember.IsZero()
 	switch {
 	case !s.ended.IsZero():
@@ -140,13 +147,13 @@ func (t *truth) excuse(x *exchange, k *token, now time.Time) (why string) {
 		why = "replaced by an explicit renewal"
 	case !k.maybeReplaced.IsZero() && len(s.explicit) >= k.renewal+maxPast:
 		why = "replaced by an explicit renewal, and then by others"
-	case after(k.min):
+	case byAge && after(k.min):
 		why = "replaced by an automatic renewal"
 	case !isRemembered && after(x.used.Add(t.w.plan.Idle*19/20)):
 		why = "idle"
 	case !isRemembered && after(s.began.Add(t.w.plan.Lifetime)), after(s.remember):
 		why = "too old"
-	case s.keys-k.number >= maxIssued:
+	case byAge && s.keys-k.number >= maxIssued && (after(k.issued.Add(arrival)) || s.keys-k.number >= maxRecent):
 		why = "too many keys"
 	}
 	if why != "" {
@@ -164,12 +171,75 @@ func (t *truth) headerLeft(x *exchange) {
 	if x.status != http.StatusOK || x.s == nil {
 		return
 	}
+	t.loggedIn(x, isNew)
 	cache := x.headers.Get("Cache-Control")
 	switch {
 	case !strings.Contains(strings.Join(x.headers["Vary"], ","), "Cookie"):
 		t.violation(x, "caches are told", "the response has no Vary: Cookie")
 	case (isNew || x.user != "" && x.s.User() != "") && !strings.Contains(cache, "no-store"):
 		t.violation(x, "caches are told", "Cache-Control is %q", cache)
+	}
+}
+
+// loggedIn judges the header of a response to a Login: it brings a token of the user's, of
+// a session that has taken the place of what another Login has made of the request's.
+func (t *truth) loggedIn(x *exchange, isNew bool) {
+	switch {
+	case x.logsIn == "" || x.isDisturbed || x.errAfterLogin():
+		return
+	case !isNew && (t.w.plan.MaxPerUser > 0 || x.storedIn != nil && !x.storedIn.ended.IsZero()):
+		return // the session has ended meanwhile
+	case !isNew:
+		t.violation(x, "a Login logs in", "the response brings no token")
+		return
+	case x.storedIn.user != x.logsIn:
+		t.violation(x, "nobody as somebody else", "after a Login as %q the response brings a token of %q", x.logsIn, x.storedIn.user)
+	}
+	k := t.tokens[x.token]
+	if k == nil || k.s.why != "login" || time.Since(k.s.ended) > time.Minute-t.skew {
+		return
+	}
+	for s := t.sessions[k.s.next]; s != nil && s != x.storedIn; s = t.sessions[s.next] {
+		if s.ended.IsZero() && s.user == x.logsIn && s.expires.After(time.Now()) {
+			t.violation(x, "a Login logs in", "session %d is left, which another Login has made of session %d", s.number, k.s.number)
+			return
+		}
+	}
+}
+
+func (x *exchange) errAfterLogin() bool { return x.s.Err() != nil }
+
+// judgeEnd is for a request that has ended, and may have ended a session.
+func (t *truth) judgeEnd(x *exchange, k *token, isFine bool) {
+	s := k.s
+	if isFine && x.logout && x.id == s.id && x.errAfter == nil {
+		if heir := t.record(s.id); heir != nil && heir.expires.After(time.Now()) {
+			t.violation(x, "logout wins", "session %d lives after a Logout in session %d", heir.number, s.number)
+		}
+	}
+	isLate := !s.ended.IsZero() && x.sent.Before(s.ended.Add(2*time.Second-t.skew)) && (s.why == "logout" || s.why == "revoked" || s.why == "deleted")
+	if isLate && x.id == "" && x.login == "" && !x.logout && x.cookie != nil && x.cookie.MaxAge >= 0 {
+		t.violation(x, "logout wins", "a request that was under way as session %d ended begins another", s.number)
+	}
+}
+
+// judgeLimit checks MaxPerUser after a Login that nothing has disturbed, and that met no
+// other.
+func (t *truth) judgeLimit(x *exchange) {
+	n, most := 0, t.w.plan.MaxPerUser
+	if most == 0 || x.logsIn == "" || time.Since(t.failedAt) < time.Minute {
+		return
+	}
+	for _, s := range t.sessions {
+		if s.user == x.logsIn && s.ended.IsZero() && s.expires.After(time.Now()) {
+			if s.creator != nil && s.creator != x {
+				return // which may be counting now
+			}
+			n++
+		}
+	}
+	if n > most {
+		t.violation(x, "MaxPerUser", "%q has %d sessions after a Login, and may have %d", x.logsIn, n, most)
 	}
 }
 
@@ -191,7 +261,9 @@ func (t *truth) finished(x *exchange) {
 	}
 	if isFine {
 		for _, o := range x.ends {
-			o.max = o.end(x.ended)
+			if !o.presented.After(x.loaded) { // else the client has that one now
+				o.max = o.end(x.ended)
+			}
 		}
 	}
 	if x.status >= 500 && !x.isDisturbed && time.Since(t.failedAt) > time.Minute && !has(x.errAfter, "MaxDataSize") {
@@ -205,9 +277,16 @@ func (t *truth) finished(x *exchange) {
 	if x.calls > limit && !x.isDisturbed {
 		t.violation(x, "bounded work", "%d calls of the store", x.calls)
 	}
+	if len(x.unsure) > 0 && !x.p.isDead {
+		t.violation(x, "nothing is left behind", "a session that was perhaps created is not deleted")
+	}
+	if isFine {
+		t.judgeLimit(x)
+	}
 	if k == nil {
 		return
 	}
+	t.judgeEnd(x, k, isFine)
 	if x.id == k.s.id && !x.passive {
 		k.s.maybeUsed = later(k.s.maybeUsed, x.ended)
 		// A request that lasts over the idle end is a use if it takes no longer than half
@@ -247,11 +326,11 @@ func (t *truth) mustRenew(x *exchange, k *token) bool {
 	age := x.loaded.Sub(s.last)
 	switch {
 	case newest:
-		return age > after+2*skew
+		return age > after+2*t.skew
 	case unpresented >= 2:
-		return age > time.Second+2*skew
+		return age > time.Second+2*t.skew
 	}
-	return age > overlap+2*skew
+	return age > overlap+2*t.skew
 }
 
 // expectMarks checks that what was acknowledged is stored.
@@ -266,25 +345,36 @@ func (t *truth) expectMarks(x *exchange, made []int) {
 	}
 }
 
+// newestOf returns the token that a request has made itself, or else the one that it came
+// with, or nil.
+func (t *truth) newestOf(x *exchange) *token {
+	if x.cookie != nil && t.tokens[x.cookie.Value] != nil {
+		return t.tokens[x.cookie.Value]
+	}
+	return t.tokens[x.token]
+}
+
 // done judges a closed Done.
 func (t *truth) done(x *exchange) {
 	t.count("Done closed")
-	k, now := t.tokens[x.token], time.Now()
+	k, now := t.newestOf(x), time.Now()
 	if k == nil || x.id != k.s.id {
 		return
 	}
-	if x.login == "" && !x.logout && t.excuse(x, k, now) == "" {
+	// An explicit renewal closes Done of a token at once that an automatic one has ended before.
+	byAge := slices.ContainsFunc(k.s.explicit, func(r renewal) bool { return !k.min.IsZero() && r.at.After(k.min) })
+	if x.login == "" && !x.logout && t.excuse(x, k, now, byAge) == "" {
 		t.violation(x, "Done", "closed although session %d is live and %s is good", k.s.number, t.nameOf(k.value))
 	}
 }
 
 // notDone judges a Done that is open still.
 func (t *truth) notDone(x *exchange) {
-	k, now := t.tokens[x.token], time.Now()
+	k, now := t.newestOf(x), time.Now()
 	if k == nil || x.id != k.s.id || x.p.isDead || now.Sub(t.failedAt) < time.Minute {
 		return
 	}
-	after := func(end time.Time) bool { return now.After(end.Add(watchEvery + 5*time.Second + 2*skew)) }
+	after := func(end time.Time) bool { return now.After(end.Add(watchEvery + 5*time.Second + 2*t.skew)) }
 	switch s := k.s; {
 	case !s.ended.IsZero() && after(s.ended):
 		t.violation(x, "Done", "open although session %d has ended (%s) at %v", s.number, s.why, s.ended.Sub(t.w.began))
@@ -302,8 +392,12 @@ func (t *truth) taken(x *exchange, n int) {
 	t.vouchers[n] = x
 }
 
-// uses notes that a credential is being used.
-func (t *truth) uses(x *exchange, n int) {
+// uses notes that a credential is being used, until end at the latest.
+func (t *truth) uses(x *exchange, n int, end time.Time) {
+	x.hasRefreshed = true
+	if left := time.Until(end); left < minLease {
+		t.violation(x, "Refresh has time", "%v are left for credential %d", left, n)
+	}
 	t.count("refreshes")
 	if first := t.used[n]; first != nil && !first.p.isDead && !first.isRefreshLost {
 		t.violation(x, "Refresh once", "credential %d was used by request %d already", n, first.n)
@@ -315,7 +409,11 @@ func (t *truth) uses(x *exchange, n int) {
 func (t *truth) unused(x *exchange, n int) { delete(t.used, n) }
 
 // refreshed notes how a Refresh has ended.
-func (t *truth) refreshed(x *exchange, err error) {
+func (t *truth) refreshed(x *exchange, failures int, err error) {
+	s := t.sessions[x.s.ID()]
+	if s != nil && s.leasedTo == x && s.lease != "" && !x.hasRefreshed && errors.Is(err, session.ErrIndeterminate) && x.failures-failures == 1 && s.ended.IsZero() && !x.p.isDead {
+		t.violation(x, "a lease is given back", "session %d has the lease of a request that does not refresh", s.number)
+	}
 	if err != nil {
 		x.isRefreshLost = true
 	}

@@ -105,7 +105,7 @@ func NewPlan(seed uint64) Plan {
 		Seed:      seed,
 		Processes: 1 + rng.IntN(3),
 		Idle:      []time.Duration{20 * time.Minute, time.Hour}[rng.IntN(2)],
-		Lifetime:  []time.Duration{2 * time.Hour, 24 * time.Hour}[rng.IntN(2)],
+		Lifetime:  []time.Duration{time.Hour, 24 * time.Hour}[rng.IntN(2)],
 	}
 	if rng.IntN(2) == 0 {
 		p.RenewAfter = time.Minute

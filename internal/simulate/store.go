@@ -179,13 +179,19 @@ func (p *process) Load(ctx context.Context, id string) (r *session.Record, err e
 
 func (p *process) Create(ctx context.Context, r *session.Record) error {
 	r = p.global(r)
-	return p.do(ctx, "create", r.ID, true, func() error {
+	x, isStored := exchangeOf(ctx), false
+	err := p.do(ctx, "create", r.ID, true, func() error {
 		err := p.w.store.Create(context.Background(), r)
 		if err == nil {
-			p.w.truth.written(exchangeOf(ctx), r)
+			isStored = true
+			p.w.truth.written(x, r)
 		}
 		return err
 	})
+	if err != nil && isStored && x != nil {
+		x.unsure[r.ID] = true
+	}
+	return err
 }
 
 func (p *process) Save(ctx context.Context, r *session.Record, old uint64) error {
@@ -204,15 +210,18 @@ func (p *process) Touch(ctx context.Context, id string, seen, expires time.Time)
 		err := p.w.store.Touch(context.Background(), id, seen.Add(p.ahead), expires.Add(p.ahead))
 		if s := p.w.truth.sessions[id]; s != nil {
 			s.maybeUsed = time.Now()
-			p.w.truth.touched(id)
+			p.w.truth.touched(exchangeOf(ctx), id)
 		}
 		return err
 	})
 }
 
 func (p *process) Delete(ctx context.Context, id string) error {
+	if x := exchangeOf(ctx); x != nil {
+		delete(x.unsure, id) // if that fails, nothing can be done
+	}
 	return p.do(ctx, "delete", id, true, func() error {
-		p.w.truth.deleted(id)
+		p.w.truth.deleted(exchangeOf(ctx), id)
 		return p.w.store.Delete(context.Background(), id)
 	})
 }

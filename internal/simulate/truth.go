@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,7 +24,8 @@ type truth struct {
 	vouchers   map[int]*exchange
 	active     map[string][]*exchange // requests with a token of a session that have not ended, by its id
 	violations []string
-	failedAt   time.Time // when the store, the network or a process last failed
+	failedAt   time.Time     // when the store, the network or a process last failed
+	skew       time.Duration // by which clocks differ at most, and how long a write is under way
 }
 
 // sessionTruth is one session.
@@ -44,6 +46,8 @@ type sessionTruth struct {
 	keys      int       // that were stored, also of responses that brought none
 	explicit  []renewal // in their order
 	last      time.Time // when the newest key was stored
+	lease     string    // who may refresh the credential; "": nobody
+	leasedTo  *exchange // likewise
 	lastSeen  time.Time // what the record says
 	expires   time.Time
 }
@@ -82,14 +86,22 @@ const (
 	overlap    = 10 * time.Second // of two tokens after an automatic renewal
 	arrival    = time.Minute      // for which a token has full access that was not presented
 	watchEvery = 5 * time.Second
+	minLease   = 2 * time.Second // without which no Refresh begins
 	maxIssued  = 16              // tokens that have full access and were not presented
+	maxRecent  = 64              // likewise, with those of the last minute
 	maxPast    = 3               // explicit renewals that the session of before is shown of
-	skew       = 4 * time.Second // by which clocks differ at most
 )
 
 func newTruth(w *world) *truth {
+	skew := 100 * time.Millisecond
+	if w.plan.Faults&Clocks != 0 {
+		skew += 4 * time.Second
+	}
+	if w.plan.Faults&(SlowStore|SilentStore|FailingStore) != 0 {
+		skew += 2 * time.Second
+	}
 	return &truth{
-		w: w, sessions: map[string]*sessionTruth{}, tokens: map[string]*token{}, issued: map[int]time.Time{},
+		w: w, skew: skew, sessions: map[string]*sessionTruth{}, tokens: map[string]*token{}, issued: map[int]time.Time{},
 		used: map[int]*exchange{}, vouchers: map[int]*exchange{}, active: map[string][]*exchange{},
 	}
 }
@@ -148,6 +160,7 @@ func (t *truth) storeFailed(x *exchange) {
 	t.count("failed calls of the store")
 	if x != nil {
 		x.isDisturbed = true
+		x.failures++
 	}
 }
 
@@ -172,6 +185,9 @@ func (t *truth) written(x *exchange, r *session.Record) {
 		s = &sessionTruth{id: r.ID, number: len(t.sessions) + 1, creator: x, user: r.User, began: time.Now(), used: time.Now(), maybeUsed: time.Now(), last: time.Now()}
 		t.sessions[r.ID] = s
 		t.count("sessions")
+		if r.User != "" && (x == nil || x.login != r.User) {
+			t.violation(x, "nobody as somebody else", "session %d is of %q, who has not logged in", s.number, r.User)
+		}
 	}
 	if !s.ended.IsZero() {
 		t.violation(x, "logout wins", "session %d was written after its end", s.number)
@@ -182,6 +198,12 @@ func (t *truth) written(x *exchange, r *session.Record) {
 		Next  string `json:"session.next"`
 		Key   string `json:"session.key"`
 		Marks []int  `json:"marks"`
+		Older map[string]struct {
+			Issued int64 `json:"issued"`
+		} `json:"session.older"`
+		Leases map[string]struct {
+			By string `json:"by"`
+		} `json:"session.leases"`
 	}
 	if err := json.Unmarshal(r.Data, &data); err != nil {
 		t.violation(x, "json", "the data of session %d is no JSON object: %v", s.number, err)
@@ -213,15 +235,28 @@ func (t *truth) written(x *exchange, r *session.Record) {
 		s.key, s.last, x.stored, x.storedIn = data.Key, time.Now(), time.Now(), s
 		s.keys++
 		x.storedNumber, x.storedByLogin = s.keys, x.login != "" && (isNew || x.renewal)
+		recent, all := 0, 0
+		for _, o := range data.Older {
+			if all++; o.Issued != 0 && time.Since(time.UnixMilli(o.Issued)) < arrival+2*t.skew {
+				recent++
+			}
+		}
+		if most := 2 * maxIssued; all-recent > most || recent > maxRecent {
+			t.violation(x, "bounded records", "session %d has %d older keys, %d of which are recent", s.number, all, recent)
+		}
 		if !isNew {
 			t.renewed(x, s, was)
 		}
 	}
-	t.touched(r.ID)
+	if by := data.Leases["grants"].By; by != s.lease {
+		s.lease, s.leasedTo = by, x
+	}
+	t.touched(x, r.ID)
 }
 
-// touched checks that the clocks of a session's record were not set back.
-func (t *truth) touched(id string) {
+// touched checks that the clocks of a session's record were not set back, and that a
+// request in the background has not set them at all.
+func (t *truth) touched(x *exchange, id string) {
 	s := t.sessions[id]
 	r, err := t.w.store.Load(context.Background(), id)
 	if s == nil || err != nil {
@@ -230,10 +265,21 @@ func (t *truth) touched(id string) {
 	if r.LastSeen.Before(s.lastSeen) {
 		t.violation(nil, "clocks never back", "session %d was last seen at %v, and now at %v", s.number, s.lastSeen, r.LastSeen)
 	}
+	isFirst := s.lastSeen.IsZero()
+	if x != nil && x.passive && x.login == "" && !isFirst && r.LastSeen.After(s.lastSeen) {
+		t.violation(x, "two clocks", "a request in the background is a use of session %d", s.number)
+	}
 	s.lastSeen, s.expires = r.LastSeen, r.Expires
 }
 
-func (t *truth) deleted(id string) {
+func (t *truth) deleted(x *exchange, id string) {
+	if x != nil {
+		for _, s := range t.sessions {
+			if s.next == id && s.why == "login" && x.failures-x.failuresAtEnd < 2 {
+				t.violation(x, "a lost answer signs nobody out", "session %d, which has taken the place of session %d, is deleted", t.number(id), s.number)
+			}
+		}
+	}
 	if s := t.sessions[id]; s != nil && s.ended.IsZero() {
 		s.ended, s.why = time.Now(), "deleted"
 	}
@@ -243,6 +289,9 @@ func (t *truth) deleted(id string) {
 func (t *truth) endedBy(x *exchange, s *sessionTruth, why, next string) {
 	s.ended, s.why, s.next = time.Now(), why, next
 	t.count("ended: " + why)
+	if x != nil {
+		x.failuresAtEnd = x.failures
+	}
 	t.w.log(x, "session %d has ended: %s", s.number, why)
 	switch {
 	case x == nil:
@@ -325,6 +374,10 @@ func (t *truth) renewed(x *exchange, s *sessionTruth, marks []int) {
 		return
 	}
 	t.count("explicit renewals")
+	isFirst := !slices.ContainsFunc(s.explicit, func(r renewal) bool { return r.by == x })
+	if k := t.tokens[x.token]; x.login == "" && isFirst && k != nil && k.s == s && !k.replaced.IsZero() {
+		t.violation(x, "a renewal lets nobody in", "a request renews session %d with %s, which was replaced at %v", s.number, t.nameOf(k.value), k.replaced.Sub(t.w.began))
+	}
 	x.renewal = false
 	s.explicit = append(s.explicit, renewal{time.Now(), x})
 	for _, k := range t.replacedBy(x, s, false) {
