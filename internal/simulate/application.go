@@ -119,7 +119,7 @@ func reload() op {
 		if x.status == 0 {
 			x.logsIn = ""
 		}
-		_ = x.s.Reload(x.ctx())
+		x.isGivenUp = x.s.Reload(x.ctx()) == session.ErrReplaced
 		x.w.truth.reloaded(x)
 	}}
 }

@@ -54,6 +54,7 @@ type exchange struct {
 	restores                    func()          // takes back what a token gained by it; or nil
 	ends                        []*token        // tokens that end because a newer one has come with it
 	isRefreshLost               bool
+	isGivenUp                   bool // a Reload has told it that its token was replaced
 	storedByLogin               bool
 	mustReplay                  bool        // EventReplayed must tell of its token
 	used                        time.Time   // when the session was last used before

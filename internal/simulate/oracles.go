@@ -196,7 +196,7 @@ func (t *truth) loggedIn(x *exchange, isNew bool) {
 		t.violation(x, "nobody as somebody else", "after a Login as %q the response brings a token of %q", x.logsIn, x.storedIn.user)
 	}
 	k := t.tokens[x.token]
-	if k == nil || k.s.why != "login" || time.Since(k.s.ended) > time.Minute-t.skew {
+	if k == nil || x.storedIn == k.s || k.s.why != "login" || time.Since(k.s.ended) > time.Minute-t.skew {
 		return
 	}
 	for s := t.sessions[k.s.next]; s != nil && s != x.storedIn; s = t.sessions[s.next] {
@@ -212,7 +212,7 @@ func (x *exchange) errAfterLogin() bool { return x.s.Err() != nil }
 // judgeEnd is for a request that has ended, and may have ended a session.
 func (t *truth) judgeEnd(x *exchange, k *token, isFine bool) {
 	s := k.s
-	if isFine && x.logout && x.id == s.id && x.errAfter == nil {
+	if isFine && x.logout && x.id == s.id && x.errAfter == nil && !x.isGivenUp {
 		if heir := t.record(s.id); heir != nil && heir.expires.After(time.Now()) {
 			t.violation(x, "logout wins", "session %d lives after a Logout in session %d", heir.number, s.number)
 		}
@@ -259,11 +259,9 @@ func (t *truth) finished(x *exchange) {
 	if !isFine && x.restores != nil {
 		x.restores()
 	}
-	if isFine {
+	if isFine && !t.isOvertaken(x, k) {
 		for _, o := range x.ends {
-			if !o.presented.After(x.loaded) { // else the client has that one now
-				o.max = o.end(x.ended)
-			}
+			o.max = o.end(x.ended)
 		}
 	}
 	if x.status >= 500 && !x.isDisturbed && time.Since(t.failedAt) > time.Minute && !has(x.errAfter, "MaxDataSize") {
@@ -305,6 +303,15 @@ func (t *truth) finished(x *exchange) {
 	if isFine && t.mustRenew(x, k) && x.cookie == nil {
 		t.violation(x, "the newest key is renewed", "the request got no other token")
 	}
+}
+
+// isOvertaken reports whether an older token was first presented while x, which presented
+// a newer one, was under way: then x ends none.
+func (t *truth) isOvertaken(x *exchange, k *token) bool {
+	if k == nil {
+		return false
+	}
+	return slices.ContainsFunc(k.s.presented, func(o *token) bool { return o.number < k.number && o.presented.After(x.loaded) })
 }
 
 // mustRenew reports whether the response must bring another token, because of its age.
