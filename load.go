@@ -39,8 +39,9 @@ func (s *Session) load(c *storectx.Context) {
 	s.touchAtLoad(c)
 }
 
-// presentAtLoad notes at once that a key was presented which ends soon: the handler may
-// take longer. If it fails, the commit does it. mu is held.
+// presentAtLoad notes at once that a key was presented of which a newer one was issued
+// since: the handler may take longer than the key lasts. If it fails, the commit does it.
+// mu is held.
 func (s *Session) presentAtLoad(c *storectx.Context) {
 	st := &s.stored
 	if st.is != live || !st.due.late {

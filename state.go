@@ -85,7 +85,7 @@ func (st *stored) over() error {
 // what the handler did.
 type upkeep struct {
 	seen  bool // the key was presented for the first time, which is to be noted
-	late  bool // likewise, and a newer key was presented before: it ends soon unless that is noted
+	late  bool // likewise, and a newer key was issued since: the key may end before the request does
 	renew bool // the key is to be replaced, if a cookie can be set
 	tidy  bool // keys or values that ended some time ago are to be removed
 }
