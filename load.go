@@ -209,6 +209,9 @@ func (k look) loadWithKey(id string) (*Record, error) {
 func (k look) recognise(st, was *stored) {
 	rec, held, now := st.rec, &st.held, k.c.Began()
 	st.isDone = was.isDone && *held == was.held || was.maybe != nil && *held == was.maybe.ref
+	if was.rec != nil && rec != nil && *held == was.held && was.due.seen {
+		st.isDone = st.isDone || isOvertaken(was.rec, rec, held.Key)
+	}
 	st.is, st.next = statusOf(rec)
 	switch {
 	case rec == nil:

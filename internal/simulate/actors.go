@@ -19,6 +19,7 @@ type browser struct {
 	step   int
 	sent   int        // requests in the step
 	rng    *rand.Rand // of the step
+	isSlow bool       // its network is
 	cookie string     // "" if there is none
 }
 
@@ -50,6 +51,9 @@ func (b *browser) live(task int) {
 		case 7:
 			b.visit(false, renew(), revokeOthers())
 		case 8, 9:
+			if b.rng.IntN(2) == 0 { // when others do the same
+				b.w.sleep(b.task, time.Until(time.Now().Truncate(20*time.Minute).Add(20*time.Minute)))
+			}
 			var all []*exchange
 			for range 2 + b.rng.IntN(10) {
 				all = append(all, b.prepare(false, someOps(b.rng)...))
@@ -64,20 +68,37 @@ func (b *browser) live(task int) {
 		case 12:
 			b.visit(false, works(someTime(b.rng, 3*time.Minute)), mark(), login(b.account(0)))
 		case 13:
-			ops := [][]op{{renew()}, {remember(time.Hour)}, {mark()}}[b.rng.IntN(3)]
-			b.visit(false, slices.Concat([]op{watch(), works(someTime(b.rng, 20*time.Second))}, ops, []op{sendHeader(), stream(someTime(b.rng, 5*time.Minute))})...)
-		case 14:
-			for range 1 + b.rng.IntN(4) { // a slow page, and what it asks for
-				b.send(b.prepare(false, works(b.upTo(time.Minute)), mark()))
-				b.w.sleep(b.task, b.upTo(time.Minute))
-				b.visit(false, someOps(b.rng)...)
+			ops := []op{watch()}
+			for range b.rng.IntN(5) {
+				ops = append(ops, works(b.upTo(10*time.Second)), renew(), save())
 			}
+			b.visit(false, append(ops, sendHeader(), stream(someTime(b.rng, 5*time.Minute)))...)
+		case 14:
+			b.isSlow = true // a bad network, and pages that take long
+			for range 4 + b.rng.IntN(16) {
+				var ops []op
+				if b.rng.IntN(3) == 0 {
+					ops = append(ops, works(b.upTo(time.Minute)))
+				}
+				b.send(b.prepare(false, append(ops, someOps(b.rng)...)...))
+				b.w.sleep(b.task, b.upTo(15*time.Second))
+			}
+			b.isSlow = false
 		default:
 			b.visit(false, someOps(b.rng)...)
 		}
 	}
 }
 
+// late returns how many of four responses are late.
+func (b *browser) late() int {
+	if b.isSlow {
+		return 2
+	}
+	return 1
+}
+
+// upTo returns a time up to most.
 func (b *browser) upTo(most time.Duration) time.Duration {
 	return time.Duration(b.rng.Int64N(int64(most)))
 }
@@ -109,13 +130,15 @@ func (b *browser) visit(passive bool, ops ...op) {
 	}
 }
 
-// doubleClick sends a form twice. The browser has no use for the first response, and
-// may throw it away.
+// doubleClick sends a form twice or more often. The browser has no use for the first
+// responses, and may throw them away.
 func (b *browser) doubleClick(o op) {
-	first := b.prepare(false, works(someTime(b.rng, time.Second)), o)
-	first.who += " (first click)"
-	b.send(first)
-	b.w.sleep(b.task, someTime(b.rng, time.Second))
+	for range 1 + b.rng.IntN(8)/6*b.rng.IntN(5) {
+		first := b.prepare(false, works(someTime(b.rng, time.Second)), o)
+		first.who += " (first click)"
+		b.send(first)
+		b.w.sleep(b.task, someTime(b.rng, time.Second))
+	}
 	b.visit(false, works(someTime(b.rng, time.Second)), o)
 }
 
@@ -126,7 +149,7 @@ func (b *browser) send(x *exchange) <-chan struct{} {
 	w, faults := b.w, b.w.plan.Faults
 	// As in fate, the same is drawn whatever faults there are.
 	isLost := b.rng.IntN(8) == 0 && faults&LostResponses != 0
-	isLate := b.rng.IntN(4) == 0 && faults&LostResponses != 0
+	isLate := b.rng.IntN(4) < b.late() && faults&LostResponses != 0
 	delay := b.upTo(50 * time.Second)
 	if !isLate {
 		delay = 0
@@ -209,13 +232,21 @@ func (w *world) steal(task, i int, a Actor) {
 		}
 		x := &exchange{who: who, rng: w.split(rng), token: stolen[rng.IntN(len(stolen))]}
 		switch rng.IntN(10) {
-		case 4: // asks for many keys in a row
+		case 4, 5, 6: // asks for many keys in a row, and uses one of them
+			var got []string
 			for range 1 + rng.IntN(100) {
 				again := &exchange{who: who, rng: w.split(rng), token: x.token}
-				w.start(func(task int) { w.send(task, again) })
+				w.start(func(task int) {
+					if w.send(task, again); again.cookie != nil && again.cookie.MaxAge >= 0 {
+						got = append(got, again.cookie.Value)
+					}
+				})
 				w.sleep(task, time.Second+someTime(rng, time.Second))
 			}
-		case 5, 6:
+			if back := 1 + rng.IntN(40); back <= len(got) {
+				x.token = got[len(got)-back]
+			}
+		case 7, 8:
 			x.own = own
 			if own == "" {
 				x.token, x.ops = "", []op{mark()}

@@ -57,7 +57,9 @@ func mark() op {
 func markNow() op {
 	return op{"marks now", "adds a mark and stores it at once", func(x *exchange, _ http.ResponseWriter) {
 		n := x.w.truth.next()
-		if _, err := marks.UpdateNow(x.ctx(), x.s, func(all []int) []int { return append(all[:len(all):len(all)], n) }); err == nil {
+		_, err := marks.UpdateNow(x.ctx(), x.s, func(all []int) []int { return append(all[:len(all):len(all)], n) })
+		x.w.truth.refused(x, err)
+		if err == nil {
 			x.made = append(x.made, n)
 			x.w.log(x, "has added and stored mark %d", n)
 			x.w.truth.expectMarks(x, []int{n})
@@ -86,7 +88,7 @@ func login(user string) op {
 
 func logout() op {
 	return op{"logout", "logs out", func(x *exchange, _ http.ResponseWriter) {
-		x.logout, x.made, x.logsIn = true, nil, ""
+		x.logout, x.made, x.logsIn, x.logsOut = true, nil, "", x.s.ID()
 		x.s.Logout()
 	}}
 }
@@ -119,7 +121,7 @@ func reload() op {
 		if x.status == 0 {
 			x.logsIn = ""
 		}
-		x.isGivenUp = x.s.Reload(x.ctx()) == session.ErrReplaced
+		_ = x.s.Reload(x.ctx())
 		x.w.truth.reloaded(x)
 	}}
 }
@@ -184,6 +186,7 @@ func refresh(d, within time.Duration, reloads bool) op {
 			if reloads {
 				reload().do(x, nil)
 			}
+			x.hasAnswer = true
 			fresh := t.grant()
 			x.w.log(x, "gets credential %d from the issuer", fresh)
 			return fresh, nil

@@ -49,12 +49,13 @@ type exchange struct {
 	isDisturbed                 bool            // a call of the store failed for it
 	failures, failuresAtEnd     int             // how many did, and until it stored its last tombstone
 	unsure                      map[string]bool // ids of sessions that it has created, and was told an error
+	failedAt                    time.Time       // when the last one did
+	hasAnswer                   bool            // of the issuer, once at least
 	hasRefreshed                bool            // since its last Refresh began
 	overlaps                    bool            // with another request that has the same session
 	restores                    func()          // takes back what a token gained by it; or nil
 	ends                        []*token        // tokens that end because a newer one has come with it
 	isRefreshLost               bool
-	isGivenUp                   bool // a Reload has told it that its token was replaced
 	storedByLogin               bool
 	mustReplay                  bool        // EventReplayed must tell of its token
 	used                        time.Time   // when the session was last used before
@@ -64,6 +65,7 @@ type exchange struct {
 
 	// What its handler has asked for so far.
 	login          string
+	logsOut        string // the id of the session that the last Logout ends
 	logout, revoke bool
 	renewal        bool // explicit, and not committed yet
 	remember       time.Duration

@@ -196,7 +196,7 @@ func (t *truth) loggedIn(x *exchange, isNew bool) {
 		t.violation(x, "nobody as somebody else", "after a Login as %q the response brings a token of %q", x.logsIn, x.storedIn.user)
 	}
 	k := t.tokens[x.token]
-	if k == nil || x.storedIn == k.s || k.s.why != "login" || time.Since(k.s.ended) > time.Minute-t.skew {
+	if k == nil || k.s == x.storedIn || k.s.why != "login" || time.Since(k.s.ended) > time.Minute-t.skew {
 		return
 	}
 	for s := t.sessions[k.s.next]; s != nil && s != x.storedIn; s = t.sessions[s.next] {
@@ -212,9 +212,9 @@ func (x *exchange) errAfterLogin() bool { return x.s.Err() != nil }
 // judgeEnd is for a request that has ended, and may have ended a session.
 func (t *truth) judgeEnd(x *exchange, k *token, isFine bool) {
 	s := k.s
-	if isFine && x.logout && x.id == s.id && x.errAfter == nil && !x.isGivenUp {
-		if heir := t.record(s.id); heir != nil && heir.expires.After(time.Now()) {
-			t.violation(x, "logout wins", "session %d lives after a Logout in session %d", heir.number, s.number)
+	if isFine && x.logout && x.errAfter == nil {
+		if heir := t.record(x.logsOut); heir != nil && heir.expires.After(time.Now()) {
+			t.violation(x, "logout wins", "session %d lives after a Logout in session %d", heir.number, t.number(x.logsOut))
 		}
 	}
 	isLate := !s.ended.IsZero() && x.sent.Before(s.ended.Add(2*time.Second-t.skew)) && (s.why == "logout" || s.why == "revoked" || s.why == "deleted")
@@ -285,6 +285,9 @@ func (t *truth) finished(x *exchange) {
 		return
 	}
 	t.judgeEnd(x, k, isFine)
+	if isFine && k.s.leasedTo == x && k.s.lease != "" && k.s.ended.IsZero() && x.failures == 0 && !x.hasAnswer {
+		t.violation(x, "a lease is given back", "session %d has the lease of a request that has ended", k.s.number)
+	}
 	if x.id == k.s.id && !x.passive {
 		k.s.maybeUsed = later(k.s.maybeUsed, x.ended)
 		// A request that lasts over the idle end is a use if it takes no longer than half
@@ -365,8 +368,8 @@ func (t *truth) newestOf(x *exchange) *token {
 func (t *truth) done(x *exchange) {
 	t.count("Done closed")
 	k, now := t.newestOf(x), time.Now()
-	if k == nil || x.id != k.s.id {
-		return
+	if k == nil || x.id != k.s.id || x.isDisturbed && k.value != x.token {
+		return // perhaps the token was replaced by a renewal of its own whose outcome it does not know
 	}
 	// An explicit renewal closes Done of a token at once that an automatic one has ended before.
 	byAge := slices.ContainsFunc(k.s.explicit, func(r renewal) bool { return !k.min.IsZero() && r.at.After(k.min) })
@@ -412,13 +415,21 @@ func (t *truth) uses(x *exchange, n int, end time.Time) {
 	t.used[n] = x
 }
 
+// refused judges the error of a call that only a request which has its session may make.
+func (t *truth) refused(x *exchange, err error) {
+	k := t.tokens[x.token]
+	if errors.Is(err, session.ErrReplaced) && k != nil && x.id == k.s.id && x.login == "" && k.maybeReplaced.IsZero() && t.excuse(x, k, time.Now(), false) == "" {
+		t.violation(x, "a renewal signs nobody out", "a request has lost session %d, although no explicit renewal has replaced %s", k.s.number, t.nameOf(k.value))
+	}
+}
+
 // unused takes uses back: the issuer did not answer.
 func (t *truth) unused(x *exchange, n int) { delete(t.used, n) }
 
 // refreshed notes how a Refresh has ended.
 func (t *truth) refreshed(x *exchange, failures int, err error) {
 	s := t.sessions[x.s.ID()]
-	if s != nil && s.leasedTo == x && s.lease != "" && !x.hasRefreshed && errors.Is(err, session.ErrIndeterminate) && x.failures-failures == 1 && s.ended.IsZero() && !x.p.isDead {
+	if s != nil && s.leasedTo == x && s.lease != "" && !x.hasRefreshed && errors.Is(err, session.ErrIndeterminate) && x.failures-failures == 1 && time.Since(x.failedAt) < 4*time.Second && s.ended.IsZero() && !x.p.isDead {
 		t.violation(x, "a lease is given back", "session %d has the lease of a request that does not refresh", s.number)
 	}
 	if err != nil {

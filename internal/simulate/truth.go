@@ -161,6 +161,7 @@ func (t *truth) storeFailed(x *exchange) {
 	if x != nil {
 		x.isDisturbed = true
 		x.failures++
+		x.failedAt = time.Now()
 	}
 }
 
@@ -235,14 +236,19 @@ func (t *truth) written(x *exchange, r *session.Record) {
 		s.key, s.last, x.stored, x.storedIn = data.Key, time.Now(), time.Now(), s
 		s.keys++
 		x.storedNumber, x.storedByLogin = s.keys, x.login != "" && (isNew || x.renewal)
-		recent, all := 0, 0
+		recent, old, presented := 0, 0, 0
 		for _, o := range data.Older {
-			if all++; o.Issued != 0 && time.Since(time.UnixMilli(o.Issued)) < arrival+2*t.skew {
+			switch {
+			case o.Issued == 0:
+				presented++
+			case time.Since(time.UnixMilli(o.Issued)) < arrival+2*t.skew:
 				recent++
+			default:
+				old++
 			}
 		}
-		if most := 2 * maxIssued; all-recent > most || recent > maxRecent {
-			t.violation(x, "bounded records", "session %d has %d older keys, %d of which are recent", s.number, all, recent)
+		if presented > maxIssued || recent > maxRecent || old > 0 && recent+old > maxIssued {
+			t.violation(x, "bounded records", "session %d has older keys: %d presented, and of the others %d of the last minute and %d older", s.number, presented, recent, old)
 		}
 		if !isNew {
 			t.renewed(x, s, was)
@@ -350,7 +356,14 @@ func (t *truth) issuedTo(x *exchange) {
 	if !x.stored.IsZero() {
 		k.issued = x.stored
 	}
+	own := 0
 	for i, r := range s.explicit {
+		if r.by == x {
+			own++
+		}
+		if r.by == x && own > 1 && x.isDisturbed { // it may not know that its last renewal was stored
+			k.maybeReplaced, k.renewal = r.at, i+1
+		}
 		isLeft := k.byLogin && r.by.login != ""
 		if r.by != x && r.at.After(k.issued) && !isLeft {
 			t.count("cookies of before an explicit renewal, sent after it")
