@@ -256,7 +256,10 @@ func (m *Manager) load(c *storectx.Context, id string) (*Record, error) {
 	switch {
 	case err == nil && (rec == nil || rec.ID != id):
 		return nil, storeError("load", errors.New("the store answered with another record"))
-	case err == nil && rec.expired(c.Began()), errors.Is(err, ErrNotFound):
+	case err == nil && rec.expired(c.Began()):
+		m.watch.expired(id, c.Began())
+		return nil, nil
+	case errors.Is(err, ErrNotFound):
 		rec = nil
 	case err != nil:
 		return nil, storeError("load", err)

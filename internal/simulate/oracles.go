@@ -109,7 +109,7 @@ func (t *truth) presents(x *exchange, k *token) {
 		min := k.min
 		x.restores = func() { k.min = min } // perhaps: it is not known whether that was stored
 	}
-	if k.minSet.Before(x.sent) { // else it may have come before the newer one
+	if k.minSet.Before(x.sent) && !x.isDisturbed { // else it may have come before the newer one, or that was not stored
 		k.min = time.Time{}
 	}
 	k.presented, k.max = now, time.Time{}
@@ -196,7 +196,7 @@ func (t *truth) loggedIn(x *exchange, isNew bool) {
 		t.violation(x, "nobody as somebody else", "after a Login as %q the response brings a token of %q", x.logsIn, x.storedIn.user)
 	}
 	k := t.tokens[x.token]
-	if k == nil || k.s == x.storedIn || k.s.why != "login" || time.Since(k.s.ended) > time.Minute-t.skew {
+	if k == nil || k.s == x.storedIn || k.s.why != "login" || time.Since(t.failedAt) < time.Minute || time.Since(k.s.ended) > time.Minute-t.skew {
 		return
 	}
 	for s := t.sessions[k.s.next]; s != nil && s != x.storedIn; s = t.sessions[s.next] {
@@ -261,7 +261,9 @@ func (t *truth) finished(x *exchange) {
 	}
 	if isFine && !t.isOvertaken(x, k) {
 		for _, o := range x.ends {
-			o.max = o.end(x.ended)
+			if o.max = o.end(x.ended); !o.isNoted { // then it may count as one that was not presented
+				o.max = later(o.max, o.issued.Add(arrival))
+			}
 		}
 	}
 	if x.status >= 500 && !x.isDisturbed && time.Since(t.failedAt) > time.Minute && !has(x.errAfter, "MaxDataSize") {
@@ -296,7 +298,8 @@ func (t *truth) finished(x *exchange) {
 		if isFine {
 			k.isNoted = true
 		}
-		if isFine && isUse {
+		isStored := !k.s.lastSeen.Add(t.w.plan.Idle/20 + t.skew).Before(x.loaded)
+		if isFine && isUse && isStored {
 			k.s.used = later(k.s.used, x.loaded)
 		}
 	}
@@ -381,7 +384,8 @@ func (t *truth) done(x *exchange) {
 // notDone judges a Done that is open still.
 func (t *truth) notDone(x *exchange) {
 	k, now := t.newestOf(x), time.Now()
-	if k == nil || x.id != k.s.id || x.p.isDead || now.Sub(t.failedAt) < time.Minute {
+	if k == nil || x.storedIn == k.s || // it has a newer token of its own
+		x.id != k.s.id || x.p.isDead || now.Sub(t.failedAt) < time.Minute {
 		return
 	}
 	after := func(end time.Time) bool { return now.After(end.Add(watchEvery + 5*time.Second + 2*t.skew)) }
