@@ -10,7 +10,7 @@ RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
-.PHONY: test oldest servers lint portable bench bench-memory bench-peers release-check vulncheck simulate
+.PHONY: test oldest servers lint portable bench bench-memory bench-peers release-check vulncheck simulate simulate-teeth
 
 # test runs all tests, and then says which could not run and why. The root's run
 # twice: allocations are counted without the race detector.
@@ -77,6 +77,10 @@ SEEDS ?= 20000
 FROM ?= 0
 simulate:
 	@go run ./internal/simulate/many -from $(FROM) -seeds $(SEEDS)
+
+# simulate-teeth puts faults into the library, which the simulator must find.
+simulate-teeth:
+	@go run ./internal/simulate/teeth
 
 # release-check builds the published modules as a stranger's go get would have them.
 release-check:

@@ -35,7 +35,7 @@ func (b *browser) live(task int) {
 	for _, step := range b.actor.Steps {
 		b.rng, b.step, b.sent = b.actor.rng(step), step, 0
 		b.w.sleep(task, b.pause())
-		switch b.rng.IntN(18) {
+		switch b.rng.IntN(19) {
 		case 0, 1:
 			b.visit(false, append(someOps(b.rng), login(b.account(0)))...)
 		case 2:
@@ -73,11 +73,11 @@ func (b *browser) live(task int) {
 				ops = append(ops, works(b.upTo(10*time.Second)), renew(), save())
 			}
 			b.visit(false, append(ops, sendHeader(), stream(someTime(b.rng, 5*time.Minute)))...)
-		case 14:
+		case 14, 15:
 			b.isSlow = true // a bad network, and pages that take long
 			for range 4 + b.rng.IntN(16) {
 				var ops []op
-				if b.rng.IntN(3) == 0 {
+				if b.rng.IntN(2) == 0 {
 					ops = append(ops, works(b.upTo(time.Minute)))
 				}
 				b.send(b.prepare(false, append(ops, someOps(b.rng)...)...))
@@ -93,7 +93,7 @@ func (b *browser) live(task int) {
 // late returns how many of four responses are late.
 func (b *browser) late() int {
 	if b.isSlow {
-		return 2
+		return 3
 	}
 	return 1
 }

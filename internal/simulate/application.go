@@ -249,6 +249,9 @@ func someOps(rng *rand.Rand) (ops []op) {
 			ops = append(ops, take())
 		case 11:
 			d, within := someTime(rng, 40*time.Second), max(0, time.Duration(rng.Int64N(int64(20*time.Second)))-10*time.Second)
+			if rng.IntN(3) == 0 {
+				d, within = 29*time.Second+someTime(rng, 2*time.Second), 0
+			}
 			ops = append(ops, refresh(d, within, rng.IntN(4) == 0))
 		case 12:
 			ops = append(ops, sendHeader())

@@ -50,6 +50,7 @@ type exchange struct {
 	failures, failuresAtEnd     int             // how many did, and until it stored its last tombstone
 	unsure                      map[string]bool // ids of sessions that it has created, and was told an error
 	failedAt                    time.Time       // when the last one did
+	isFirst                     bool            // to present its token
 	hasAnswer                   bool            // of the issuer, once at least
 	hasRefreshed                bool            // since its last Refresh began
 	overlaps                    bool            // with another request that has the same session

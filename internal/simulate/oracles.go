@@ -103,7 +103,7 @@ func (k *token) isInGrace(after func(time.Time) bool) bool {
 // presents notes that a token has come for the first time: those before it end soon.
 func (t *truth) presents(x *exchange, k *token) {
 	now := x.loaded
-	x.restores = nil
+	x.restores, x.isFirst = nil, true
 	if !k.min.IsZero() {
 		t.count("late tokens that came in time")
 		min := k.min
@@ -231,7 +231,7 @@ func (t *truth) judgeLimit(x *exchange) {
 		return
 	}
 	for _, s := range t.sessions {
-		if s.user == x.logsIn && s.ended.IsZero() && s.expires.After(time.Now()) {
+		if s.user == x.logsIn && s.ended.IsZero() && s.expires.After(time.Now().Add(t.skew)) {
 			if s.creator != nil && s.creator != x {
 				return // which may be counting now
 			}
@@ -265,6 +265,9 @@ func (t *truth) finished(x *exchange) {
 				o.max = later(o.max, o.issued.Add(arrival))
 			}
 		}
+	}
+	if x.isFirst {
+		k.max = time.Time{} // noted only now: what was presented meanwhile has not ended it
 	}
 	if x.status >= 500 && !x.isDisturbed && time.Since(t.failedAt) > time.Minute && !has(x.errAfter, "MaxDataSize") {
 		t.violation(x, "answers while the store does", "%d: %v", x.status, x.errAfter)

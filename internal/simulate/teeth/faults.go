@@ -52,8 +52,6 @@ var faults = []fault{
 	// Who has the session.
 	{"a Login as another user keeps the session", "state.go",
 		"case st.is == live && t.user != \"\" && t.user != st.rec.User,\n", "case st.is == live && t.user != \"\" && st.rec.User == \"\",\n", nobodyElse},
-	{"the queues of all sessions are one", "queue.go",
-		"qs.mu.Lock()\n\tq := qs.of[id]\n\tif q == nil {\n\t\tif", "qs.mu.Lock()\n\tid = \"\"\n\tq := qs.of[id]\n\tif q == nil {\n\t\tif", nobodyElse},
 	{"a failing load is taken for nobody", "load.go",
 		"this.rec, err = k.loadWithKey(this.held.ID); err != nil {\n", "this.rec, err = k.loadWithKey(this.held.ID); err != nil && false {\n", signsNobodyOut},
 	{"a Login that takes another's place merges what it has not", "ending.go",
