@@ -32,11 +32,19 @@ func (st *stream) String() string {
 }
 
 // listen opens a stream with the browser's cookie, and returns when it is open.
-func (b *browser) listen(m *session.Manager) *stream {
+func (b *browser) listen(m *session.Manager) *stream { return b.listenAs(m, func(*session.Session) {}) }
+
+// listenAsBackground opens one that is no use of the session.
+func (b *browser) listenAsBackground(m *session.Manager) *stream {
+	return b.listenAs(m, (*session.Session).Background)
+}
+
+func (b *browser) listenAs(m *session.Manager, what func(*session.Session)) *stream {
 	ctx, cancel := context.WithCancel(b.t.Context())
 	st := &stream{hangUp: cancel, stopped: make(chan struct{})}
 	opened := make(chan struct{})
 	h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		what(session.From(r.Context()))
 		began, done := time.Now(), session.From(r.Context()).Done()
 		close(opened)
 		select {
@@ -313,6 +321,55 @@ func TestDoneOfTheRequestThatRenews(t *testing.T) {
 			}))).replay(b.cookie()).get("/")
 		})
 	}
+}
+
+// An aheadStore shows what it would show to a process whose clock is ahead.
+type aheadStore struct {
+	session.Store
+	by time.Duration
+}
+
+func (s aheadStore) Load(ctx context.Context, id string) (*session.Record, error) {
+	r, err := s.Store.Load(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	c := *r
+	c.Created, c.LastSeen = r.Created.Add(-s.by), r.LastSeen.Add(-s.by)
+	c.Expires, c.Deadline = r.Expires.Add(-s.by), r.Deadline.Add(-s.by)
+	return &c, nil
+}
+
+// A slow look finds that the session has run out by this process's clock, which is ahead.
+// A request that began since knows that it was used in time.
+func TestDoneOfASessionThatIsUsedAtTheLastMoment(t *testing.T) {
+	inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, _, there *session.Manager, b *browser) {
+		here := newManager(t, session.Options{Store: aheadStore{spy, 10 * time.Second}, IdleTimeout: 20 * minute, Lifetime: 120 * minute})
+		b.at(there).get("/login")
+		used := time.Now()
+		time.Sleep(20*minute - 11*time.Second) // the first stream is open still
+		first := b.listenAsBackground(here)
+		looks := make(chan struct{})
+		spy.hookAfter(func(_ context.Context, _, _ string, err error) error {
+			if time.Since(used) < 20*minute-10*time.Second {
+				return err
+			}
+			spy.hookAfter(nil)
+			close(looks)
+			time.Sleep(3 * time.Second)
+			return err
+		})
+		<-looks
+		time.Sleep(time.Second)
+		b.at(there).get("/look")
+		second := b.listen(here)
+		time.Sleep(minute)
+		if second.String() != "open" {
+			t.Errorf("the stream that began after the use: %v", second)
+		}
+		first.hangUp()
+		second.hangUp()
+	})
 }
 
 // A look at the store that began before a Login, and whose answer is slow, does not know

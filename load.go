@@ -39,8 +39,9 @@ func (s *Session) load(c *storectx.Context) {
 	s.touchAtLoad(c)
 }
 
-// presentAtLoad notes at once that a key was presented which ends soon: the handler may
-// take longer. If it fails, the commit does it. mu is held.
+// presentAtLoad notes at once that a key was presented of which a newer one was issued
+// since: the handler may take longer than the key lasts. If it fails, the commit does it.
+// mu is held.
 func (s *Session) presentAtLoad(c *storectx.Context) {
 	st := &s.stored
 	if st.is != live || !st.due.late {
@@ -255,7 +256,10 @@ func (m *Manager) load(c *storectx.Context, id string) (*Record, error) {
 	switch {
 	case err == nil && (rec == nil || rec.ID != id):
 		return nil, storeError("load", errors.New("the store answered with another record"))
-	case err == nil && rec.expired(c.Began()), errors.Is(err, ErrNotFound):
+	case err == nil && rec.expired(c.Began()):
+		m.watch.expired(id, c.Began())
+		return nil, nil
+	case errors.Is(err, ErrNotFound):
 		rec = nil
 	case err != nil:
 		return nil, storeError("load", err)

@@ -624,6 +624,60 @@ func TestUnknownRenewalOfASessionThatIsReplaced(t *testing.T) {
 	})
 }
 
+// A Save renews the token by its age, and another request logs in before the response.
+// If the store then cannot say whether that cookie is still the newest it does not leave:
+// the browser has one that is as good, or better.
+func TestCookieOfAnAutomaticRenewalInAnOutage(t *testing.T) {
+	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+		b := d.browser()
+		time.Sleep(minute)
+		h := d.m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			if err := s.Save(r.Context()); err != nil {
+				t.Error(err)
+			}
+			d.do(b, func(s *session.Session) { s.Login("alice") })
+			d.spy.down.Store(true)
+		}})
+		if resp := (&browser{t, h, b.jar}).get("/"); setsCookie(resp) || resp.StatusCode != http.StatusOK {
+			t.Errorf("%s, cookies %v", resp.Status, resp.Cookies())
+		}
+		d.spy.down.Store(false)
+		time.Sleep(minute)
+		d.expect(b, "before")
+	})
+}
+
+// An attacker asks for a key each second while a slow request presents the one that the
+// owner has got. It was presented, and so it is not among those that are forgotten.
+func TestSlowRequestUnderAttack(t *testing.T) {
+	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+		owner := d.browser()
+		thief := owner.replay(owner.cookie())
+		time.Sleep(minute)
+		d.expect(owner, "before") // gets a key
+		asks := func(n int) {
+			for range n {
+				time.Sleep(1100 * time.Millisecond)
+				d.do(thief.replay(thief.cookie()), func(s *session.Session) { s.User() })
+			}
+		}
+		asks(20)
+		begun := make(chan struct{})
+		var all sync.WaitGroup
+		all.Go(func() {
+			d.do(owner.replay(owner.cookie()), func(s *session.Session) {
+				s.User()
+				close(begun)
+				time.Sleep(2 * minute)
+			})
+		})
+		<-begun
+		asks(100)
+		all.Wait()
+		d.expect(owner, "before")
+	})
+}
+
 // Promise 3. A response that brings the key of an automatic renewal is slow and
 // overwrites a newer one that was presented. The request that brings it gets
 // another, and the key that it has overtaken gets no other and ends.

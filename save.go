@@ -98,7 +98,7 @@ func (s *Session) Reload(ctx context.Context) error {
 	case s.problem.err != nil:
 		return s.problem.err
 	case was.maybe != nil && s.stored.is == live && s.stored.held == was.maybe.ref:
-		s.cookie = cookie{carry, was.maybe.token}
+		s.cookie = cookie{carry, was.maybe.token, false}
 	case s.stored.is != live && s.cookie.do == carry:
 		s.cookie = cookie{}
 	}
@@ -150,7 +150,7 @@ func (s *Session) beforeFirstByte(hijack bool) (header, error) {
 // confirm looks whether a cookie that is due since an earlier Save has the newest
 // token of a live session still, and forgets it if not: the browser, which had
 // another one before, may have a newer one since. If the store cannot say, the
-// cookie leaves. mu is held.
+// cookie leaves, unless the one that the browser has is as good. mu is held.
 func (s *Session) confirm() {
 	if s.cookie.do != carry {
 		return
@@ -159,6 +159,9 @@ func (s *Session) confirm() {
 	defer c.Release()
 	rec, err := s.m.load(c, s.stored.held.ID)
 	if err != nil {
+		if s.cookie.isAutomatic {
+			s.cookie = cookie{}
+		}
 		return
 	}
 	if is, _ := statusOf(rec); is != live || !opensNewest(rec.Data, s.stored.held.Key) {

@@ -85,7 +85,7 @@ func (st *stored) over() error {
 // what the handler did.
 type upkeep struct {
 	seen  bool // the key was presented for the first time, which is to be noted
-	late  bool // likewise, and a newer key was issued: it may end during the request unless that is noted at once
+	late  bool // likewise, and a newer key was issued since: the key may end before the request does
 	renew bool // the key is to be replaced, if a cookie can be set
 	tidy  bool // keys or values that ended some time ago are to be removed
 }
@@ -121,8 +121,9 @@ func (t *pending) holds() bool {
 // cookie is what the response must do to the browser's cookie, or to the token
 // that another client keeps.
 type cookie struct {
-	do    cookieAction
-	value func() string // for carry; a func has no contents that a log could print
+	do          cookieAction
+	value       func() string // for carry; a func has no contents that a log could print
+	isAutomatic bool          // it is of an automatic renewal: the client may do without
 }
 
 type cookieAction uint8

@@ -205,6 +205,26 @@ func (w *watch) over(id string) {
 	w.close(id)
 }
 
+// expired closes the channels of a session that a Load, which began at that time, has
+// found to have run out by this process's clock. A request that has loaded it since may
+// know of a later use.
+func (w *watch) expired(id string, began time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	e := w.sessions[id]
+	if e == nil {
+		return
+	}
+	for r := range e.waiters {
+		if !r.since.After(began) {
+			w.end(r)
+		}
+	}
+	if len(e.waiters) == 0 {
+		w.forget(e)
+	}
+}
+
 // close is what ended and over do. mu is held.
 func (w *watch) close(id string) {
 	if e := w.sessions[id]; e != nil {

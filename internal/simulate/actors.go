@@ -218,6 +218,7 @@ func (b *browser) receive(x *exchange) {
 // steal lets a thief copy cookies and use them at will.
 func (w *world) steal(task, i int, a Actor) {
 	var stolen []string
+	own := "" // the token of an anonymous session of the thief's
 	who := fmt.Sprintf("thief %d", i)
 	for _, step := range a.Steps {
 		rng := a.rng(step)
@@ -245,6 +246,11 @@ func (w *world) steal(task, i int, a Actor) {
 			if back := 1 + rng.IntN(40); back <= len(got) {
 				x.token = got[len(got)-back]
 			}
+		case 7, 8:
+			x.own = own
+			if own == "" {
+				x.token, x.ops = "", []op{mark()}
+			}
 		case 0:
 			x.ops = []op{logout()}
 		case 1:
@@ -257,6 +263,10 @@ func (w *world) steal(task, i int, a Actor) {
 		keeps := rng.IntN(2) == 0
 		w.start(func(task int) {
 			w.send(task, x)
+			if x.token == "" && x.cookie != nil {
+				own = x.cookie.Value
+				return
+			}
 			if keeps && x.cookie != nil && x.cookie.MaxAge >= 0 {
 				stolen = append(stolen, x.cookie.Value)
 			}
@@ -264,7 +274,7 @@ func (w *world) steal(task, i int, a Actor) {
 	}
 }
 
-// operate lets an operator end sessions.
+// operate lets an operator end sessions and deploy new versions of the program.
 func (w *world) operate(task int, a Actor) {
 	ctx := context.WithValue(context.Background(), actorKey{}, task)
 	for _, step := range a.Steps {
@@ -272,7 +282,11 @@ func (w *world) operate(task int, a Actor) {
 		w.sleep(task, someTime(rng, time.Hour))
 		user := w.browsers[rng.IntN(len(w.browsers))].account(rng.IntN(2))
 		m := w.processes[rng.IntN(len(w.processes))].manager
-		if rng.IntN(2) == 0 {
+		switch rng.IntN(5) {
+		case 0:
+			w.deploy(task, rng)
+			continue
+		case 1, 2:
 			w.log(nil, "the operator ends all sessions of %s", user)
 			w.log(nil, "the operator is told: %s", told(m.RevokeAll(ctx, user)))
 			continue
@@ -281,10 +295,43 @@ func (w *world) operate(task int, a Actor) {
 		w.log(nil, "the operator lists the sessions of %s and is told: %s, %d sessions", user, told(err), len(listed))
 		if len(listed) > 0 {
 			s := listed[rng.IntN(len(listed))]
+			if rng.IntN(2) == 0 {
+				w.log(nil, "the operator ends session %d and is told: %s", w.truth.number(s.ID()), told(m.Revoke(ctx, user, s.ID())))
+				continue
+			}
 			name.Set(s, "changed by the operator")
 			w.log(nil, "the operator changes session %d and is told: %s", w.truth.number(s.ID()), told(s.Save(ctx)))
 		}
 	}
+}
+
+// deploy replaces the processes by new ones, one after another, with the next step of a
+// rotation of the secrets: the new secret comes last everywhere before it comes first
+// anywhere. Some versions allow only small sessions. What the old processes have begun
+// they finish.
+func (w *world) deploy(task int, rng *rand.Rand) {
+	w.secrets++
+	maxData := []int{0, 0, 200}[rng.IntN(3)]
+	w.truth.count("deployments")
+	for i, old := range w.processes {
+		w.sleep(task, someTime(rng, time.Minute))
+		if w.processes[i] != old {
+			continue // it has died meanwhile, and begun with them
+		}
+		w.log(nil, "process %d is replaced by one with the secrets of step %d and a MaxDataSize of %d", i, w.secrets, maxData)
+		w.processes[i] = &process{w: w, n: i, ahead: old.ahead, maxData: maxData}
+		w.processes[i].start()
+	}
+}
+
+// secretsOf returns the secrets of a step of the rotation.
+func secretsOf(step int) [][]byte {
+	secret := func(n int) []byte { return fmt.Appendf(nil, "the secret number %032d", n) }
+	n := step / 2
+	if step%2 == 0 {
+		return [][]byte{secret(n), secret(n - 1), secret(n - 2), secret(n - 3)}
+	}
+	return [][]byte{secret(n), secret(n - 1), secret(n - 2), secret(n + 1)}
 }
 
 // split returns the randomness of a request, made by a step. It differs with Plan.Seed.

@@ -23,6 +23,7 @@ type exchange struct {
 	who     string
 	browser *browser   // that sent it, or nil
 	token   string     // the value of its cookie, or ""
+	own     string     // another token that it brings, before that, or ""
 	rng     *rand.Rand // of what happens to it, whatever happens to others
 	passive bool       // it is not the user's doing
 	ops     []op
@@ -56,6 +57,8 @@ type exchange struct {
 	restores                    func()          // takes back what a token gained by it; or nil
 	ends                        []*token        // tokens that end because a newer one has come with it
 	isRefreshLost               bool
+	storedByLogin               bool
+	mustReplay                  bool        // EventReplayed must tell of its token
 	used                        time.Time   // when the session was last used before
 	isSlow                      bool        // the store was slow for it
 	isLost                      bool        // the client does not get the response
@@ -90,14 +93,19 @@ func (w *world) send(task int, x *exchange) {
 		Method: "POST", URL: pageURL, Host: "app.test", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: http.Header{"Sec-Fetch-Site": {"same-origin"}}, RemoteAddr: "192.0.2.1:1234", RequestURI: "/",
 	}
-	if x.token != "" {
-		r.Header.Set("Cookie", cookieName+"="+x.token)
+	for _, token := range []string{x.own, x.token} {
+		if token != "" {
+			r.Header.Add("Cookie", cookieName+"="+token)
+		}
 	}
 	background := ""
 	if x.passive {
 		background = " in the background"
 	}
 	w.log(x, "is sent by %s%s to process %d with %s; its handler %s", x.who, background, x.p.n, w.truth.nameOf(x.token), names(x.ops))
+	if x.own != "" {
+		w.log(x, "brings %s too", w.truth.nameOf(x.own))
+	}
 	w.truth.begins(x)
 	w.coverage.begins(x)
 	func() {

@@ -21,6 +21,10 @@ func (t *truth) loaded(x *exchange) {
 		return
 	}
 	s := k.s
+	if x.own != "" {
+		t.loadedBoth(x, k)
+		return
+	}
 	isIn := x.id == s.id
 	if isIn && x.user != s.user || !isIn && x.user != "" {
 		t.violation(x, "nobody as somebody else", "answered as %q with a token of %q", x.user, s.user)
@@ -37,6 +41,20 @@ func (t *truth) loaded(x *exchange) {
 	}
 	if s.user != "" && !errors.Is(x.err, session.ErrStore) && t.excuse(x, k, now, true) == "" {
 		t.violation(x, "a renewal signs nobody out", "nobody with %s of %q, which should be good (%v)", t.nameOf(k.value), s.user, x.err)
+	}
+}
+
+// loadedBoth judges what a request has found that brought a token of its own beside a
+// stolen one.
+func (t *truth) loadedBoth(x *exchange, stolen *token) {
+	s, own := stolen.s, t.tokens[x.own].s
+	if x.user != "" && (x.user != s.user || x.id != s.id) || x.id != "" && x.id != s.id && x.id != own.id {
+		t.violation(x, "nobody as somebody else", "answered as %q", x.user)
+	}
+	isLive := s.ended.IsZero() && x.loaded.Add(t.skew).Before(s.expires)
+	if x.id == own.id && isLive && !stolen.replaced.IsZero() && x.sent.After(stolen.replaced.Add(grace+t.skew)) {
+		t.count("a replaced token beside another one")
+		x.mustReplay = true
 	}
 }
 
@@ -91,7 +109,7 @@ func (t *truth) presents(x *exchange, k *token) {
 		min := k.min
 		x.restores = func() { k.min = min } // perhaps: it is not known whether that was stored
 	}
-	if k.minSet.Before(x.sent) { // else it may have come before the newer one
+	if k.minSet.Before(x.sent) && !x.isDisturbed { // else it may have come before the newer one, or that was not stored
 		k.min = time.Time{}
 	}
 	k.presented, k.max = now, time.Time{}
@@ -178,7 +196,7 @@ func (t *truth) loggedIn(x *exchange, isNew bool) {
 		t.violation(x, "nobody as somebody else", "after a Login as %q the response brings a token of %q", x.logsIn, x.storedIn.user)
 	}
 	k := t.tokens[x.token]
-	if k == nil || k.s == x.storedIn || k.s.why != "login" || time.Since(k.s.ended) > time.Minute-t.skew {
+	if k == nil || k.s == x.storedIn || k.s.why != "login" || time.Since(t.failedAt) < time.Minute || time.Since(k.s.ended) > time.Minute-t.skew {
 		return
 	}
 	for s := t.sessions[k.s.next]; s != nil && s != x.storedIn; s = t.sessions[s.next] {
@@ -231,15 +249,21 @@ func (t *truth) finished(x *exchange) {
 	if k != nil {
 		t.active[k.s.id] = slices.DeleteFunc(t.active[k.s.id], func(o *exchange) bool { return o == x })
 	}
+	if x.mustReplay && x.events[session.EventReplayed] != 1 {
+		t.violation(x, "EventReplayed", "%d events for a replaced token beside another one", x.events[session.EventReplayed])
+	}
+	if x.own != "" {
+		return
+	}
 	isFine := x.status == http.StatusOK && !x.isDisturbed && !x.p.isDead && !x.panics
 	if !isFine && x.restores != nil {
 		x.restores()
 	}
-	// If the client has an older token since, the one of this request ends no other.
-	isOvertaken := k != nil && slices.ContainsFunc(k.s.presented, func(o *token) bool { return o.number < k.number && o.presented.After(x.loaded) })
-	if isFine && !isOvertaken {
+	if isFine && !t.isOvertaken(x, k) {
 		for _, o := range x.ends {
-			o.max = o.end(x.ended)
+			if o.max = o.end(x.ended); !o.isNoted { // then it may count as one that was not presented
+				o.max = later(o.max, o.issued.Add(arrival))
+			}
 		}
 	}
 	if x.isFirst {
@@ -277,7 +301,8 @@ func (t *truth) finished(x *exchange) {
 		if isFine {
 			k.isNoted = true
 		}
-		if isFine && isUse {
+		isStored := !k.s.lastSeen.Add(t.w.plan.Idle/20 + t.skew).Before(x.loaded)
+		if isFine && isUse && isStored {
 			k.s.used = later(k.s.used, x.loaded)
 		}
 	}
@@ -287,6 +312,15 @@ func (t *truth) finished(x *exchange) {
 	if isFine && t.mustRenew(x, k) && x.cookie == nil {
 		t.violation(x, "the newest key is renewed", "the request got no other token")
 	}
+}
+
+// isOvertaken reports whether an older token was first presented while x, which presented
+// a newer one, was under way: then x ends none.
+func (t *truth) isOvertaken(x *exchange, k *token) bool {
+	if k == nil {
+		return false
+	}
+	return slices.ContainsFunc(k.s.presented, func(o *token) bool { return o.number < k.number && o.presented.After(x.loaded) })
 }
 
 // mustRenew reports whether the response must bring another token, because of its age.
@@ -353,7 +387,8 @@ func (t *truth) done(x *exchange) {
 // notDone judges a Done that is open still.
 func (t *truth) notDone(x *exchange) {
 	k, now := t.newestOf(x), time.Now()
-	if k == nil || x.id != k.s.id || x.p.isDead || now.Sub(t.failedAt) < time.Minute {
+	if k == nil || x.storedIn == k.s || // it has a newer token of its own
+		x.id != k.s.id || x.p.isDead || now.Sub(t.failedAt) < time.Minute {
 		return
 	}
 	after := func(end time.Time) bool { return now.After(end.Add(watchEvery + 5*time.Second + 2*t.skew)) }

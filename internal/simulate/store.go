@@ -20,6 +20,7 @@ type process struct {
 	w       *world
 	n       int
 	ahead   time.Duration // of its clock
+	maxData int           // Options.MaxDataSize; 0: the default
 	manager *session.Manager
 	isDead  bool
 }

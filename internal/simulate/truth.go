@@ -94,8 +94,11 @@ const (
 
 func newTruth(w *world) *truth {
 	skew := 100 * time.Millisecond
-	if w.plan.Faults&(Clocks|SlowStore|SilentStore|FailingStore) != 0 {
-		skew = 4 * time.Second
+	if w.plan.Faults&Clocks != 0 {
+		skew += 4 * time.Second
+	}
+	if w.plan.Faults&(SlowStore|SilentStore|FailingStore) != 0 {
+		skew += 2 * time.Second
 	}
 	return &truth{
 		w: w, skew: skew, sessions: map[string]*sessionTruth{}, tokens: map[string]*token{}, issued: map[int]time.Time{},
@@ -232,7 +235,7 @@ func (t *truth) written(x *exchange, r *session.Record) {
 	if data.Key != s.key && x != nil {
 		s.key, s.last, x.stored, x.storedIn = data.Key, time.Now(), time.Now(), s
 		s.keys++
-		x.storedNumber = s.keys
+		x.storedNumber, x.storedByLogin = s.keys, x.login != "" && (isNew || x.renewal)
 		recent, old, presented := 0, 0, 0
 		for _, o := range data.Older {
 			switch {
@@ -307,10 +310,10 @@ func (t *truth) endedBy(x *exchange, s *sessionTruth, why, next string) {
 	case why == "revoked" && !x.revoke && x.login == "":
 		t.violation(x, "ends only what was asked", "session %d was revoked by a request that asked for no such thing", s.number)
 	}
-	if x != nil && x.isFrozen() {
-		s.next = "" // values that have changed since the renewal stay behind
+	if x != nil && (x.isFrozen() || s.user == "" && x.p.maxData > 0) {
+		s.next = "" // values that have changed since the renewal stay behind, and those that do not fit
 	}
-	if heir := t.sessions[next]; why == "login" && heir != nil && (s.user == "" || s.user == heir.user) && x != nil && !x.isFrozen() {
+	if heir := t.sessions[s.next]; why == "login" && heir != nil && (s.user == "" || s.user == heir.user) && x != nil {
 		if lost := missing(s.marks, heir.marks); lost != 0 {
 			t.violation(x, "no lost update", "mark %d of session %d is not in session %d, which takes its place", lost, s.number, heir.number)
 		}
@@ -349,7 +352,7 @@ func (t *truth) issuedTo(x *exchange) {
 			}
 		}
 	}
-	k := &token{value: value, s: s, number: x.storedNumber, issued: time.Now(), byLogin: x.login != ""}
+	k := &token{value: value, s: s, number: x.storedNumber, issued: time.Now(), byLogin: x.storedByLogin}
 	if !x.stored.IsZero() {
 		k.issued = x.stored
 	}

@@ -40,6 +40,7 @@ type world struct {
 	began     time.Time
 	history   []string
 	exchanges int
+	secrets   int // the step of their rotation
 	counts    map[string]int
 	coverage  coverage
 	sent      map[int][]Sent
@@ -100,11 +101,12 @@ func (w *world) complete(at *place) {
 func (p *process) start() {
 	m, err := session.New(&session.Options{
 		Store:       p,
-		Secrets:     [][]byte{[]byte("0123456789abcdef0123456789abcdef")},
+		Secrets:     secretsOf(p.w.secrets),
 		Lifetime:    p.w.plan.Lifetime,
 		IdleTimeout: p.w.plan.Idle,
 		RenewAfter:  p.w.plan.RenewAfter,
 		MaxPerUser:  p.w.plan.MaxPerUser,
+		MaxDataSize: p.maxData,
 		OnEvent:     p.w.event,
 	})
 	if err != nil {
@@ -124,7 +126,7 @@ func (w *world) kill(task int) {
 		w.truth.count("fault: a process dies")
 		w.truth.disturbed()
 		old.isDead = true
-		w.processes[i] = &process{w: w, n: i, ahead: old.ahead}
+		w.processes[i] = &process{w: w, n: i, ahead: old.ahead, maxData: old.maxData}
 		w.processes[i].start()
 	}
 }
