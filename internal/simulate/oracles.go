@@ -304,6 +304,10 @@ func (t *truth) finished(x *exchange) {
 		if isFine {
 			k.isNoted = true
 		}
+		end := x.loaded.Add(t.w.plan.Idle*19/20 - 2*t.skew)
+		if isFine && isUse && !x.overlaps && k.s.ended.IsZero() && k.s.deadline.After(end) && k.s.expires.Before(end) && time.Since(t.failedAt) > time.Minute {
+			t.violation(x, "two clocks", "a request is no use of session %d, which ends at %v", k.s.number, k.s.expires.Sub(t.w.began))
+		}
 		isStored := !k.s.lastSeen.Add(t.w.plan.Idle/20 + t.skew).Before(x.loaded)
 		if isFine && isUse && isStored {
 			k.s.used = later(k.s.used, x.loaded)

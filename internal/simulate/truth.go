@@ -50,6 +50,7 @@ type sessionTruth struct {
 	leasedTo  *exchange // likewise
 	lastSeen  time.Time // what the record says
 	expires   time.Time
+	deadline  time.Time
 }
 
 // A renewal is an explicit one.
@@ -275,7 +276,7 @@ func (t *truth) touched(x *exchange, id string) {
 	if x != nil && x.passive && x.login == "" && !isFirst && r.LastSeen.After(s.lastSeen) {
 		t.violation(x, "two clocks", "a request in the background is a use of session %d", s.number)
 	}
-	s.lastSeen, s.expires = r.LastSeen, r.Expires
+	s.lastSeen, s.expires, s.deadline = r.LastSeen, r.Expires, r.Deadline
 }
 
 func (t *truth) deleted(x *exchange, id string) {
