@@ -33,7 +33,8 @@ type stored struct {
 	is     knowledge
 	due    upkeep
 	held   token.Ref // the token by which the request has it; of a listed session only the id
-	isDone bool      // held needs no upkeep: this request made it, or a client has presented an older key since
+	isOwn  bool      // this request made held, so that it was not presented
+	isLate bool      // a client has presented an older key since the request loaded: held ends none
 	wasHad bool      // the request had loaded the session live, before it ended or was replaced
 	next   string    // the id of the session that replaced it
 	why    string    // the reason that its tombstone gives
