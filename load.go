@@ -44,7 +44,7 @@ func (s *Session) load(c *storectx.Context) {
 // mu is held.
 func (s *Session) presentAtLoad(c *storectx.Context) {
 	st := &s.stored
-	if st.is != live || !st.due.late {
+	if st.is != live || !st.due.urgent {
 		return
 	}
 	now := milliseconds(time.Now())
@@ -56,7 +56,7 @@ func (s *Session) presentAtLoad(c *storectx.Context) {
 	rec := *st.rec
 	rec.Data, rec.Version = encode(ks.appendTo(members)), newVersion()
 	if s.m.store.Save(c, &rec, st.rec.Version) == nil {
-		st.rec, st.due.seen, st.due.late = &rec, false, false
+		st.rec, st.due.seen, st.due.urgent = &rec, false, false
 	}
 }
 
@@ -210,7 +210,7 @@ func (k look) recognise(st, was *stored) {
 	rec, held, now := st.rec, &st.held, k.c.Began()
 	st.isOwn = was.isOwn && *held == was.held || was.maybe != nil && *held == was.maybe.ref
 	if was.rec != nil && rec != nil && *held == was.held && was.due.seen {
-		st.isLate = was.isLate || isOvertaken(was.rec, rec, held.Key)
+		st.isOvertaken = was.isOvertaken || isOvertaken(was.rec, rec, held.Key)
 	}
 	st.is, st.next = statusOf(rec)
 	switch {

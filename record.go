@@ -113,7 +113,7 @@ func (k commit) next() (d draft, err error) {
 	}
 	rec := *st.rec
 	switch {
-	case st.due.seen && st.isLate:
+	case st.due.seen && st.isOvertaken:
 		ks.mark(st.held.Key)
 	case st.due.seen:
 		ks.present(st.held.Key, now)
