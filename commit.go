@@ -153,7 +153,7 @@ func (k commit) install(d draft) {
 				k.m.watch.renewed(d.rec.ID, k.m.renewGrace)
 			}
 		}
-		*st = stored{held: d.ref, isDone: true}
+		*st = stored{held: d.ref, isOwn: true}
 	}
 	if d.event != "" {
 		k.note(d.event, d.rec, nil)

@@ -208,7 +208,7 @@ func upkeepOf(r *Record, key string, after time.Duration, now time.Time) (due up
 	}
 	isLogin := older.isLogin
 	due.seen = older.issued != 0
-	due.late = due.seen
+	due.urgent = due.seen
 	k.present(key, now)
 	switch {
 	case older.isFinal, older.until != 0:
@@ -233,8 +233,8 @@ type keys struct {
 }
 
 // isOvertaken reports whether a key older than this one was presented between two
-// states of a record. A request that brought the key before that notes nothing of it
-// any more: it would end the older key, which the client has now.
+// states of a record. A request that brought the key before that does not end the older
+// key, which the client has now.
 func isOvertaken(before, after *Record, key string) bool {
 	_, was, err1 := membersOf(nil, before.Data, time.Time{})
 	_, is, err2 := membersOf(nil, after.Data, time.Time{})
@@ -313,20 +313,25 @@ func (k *keys) awaiting() (n int) {
 // issued before it end soon. The key itself has full access until a newer one is
 // presented, whichever was presented before it.
 func (k *keys) present(key string, now time.Time) {
-	before := k.older
-	if unquote(k.newest) == key {
-		k.unseen = false
-	} else {
-		i := k.index(key)
-		if i < 0 || k.older[i].issued == 0 {
-			return
-		}
-		k.older[i].issued, k.older[i].until = 0, 0
-		before = k.older[i+1:]
-	}
+	before := k.mark(key)
 	for i := range before {
 		before[i].end(now)
 	}
+}
+
+// mark notes that a request has arrived with this key, and ends none. It returns the keys
+// that were issued before it, or nil if that was noted already.
+func (k *keys) mark(key string) (before []olderKey) {
+	if unquote(k.newest) == key {
+		k.unseen = false
+		return k.older
+	}
+	i := k.index(key)
+	if i < 0 || k.older[i].issued == 0 {
+		return nil
+	}
+	k.older[i].issued, k.older[i].until = 0, 0
+	return k.older[i+1:]
 }
 
 // demote moves the current key to the older ones, the first of which it becomes.

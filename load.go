@@ -44,7 +44,7 @@ func (s *Session) load(c *storectx.Context) {
 // mu is held.
 func (s *Session) presentAtLoad(c *storectx.Context) {
 	st := &s.stored
-	if st.is != live || !st.due.late {
+	if st.is != live || !st.due.urgent {
 		return
 	}
 	now := milliseconds(time.Now())
@@ -56,7 +56,7 @@ func (s *Session) presentAtLoad(c *storectx.Context) {
 	rec := *st.rec
 	rec.Data, rec.Version = encode(ks.appendTo(members)), newVersion()
 	if s.m.store.Save(c, &rec, st.rec.Version) == nil {
-		st.rec, st.due.seen, st.due.late = &rec, false, false
+		st.rec, st.due.seen, st.due.urgent = &rec, false, false
 	}
 }
 
@@ -208,9 +208,9 @@ func (k look) loadWithKey(id string) (*Record, error) {
 // has its id.
 func (k look) recognise(st, was *stored) {
 	rec, held, now := st.rec, &st.held, k.c.Began()
-	st.isDone = was.isDone && *held == was.held || was.maybe != nil && *held == was.maybe.ref
+	st.isOwn = was.isOwn && *held == was.held || was.maybe != nil && *held == was.maybe.ref
 	if was.rec != nil && rec != nil && *held == was.held && was.due.seen {
-		st.isDone = st.isDone || isOvertaken(was.rec, rec, held.Key)
+		st.isOvertaken = was.isOvertaken || isOvertaken(was.rec, rec, held.Key)
 	}
 	st.is, st.next = statusOf(rec)
 	switch {
@@ -243,7 +243,7 @@ func (was *stored) keeps(st *stored) bool {
 // upkeep returns the maintenance that st.rec needs. A key that this request made
 // was not presented, and needs none.
 func (s *Session) upkeep(st *stored, now time.Time) upkeep {
-	if s.source == nil || st.isDone {
+	if s.source == nil || st.isOwn {
 		return upkeep{}
 	}
 	return upkeepOf(st.rec, st.held.Key, s.m.renewAfter, now)

@@ -112,7 +112,10 @@ func (k commit) next() (d draft, err error) {
 		return d, err
 	}
 	rec := *st.rec
-	if st.due.seen {
+	switch {
+	case st.due.seen && st.isOvertaken:
+		ks.mark(st.held.Key)
+	case st.due.seen:
 		ks.present(st.held.Key, now)
 	}
 	switch {

@@ -30,18 +30,19 @@ const (
 
 // stored is what the store has, as far as this request knows.
 type stored struct {
-	is     knowledge
-	due    upkeep
-	held   token.Ref // the token by which the request has it; of a listed session only the id
-	isDone bool      // held needs no upkeep: this request made it, or a client has presented an older key since
-	wasHad bool      // the request had loaded the session live, before it ended or was replaced
-	next   string    // the id of the session that replaced it
-	why    string    // the reason that its tombstone gives
-	rec    *Record   // as it was last read or written, while live
-	then   *Record   // what is shown in its place: the session just before an explicit renewal by another request
-	shows  time.Time // until when a new request with this key is shown then
-	maybe  *draft    // a renewal whose write had an unknown outcome
-	opened []string  // of twins: the ids of the live sessions; nil: not looked for yet
+	is          knowledge
+	due         upkeep
+	held        token.Ref // the token by which the request has it; of a listed session only the id
+	isOwn       bool      // this request made held, so that it was not presented
+	isOvertaken bool      // a client has presented an older key since the request loaded: held ends none
+	wasHad      bool      // the request had loaded the session live, before it ended or was replaced
+	next        string    // the id of the session that replaced it
+	why         string    // the reason that its tombstone gives
+	rec         *Record   // as it was last read or written, while live
+	then        *Record   // what is shown in its place: the session just before an explicit renewal by another request
+	shows       time.Time // until when a new request with this key is shown then
+	maybe       *draft    // a renewal whose write had an unknown outcome
+	opened      []string  // of twins: the ids of the live sessions; nil: not looked for yet
 }
 
 // knowledge of the stored session.
@@ -84,10 +85,10 @@ func (st *stored) over() error {
 // upkeep is the maintenance of a live session's keys that is due regardless of
 // what the handler did.
 type upkeep struct {
-	seen  bool // the key was presented for the first time, which is to be noted
-	late  bool // likewise, and a newer key was issued since: the key may end before the request does
-	renew bool // the key is to be replaced, if a cookie can be set
-	tidy  bool // keys or values that ended some time ago are to be removed
+	seen   bool // the key was presented for the first time, which is to be noted
+	urgent bool // likewise, at once: a newer key was issued since, and this one may end before the request does
+	renew  bool // the key is to be replaced, if a cookie can be set
+	tidy   bool // keys or values that ended some time ago are to be removed
 }
 
 // pending is what was asked for and is not committed.

@@ -254,6 +254,13 @@ func (t *truth) written(x *exchange, r *session.Record) {
 		if !isNew {
 			t.renewed(x, s, was)
 		}
+		if old := t.tokens[x.token]; old != nil && old.s == s {
+			for _, k := range t.tokens {
+				if k.s == s && k.number > old.number {
+					k.isFinal = true
+				}
+			}
+		}
 	}
 	if by := data.Leases["grants"].By; by != s.lease {
 		s.lease, s.leasedTo = by, x
@@ -346,13 +353,6 @@ func (t *truth) issuedTo(x *exchange) {
 		return // the same once more
 	}
 	s.creator = nil
-	if old := t.tokens[x.token]; old != nil && old.s == s {
-		for _, k := range t.tokens {
-			if k.s == s && k.number > old.number {
-				k.isFinal = true
-			}
-		}
-	}
 	k := &token{value: value, s: s, number: x.storedNumber, issued: time.Now(), byLogin: x.storedByLogin}
 	if !x.stored.IsZero() {
 		k.issued = x.stored
