@@ -112,6 +112,9 @@ func (t *truth) presents(x *exchange, k *token) {
 	if k.minSet.Before(x.sent) && !x.isDisturbed { // else it may have come before the newer one, or that was not stored
 		k.min = time.Time{}
 	}
+	if x.restores != nil && x.isDisturbed {
+		x.restores() // the load has perhaps failed to note it
+	}
 	k.presented, k.max = now, time.Time{}
 	k.s.presented = append(k.s.presented, k)
 	for _, o := range t.tokens {

@@ -288,7 +288,7 @@ func (t *truth) touched(x *exchange, id string) {
 func (t *truth) deleted(x *exchange, id string) {
 	if x != nil {
 		for _, s := range t.sessions {
-			if s.next == id && s.why == "login" && x.failures-x.failuresAtEnd < 2 {
+			if s.next == id && s.why == "login" && x.login != "" && x.failures-x.failuresAtEnd < 2 {
 				t.violation(x, "a lost answer signs nobody out", "session %d, which has taken the place of session %d, is deleted", t.number(id), s.number)
 			}
 		}
@@ -384,6 +384,13 @@ func (t *truth) issuedTo(x *exchange) {
 func (t *truth) renewed(x *exchange, s *sessionTruth, marks []int) {
 	if !x.renewal {
 		t.count("automatic renewals")
+		if old := t.tokens[x.token]; old != nil && old.s == s { // also if the response never leaves
+			for _, k := range t.tokens {
+				if k.s == s && k.number > old.number {
+					k.isFinal = true
+				}
+			}
+		}
 		return
 	}
 	t.count("explicit renewals")
