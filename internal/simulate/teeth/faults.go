@@ -90,13 +90,13 @@ var faults = []fault{
 
 	// Renewals.
 	{"a key by age counts as presented by the request that made it", "load.go",
-		"if s.source == nil || st.isDone {\n", "if s.source == nil {\n", signsNobodyOut},
+		"if s.source == nil || st.isOwn {\n", "if s.source == nil {\n", signsNobodyOut},
 	{"a slow response of an automatic renewal signs out", "keys.go",
 		"if k.issued != 0 {\n\t\tk.until", "if k.issued != 0 && false {\n\t\tk.until", signsNobodyOut},
 	{"a key that is presented late is not noted at once", "load.go",
-		"if st.is != live || !st.due.late {\n", "if true {\n", signsNobodyOut},
+		"if st.is != live || !st.due.urgent {\n", "if true {\n", signsNobodyOut},
 	{"a request notes its key after an older one", "conflict.go",
-		"st.isDone = st.isDone || st.due.seen && isOvertaken(st.rec, rec, st.held.Key)\n", "", signsNobodyOut},
+		"st.isOvertaken = st.isOvertaken || st.due.seen && isOvertaken(st.rec, rec, st.held.Key)\n", "", signsNobodyOut},
 	{"the bound of the keys has no minute", "keys.go",
 		"return issued > maxRecent || issued > maxIssued && !isRecent\n", "return issued > maxIssued || isRecent && false\n", signsNobodyOut},
 	{"no key is renewed by age", "keys.go",
