@@ -254,13 +254,6 @@ func (t *truth) written(x *exchange, r *session.Record) {
 		if !isNew {
 			t.renewed(x, s, was)
 		}
-		if old := t.tokens[x.token]; old != nil && old.s == s {
-			for _, k := range t.tokens {
-				if k.s == s && k.number > old.number {
-					k.isFinal = true
-				}
-			}
-		}
 	}
 	if by := data.Leases["grants"].By; by != s.lease {
 		s.lease, s.leasedTo = by, x
