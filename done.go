@@ -12,7 +12,8 @@ import "context"
 // is asked again.
 //
 // It is closed too when another request has renewed the session explicitly (Renew,
-// Remember or a Login of the same user) and Options.RenewGrace is over: a stream
+// Remember or a Login of the same user) and Options.RenewGrace is over, or at once if
+// the request's token had ended before that by an automatic renewal: a stream
 // that was opened with a stolen token ends then. An automatic renewal does not
 // close it, and neither does a renewal by this request.
 //
