@@ -144,7 +144,7 @@ func (s *spyStore) hook(before func(ctx context.Context, call, id string) error)
 	s.before = before
 }
 
-// hookAfter sets after, also while requests are under way.
+// hookAfter sets after. It may be called while requests are in flight.
 func (s *spyStore) hookAfter(after func(ctx context.Context, call, id string, err error) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -177,9 +177,9 @@ func (k Key[T]) UpdateNow(ctx context.Context, s *Session, f func(T) T) (T, erro
 // holds the lease, and else returns context.DeadlineExceeded.
 //
 // Refresh returns ctx's error when that ends while it waits, ErrEnded if the session
-// has ended, by this request too, and what Err says if it cannot be had. fresh must not call the
-// session's methods; f may, but for Refresh of the same key. In a session that is
-// not stored yet no request overlaps, and f is called at once.
+// has ended, by this request too, and what Err says if it cannot be had. fresh must not
+// call the session's methods; f may, but for Refresh of the same key. In a session that
+// is not stored yet no request overlaps, and f is called at once.
 func (k Key[T]) Refresh(ctx context.Context, s *Session, fresh func(T) bool, f func(context.Context, T) (T, error)) (T, error) {
 	raw, err := s.refresh(ctx, k.name, func(raw []byte) bool {
 		v, _ := decode[T](raw)

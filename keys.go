@@ -208,7 +208,6 @@ func upkeepOf(r *Record, key string, after time.Duration, now time.Time) (due up
 	}
 	isLogin := older.isLogin
 	due.seen = older.issued != 0
-	due.urgent = due.seen
 	k.present(key, now)
 	switch {
 	case older.isFinal, older.until != 0:

@@ -44,7 +44,7 @@ func (s *Session) load(c *storectx.Context) {
 // mu is held.
 func (s *Session) presentAtLoad(c *storectx.Context) {
 	st := &s.stored
-	if st.is != live || !st.due.urgent {
+	if st.is != live || !st.due.seen || opensNewest(st.rec.Data, st.held.Key) {
 		return
 	}
 	now := milliseconds(time.Now())
@@ -56,7 +56,7 @@ func (s *Session) presentAtLoad(c *storectx.Context) {
 	rec := *st.rec
 	rec.Data, rec.Version = encode(ks.appendTo(members)), newVersion()
 	if s.m.store.Save(c, &rec, st.rec.Version) == nil {
-		st.rec, st.due.seen, st.due.urgent = &rec, false, false
+		st.rec, st.due.seen = &rec, false
 	}
 }
 

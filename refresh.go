@@ -171,9 +171,9 @@ func (l *lease) run(raw []byte, f func(context.Context, []byte) ([]byte, error))
 
 // save saves the value, unless somebody has changed it meanwhile, and ends the
 // lease. A store that fails is tried again until the lease is over: what f has
-// used up cannot be had a second time.
-// Each try makes the changes again, for another goroutine of the request may have
-// dropped them by a Reload; made twice they are what they are once.
+// used up cannot be had a second time. Each try makes the changes again, for another
+// goroutine of the request may have dropped them by a Reload; made twice they are what
+// they are once.
 func (l *lease) save(ctx context.Context, was, value []byte) error {
 	prepare := func() error {
 		switch {

@@ -85,10 +85,9 @@ func (st *stored) over() error {
 // upkeep is the maintenance of a live session's keys that is due regardless of
 // what the handler did.
 type upkeep struct {
-	seen   bool // the key was presented for the first time, which is to be noted
-	urgent bool // likewise, at once: a newer key was issued since, and this one may end before the request does
-	renew  bool // the key is to be replaced, if a cookie can be set
-	tidy   bool // keys or values that ended some time ago are to be removed
+	seen  bool // the key was presented for the first time, which is to be noted
+	renew bool // the key is to be replaced, if a cookie can be set
+	tidy  bool // keys or values that ended some time ago are to be removed
 }
 
 // pending is what was asked for and is not committed.

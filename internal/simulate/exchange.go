@@ -31,38 +31,38 @@ type exchange struct {
 	onHeader    func() // called as the header leaves, or nil
 	isDelivered bool   // the client will see the header
 
-	sent, loaded, header, ended time.Time
-	stored                      time.Time // when the newest token of this request was
-	storedIn                    *sessionTruth
-	storedNumber                int // of that token
-	s                           *session.Session
-	id, user                    string // as it loaded the session
-	marks                       []int  // likewise
-	err                         error  // likewise
-	idAfter                     string // as the header left, or the handler returned
-	errAfter                    error
-	status                      int
-	cookie                      *http.Cookie // of the response
-	headers                     http.Header
-	events                      map[session.EventKind]int
-	calls                       int
-	isDisturbed                 bool            // a call of the store failed for it
-	failures, failuresAtEnd     int             // how many did, and until it stored its last tombstone
-	unsure                      map[string]bool // ids of sessions that it has created, and was told an error
-	failedAt                    time.Time       // when the last one did
-	isFirst                     bool            // to present its token
-	hasAnswer                   bool            // of the issuer, once at least
-	hasRefreshed                bool            // since its last Refresh began
-	overlaps                    bool            // with another request that has the same session
-	restores                    func()          // takes back what a token gained by it; or nil
-	ends                        []*token        // tokens that end because a newer one has come with it
-	isRefreshLost               bool
-	storedByLogin               bool
-	mustReplay                  bool        // EventReplayed must tell of its token
-	used                        time.Time   // when the session was last used before
-	isSlow                      bool        // the store was slow for it
-	isLost                      bool        // the client does not get the response
-	beside                      []*exchange // that ran at the same time: see coverage
+	sent, loaded, ended     time.Time
+	stored                  time.Time // when the newest token of this request was
+	storedIn                *sessionTruth
+	storedNumber            int // of that token
+	s                       *session.Session
+	id, user                string // as it loaded the session
+	marks                   []int  // likewise
+	err                     error  // likewise
+	idAfter                 string // as the header left, or the handler returned
+	errAfter                error
+	status                  int
+	cookie                  *http.Cookie // of the response
+	headers                 http.Header
+	events                  map[session.EventKind]int
+	calls                   int
+	isDisturbed             bool            // a call of the store failed for it
+	failures, failuresAtEnd int             // how many did, and until it stored its last tombstone
+	unsure                  map[string]bool // ids of sessions that it has created, and was told an error
+	failedAt                time.Time       // when the last one did
+	isFirst                 bool            // to present its token
+	hasAnswer               bool            // of the issuer, once at least
+	hasRefreshed            bool            // since its last Refresh began
+	overlaps                bool            // with another request that has the same session
+	restores                func()          // takes back what a token gained by it; or nil
+	ends                    []*token        // tokens that end because a newer one has come with it
+	isRefreshLost           bool
+	storedByLogin           bool
+	mustReplay              bool        // EventReplayed must tell of its token
+	used                    time.Time   // when the session was last used before
+	isSlow                  bool        // the store was slow for it
+	isLost                  bool        // the client does not get the response
+	beside                  []*exchange // that ran at the same time: see coverage
 
 	// What its handler has asked for so far.
 	login          string
@@ -216,7 +216,7 @@ func (w *responseWriter) WriteHeader(status int) {
 	if x.status != 0 {
 		return
 	}
-	x.status, x.header, x.headers = status, time.Now(), x.headers.Clone()
+	x.status, x.headers = status, x.headers.Clone()
 	cookies := (&http.Response{Header: x.headers}).Cookies()
 	if len(cookies) > 1 {
 		x.w.truth.violation(x, "one cookie", "the response has %d cookies", len(cookies))

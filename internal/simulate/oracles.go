@@ -188,7 +188,7 @@ func (t *truth) headerLeft(x *exchange) {
 // a session that has taken the place of what another Login has made of the request's.
 func (t *truth) loggedIn(x *exchange, isNew bool) {
 	switch {
-	case x.logsIn == "" || x.isDisturbed || x.errAfterLogin():
+	case x.logsIn == "" || x.isDisturbed || x.s.Err() != nil:
 		return
 	case !isNew && (t.w.plan.MaxPerUser > 0 || x.storedIn != nil && !x.storedIn.ended.IsZero()):
 		return // the session has ended meanwhile
@@ -209,8 +209,6 @@ func (t *truth) loggedIn(x *exchange, isNew bool) {
 		}
 	}
 }
-
-func (x *exchange) errAfterLogin() bool { return x.s.Err() != nil }
 
 // judgeEnd is for a request that has ended, and may have ended a session.
 func (t *truth) judgeEnd(x *exchange, k *token, isFine bool) {
@@ -322,7 +320,7 @@ func (t *truth) finished(x *exchange) {
 }
 
 // isOvertaken reports whether an older token was first presented while x, which presented
-// a newer one, was under way: then x ends none.
+// a newer one, was in flight: then x ends none.
 func (t *truth) isOvertaken(x *exchange, k *token) bool {
 	if k == nil {
 		return false

@@ -179,7 +179,7 @@ func (t *truth) begins(x *exchange) {
 	}
 }
 
-// written is called when a record was stored. r is nil for a Touch.
+// written is called when a record was stored.
 func (t *truth) written(x *exchange, r *session.Record) {
 	s := t.sessions[r.ID]
 	isNew := s == nil
@@ -346,10 +346,7 @@ func (t *truth) issuedTo(x *exchange) {
 		return // the same once more
 	}
 	s.creator = nil
-	k := &token{value: value, s: s, number: x.storedNumber, issued: time.Now(), byLogin: x.storedByLogin}
-	if !x.stored.IsZero() {
-		k.issued = x.stored
-	}
+	k := &token{value: value, s: s, number: x.storedNumber, issued: x.stored, byLogin: x.storedByLogin}
 	own := 0
 	for i, r := range s.explicit {
 		if r.by == x {

@@ -94,7 +94,7 @@ var faults = []fault{
 	{"a slow response of an automatic renewal signs out", "keys.go",
 		"if k.issued != 0 {\n\t\tk.until", "if k.issued != 0 && false {\n\t\tk.until", signsNobodyOut},
 	{"a key that is presented late is not noted at once", "load.go",
-		"if st.is != live || !st.due.urgent {\n", "if true {\n", signsNobodyOut},
+		"if st.is != live || !st.due.seen || opensNewest(st.rec.Data, st.held.Key) {\n", "if true {\n", signsNobodyOut},
 	{"a request notes its key after an older one", "conflict.go",
 		"st.isOvertaken = st.isOvertaken || st.due.seen && isOvertaken(st.rec, rec, st.held.Key)\n", "", signsNobodyOut},
 	{"the bound of the keys has no minute", "keys.go",
