@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/storectx"
 )
 
@@ -16,7 +17,7 @@ func (k commit) resolve(d draft, err error) error {
 	k.stored.maybe = &d
 	k.mu.Unlock()
 	rec, failed := k.outcome(d.rec.ID)
-	if failed == nil && rec != nil && opensNewest(rec.Data, d.ref.Key) {
+	if failed == nil && rec != nil && body.IsCurrent(rec.Data, d.ref.Key) {
 		return nil
 	}
 	return err
@@ -46,12 +47,13 @@ func (k commit) becomes(rec *Record) {
 		k.lose(replaced) // by another program, which leaves the id as it is
 		return
 	}
-	renewed := rec.ID != st.rec.ID || firstKey(rec.Data) != firstKey(st.rec.Data) && !hasAccess(rec.Data, st.held.Key, now)
-	if k.source != nil && st.then == nil && renewed {
-		st.then = st.rec // an explicit renewal: what this request sees stays as it was
-		_, st.shows = asItWas(rec, st.held.Key, now)
+	renewed := rec.ID != st.rec.ID || body.ExplicitKey(rec.Data) != body.ExplicitKey(st.rec.Data) && !body.HasAccess(rec.Data, st.held.Key, now)
+	if k.source != nil && st.frozen == nil && renewed {
+		st.frozen = st.rec // an explicit renewal: what this request sees stays as it was
+		was, _ := body.FrozenFor(rec.Data, st.held.Key, now)
+		st.frozenUntil = was.Until
 	}
-	st.isOvertaken = st.isOvertaken || st.due.seen && isOvertaken(st.rec, rec, st.held.Key)
+	st.isOvertaken = st.isOvertaken || st.due.Present && body.IsOvertaken(st.rec.Data, rec.Data, st.held.Key)
 	st.rec = rec
 	st.due = k.upkeep(st, now)
 }

@@ -1,6 +1,10 @@
 package session
 
-import "context"
+import (
+	"context"
+
+	"github.com/coatcheck/session/internal/body"
+)
 
 // Done returns a channel that is closed when the session has ended: by Logout,
 // Revoke and its like, because its time was up, or because it was given to
@@ -37,10 +41,10 @@ func (s *Session) Done() <-chan struct{} {
 	}
 	s.m.watch.remove(s.watched)
 	first := ""
-	if s.stored.then == nil {
-		first = firstKey(s.stored.rec.Data)
+	if s.stored.frozen == nil {
+		first = body.ExplicitKey(s.stored.rec.Data)
 	}
-	s.watched = s.m.watch.add(s.stored.rec.ID, s.stored.held.Key, first, s.loaded, s.stored.shows)
+	s.watched = s.m.watch.add(s.stored.rec.ID, s.stored.held.Key, first, s.loaded, s.stored.frozenUntil)
 	if r := s.watched; s.source == nil {
 		context.AfterFunc(s.ctx, func() { s.m.watch.remove(r) })
 	}

@@ -5,14 +5,16 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/coatcheck/session/internal/body"
 )
 
 // plan is a pure function: state in, action out.
 func TestPlan(t *testing.T) {
 	var (
 		alice    = &Record{User: "alice"}
-		set      = pending{changes: []change{{call: "Set", name: `"a"`, raw: []byte("1")}}}
-		forget   = pending{changes: []change{{call: "Delete", name: `"a"`}}}
+		set      = pending{changes: body.Changes{{Call: "Set", Name: `"a"`, Raw: []byte("1")}}}
+		forget   = pending{changes: body.Changes{{Call: "Delete", Name: `"a"`}}}
 		login    = pending{user: "alice"}
 		another  = pending{user: "bob"}
 		renew    = pending{renew: true}
@@ -31,8 +33,8 @@ func TestPlan(t *testing.T) {
 		{"nothing stored", stored{is: nothing}, map[string]action{"Set": create, "Login": create, "Login as another": create, "Logout": end, "Logout and Login": end}},
 		{"live", stored{is: live, rec: alice}, map[string]action{"Set": save, "Delete": save, "Login": save, "Login as another": replace, "Renew": save, "Remember": save, "Logout": end, "Logout and Login": end}},
 		{"anonymous", stored{is: live, rec: &Record{}}, map[string]action{"Set": save, "Delete": save, "Login": replace, "Login as another": replace, "Renew": save, "Remember": save, "Logout": end, "Logout and Login": end}},
-		{"before a renewal", stored{is: live, rec: alice, then: alice}, map[string]action{"Set": save, "Delete": save, "Login": save, "Login as another": replace, "Renew": save, "Remember": save, "Logout": end, "Logout and Login": end}},
-		{"first use", stored{is: live, rec: alice, due: upkeep{seen: true}}, map[string]action{"nothing": save, "Set": save, "Delete": save, "Login": save, "Login as another": replace, "Renew": save, "Remember": save, "Logout": end, "Logout and Login": end}},
+		{"before a renewal", stored{is: live, rec: alice, frozen: alice}, map[string]action{"Set": save, "Delete": save, "Login": save, "Login as another": replace, "Renew": save, "Remember": save, "Logout": end, "Logout and Login": end}},
+		{"first use", stored{is: live, rec: alice, due: body.Maintenance{Present: true}}, map[string]action{"nothing": save, "Set": save, "Delete": save, "Login": save, "Login as another": replace, "Renew": save, "Remember": save, "Logout": end, "Logout and Login": end}},
 	} {
 		for what, todo := range every {
 			if got := plan(open, &c.st, &todo, problem{}, false, false); got != c.want[what] {
@@ -61,7 +63,7 @@ func TestPlan(t *testing.T) {
 	}
 	for what, want := range map[string]action{"Set": save, "Login": save, "Login as another": replace, "Renew": save, "Logout": end} {
 		todo := every[what]
-		if got := plan(open, &stored{is: live, rec: alice, then: alice}, &todo, problem{}, false, true); got != want {
+		if got := plan(open, &stored{is: live, rec: alice, frozen: alice}, &todo, problem{}, false, true); got != want {
 			t.Errorf("without a key, before a renewal, %s: %d, want %d", what, got, want)
 		}
 	}
@@ -74,11 +76,11 @@ func TestPlan(t *testing.T) {
 		withheld bool
 		want     action
 	}{
-		{"an old key", open, stored{is: live, rec: alice, due: upkeep{renew: true}}, pending{}, problem{}, false, save},
-		{"an old key, and no cookie can leave", sent, stored{is: live, rec: alice, due: upkeep{renew: true}}, pending{}, problem{}, false, rest},
-		{"an old key after the handler", returned, stored{is: live, rec: alice, due: upkeep{renew: true}}, pending{}, problem{}, false, rest},
-		{"something ended", open, stored{is: live, rec: alice, due: upkeep{tidy: true}}, pending{}, problem{}, false, save},
-		{"first use, late", sent, stored{is: live, rec: alice, due: upkeep{seen: true}}, pending{}, problem{}, false, save},
+		{"an old key", open, stored{is: live, rec: alice, due: body.Maintenance{Renew: true}}, pending{}, problem{}, false, save},
+		{"an old key, and no cookie can leave", sent, stored{is: live, rec: alice, due: body.Maintenance{Renew: true}}, pending{}, problem{}, false, rest},
+		{"an old key after the handler", returned, stored{is: live, rec: alice, due: body.Maintenance{Renew: true}}, pending{}, problem{}, false, rest},
+		{"something ended", open, stored{is: live, rec: alice, due: body.Maintenance{Tidy: true}}, pending{}, problem{}, false, save},
+		{"first use, late", sent, stored{is: live, rec: alice, due: body.Maintenance{Present: true}}, pending{}, problem{}, false, save},
 		{"a cookie may be withheld", open, stored{is: nothing}, set, problem{}, true, drop},
 		{"a cookie may be withheld from a Login", open, stored{is: nothing}, login, problem{}, true, create},
 		{"a lasting problem", open, stored{is: live, rec: alice}, set, wrong, false, refuse},

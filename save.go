@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/storectx"
 )
 
@@ -140,7 +141,7 @@ func (s *Session) beforeFirstByte(hijack bool) (header, error) {
 	h := header{used: s.stored.is != unread, found: s.stored.is > nothing, cookie: s.cookie}
 	if rec := s.stored.shown(); rec != nil {
 		h.user = rec.User != ""
-		if s.cookie.do == carry && (s.m.persistent || isRemembered(rec)) {
+		if s.cookie.do == carry && (s.m.persistent || body.IsRemembered(rec.Data)) {
 			h.life = time.Until(rec.Deadline)
 		}
 	}
@@ -164,7 +165,7 @@ func (s *Session) confirm() {
 		}
 		return
 	}
-	if is, _ := statusOf(rec); is != live || !opensNewest(rec.Data, s.stored.held.Key) {
+	if is, _ := statusOf(rec); is != live || !body.IsCurrent(rec.Data, s.stored.held.Key) {
 		s.cookie = cookie{}
 	}
 }

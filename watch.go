@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/storectx"
 )
 
@@ -252,13 +253,13 @@ func (w *watch) check(e *watched, rec *Record, began time.Time) {
 	}
 	now := time.Now()
 	for r := range e.waiters {
-		if !began.After(r.since) || hasAccess(rec.Data, r.key, now) || firstKey(rec.Data) == r.first {
+		if !began.After(r.since) || body.HasAccess(rec.Data, r.key, now) || body.ExplicitKey(rec.Data) == r.first {
 			continue
 		}
-		if _, shows := asItWas(rec, r.key, now); shows.IsZero() {
-			w.end(r)
+		if frozen, ok := body.FrozenFor(rec.Data, r.key, now); ok {
+			w.askAt(r, frozen.Until)
 		} else {
-			w.askAt(r, shows)
+			w.end(r)
 		}
 	}
 	if len(e.waiters) == 0 {
