@@ -1,4 +1,4 @@
-// Quickstart is the shortest program with sessions: log in, be recognised.
+// Quickstart is the shortest program with sessions: a login, and a page that knows the user.
 package main
 
 import (
@@ -18,7 +18,7 @@ func app() http.Handler {
 		fmt.Fprint(w, "Logged in and session created!")
 	})
 	mux.HandleFunc("GET /dashboard", func(w http.ResponseWriter, r *http.Request) {
-		user := session.From(r.Context()).User() // "" while nobody is logged in
+		user := session.From(r.Context()).User() // "" while no user is logged in
 		if user == "" {
 			w.WriteHeader(http.StatusUnauthorized)
 			fmt.Fprint(w, "Please log in.")
@@ -27,10 +27,8 @@ func app() http.Handler {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8") // a name is not HTML
 		fmt.Fprintf(w, "Welcome back, %s!", user)
 	})
-	manager := session.Must(session.New(&session.Options{
-		Cookie: session.CookieOptions{Insecure: true}, // only for plain http://localhost
-	}))
-	return http.NewCrossOriginProtection().Handler(manager.Handler(mux))
+	sessions := session.Must(session.New(nil)) // safe defaults: see Options
+	return http.NewCrossOriginProtection().Handler(sessions.Handler(mux))
 }
 
 func main() {

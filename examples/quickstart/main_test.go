@@ -18,8 +18,8 @@ func TestQuickstart(t *testing.T) {
 		if err != nil || resp.StatusCode != status || string(body) != want {
 			t.Errorf("%d %q %v, want %d %q", resp.StatusCode, body, err, status, want)
 		}
-		if c := resp.Header.Get("Set-Cookie"); strings.Contains(c, "Secure") {
-			t.Errorf("%q does not come back over plain HTTP everywhere", c)
+		if c := resp.Header.Get("Set-Cookie"); c != "" && !strings.Contains(c, "; Secure") {
+			t.Errorf("%q has no Secure attribute", c)
 		}
 	}
 	b := sessiontest.NewBrowser(t, h)
