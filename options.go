@@ -31,12 +31,15 @@ type Options struct {
 	Secrets [][]byte
 
 	// Lifetime is the absolute end, counted from creation or Login
-	// (OWASP ASVS 5, 7.3.2; NIST SP 800-63B-4, 2.2.3). 0: 24 hours.
+	// (OWASP ASVS 5, 7.3.2; NIST SP 800-63B-4, 2.2.3). A session keeps the one of the
+	// process that created it or logged it in last. 0: 24 hours.
 	Lifetime time.Duration
 
 	// IdleTimeout ends a session that nobody used for this long, give or take
-	// 1/20 (OWASP ASVS 5, 7.3.1; NIST SP 800-63B-4, 2.2.3). 0: 1 hour, or Lifetime if
-	// that is shorter.
+	// 1/20 (OWASP ASVS 5, 7.3.1; NIST SP 800-63B-4, 2.2.3). If a
+	// deployment makes it longer, that holds for a session from its next use on. If it
+	// makes it shorter, a session keeps the idle end that it has until a use moves that
+	// on: no write moves it back. 0: 1 hour, or Lifetime if that is shorter.
 	IdleTimeout time.Duration
 
 	// StoreTimeout limits a load, and all the store calls of one commit

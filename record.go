@@ -70,7 +70,7 @@ func (k commit) beginWith(d *draft, data []byte) error {
 		rec.Created = t.at
 	}
 	rec.Deadline = rec.Created.Add(k.m.lifetime)
-	rec.Expires = earlier(now.Add(k.m.idle), rec.Deadline)
+	rec.Expires = k.m.idleEnd(rec, now)
 	var room [16]object.Member
 	members, _, err := membersOf(room[:0], data, now)
 	if err != nil {
@@ -172,7 +172,7 @@ func (k commit) revise(d *draft, members []object.Member, ks keys, now time.Time
 	}
 	if k.isUse() || t.user != "" {
 		rec.LastSeen = later(rec.LastSeen, now)
-		rec.Expires = later(rec.Expires, earlier(now.Add(k.m.idle), rec.Deadline))
+		rec.Expires = later(earlier(rec.Expires, rec.Deadline), k.m.idleEnd(rec, now))
 	}
 	return k.complete(d, members, ks)
 }
@@ -225,6 +225,11 @@ func withoutMetadata(members []object.Member) []object.Member {
 // isRemembered tells whether Remember set the end of the session.
 func isRemembered(r *Record) bool {
 	return object.FindAfter(r.Data, values(r.Data), remembered) != nil
+}
+
+// idleEnd returns when a session ends that is used at that time, and not afterwards.
+func (m *Manager) idleEnd(r *Record, used time.Time) time.Time {
+	return earlier(used.Add(m.idle), r.Deadline)
 }
 
 // expired tells whether one of the two clocks has run out.

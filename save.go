@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -198,20 +199,21 @@ func (s *Session) abandon() {
 }
 
 // finish commits what was changed after the first byte, now that the handler
-// has returned, and touches the record if that is due.
+// has returned, and touches the record if that is due: a request is a use also if a Save
+// of its handler has failed, unless the store did.
 func (s *Session) finish(answered bool) {
 	s.changing.Lock()
 	defer s.done()
 	s.mu.Lock()
 	s.unwatch()
-	ready := answered && s.stored.is != unread && !s.problem.reported() && (!s.problem.lasts() || s.todo.logout)
-	known := s.problem.err
+	p := s.problem
 	s.mu.Unlock()
-	if !ready {
+	mayCommit := !p.reported() && (!p.lasts() || s.todo.logout)
+	if !answered || s.stored.is == unread || !mayCommit && errors.Is(p.err, ErrStore) {
 		return
 	}
-	if s.plan() != rest {
-		if err := s.commitNow(); err != nil && err != known {
+	if mayCommit && s.plan() != rest {
+		if err := s.commitNow(); err != nil && err != p.err {
 			s.mu.Lock()
 			s.report(err)
 			s.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -594,6 +595,39 @@ func TestNearerDeadline(t *testing.T) {
 			t.Errorf("the response is %d", resp.StatusCode)
 		}
 	})
+}
+
+// A request is a use of its session although a Save or an UpdateNow of its handler has
+// failed, unless the store did.
+func TestFailedSaveIsUse(t *testing.T) {
+	for name, save := range map[string]func(ctx context.Context, s *session.Session) error{
+		"Save": func(ctx context.Context, s *session.Session) error {
+			name.Set(s, strings.Repeat("x", 1000))
+			return s.Save(ctx)
+		},
+		"UpdateNow": func(ctx context.Context, s *session.Session) error {
+			_, err := name.UpdateNow(ctx, s, func(string) string { return strings.Repeat("x", 1000) })
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, session.Options{MaxDataSize: 100}, func(t *testing.T, _ *spyStore, m *session.Manager) {
+				b := newBrowser(t, m.Handler(routes{"/login": clockRoutes["/login"], "/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+					fmt.Fprint(w, s.User())
+					if err := save(r.Context(), s); s.User() != "" && !errors.Is(err, session.ErrTooLarge) {
+						t.Errorf("the error is %v", err)
+					}
+				}}))
+				b.get("/login")
+				for _, pause := range []time.Duration{9 * minute, 15 * minute} { // after half of the idle time a load touches
+					time.Sleep(pause)
+					if got := body(b.get("/")); got != "alice" {
+						t.Errorf("the user is %q, want alice", got)
+					}
+				}
+			})
+		})
+	}
 }
 
 // After a login the user's least recently used other sessions beyond

@@ -54,7 +54,7 @@ func (ts *touches) end(id string, hasSucceeded bool) {
 // to bother. A nil c is a context of its own.
 func (s *Session) touch(c *storectx.Context, used time.Time) error {
 	rec := s.stored.rec
-	if s.stored.is != live || !s.isUse() || used.Sub(rec.LastSeen) <= s.m.idle/20 {
+	if s.stored.is != live || !s.isUse() || !s.m.isTouchDue(rec, used) {
 		return nil
 	}
 	if !s.m.touches.begin(rec.ID, used) {
@@ -70,13 +70,20 @@ func (s *Session) touch(c *storectx.Context, used time.Time) error {
 	return s.touched(touched, err)
 }
 
+// isTouchDue reports whether the clocks of a record are to be moved for a use at that time.
+// Expires may have further to go than LastSeen: a process with a shorter IdleTimeout has
+// set it, before a deployment of a longer one.
+func (m *Manager) isTouchDue(rec *Record, used time.Time) bool {
+	return max(used.Sub(rec.LastSeen), m.idleEnd(rec, used).Sub(rec.Expires)) > m.idle/20
+}
+
 // touchAtLoad touches a session at once of whose idle time more than half is gone: the
 // request may take longer than the rest. LastSeen and Expires go on showing what was
 // before this request. mu is held.
 func (s *Session) touchAtLoad(c *storectx.Context) {
 	rec, now := s.stored.rec, s.loaded
 	switch {
-	case s.stored.is != live, !s.isUse(), now.Sub(rec.LastSeen) <= s.m.idle/2:
+	case s.stored.is != live, !s.isUse(), rec.Expires.Sub(now) >= s.m.idle/2:
 	case !rec.Expires.Before(rec.Deadline): // no use puts off its end
 	case s.m.touches.begin(rec.ID, now):
 		if _, err := s.m.touch(c, rec); err != nil {
@@ -89,7 +96,7 @@ func (s *Session) touchAtLoad(c *storectx.Context) {
 func (m *Manager) touch(c *storectx.Context, rec *Record) (*Record, error) {
 	now := milliseconds(time.Now())
 	touched := *rec
-	touched.LastSeen, touched.Expires = now, later(rec.Expires, earlier(now.Add(m.idle), rec.Deadline))
+	touched.LastSeen, touched.Expires = now, later(rec.Expires, m.idleEnd(rec, now))
 	hasSucceeded := false
 	defer func() { m.touches.end(rec.ID, hasSucceeded) }() // also if the store panics
 	err := m.store.Touch(c, rec.ID, touched.LastSeen, touched.Expires)

@@ -298,7 +298,7 @@ func (w *world) crawl(task, i int, a Actor) {
 	}
 }
 
-// operate lets an operator end sessions and deploy new versions of the program.
+// operate lets an operator end and change sessions.
 func (w *world) operate(task int, a Actor) {
 	ctx := context.WithValue(context.Background(), actorKey{}, task)
 	for _, step := range a.Steps {
@@ -306,11 +306,7 @@ func (w *world) operate(task int, a Actor) {
 		w.sleep(task, someTime(rng, time.Hour))
 		user := w.browsers[rng.IntN(len(w.browsers))].account(rng.IntN(2))
 		m := w.processes[rng.IntN(len(w.processes))].manager
-		switch rng.IntN(5) {
-		case 0:
-			w.deploy(task, rng)
-			continue
-		case 1, 2:
+		if rng.IntN(2) == 0 {
 			w.log(nil, "the operator ends all sessions of %s", user)
 			w.log(nil, "the operator is told: %s", told(m.RevokeAll(ctx, user)))
 			continue
@@ -329,21 +325,35 @@ func (w *world) operate(task int, a Actor) {
 	}
 }
 
+// deployAll lets new versions of the program be deployed, one after another.
+func (w *world) deployAll(task int, a Actor) {
+	for _, step := range a.Steps {
+		rng := a.rng(step)
+		w.sleep(task, someTime(rng, 2*time.Hour))
+		w.deploy(task, rng)
+	}
+}
+
 // deploy replaces the processes by new ones, one after another, with the next step of a
 // rotation of the secrets: the new secret comes last everywhere before it comes first
-// anywhere. Some versions allow only small sessions. What the old processes have begun
-// they finish.
+// anywhere. A version may have other limits. What the old processes have begun they finish.
 func (w *world) deploy(task int, rng *rand.Rand) {
 	w.secrets++
-	maxData := []int{0, 0, 200}[rng.IntN(3)]
+	next := w.plan.limits()
+	next.maxData = []int{50, 200, 1000, defaultMaxData}[rng.IntN(4)]
+	if rng.IntN(2) == 0 {
+		next.lifetime = []time.Duration{30 * time.Minute, 2 * time.Hour, 72 * time.Hour}[rng.IntN(3)]
+		next.idle = min(next.lifetime, []time.Duration{5 * time.Minute, 30 * time.Minute, 6 * time.Hour}[rng.IntN(3)])
+	}
 	w.truth.count("deployments")
 	for i, old := range w.processes {
 		w.sleep(task, someTime(rng, time.Minute))
 		if w.processes[i] != old {
 			continue // it has died meanwhile, and begun with them
 		}
-		w.log(nil, "process %d is replaced by one with the secrets of step %d and a MaxDataSize of %d", i, w.secrets, maxData)
-		w.processes[i] = &process{w: w, n: i, ahead: old.ahead, maxData: maxData}
+		w.log(nil, "process %d is replaced by one with the secrets of step %d, and %v", i, w.secrets, next)
+		w.truth.deployed(old.limits, next)
+		w.processes[i] = &process{w: w, n: i, ahead: old.ahead, limits: next}
 		w.processes[i].start()
 	}
 }

@@ -47,6 +47,7 @@ func (x *exchange) ctx() context.Context {
 // mark appends a number to a list.
 func mark() op {
 	return op{"marks", "adds a mark", func(x *exchange, _ http.ResponseWriter) {
+		x.grows = true
 		n := x.w.truth.next()
 		marks.Update(x.s, func(all []int) []int { return append(all[:len(all):len(all)], n) })
 		x.made = append(x.made, n)
@@ -56,6 +57,7 @@ func mark() op {
 
 func markNow() op {
 	return op{"marks now", "adds a mark and stores it at once", func(x *exchange, _ http.ResponseWriter) {
+		x.grows = true
 		n := x.w.truth.next()
 		_, err := marks.UpdateNow(x.ctx(), x.s, func(all []int) []int { return append(all[:len(all):len(all)], n) })
 		x.w.truth.refused(x, err)
@@ -67,12 +69,19 @@ func markNow() op {
 	}}
 }
 
-func set() op {
-	return op{"sets", "sets a value", func(x *exchange, _ http.ResponseWriter) { name.Set(x.s, "value") }}
+func set(size int) op {
+	return op{"sets", fmt.Sprintf("sets a value of %d bytes", size), func(x *exchange, _ http.ResponseWriter) {
+		x.grows = true
+		name.Set(x.s, strings.Repeat("x", size))
+	}}
 }
 
 func flash() op {
-	return op{"flashes", "adds a flash and reads it", func(x *exchange, _ http.ResponseWriter) { x.s.AddFlash("", "hello"); x.s.Flashes() }}
+	return op{"flashes", "adds a flash and reads it", func(x *exchange, _ http.ResponseWriter) {
+		x.grows = true
+		x.s.AddFlash("", "hello")
+		x.s.Flashes()
+	}}
 }
 
 func login(user string) op {
@@ -81,6 +90,7 @@ func login(user string) op {
 		if x.status == 0 {
 			x.logsIn = user
 		}
+		x.grows = true
 		x.s.Login(user)
 		grants.Set(x.s, x.w.truth.grant())
 	}}
@@ -142,7 +152,10 @@ func panics() op {
 }
 
 func offer() op {
-	return op{"offers", "offers a voucher", func(x *exchange, _ http.ResponseWriter) { once.Set(x.s, x.w.truth.next()) }}
+	return op{"offers", "offers a voucher", func(x *exchange, _ http.ResponseWriter) {
+		x.grows = true
+		once.Set(x.s, x.w.truth.next())
+	}}
 }
 
 func take() op {
@@ -167,7 +180,7 @@ func refresh(d, within time.Duration, reloads bool) op {
 			return
 		}
 		ctx, failures := x.ctx(), x.failures
-		x.hasRefreshed = false
+		x.hasRefreshed, x.grows = false, true
 		if within > 0 {
 			c, cancel := context.WithTimeout(ctx, within)
 			defer cancel()
@@ -236,7 +249,7 @@ func someOps(rng *rand.Rand) (ops []op) {
 		case 4:
 			ops = append(ops, markNow())
 		case 5:
-			ops = append(ops, set())
+			ops = append(ops, set(rng.IntN(2)*rng.IntN(200)))
 		case 6:
 			ops = append(ops, flash())
 		case 7:

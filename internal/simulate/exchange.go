@@ -40,7 +40,7 @@ type exchange struct {
 	marks                   []int  // likewise
 	err                     error  // likewise
 	idAfter                 string // as the header left, or the handler returned
-	errAfter                error
+	errAtHeader, errAfter   error
 	status                  int
 	cookie                  *http.Cookie // of the response
 	headers                 http.Header
@@ -60,7 +60,7 @@ type exchange struct {
 	isRefreshLost           bool
 	storedByLogin           bool
 	mustReplay              bool        // EventReplayed must tell of its token
-	used                    time.Time   // when the session was last used before
+	idleEnd                 time.Time   // of the session, as it arrived: not before that
 	isSlow                  bool        // the store was slow for it
 	isLost                  bool        // the client does not get the response
 	beside                  []*exchange // that ran at the same time: see coverage
@@ -72,6 +72,7 @@ type exchange struct {
 	renewal        bool // explicit, and not committed yet
 	remember       time.Duration
 	made           []int  // marks since the last Login or Logout
+	grows          bool   // it has asked for more values than there were
 	logsIn         string // the user of the last Login, if that was in time and nothing has taken it back
 	panics         bool
 }
@@ -226,7 +227,7 @@ func (w *responseWriter) WriteHeader(status int) {
 		x.cookie = cookies[0]
 	}
 	if x.s != nil {
-		x.idAfter = x.s.ID()
+		x.idAfter, x.errAtHeader = x.s.ID(), x.s.Err()
 	}
 	x.w.truth.headerLeft(x)
 	if x.onHeader != nil && !x.p.isDead {

@@ -32,7 +32,7 @@ func (t *truth) loaded(x *exchange) {
 	if isIn {
 		t.judgeAccess(x, k)
 		if !x.passive {
-			s.maybeUsed = later(s.maybeUsed, now)
+			s.maybeUsed(x.p)
 		}
 		if k.presented.IsZero() && k.maybeReplaced.IsZero() {
 			t.presents(x, k)
@@ -77,10 +77,10 @@ func (t *truth) judgeAccess(x *exchange, k *token) {
 		t.violation(x, "a renewal lets nobody in", "%s was replaced at %v", t.nameOf(k.value), k.replaced.Sub(t.w.began))
 	case after(k.max) && !k.isInGrace(after):
 		t.violation(x, "a renewal lets nobody in", "%s has ended at %v at the latest", t.nameOf(k.value), k.max.Sub(t.w.began))
-	case s.remember.IsZero() && after(s.maybeUsed.Add(t.w.plan.Idle)):
-		t.violation(x, "two clocks", "session %d was not used since %v", s.number, s.maybeUsed.Sub(t.w.began))
-	case after(later(s.began.Add(t.w.plan.Lifetime), s.remember)):
-		t.violation(x, "two clocks", "session %d began at %v", s.number, s.began.Sub(t.w.began))
+	case s.remember.IsZero() && after(s.lastIdleEnd):
+		t.violation(x, "two clocks", "the idle time of session %d was over at %v", s.number, s.lastIdleEnd.Sub(t.w.began))
+	case after(later(s.end, s.remember)):
+		t.violation(x, "two clocks", "the lifetime of session %d was over at %v", s.number, later(s.end, s.remember).Sub(t.w.began))
 	}
 	if k.isBeforeKnown && x.loaded.After(k.replaced) {
 		t.count("requests in the grace of a renewal")
@@ -152,9 +152,9 @@ func (t *truth) excuse(x *exchange, k *token, now time.Time, byAge bool) (why st
 		why = "replaced by an explicit renewal, and then by others"
 	case byAge && after(k.min):
 		why = "replaced by an automatic renewal"
-	case !isRemembered && after(x.used.Add(t.w.plan.Idle*19/20)):
+	case !isRemembered && after(x.idleEnd):
 		why = "idle"
-	case !isRemembered && after(s.began.Add(t.w.plan.Lifetime)), after(s.remember):
+	case !isRemembered && after(s.end), after(s.remember):
 		why = "too old"
 	case byAge && s.keys-k.number >= maxIssued && (after(k.issued.Add(arrival)) || s.keys-k.number >= maxRecent):
 		why = "too many keys"
@@ -202,6 +202,10 @@ func (t *truth) loggedIn(x *exchange, isNew bool) {
 	if k == nil || k.s == x.storedIn || k.s.why != "login" || time.Since(t.failedAt) < time.Minute || time.Since(k.s.ended) > time.Minute-t.skew {
 		return
 	}
+	if x.id == "" && x.loaded.Add(t.skew).After(k.s.expires) {
+		t.count("excused: the time of a session was up by one clock only")
+		return
+	}
 	if t.isForgotten(k.s) {
 		return
 	}
@@ -229,7 +233,7 @@ func (t *truth) isForgotten(s *sessionTruth) bool {
 func (t *truth) judgeEnd(x *exchange, k *token, isFine bool) {
 	s := k.s
 	if isFine && x.logout && x.errAfter == nil {
-		if heir := t.record(x.logsOut); heir != nil && heir.expires.After(time.Now()) {
+		if heir, _ := t.record(x.logsOut); heir != nil && heir.expires.After(time.Now()) {
 			t.violation(x, "logout wins", "session %d lives after a Logout in session %d", heir.number, t.number(x.logsOut))
 		}
 	}
@@ -285,10 +289,10 @@ func (t *truth) finished(x *exchange) {
 	if x.isFirst {
 		k.max = time.Time{} // noted only now: what was presented meanwhile has not ended it
 	}
-	if x.status >= 500 && !x.isDisturbed && !x.isRefused && time.Since(t.failedAt) > time.Minute && !has(x.errAfter, "MaxDataSize") {
+	if x.status >= 500 && !t.isTooLarge(x) && !x.isDisturbed && !x.isRefused && time.Since(t.failedAt) > time.Minute {
 		t.violation(x, "answers while the store does", "%d: %v", x.status, x.errAfter)
 	}
-	if x.isRefused && x.status >= 500 && (x.status != http.StatusServiceUnavailable || x.headers.Get("Retry-After") == "") {
+	if x.isRefused && x.status >= 500 && !t.isTooLarge(x) && (x.status != http.StatusServiceUnavailable || x.headers.Get("Retry-After") == "") {
 		t.violation(x, "full is 503", "%d: %v", x.status, x.errAfter)
 	}
 	if (isFine || x.isRefused && x.status == http.StatusOK) && x.errAfter == nil && time.Since(t.failedAt) > time.Minute {
@@ -313,28 +317,46 @@ func (t *truth) finished(x *exchange) {
 		t.violation(x, "a lease is given back", "session %d has the lease of a request that has ended", k.s.number)
 	}
 	if x.id == k.s.id && !x.passive {
-		k.s.maybeUsed = later(k.s.maybeUsed, x.ended)
+		k.s.maybeUsed(x.p)
 		// A request that lasts over the idle end is a use if it takes no longer than half
 		// of the idle time: so it is touched as it loads or in time afterwards.
-		isUse := x.ended.Before(k.s.expires) || x.ended.Sub(x.loaded) < t.w.plan.Idle/2
+		isUse := x.ended.Before(k.s.expires) || x.ended.Sub(x.loaded) < x.p.limits.idle/2
 		if isFine {
 			k.isNoted = true
 		}
-		end := x.loaded.Add(t.w.plan.Idle*19/20 - 2*t.skew)
+		end := x.loaded.Add(x.p.limits.idle*19/20 - 2*t.skew)
 		if isFine && isUse && !x.overlaps && k.s.ended.IsZero() && k.s.deadline.After(end) && k.s.expires.Before(end) && time.Since(t.failedAt) > time.Minute {
 			t.violation(x, "two clocks", "a request is no use of session %d, which ends at %v", k.s.number, k.s.expires.Sub(t.w.began))
 		}
-		isStored := !k.s.lastSeen.Add(t.w.plan.Idle/20 + t.skew).Before(x.loaded)
+		isStored := !k.s.lastSeen.Add(x.p.limits.idle/20 + t.skew).Before(x.loaded)
 		if isFine && isUse && isStored {
-			k.s.used = later(k.s.used, x.loaded)
+			k.s.used(x.p, x.loaded)
 		}
 	}
 	if x.id == "" && errors.Is(x.err, session.ErrReplaced) && k.s.ended.IsZero() && x.events[session.EventReplayed] != 1 {
 		t.violation(x, "EventReplayed", "%d events for a replaced token", x.events[session.EventReplayed])
 	}
-	if isFine && t.mustRenew(x, k) && x.cookie == nil {
+	// A commit that fails because the values are too large renews nothing.
+	if isFine && t.mustRenew(x, k) && x.cookie == nil && !t.isTooLarge(x) {
 		t.violation(x, "the newest key is renewed", "the request got no other token")
 	}
+}
+
+// maxAdded is what a request adds to the values of a session at most.
+const maxAdded = 300
+
+// isTooLarge reports whether a request has failed because its session is large. If its
+// handler has panicked afterwards, only the header tells.
+func (t *truth) isTooLarge(x *exchange) bool {
+	if !errors.Is(errors.Join(x.errAtHeader, x.errAfter), session.ErrTooLarge) {
+		return false
+	}
+	t.count("values that are too large")
+	size := 0
+	if s := t.sessions[x.id]; s != nil {
+		size = s.size
+	}
+	return x.grows && size+maxAdded > x.p.limits.maxData
 }
 
 // isOvertaken reports whether an older token was first presented while x, which presented
@@ -374,8 +396,8 @@ func (t *truth) mustRenew(x *exchange, k *token) bool {
 
 // expectMarks checks that what was acknowledged is stored.
 func (t *truth) expectMarks(x *exchange, made []int) {
-	s := t.record(x.s.ID())
-	if s == nil || len(made) == 0 {
+	s, hasValues := t.record(x.s.ID())
+	if !hasValues || len(made) == 0 {
 		return
 	}
 	t.count("acknowledged writes")
@@ -475,6 +497,13 @@ func (t *truth) finish() {
 			t.violation(nil, "ends", "%d requests of session %d never ended", len(active), t.number(id))
 		}
 	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 func later(a, b time.Time) time.Time {

@@ -47,9 +47,12 @@ const (
 	Thief
 	Operator
 	Crawler
+	Deployer
 )
 
-func (k ActorKind) String() string { return [...]string{"browser", "thief", "operator", "crawler"}[k] }
+func (k ActorKind) String() string {
+	return [...]string{"browser", "thief", "operator", "crawler", "deployer"}[k]
+}
 
 // String describes the plan in one line, in words.
 func (p Plan) String() string {
@@ -75,6 +78,21 @@ func (p Plan) String() string {
 		s += fmt.Sprintf(", room in the store: %d bytes", p.MaxBytes)
 	}
 	return s
+}
+
+// limits are the Options that a deployment may change.
+type limits struct {
+	idle, lifetime time.Duration
+	maxData        int
+}
+
+const defaultMaxData = 64 << 10
+
+// limits returns those of the processes that a run begins with.
+func (p Plan) limits() limits { return limits{p.Idle, p.Lifetime, defaultMaxData} }
+
+func (l limits) String() string {
+	return fmt.Sprintf("idle timeout %v, lifetime %v, MaxDataSize %d", l.idle, l.lifetime, l.maxData)
 }
 
 // A Fault is a kind of mishap that may happen in a run.
@@ -139,6 +157,7 @@ func NewPlan(seed uint64) Plan {
 	add(Browser, 1+rng.IntN(3), 40)
 	add(Thief, rng.IntN(3)*rng.IntN(2), 20)
 	add(Operator, rng.IntN(2), 6)
+	add(Deployer, rng.IntN(2), 6)
 	if rng.IntN(6) == 0 {
 		p.MaxBytes = 2000 << rng.IntN(3) // a record takes about 700
 		add(Crawler, rng.IntN(3), 20)

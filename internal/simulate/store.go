@@ -20,7 +20,7 @@ type process struct {
 	w       *world
 	n       int
 	ahead   time.Duration // of its clock
-	maxData int           // Options.MaxDataSize; 0: the default
+	limits  limits
 	manager *session.Manager
 	isDead  bool
 }
@@ -189,7 +189,7 @@ func (p *process) Create(ctx context.Context, r *session.Record) error {
 		err := p.w.store.Create(context.Background(), r)
 		if err == nil {
 			isStored = true
-			p.w.truth.written(x, r)
+			p.w.truth.written(p, x, r)
 		}
 		p.w.truth.room.wrote(x, r, err)
 		return err
@@ -205,7 +205,7 @@ func (p *process) Save(ctx context.Context, r *session.Record, old uint64) error
 	return p.do(ctx, "save", r.ID, true, func() error {
 		err := p.w.store.Save(context.Background(), r, old)
 		if err == nil {
-			p.w.truth.written(exchangeOf(ctx), r)
+			p.w.truth.written(p, exchangeOf(ctx), r)
 		}
 		p.w.truth.room.wrote(exchangeOf(ctx), r, err)
 		return err
@@ -216,7 +216,7 @@ func (p *process) Touch(ctx context.Context, id string, seen, expires time.Time)
 	return p.do(ctx, "touch", id, true, func() error {
 		err := p.w.store.Touch(context.Background(), id, seen.Add(p.ahead), expires.Add(p.ahead))
 		if s := p.w.truth.sessions[id]; s != nil {
-			s.maybeUsed = time.Now()
+			s.maybeUsed(p)
 			p.w.truth.touched(exchangeOf(ctx), id)
 			p.w.truth.room.touched(id)
 		}

@@ -31,28 +31,30 @@ type truth struct {
 
 // sessionTruth is one session.
 type sessionTruth struct {
-	id          string
-	number      int       // in the order of their creation
-	creator     *exchange // until its token has left; then nil
-	user        string
-	marks       []int
-	ended       time.Time // zero: it lives
-	why, next   string
-	isForgotten bool      // its tombstone was evicted
-	began       time.Time // the last Login, or the creation
-	used        time.Time // last, by a request that succeeded
-	maybeUsed   time.Time // likewise, or failed
-	remember    time.Time // the end that Remember set, or zero
-	key         string    // the hash of the current one
-	presented   []*token  // in that order
-	keys        int       // that were stored, also of responses that brought none
-	explicit    []renewal // in their order
-	last        time.Time // when the newest key was stored
-	lease       string    // who may refresh the credential; "": nobody
-	leasedTo    *exchange // likewise
-	lastSeen    time.Time // what the record says
-	expires     time.Time
-	deadline    time.Time
+	id           string
+	number       int       // in the order of their creation
+	creator      *exchange // until its token has left; then nil
+	user         string
+	marks        []int
+	ended        time.Time // zero: it lives
+	why, next    string
+	isForgotten  bool      // its tombstone was evicted
+	leavesValues bool      // the session that has taken its place may be without its values
+	idleEnd      time.Time // not before that: of the requests that succeeded
+	lastIdleEnd  time.Time // not after that: likewise, or failed
+	end          time.Time // of its life, by the last Login or its creation
+	remember     time.Time // the end that Remember set, or zero
+	size         int       // of the values
+	key          string    // the hash of the current one
+	presented    []*token  // in that order
+	keys         int       // that were stored, also of responses that brought none
+	explicit     []renewal // in their order
+	last         time.Time // when the newest key was stored
+	lease        string    // who may refresh the credential; "": nobody
+	leasedTo     *exchange // likewise
+	lastSeen     time.Time // what the record says
+	expires      time.Time
+	deadline     time.Time
 }
 
 // A renewal is an explicit one.
@@ -173,7 +175,7 @@ func (t *truth) storeFailed(x *exchange) {
 // begins is called as a request arrives.
 func (t *truth) begins(x *exchange) {
 	if k := t.tokens[x.token]; k != nil {
-		x.used = k.s.used
+		x.idleEnd = k.s.idleEnd
 		t.active[k.s.id] = append(t.active[k.s.id], x)
 		if all := t.active[k.s.id]; len(all) > 1 {
 			for _, o := range all {
@@ -183,12 +185,14 @@ func (t *truth) begins(x *exchange) {
 	}
 }
 
-// written is called when a record was stored.
-func (t *truth) written(x *exchange, r *session.Record) {
+// written is called when a process has stored a record.
+func (t *truth) written(p *process, x *exchange, r *session.Record) {
 	s := t.sessions[r.ID]
 	isNew := s == nil
 	if isNew {
-		s = &sessionTruth{id: r.ID, number: len(t.sessions) + 1, creator: x, user: r.User, began: time.Now(), used: time.Now(), maybeUsed: time.Now(), last: time.Now()}
+		s = &sessionTruth{id: r.ID, number: len(t.sessions) + 1, creator: x, user: r.User, last: time.Now()}
+		s.end = time.Now().Add(p.limits.lifetime)
+		s.used(p, time.Now())
 		t.sessions[r.ID] = s
 		t.count("sessions")
 		if r.User != "" && (x == nil || x.login != r.User) {
@@ -214,6 +218,9 @@ func (t *truth) written(x *exchange, r *session.Record) {
 	if err := json.Unmarshal(r.Data, &data); err != nil {
 		t.violation(x, "json", "the data of session %d is no JSON object: %v", s.number, err)
 	}
+	if r.Expires.After(r.Deadline) {
+		t.violation(x, "two clocks", "the record of session %d expires after its deadline", s.number)
+	}
 	if data.Ended != "" {
 		t.endedBy(x, s, data.Ended, data.Next)
 		return
@@ -230,8 +237,9 @@ func (t *truth) written(x *exchange, r *session.Record) {
 		t.violation(x, "no doubled update", "mark %d is in session %d twice", twice, s.number)
 	}
 	if x != nil {
-		s.maybeUsed = time.Now()
+		s.maybeUsed(p)
 	}
+	t.judgeSize(p, x, s, r)
 	was := s.marks
 	s.marks = data.Marks
 	if len(r.Data) > 64<<10 {
@@ -265,6 +273,55 @@ func (t *truth) written(x *exchange, r *session.Record) {
 	t.touched(x, r.ID)
 }
 
+// judgeSize checks that a record's values are no larger than they were, or than they may be.
+func (t *truth) judgeSize(p *process, x *exchange, s *sessionTruth, r *session.Record) {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(r.Data, &members) != nil {
+		return
+	}
+	was := s.size
+	s.size = 0
+	for name, raw := range members {
+		if name == "session.flashes" || !strings.HasPrefix(name, "session.") {
+			s.size += len(name) + len(raw)
+		}
+	}
+	if most := p.limits.maxData; s.size > most && s.size > was {
+		t.violation(x, "bounded records", "the values of session %d have %d bytes, had %d, and may have %d", s.number, s.size, was, most)
+	}
+}
+
+// used notes a use of a session by a request of a process that succeeded. A request that
+// comes within a twentieth of the idle timeout after another one counts as that.
+func (s *sessionTruth) used(p *process, at time.Time) {
+	s.idleEnd = later(s.idleEnd, earlier(at.Add(p.limits.idle*19/20), s.end))
+	s.lastIdleEnd = later(s.lastIdleEnd, at.Add(p.limits.idle))
+}
+
+// maybeUsed notes that a request of a process has perhaps used a session until now.
+func (s *sessionTruth) maybeUsed(p *process) {
+	s.lastIdleEnd = later(s.lastIdleEnd, time.Now().Add(p.limits.idle))
+}
+
+// deployed counts what a deployment has changed.
+func (t *truth) deployed(old, is limits) {
+	for _, c := range []struct {
+		what     string
+		old, now int64
+	}{
+		{"IdleTimeout", int64(old.idle), int64(is.idle)},
+		{"Lifetime", int64(old.lifetime), int64(is.lifetime)},
+		{"MaxDataSize", int64(old.maxData), int64(is.maxData)},
+	} {
+		switch {
+		case c.now < c.old:
+			t.count("deployed: a smaller " + c.what)
+		case c.now > c.old:
+			t.count("deployed: a larger " + c.what)
+		}
+	}
+}
+
 // touched checks that the clocks of a session's record were not set back, and that a
 // request in the background has not set them at all.
 func (t *truth) touched(x *exchange, id string) {
@@ -286,7 +343,7 @@ func (t *truth) touched(x *exchange, id string) {
 func (t *truth) deleted(x *exchange, id string) {
 	if x != nil {
 		for _, s := range t.sessions {
-			if s.next == id && s.why == "login" && x.login != "" && x.failures-x.failuresAtEnd < 2 {
+			if s.next == id && s.why == "login" && x.login != "" && x.failures-x.failuresAtEnd < 2 && !t.isForgotten(s) {
 				t.violation(x, "a lost answer signs nobody out", "session %d, which has taken the place of session %d, is deleted", t.number(id), s.number)
 			}
 		}
@@ -332,10 +389,12 @@ func (t *truth) endedBy(x *exchange, s *sessionTruth, why, next string) {
 	case why == "revoked" && !x.revoke && x.login == "":
 		t.violation(x, "ends only what was asked", "session %d was revoked by a request that asked for no such thing", s.number)
 	}
-	if x != nil && (x.isFrozen() || s.user == "" && x.p.maxData > 0) {
-		s.next = "" // values that have changed since the renewal stay behind, and those that do not fit
+	if x == nil {
+		return
 	}
-	if heir := t.sessions[s.next]; why == "login" && heir != nil && (s.user == "" || s.user == heir.user) && x != nil {
+	// Values that have changed since a renewal stay behind, and those that do not fit.
+	s.leavesValues = x.isFrozen() || s.size+maxAdded > x.p.limits.maxData
+	if heir := t.sessions[s.next]; why == "login" && heir != nil && (s.user == "" || s.user == heir.user) && !s.leavesValues {
 		if lost := missing(s.marks, heir.marks); lost != 0 {
 			t.violation(x, "no lost update", "mark %d of session %d is not in session %d, which takes its place", lost, s.number, heir.number)
 		}
@@ -423,7 +482,8 @@ func (t *truth) renewed(x *exchange, s *sessionTruth, marks []int) {
 		}
 	}
 	if x.login != "" {
-		s.began = time.Now()
+		s.end = time.Now().Add(x.p.limits.lifetime)
+		s.idleEnd = earlier(s.idleEnd, s.end)
 	}
 	if x.remember != 0 {
 		s.remember = time.Now().Add(x.remember)
@@ -485,16 +545,16 @@ func repeated(all []int) int {
 }
 
 // record returns a session's record as it is stored, or that of the session that took
-// its place; nil if there is none.
-func (t *truth) record(id string) *sessionTruth {
-	user := ""
+// its place; nil if there is none. hasValues is whether that must have its values.
+func (t *truth) record(id string) (_ *sessionTruth, hasValues bool) {
+	user, hasValues := "", true
 	for s := t.sessions[id]; s != nil && (user == "" || s.user == user); s = t.sessions[s.next] {
 		if s.ended.IsZero() {
-			return s
+			return s, hasValues
 		}
-		user = s.user
+		user, hasValues = s.user, hasValues && !s.leavesValues
 	}
-	return nil
+	return nil, false
 }
 
 func has(err error, text string) bool { return err != nil && strings.Contains(err.Error(), text) }

@@ -66,7 +66,7 @@ func Run(plan Plan, library Library) *Result {
 	library.Simulate(w.rng.Int64N, w.resumed)
 	defer library.Simulate(nil, nil)
 	for i := range plan.Processes {
-		p := &process{w: w, n: i, ahead: plan.Ahead[i]}
+		p := &process{w: w, n: i, ahead: plan.Ahead[i], limits: plan.limits()}
 		p.start()
 		w.processes = append(w.processes, p)
 	}
@@ -80,6 +80,8 @@ func Run(plan Plan, library Library) *Result {
 			w.start(func(task int) { w.steal(task, i, a) })
 		case Operator:
 			w.start(func(task int) { w.operate(task, a) })
+		case Deployer:
+			w.start(func(task int) { w.deployAll(task, a) })
 		case Crawler:
 			w.start(func(task int) { w.crawl(task, i, a) })
 		}
@@ -113,11 +115,11 @@ func (p *process) start() {
 	m, err := session.New(&session.Options{
 		Store:       p,
 		Secrets:     secretsOf(p.w.secrets),
-		Lifetime:    p.w.plan.Lifetime,
-		IdleTimeout: p.w.plan.Idle,
+		Lifetime:    p.limits.lifetime,
+		IdleTimeout: p.limits.idle,
 		RenewAfter:  p.w.plan.RenewAfter,
 		MaxPerUser:  p.w.plan.MaxPerUser,
-		MaxDataSize: p.maxData,
+		MaxDataSize: p.limits.maxData,
 		OnEvent:     p.w.event,
 	})
 	if err != nil {
@@ -137,7 +139,7 @@ func (w *world) kill(task int) {
 		w.truth.count("fault: a process dies")
 		w.truth.disturbed()
 		old.isDead = true
-		w.processes[i] = &process{w: w, n: i, ahead: old.ahead, maxData: old.maxData}
+		w.processes[i] = &process{w: w, n: i, ahead: old.ahead, limits: old.limits}
 		w.processes[i].start()
 	}
 }
