@@ -1025,6 +1025,31 @@ func TestRenewalThatWasSavedEarly(t *testing.T) {
 		}, false},
 		"nothing, by age":   {func(s *session.Session) {}, func(*desk, *browser) { time.Sleep(minute / 2) }, true},
 		"a login elsewhere": {func(s *session.Session) { s.Login("alice") }, func(d *desk, _ *browser) { d.browser() }, true},
+
+		// A Login's key keeps full access, whatever keys other Logins make.
+		"a login in another tab": {func(s *session.Session) { s.Login("alice") }, func(d *desk, old *browser) {
+			d.do(old, func(s *session.Session) { s.Login("alice") })
+		}, true},
+		"a login in another tab, whose key is presented": {func(s *session.Session) { s.Login("alice") }, func(d *desk, old *browser) {
+			d.do(old, func(s *session.Session) { s.Login("alice") })
+			time.Sleep(minute - time.Millisecond)
+			d.expect(old, "before")
+		}, true},
+		"a login in another tab, whose key was presented a minute ago": {func(s *session.Session) { s.Login("alice") }, func(d *desk, old *browser) {
+			d.do(old, func(s *session.Session) { s.Login("alice") })
+			d.expect(old, "before")
+			time.Sleep(minute)
+		}, false},
+		"a login in another tab, whose key is renewed": {func(s *session.Session) { s.Login("alice") }, func(d *desk, old *browser) {
+			d.do(old, func(s *session.Session) { s.Login("alice") })
+			d.do(old, func(s *session.Session) { s.Renew() })
+		}, false},
+		"a login after a renewal": {func(s *session.Session) { s.Renew() }, func(d *desk, old *browser) {
+			d.do(old, func(s *session.Session) { s.Login("alice") })
+		}, false},
+		"a login after a renewal by age": {func(s *session.Session) {}, func(d *desk, old *browser) {
+			d.do(old, func(s *session.Session) { s.Login("alice") })
+		}, false},
 	} {
 		t.Run(what, func(t *testing.T) {
 			atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
@@ -1041,9 +1066,43 @@ func TestRenewalThatWasSavedEarly(t *testing.T) {
 				}); got != c.sends {
 					t.Errorf("a cookie: %v", got)
 				}
+				if c.sends {
+					d.expect(b, "before")
+				}
 			})
 		})
 	}
+}
+
+// Promise 3. A request saves, which renews its token by age, and then logs in. Another
+// tab logs in while the store answers that Login. Both responses bring a token.
+func TestLoginsInTwoTabsAfterASave(t *testing.T) {
+	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+		b := d.browser()
+		time.Sleep(minute)
+		tab := b.replay(b.cookie())
+		if !d.do(b, func(s *session.Session) {
+			s.User()
+			if err := s.Save(t.Context()); err != nil {
+				t.Error(err)
+			}
+			s.Login("alice")
+			d.spy.hookAfter(func(_ context.Context, call, _ string, err error) error {
+				if call == "Save" {
+					d.spy.hookAfter(nil)
+					if !d.do(tab, func(s *session.Session) { s.Login("alice") }) {
+						t.Error("no cookie for the Login of the other tab")
+					}
+				}
+				return err
+			})
+		}) {
+			t.Error("no cookie for the Login")
+		}
+		time.Sleep(minute - time.Millisecond)
+		d.expect(b, "before")
+		d.expect(tab, "before")
+	})
 }
 
 // Promise 3. A long request whose key was replaced by age, and has ended, keeps its

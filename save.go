@@ -149,8 +149,10 @@ func (s *Session) beforeFirstByte(hijack bool) (header, error) {
 
 // confirm looks whether a cookie that is due since an earlier Save has the newest
 // token of a live session still, and forgets it if not: the browser, which had
-// another one before, may have a newer one since. If the store cannot say, the
-// cookie leaves, unless the one that the browser has is as good. mu is held.
+// another one before, may have a newer one since. The token of a Login also leaves if
+// another Login has made a newer one: it keeps full access, and may be the only one of
+// the two that arrives. If the store cannot say, the cookie leaves. The cookie of an
+// automatic renewal does neither: the one that the browser has is as good. mu is held.
 func (s *Session) confirm() {
 	if s.cookie.do != carry {
 		return
@@ -164,7 +166,9 @@ func (s *Session) confirm() {
 		}
 		return
 	}
-	if is, _ := statusOf(rec); is != live || !opensNewest(rec.Data, s.stored.held.Key) {
+	key := s.stored.held.Key
+	is, _ := statusOf(rec)
+	if is != live || !hasAccess(rec.Data, key, c.Began()) || s.cookie.isAutomatic && !opensNewest(rec.Data, key) {
 		s.cookie = cookie{}
 	}
 }
