@@ -1051,26 +1051,38 @@ func TestRenewalThatWasSavedEarly(t *testing.T) {
 			d.do(old, func(s *session.Session) { s.Login("alice") })
 		}, false},
 	} {
-		t.Run(what, func(t *testing.T) {
-			atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
-				b := d.browser()
-				time.Sleep(minute)
-				old := b.replay(b.cookie())
-				if got := d.do(b, func(s *session.Session) {
-					c.early(s)
-					s.User()
-					if err := s.Save(t.Context()); err != nil {
-						t.Error(err)
+		for how, save := range map[string]func(d *desk, s *session.Session) error{
+			"by Save": func(d *desk, s *session.Session) error { return s.Save(t.Context()) },
+			"by a Save whose outcome only a Reload knows": func(d *desk, s *session.Session) error {
+				d.spy.hook(failing("Load", errDown))
+				d.spy.hookAfter(lost("Save"))
+				s.Save(t.Context())
+				d.spy.hook(nil)
+				d.spy.hookAfter(nil)
+				return s.Reload(t.Context())
+			},
+		} {
+			t.Run(what+", "+how, func(t *testing.T) {
+				atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+					b := d.browser()
+					time.Sleep(minute)
+					old := b.replay(b.cookie())
+					if got := d.do(b, func(s *session.Session) {
+						c.early(s)
+						s.User()
+						if err := save(d, s); err != nil {
+							t.Error(err)
+						}
+						c.meanwhile(d, old)
+					}); got != c.sends {
+						t.Errorf("a cookie: %v", got)
 					}
-					c.meanwhile(d, old)
-				}); got != c.sends {
-					t.Errorf("a cookie: %v", got)
-				}
-				if c.sends {
-					d.expect(b, "before")
-				}
+					if c.sends {
+						d.expect(b, "before")
+					}
+				})
 			})
-		})
+		}
 	}
 }
 

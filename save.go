@@ -98,7 +98,7 @@ func (s *Session) Reload(ctx context.Context) error {
 	case s.problem.err != nil:
 		return s.problem.err
 	case was.maybe != nil && s.stored.is == live && s.stored.held == was.maybe.ref:
-		s.cookie = cookie{carry, was.maybe.token, false}
+		s.cookie = cookie{carry, was.maybe.token, was.maybe.isAutomatic}
 	case s.stored.is != live && s.cookie.do == carry:
 		s.cookie = cookie{}
 	}
