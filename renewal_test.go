@@ -1288,6 +1288,40 @@ func TestIndeterminateRenewal(t *testing.T) {
 	}
 }
 
+// The answer of the store to a Login is lost, and another tab logs in before the store is
+// asked what became of the first Login. The record has both keys: both Logins are answered.
+func TestIndeterminateLoginAndAnother(t *testing.T) {
+	atDesk(t, session.Options{}, func(d *desk) {
+		b := d.browser()
+		tab := b.replay(b.cookie())
+		if !d.do(b, func(s *session.Session) {
+			s.Login("alice")
+			visits.Update(s, func(n int) int { return n + 1 })
+			d.spy.hookAfter(func(_ context.Context, call, _ string, err error) error {
+				if call != "Save" {
+					return err
+				}
+				d.spy.hookAfter(nil)
+				d.do(tab, func(s *session.Session) {
+					s.Login("alice")
+					visits.Update(s, func(n int) int { return n + 1 })
+				})
+				return session.ErrIndeterminate
+			})
+		}) {
+			t.Error("no cookie")
+		}
+		for _, b := range []*browser{b, tab} {
+			d.expect(b, "before")
+			d.do(b, func(s *session.Session) {
+				if got := visits.Get(s); got != 2 {
+					t.Errorf("%d visits, want 2", got)
+				}
+			})
+		}
+	})
+}
+
 // What nobody asked for fails no request: neither a renewal by age nor the note
 // that the new token has come.
 func TestFailingUpkeepIsAnEvent(t *testing.T) {
