@@ -145,7 +145,7 @@ func (k commit) install(d draft) {
 	defer k.mu.Unlock()
 	st := &k.stored
 	if d.token != nil {
-		k.cookie = cookie{carry, d.token, d.event == EventRenewed && !k.todo.wantsToken()}
+		k.cookie = cookie{carry, d.token, d.isAutomatic}
 		if st.rec != nil {
 			first := body.ExplicitKey(d.rec.Data)
 			k.m.watch.rekey(k.watched, d.ref.Key, first)

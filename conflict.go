@@ -10,14 +10,15 @@ import (
 )
 
 // resolve asks the store what became of a renewal's Save whose outcome is
-// unknown. The record tells: its newest key is the renewal's or not. If it
-// cannot be loaded now, a Reload finds out.
+// unknown. If the renewal's key has access, the Save was applied: if it is not the
+// newest, another Login has come since. If the record cannot be loaded now, a Reload
+// finds out.
 func (k commit) resolve(d draft, err error) error {
 	k.mu.Lock()
 	k.stored.maybe = &d
 	k.mu.Unlock()
 	rec, failed := k.outcome(d.rec.ID)
-	if failed == nil && rec != nil && body.IsCurrent(rec.Data, d.ref.Key) {
+	if failed == nil && rec != nil && body.HasAccess(rec.Data, d.ref.Key, time.Now()) {
 		return nil
 	}
 	return err

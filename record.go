@@ -14,11 +14,12 @@ import (
 // A draft is a record that a commit wants to store, and the token that goes
 // with it, if there is a new one.
 type draft struct {
-	rec   *Record // nil: what is stored is right as it is
-	ref   token.Ref
-	token func() string // its value; nil: none
-	event EventKind     // of the token
-	lost  error         // nil, or why values or flashes are dropped
+	rec         *Record // nil: what is stored is right as it is
+	ref         token.Ref
+	token       func() string // its value; nil: none
+	isAutomatic bool          // an automatic renewal makes the token
+	event       EventKind     // of the token
+	lost        error         // nil, or why values or flashes are dropped
 }
 
 // newToken gives the draft a new token: to the session of this id, or with ""
@@ -122,6 +123,7 @@ func (k commit) next() (d draft, err error) {
 		b.RenewExplicitly(d.ref.Key, t.user != "", k.m.renewGrace, rec.Created, now)
 	case st.due.Renew && k.at == open:
 		d.newToken(k.m, rec.ID, EventRenewed)
+		d.isAutomatic = true
 		b.RenewAutomatically(d.ref.Key, st.held.Key, now)
 	case st.due.Present, st.due.Tidy:
 	case len(t.changes) == 0:

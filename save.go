@@ -99,7 +99,7 @@ func (s *Session) Reload(ctx context.Context) error {
 	case s.problem.err != nil:
 		return s.problem.err
 	case was.maybe != nil && s.stored.is == live && s.stored.held == was.maybe.ref:
-		s.cookie = cookie{carry, was.maybe.token, false}
+		s.cookie = cookie{carry, was.maybe.token, was.maybe.isAutomatic}
 	case s.stored.is != live && s.cookie.do == carry:
 		s.cookie = cookie{}
 	}
@@ -150,8 +150,10 @@ func (s *Session) beforeFirstByte(hijack bool) (header, error) {
 
 // confirm looks whether a cookie that is due since an earlier Save has the newest
 // token of a live session still, and forgets it if not: the browser, which had
-// another one before, may have a newer one since. If the store cannot say, the
-// cookie leaves, unless the one that the browser has is as good. mu is held.
+// another one before, may have a newer one since. The token of a Login also leaves if
+// another Login has made a newer one: it keeps full access, and may be the only one of
+// the two that arrives. If the store cannot say, the cookie leaves. The cookie of an
+// automatic renewal does neither: the one that the browser has is as good. mu is held.
 func (s *Session) confirm() {
 	if s.cookie.do != carry {
 		return
@@ -165,7 +167,9 @@ func (s *Session) confirm() {
 		}
 		return
 	}
-	if is, _ := statusOf(rec); is != live || !body.IsCurrent(rec.Data, s.stored.held.Key) {
+	key := s.stored.held.Key
+	is, _ := statusOf(rec)
+	if is != live || !body.HasAccess(rec.Data, key, c.Began()) || s.cookie.isAutomatic && !body.IsCurrent(rec.Data, key) {
 		s.cookie = cookie{}
 	}
 }
