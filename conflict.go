@@ -42,11 +42,11 @@ func (k commit) becomes(rec *Record) {
 		return
 	}
 	st, now := &k.stored, time.Now()
-	if st.rec.User != "" && rec.User != st.rec.User {
-		k.lose(replaced) // by another program, which leaves the id as it is
+	if isTaken(rec, st.rec.User) {
+		k.lose(replaced)
 		return
 	}
-	renewed := rec.ID != st.rec.ID || firstKey(rec.Data) != firstKey(st.rec.Data) && !hasAccess(rec.Data, st.held.Key, now)
+	renewed := firstKey(rec.Data) != firstKey(st.rec.Data) && !hasAccess(rec.Data, st.held.Key, now)
 	if k.source != nil && st.then == nil && renewed {
 		st.then = st.rec // an explicit renewal: what this request sees stays as it was
 		_, st.shows = asItWas(rec, st.held.Key, now)
@@ -55,6 +55,10 @@ func (k commit) becomes(rec *Record) {
 	st.rec = rec
 	st.due = k.upkeep(st, now)
 }
+
+// isTaken reports whether another program has given the session of this user to another
+// one, or to none. It leaves the id as it is; a Login of ours begins another session.
+func isTaken(rec *Record, user string) bool { return user != "" && rec.User != user }
 
 // hasMoved tells whether a Save was refused because the record is another one now.
 func hasMoved(err error) bool {

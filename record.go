@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -40,14 +41,6 @@ func (k commit) first(data []byte) (d draft, err error) {
 	return d, k.firstRecord(&d, data)
 }
 
-// event is what a renewal of the token is called.
-func (k commit) event() EventKind {
-	if k.todo.user != "" {
-		return EventLoggedIn
-	}
-	return EventRenewed
-}
-
 // firstRecord is first of a draft that has its token. Values that a Login inherits are
 // dropped if they do not fit beside what this request has set: an attacker may have
 // planted them, and must not keep the user from logging in.
@@ -85,23 +78,6 @@ func (k commit) beginWith(d *draft, data []byte) error {
 	return k.complete(d, members, ks)
 }
 
-// successor makes d the record that takes the place of old under another id: another
-// session, or the same one whose token has no key. A nil old leaves no values.
-func (k commit) successor(d *draft, old *Record, why string) error {
-	if why == byLogin || old == nil {
-		return k.firstRecord(d, k.inherited(old))
-	}
-	now := milliseconds(time.Now())
-	members, ks, err := membersOf(nil, old.Data, now)
-	if err != nil {
-		return err
-	}
-	rec := *old
-	rec.ID = d.ref.ID
-	d.rec = &rec
-	return k.revise(d, members, ks, now)
-}
-
 // next returns the record that the stored one becomes by what this request asked
 // for, and by the maintenance that is due.
 func (k commit) next() (d draft, err error) {
@@ -112,6 +88,9 @@ func (k commit) next() (d draft, err error) {
 		return d, err
 	}
 	rec := *st.rec
+	if t.user != "" {
+		d.event = EventLoggedIn
+	}
 	switch {
 	case st.due.seen && st.isOvertaken:
 		ks.mark(st.held.Key)
@@ -119,10 +98,9 @@ func (k commit) next() (d draft, err error) {
 		ks.present(st.held.Key, now)
 	}
 	switch {
-	case t.wantsToken() && k.m.keyless:
-		d.event = k.event() // another request has given the session another id meanwhile
+	case t.wantsToken() && k.m.keyless: // the token stays: it is another program's too
 	case t.wantsToken():
-		d.newToken(k.m, rec.ID, k.event())
+		d.newToken(k.m, rec.ID, cmp.Or(d.event, EventRenewed))
 		ks.renewExplicitly(d.ref.Key, t.user != "", k.m.renewGrace, rec.Created, now, withoutMetadata(members))
 	case st.due.renew && k.at == open:
 		d.newToken(k.m, rec.ID, EventRenewed)
@@ -172,7 +150,7 @@ func (k commit) revise(d *draft, members []object.Member, ks keys, now time.Time
 	}
 	if k.isUse() || t.user != "" {
 		rec.LastSeen = later(rec.LastSeen, now)
-		rec.Expires = later(rec.Expires, earlier(now.Add(k.m.idle), rec.Deadline))
+		rec.Expires = earlier(later(rec.Expires, now.Add(k.m.idle)), rec.Deadline)
 	}
 	return k.complete(d, members, ks)
 }
