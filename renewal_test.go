@@ -1350,6 +1350,67 @@ func TestFailingUpkeepIsAnEvent(t *testing.T) {
 	}
 }
 
+// Promises 3 and 11. A request whose changes cannot be stored, although the store does not
+// fail, presents its key and uses the session like any other. Its response brings another
+// key if that is due, unless the header has left or ErrorHandler answers.
+func TestRequestWhoseChangesAreRefused(t *testing.T) {
+	tooLarge := func(s *session.Session) { visits.Set(s, 1) } // the session is full
+	notJSON := func(s *session.Session) { session.NewKey[any]("bad").Set(s, func() {}) }
+	for what, c := range map[string]struct {
+		f      func(w http.ResponseWriter, s *session.Session)
+		status int
+		renews bool
+	}{
+		"too large":       {func(_ http.ResponseWriter, s *session.Session) { tooLarge(s) }, 500, false},
+		"too large, Save": {func(_ http.ResponseWriter, s *session.Session) { tooLarge(s); _ = s.Save(t.Context()) }, 200, true},
+		"too large, UpdateNow": {func(_ http.ResponseWriter, s *session.Session) {
+			_, _ = visits.UpdateNow(t.Context(), s, func(int) int { return 1 })
+		}, 200, true},
+		"too large, late": {func(w http.ResponseWriter, s *session.Session) { w.WriteHeader(200); tooLarge(s) }, 200, false},
+		"too large, late Save": {func(w http.ResponseWriter, s *session.Session) {
+			w.WriteHeader(200)
+			tooLarge(s)
+			_ = s.Save(t.Context())
+		}, 200, false},
+		"no JSON":                {func(_ http.ResponseWriter, s *session.Session) { notJSON(s) }, 500, false},
+		"no JSON, Save":          {func(_ http.ResponseWriter, s *session.Session) { notJSON(s); _ = s.Save(t.Context()) }, 200, true},
+		"no JSON, late":          {func(w http.ResponseWriter, s *session.Session) { w.WriteHeader(200); notJSON(s) }, 200, false},
+		"the user's name":        {func(_ http.ResponseWriter, s *session.Session) { s.Login(strings.Repeat("x", 2000)) }, 500, false},
+		"another user too large": {func(_ http.ResponseWriter, s *session.Session) { s.Login("bob"); name.Set(s, strings.Repeat("x", 50)) }, 500, false},
+	} {
+		t.Run(what, func(t *testing.T) {
+			atDesk(t, session.Options{RenewAfter: 5 * minute, MaxDataSize: len(`"name":"before"`) + 5}, func(d *desk) {
+				b := d.browser()
+				refusing := newBrowser(t, d.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { c.f(w, session.From(r.Context())) })))
+				refusing.jar = b.jar
+				refused := func() (isRenewed bool) {
+					t.Helper()
+					resp := refusing.get("/")
+					if resp.StatusCode != c.status {
+						t.Errorf("answers %s", resp.Status)
+					}
+					return setsCookie(resp)
+				}
+				time.Sleep(5 * minute)
+				old := b.replay(b.cookie())
+				d.expect(b, "before") // gets a key
+				refused()             // presents it
+				time.Sleep(10 * second)
+				d.expectReplaced(old)
+				time.Sleep(5 * minute)
+				if got := refused(); got != c.renews {
+					t.Errorf("another key: %v, want %v", got, c.renews)
+				}
+				d.expect(b, "before")
+				time.Sleep(9 * minute)
+				refused()
+				time.Sleep(19 * minute)
+				d.expect(b, "before")
+			})
+		})
+	}
+}
+
 // None of what a record knows of its keys counts against MaxDataSize, nor is it
 // among the keys of the values, and Clear leaves it.
 func TestKeysAreNoValues(t *testing.T) {

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -128,9 +129,13 @@ func (s *Session) beforeFirstByte(hijack bool) (header, error) {
 	}
 	var err error
 	saved := s.cookie.do == carry && s.brought != noToken
-	if s.stored.is != unread && !s.problem.reported() && s.plan() != rest {
+	if s.stored.is != unread && s.plan() != rest {
 		s.mu.Unlock()
-		err = s.commitNow()
+		if s.problem.reported() {
+			s.maintain()
+		} else {
+			err = s.commitNow()
+		}
 		s.mu.Lock()
 	}
 	defer s.mu.Unlock()
@@ -224,26 +229,41 @@ func (s *Session) abandon() {
 }
 
 // finish commits what was changed after the first byte, now that the handler
-// has returned, and touches the record if that is due.
+// has returned, and touches the record if that is due. A store that has failed is left alone.
 func (s *Session) finish(answered bool) {
 	s.changing.Lock()
 	defer s.done()
 	s.mu.Lock()
 	s.unwatch()
-	ready := answered && s.stored.is != unread && !s.problem.reported() && (!s.problem.lasts() || s.todo.logout)
 	known := s.problem.err
+	ready := answered && s.stored.is != unread && !s.problem.reported() && (!s.problem.lasts() || s.todo.logout)
 	s.mu.Unlock()
-	if !ready {
+	switch {
+	case !ready && errors.Is(known, ErrStore):
 		return
-	}
-	if s.plan() != rest {
+	case ready && s.plan() != rest:
 		if err := s.commitNow(); err != nil && err != known {
 			s.mu.Lock()
 			s.report(err)
 			s.mu.Unlock()
 		}
 	}
+	s.maintain()
 	s.touch(nil, s.loaded)
+}
+
+// maintain commits the maintenance of the session's key alone: what the request has changed
+// cannot be stored, for a reason that is not the store's.
+func (s *Session) maintain() {
+	if errors.Is(s.problem.err, ErrStore) || plan(s.at, &s.stored, &pending{}, problem{}, false, false) != save {
+		return
+	}
+	c := s.context()
+	defer c.Release()
+	k := commit{s, c, &pending{}}
+	if err := k.save(); err != nil {
+		_ = k.failed(err, false)
+	}
 }
 
 // commitNow is a commit for the response. That no session is there to hold a change

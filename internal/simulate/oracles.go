@@ -293,7 +293,7 @@ func (t *truth) finished(x *exchange) {
 		return
 	}
 	t.judgeEnd(x, k, isFine)
-	if isFine && k.s.leasedTo == x && k.s.lease != "" && k.s.ended.IsZero() && x.failures == 0 && !x.hasAnswer {
+	if isFine && k.s.leasedTo == x && k.s.lease != "" && k.s.isLiveIn(x.p) && x.failures == 0 && !x.hasAnswer {
 		t.violation(x, "a lease is given back", "session %d has the lease of a request that has ended", k.s.number)
 	}
 	if x.id == k.s.id && !x.passive {
@@ -319,6 +319,13 @@ func (t *truth) finished(x *exchange) {
 	if isFine && t.mustRenew(x, k) && x.cookie == nil {
 		t.violation(x, "the newest key is renewed", "the request got no other token")
 	}
+}
+
+// isLiveIn reports whether a process can still write to the session: the session has not
+// ended, and by the clock of the process it has not expired. The lease of an expired session
+// cannot be given back, and no request waits for it.
+func (s *sessionTruth) isLiveIn(p *process) bool {
+	return s.ended.IsZero() && time.Now().Add(p.ahead).Before(s.expires)
 }
 
 // isOvertaken reports whether an older token was first presented while x, which presented
@@ -443,7 +450,7 @@ func (t *truth) unused(x *exchange, n int) { delete(t.used, n) }
 // refreshed notes how a Refresh has ended.
 func (t *truth) refreshed(x *exchange, failures int, err error) {
 	s := t.sessions[x.s.ID()]
-	if s != nil && s.leasedTo == x && s.lease != "" && !x.hasRefreshed && errors.Is(err, session.ErrIndeterminate) && x.failures-failures == 1 && time.Since(x.failedAt) < 4*time.Second && s.ended.IsZero() && !x.p.isDead {
+	if s != nil && s.leasedTo == x && s.lease != "" && !x.hasRefreshed && errors.Is(err, session.ErrIndeterminate) && x.failures-failures == 1 && time.Since(x.failedAt) < 4*time.Second && s.isLiveIn(x.p) && !x.p.isDead {
 		t.violation(x, "a lease is given back", "session %d has the lease of a request that does not refresh", s.number)
 	}
 	if err != nil {
