@@ -255,7 +255,7 @@ func (s *Session) finish(answered bool) {
 // maintain commits the maintenance of the session's key alone: what the request has changed
 // cannot be stored, for a reason that is not the store's.
 func (s *Session) maintain() {
-	if errors.Is(s.problem.err, ErrStore) || plan(s.at, &s.stored, &pending{}, problem{}, false, false) != save {
+	if errors.Is(s.problem.err, ErrStore) || plan(s.at, &s.stored, &pending{}, problem{}, false) != save {
 		return
 	}
 	c := s.context()
