@@ -151,7 +151,7 @@ func (c *cookies) adapted(r *http.Request) http.Cookie {
 // apply implements carrier. A cookie with a life of zero lasts until the browser
 // closes.
 func (c *cookies) apply(what cookie, h http.Header, r *http.Request, life time.Duration) error {
-	if what.do == leave {
+	if what.action == cookieKeep {
 		return nil
 	}
 	cookie, line := c.adapted(r), c.line
@@ -162,12 +162,12 @@ func (c *cookies) apply(what cookie, h http.Header, r *http.Request, life time.D
 	}
 	value := ""
 	switch {
-	case what.do == remove:
+	case what.action == cookieDelete:
 		cookie.MaxAge = -1
 	case life > 0:
 		cookie.MaxAge = int((min(life, maxAge) + time.Second - 1) / time.Second)
 	}
-	if what.do == carry {
+	if what.action == cookieSend {
 		if what.value != nil {
 			value = what.value()
 		} else {

@@ -696,7 +696,7 @@ func TestDoneIsSpread(t *testing.T) {
 			t.Errorf("%d of %d sessions were asked for", len(ids), sessions)
 		}
 		mu.Unlock()
-		if n := strings.Count(stacks(), "created by github.com/coatcheck/session.(*watch)"); n != 1 {
+		if n := strings.Count(stacks(), "created by github.com/coatcheck/session/internal/watch.(*Watch)"); n != 1 {
 			t.Errorf("%d goroutines for %d sessions", n, sessions)
 		}
 		for _, st := range all {

@@ -62,7 +62,7 @@ func trimFlashes(b *body.Body, maxData int) error {
 // Flashes returns the messages in the order they were added and forgets them.
 // Call it where they are shown, before the first byte of the page.
 func (s *Session) Flashes() []Flash {
-	stored, _ := decode[[]storedFlash](s.value(body.Flashes))
+	stored, _ := decode[[]storedFlash](s.use().value(body.Flashes))
 	if len(stored) == 0 {
 		return nil
 	}
