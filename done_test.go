@@ -636,7 +636,7 @@ func TestDoneCosts(t *testing.T) {
 			}
 			synctest.Wait()
 			loads = spy.count("Load")
-			if s := stacks(); strings.Contains(s, "session.(*watch)") {
+			if s := stacks(); strings.Contains(s, "watch.(*Watch)") {
 				t.Error("left behind:\n", s)
 			}
 			if time.Sleep(minute); spy.count("Load") != loads {

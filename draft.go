@@ -56,14 +56,18 @@ func (t *tx) fillNew(d *draft, data []byte) error {
 
 func (t *tx) fillNewWith(d *draft, data []byte) error {
 	p, now := &t.pending, milliseconds(time.Now())
-	rec := &Record{ID: d.ref.ID, User: p.user, Data: data, Created: now, LastSeen: now}
+	var made struct { // one allocation
+		rec  Record
+		room [4]object.Member
+	}
+	rec := &made.rec
+	*rec = Record{ID: d.ref.ID, User: p.user, Data: data, Created: now, LastSeen: now}
 	if p.user != "" {
 		rec.Created = p.at
 	}
 	rec.Deadline = rec.Created.Add(t.m.lifetime)
 	rec.Expires = earlier(now.Add(t.m.idle), rec.Deadline)
-	var room [16]object.Member
-	b, err := parse(room[:0], data, now)
+	b, err := parse(made.room[:0], data, now)
 	if err != nil {
 		return err
 	}

@@ -191,6 +191,9 @@ func (t *tx) keep(c body.Change) {
 	if c.Name == "" && c.Call != "Clear" {
 		panic("session: a Key must be made by NewKey")
 	}
+	if t.pending.changes == nil {
+		t.pending.changes = t.room[:0]
+	}
 	if t.problem.kind != problemLateLogin {
 		t.pending.changes = t.pending.changes.Add(c)
 	}

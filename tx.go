@@ -19,7 +19,8 @@ type tx struct {
 	m *Manager
 	c *storectx.Context // of all calls of the store; nil before the first
 	state
-	own       storectx.Context // what c points to, so that a tx is one allocation
+	own       storectx.Context // what c points to, and
+	room      [1]body.Change   // what pending.changes is at first: so a tx is one allocation
 	events    []Event          // to be delivered after the transaction
 	hasNewKey bool             // the transaction has given a stored session another key
 }
