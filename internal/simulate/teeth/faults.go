@@ -59,7 +59,7 @@ var faults = []fault{
 
 	// The two clocks.
 	{"the idle time is never over", "record.go",
-		"rec.Expires = later(rec.Expires, earlier(now.Add(k.m.idle), rec.Deadline))\n", "rec.Expires = rec.Deadline\n", twoClocks},
+		"rec.Expires = earlier(later(rec.Expires, now.Add(k.m.idle)), rec.Deadline)\n", "rec.Expires = rec.Deadline\n", twoClocks},
 	{"the lifetime is never over", "record.go",
 		"rec.Deadline = rec.Created.Add(k.m.lifetime)\n", "rec.Deadline = rec.Created.Add(1000 * k.m.lifetime)\n", twoClocks},
 	{"a request in the background is a use", "login.go",
@@ -68,7 +68,7 @@ var faults = []fault{
 		"seen, expires := max(e.seen, r.LastSeen.UnixMilli()), max(e.expires, r.Expires.UnixMilli())\n",
 		"seen, expires := r.LastSeen.UnixMilli(), r.Expires.UnixMilli()\n", "clocks never back"},
 	{"no request touches the session", "touch.go",
-		"if !s.m.touches.begin(rec.ID, used) {\n", "if true {\n", twoClocks},
+		"if !s.touchIsDue(used) || !s.m.touches.begin(rec.ID, used) {\n", "if true {\n", twoClocks},
 
 	// Endings.
 	{"a Logout deletes the record", "ending.go",
@@ -129,7 +129,7 @@ var faults = []fault{
 	{"a Login with the key of before makes no key", "record.go",
 		"case t.wantsToken():\n\t\td.newToken", "case t.wantsToken() && st.then == nil:\n\t\td.newToken", logsIn},
 	{"a double click on login leaves the first session", "ending.go",
-		"old, err = k.heir(k.stored.next)\n", "_, err = k.heir(k.stored.next)\n", logsIn},
+		"return k.heir(k.stored.next)\n", "return nil, nil\n", logsIn},
 	{"two Logins at once leave the first session", "ending.go",
 		"heir, err := k.heir(next)\n\treturn heir, true, err\n", "_, err := k.heir(next)\n\treturn nil, true, err\n", logsIn},
 	{"a lost answer to the tombstone of a Login undoes the new session", "ending.go",
@@ -163,13 +163,13 @@ var faults = []fault{
 
 	// Done.
 	{"Done stays open after the grace of an explicit renewal", "watch.go",
-		"_, shows := asItWas(rec, r.key, now); shows.IsZero() {\n\t\t\tw.end(r)\n", "_, shows := asItWas(rec, r.key, now); shows.IsZero() {\n", done},
+		"_, shows := asItWas(rec, r.key, now); shows.IsZero() {\n\t\t\t\tw.end(r)\n", "_, shows := asItWas(rec, r.key, now); shows.IsZero() {\n", done},
 	{"Done stays open when another process ends the session", "load.go",
-		"default:\n\t\tm.watch.over(id)\n", "default:\n", done},
+		"if is, _ := statusOf(rec); is != live {\n\t\tm.watch.over(id)\n", "if false {\n", done},
 	{"a look of the watch older than the token closes Done", "watch.go",
-		"if !began.After(r.since) || hasAccess", "if hasAccess", done},
+		"case !began.After(r.since):\n", "case false:\n", done},
 	{"an automatic renewal closes Done", "watch.go",
-		"hasAccess(rec.Data, r.key, now) || firstKey(rec.Data) == r.first {\n", "hasAccess(rec.Data, r.key, now) {\n", done},
+		"case hasAccess(rec.Data, r.key, now), firstKey(rec.Data) == r.first:\n", "case hasAccess(rec.Data, r.key, now):\n", done},
 	{"a renewal by the request itself closes Done", "watch.go",
 		"r.key, r.first, r.since = key, first, time.Now()\n", "\n", done},
 
