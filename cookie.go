@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coatcheck/session/internal/crosssite"
 	"github.com/coatcheck/session/internal/token"
 )
 
@@ -87,20 +88,10 @@ func (c *cookies) readAll(r *http.Request) (refs []token.Ref) {
 }
 
 // withheld reports whether a browser keeps our cookie back from such a request,
-// because another site made it (RFC 6265bis, 5.6.7.1 and 5.8.3): then a session that
-// seems to be a first visit may not be one.
+// because another site made it: then a session that seems to be a first visit may not
+// be one.
 func (c *cookies) withheld(r *http.Request) bool {
-	if !isCrossSite(r) {
-		return false
-	}
-	switch c.adapted(r).SameSite {
-	case http.SameSiteStrictMode:
-		return true
-	case http.SameSiteLaxMode:
-		isRead := r.Method == http.MethodGet || r.Method == http.MethodHead
-		return !isRead || first(r.Header["Sec-Fetch-Dest"]) != "document" && !isForwardedNavigation(r.Header)
-	}
-	return false
+	return crosssite.Is(r) && crosssite.Withholds(r, c.adapted(r).SameSite)
 }
 
 // values yields the values of our cookie, as the Cookie header has them.
