@@ -54,11 +54,9 @@ func newCarrier(o *Options) (carrier, *token.Verified, error) {
 	}
 	tokens := token.NewVerified(format)
 	if o.Bearer {
-		return &bearer{tokens: tokens}, tokens, nil
+		return &bearer{tokens: tokens, warnings: warnings{to: o.Logger}}, tokens, nil
 	}
-	cookies := newCookies(&o.Cookie, tokens)
-	cookies.firstCounts = o.Tokens != nil
-	return cookies, tokens, nil
+	return newCookies(o, tokens), tokens, nil
 }
 
 func newFormat(o *Options) (token.Format, error) {

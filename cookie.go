@@ -22,8 +22,11 @@ type cookies struct {
 	warnings    warnings
 }
 
-func newCookies(o *CookieOptions, tokens *token.Verified) *cookies {
-	c := &cookies{name: o.Name, tokens: tokens, template: *o.template(), adapt: o.Adapt}
+func newCookies(o *Options, tokens *token.Verified) *cookies {
+	c := &cookies{
+		name: o.Cookie.Name, tokens: tokens, firstCounts: o.Tokens != nil,
+		template: *o.Cookie.template(), adapt: o.Cookie.Adapt, warnings: warnings{to: o.Logger},
+	}
 	c.line = c.template.String()
 	return c
 }

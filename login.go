@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"time"
 )
@@ -197,7 +196,7 @@ func (s *Session) awaitSave(call string) {
 		return
 	}
 	if s.m.unsaved.CompareAndSwap(false, true) {
-		slog.WarnContext(s.ctx, "session: a change after the handler has returned is not stored by itself; call Save, or Key.UpdateNow or Key.Take in its place (logged once)", "call", call)
+		s.m.log.WarnContext(s.ctx, "session: a change after the handler has returned is not stored by itself; call Save, or Key.UpdateNow or Key.Take in its place (logged once)", "call", call)
 	}
 	if s.m.onEvent == nil {
 		return
@@ -206,7 +205,7 @@ func (s *Session) awaitSave(call string) {
 	time.AfterFunc(timeToSave, func() {
 		defer func() {
 			if v := recover(); v != nil {
-				slog.ErrorContext(s.ctx, "session: OnEvent panicked", "panic", v)
+				s.m.log.ErrorContext(s.ctx, "session: OnEvent panicked", "panic", v)
 			}
 		}()
 		s.mu.Lock()
@@ -293,5 +292,5 @@ func (s *Session) report(err error) {
 	if !errors.Is(err, ErrStore) { // which has its event already
 		s.note(EventDropped, s.stored.rec, err)
 	}
-	slog.ErrorContext(s.ctx, "session: too late to answer with an error", "err", err)
+	s.m.log.ErrorContext(s.ctx, "session: too late to answer with an error", "err", err)
 }

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,7 @@ type Manager struct {
 	maxData    int
 	maxUser    int
 	persistent bool // Options.Cookie.Persistent
+	log        *slog.Logger
 	onError    func(http.ResponseWriter, *http.Request, error)
 	onEvent    func(context.Context, Event)
 	start      time.Time   // when New was called
@@ -60,7 +62,7 @@ func New(opts *Options) (*Manager, error) {
 		store: o.Store, carrier: carrier, tokens: tokens, keyless: o.Tokens != nil,
 		lifetime: o.Lifetime, idle: o.IdleTimeout, timeout: o.StoreTimeout, renewAfter: o.RenewAfter, renewGrace: o.RenewGrace,
 		maxData: o.MaxDataSize, maxUser: o.MaxPerUser, persistent: o.Cookie.Persistent,
-		onError: o.ErrorHandler, onEvent: o.OnEvent,
+		log: o.Logger, onError: o.ErrorHandler, onEvent: o.OnEvent,
 		start: time.Now(),
 	}
 	m.watch = newWatch(m, o.WatchEvery)

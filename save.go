@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"log/slog"
 	"time"
 
 	"github.com/coatcheck/session/internal/storectx"
@@ -179,7 +178,7 @@ func (s *Session) headerLeft(path string) {
 	if s.stored.is != unread {
 		s.takeBack()
 		if s.m.bypassed.CompareAndSwap(false, true) {
-			slog.ErrorContext(s.ctx, "session: the response was not written to the http.ResponseWriter that Manager.Handler gives to its handler, so that no cookie was set: wrap the whole framework (sessions.Handler(engine)), not a handler inside it (logged once)", "path", path)
+			s.m.log.ErrorContext(s.ctx, "session: the response was not written to the http.ResponseWriter that Manager.Handler gives to its handler, so that no cookie was set: wrap the whole framework (sessions.Handler(engine)), not a handler inside it (logged once)", "path", path)
 		}
 	}
 	s.at = sent

@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -197,7 +196,7 @@ func (s *Session) lockWithin(c *storectx.Context) {
 		}
 	}()
 	if s.at == sent && s.m.lateUse.CompareAndSwap(false, true) {
-		slog.WarnContext(s.ctx, "session: first used after the first byte of the response: Vary and Cache-Control could not be set; call a method of the session before writing (logged once)")
+		s.m.log.WarnContext(s.ctx, "session: first used after the first byte of the response: Vary and Cache-Control could not be set; call a method of the session before writing (logged once)")
 	}
 	s.load(c)
 	isLoaded = true

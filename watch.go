@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -407,7 +406,7 @@ func (w *watch) load(c *storectx.Context, id string) *Record {
 	ctx := context.Background()
 	defer func() {
 		if v := recover(); v != nil {
-			slog.ErrorContext(ctx, "session: Done: the store or OnEvent panicked", "panic", v)
+			w.m.log.ErrorContext(ctx, "session: Done: the store or OnEvent panicked", "panic", v)
 		}
 	}()
 	rec, err := w.m.load(c, id)
