@@ -222,7 +222,7 @@ func withoutMetadata(members []object.Member) []object.Member {
 	return slices.DeleteFunc(slices.Clone(members), func(m object.Member) bool { return isMetadata(m.Name) })
 }
 
-// isRemembered tells whether Remember set the end of the session.
+// isRemembered reports whether Remember set the end of the session.
 func isRemembered(r *Record) bool {
 	return object.FindAfter(r.Data, values(r.Data), remembered) != nil
 }

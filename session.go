@@ -95,6 +95,21 @@ func (s *Session) Authenticated() time.Time {
 	return time.Time{}
 }
 
+// Remembered reports whether Remember set the session's end, in place of both clocks:
+// a pending Remember counts.
+func (s *Session) Remembered() bool {
+	s.lock()
+	defer s.unlock()
+	rec := s.visible()
+	switch {
+	case !s.todo.remember.IsZero():
+		return true
+	case rec == noRecord, s.todo.user != "" && s.todo.user != rec.User: // the Login begins another session
+		return false
+	}
+	return isRemembered(s.stored.rec)
+}
+
 // Expired tells whether the request brought a token of ours whose session is
 // over: it ran out, or was ended, or gave way to another user's. That is the time
 // to say "your session has ended, please log in again". It is false on a first
