@@ -24,6 +24,9 @@ type carrier interface {
 	// depends returns the request header that a response depends on.
 	depends() string
 
+	// challenge returns the WWW-Authenticate header of a 401, or "" for none.
+	challenge() string
+
 	// place names where the tokens travel.
 	place() string
 }

@@ -186,6 +186,9 @@ func (c *cookies) apply(what cookie, h http.Header, r *http.Request, life time.D
 // depends implements carrier.
 func (c *cookies) depends() string { return "Cookie" }
 
+// challenge implements carrier: there is no scheme for cookies.
+func (c *cookies) challenge() string { return "" }
+
 // place implements carrier.
 func (c *cookies) place() string { return "Cookie " + c.name }
 

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"sync/atomic"
@@ -98,6 +99,43 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 		next.ServeHTTP(q.writer.as(w), q.sent)
 		q.returned = true
 	})
+}
+
+// RequireUser returns a handler that calls next if a user is logged in, and otherwise
+// if not. A Login that the request has not saved yet counts. otherwise also answers a
+// request whose token was replaced, where Session.Err is ErrReplaced, and one whose
+// session has ended. A nil otherwise answers 401 with an empty body, with Options.Bearer
+// and the header WWW-Authenticate: Bearer (RFC 6750, 3).
+//
+// While the store fails, RequireUser calls neither: the response is that of
+// Options.ErrorHandler, 503 by default.
+//
+// RequireUser panics outside this Manager's Handler.
+func (m *Manager) RequireUser(next, otherwise http.Handler) http.Handler {
+	if otherwise == nil {
+		otherwise = http.HandlerFunc(m.answerUnauthorized)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := m.From(r.Context())
+		user, err := s.User(), s.Err()
+		switch {
+		case errors.Is(err, ErrStore):
+			s.failResponse(err)
+			w.WriteHeader(errorStatus(err)) // in its place ErrorHandler answers
+		case user != "":
+			next.ServeHTTP(w, r)
+		default:
+			otherwise.ServeHTTP(w, r)
+		}
+	})
+}
+
+// answerUnauthorized answers 401 with an empty body.
+func (m *Manager) answerUnauthorized(w http.ResponseWriter, _ *http.Request) {
+	if challenge := m.carrier.challenge(); challenge != "" {
+		w.Header().Set("WWW-Authenticate", challenge)
+	}
+	w.WriteHeader(http.StatusUnauthorized)
 }
 
 // From returns the session of the request that ctx belongs to: the innermost,

@@ -146,6 +146,18 @@ func (s *Session) beforeFirstByte(hijack bool) (header, error) {
 	return h, err
 }
 
+// failResponse lets err replace the response, also if a Save or Reload has returned err
+// to the program.
+func (s *Session) failResponse(err error) {
+	s.changing.Lock()
+	defer s.done()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.at == open {
+		s.problem = problem{lasting, err}
+	}
+}
+
 // confirm looks whether a cookie that is due since an earlier Save has the newest
 // token of a live session still, and forgets it if not: the browser, which had
 // another one before, may have a newer one since. If the store cannot say, the
