@@ -2,8 +2,8 @@ package session
 
 import (
 	"errors"
-	"time"
 
+	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/storectx"
 )
 
@@ -145,15 +145,17 @@ func (k commit) install(d draft) {
 	defer k.mu.Unlock()
 	st := &k.stored
 	if d.token != nil {
-		k.cookie = cookie{carry, d.token, d.event == EventRenewed && !k.todo.wantsToken()}
+		k.cookie = cookie{carry, d.token, d.isAutomatic}
 		if st.rec != nil {
-			first := firstKey(d.rec.Data)
+			first := body.ExplicitKey(d.rec.Data)
 			k.m.watch.rekey(k.watched, d.ref.Key, first)
 			if first == d.ref.Key {
 				k.m.watch.renewed(d.rec.ID, k.m.renewGrace)
 			}
 		}
 		*st = stored{held: d.ref, isOwn: true}
+	} else {
+		k.sendAgain(k.todo.remember.IsZero())
 	}
 	if d.event != "" {
 		k.note(d.event, d.rec, nil)
@@ -161,23 +163,21 @@ func (k commit) install(d draft) {
 	if d.lost != nil {
 		k.note(EventDropped, d.rec, d.lost)
 	}
-	if st.then != nil {
+	if st.frozen != nil {
 		k.seeOwnChanges()
 	}
-	st.is, st.rec, st.due = live, d.rec, upkeep{}
+	st.is, st.rec, st.due = live, d.rec, body.Maintenance{}
 	*k.todo = pending{}
 }
 
 // seeOwnChanges lets a request that sees the session as it was before a renewal
 // see what it did itself. mu is held.
 func (k commit) seeOwnChanges() {
-	then := *k.stored.then
-	if members, _, err := membersOf(nil, then.Data, time.Time{}); err == nil {
-		if members, err = apply(k.todo.changes, members); err == nil {
-			then.Data = encode(members)
-		}
+	frozen := *k.stored.frozen
+	if values, err := k.todo.changes.ApplyTo(frozen.Data); err == nil {
+		frozen.Data = values
 	}
-	k.stored.then = &then
+	k.stored.frozen = &frozen
 }
 
 // lose forgets the stored session, which is over, and with it any cookie that
@@ -220,7 +220,7 @@ func (k commit) failed(err error, asked bool) error {
 	}
 	switch {
 	case !asked:
-		k.stored.due = upkeep{}
+		k.stored.due = body.Maintenance{}
 		return nil
 	case k.problem.lasts(): // and stands when an ending has succeeded
 	case errors.Is(err, ErrIndeterminate) && !k.todo.logout:

@@ -5,18 +5,20 @@ import (
 	"errors"
 	"time"
 
+	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/storectx"
 )
 
 // resolve asks the store what became of a renewal's Save whose outcome is
-// unknown. The record tells: its newest key is the renewal's or not. If it
-// cannot be loaded now, a Reload finds out.
+// unknown. If the renewal's key has access, the Save was applied: if it is not the
+// newest, another Login has come since. If the record cannot be loaded now, a Reload
+// finds out.
 func (k commit) resolve(d draft, err error) error {
 	k.mu.Lock()
 	k.stored.maybe = &d
 	k.mu.Unlock()
 	rec, failed := k.outcome(d.rec.ID)
-	if failed == nil && rec != nil && opensNewest(rec.Data, d.ref.Key) {
+	if failed == nil && rec != nil && body.HasAccess(rec.Data, d.ref.Key, time.Now()) {
 		return nil
 	}
 	return err
@@ -42,19 +44,24 @@ func (k commit) becomes(rec *Record) {
 		return
 	}
 	st, now := &k.stored, time.Now()
-	if st.rec.User != "" && rec.User != st.rec.User {
-		k.lose(replaced) // by another program, which leaves the id as it is
+	if isTaken(rec, st.rec.User) {
+		k.lose(replaced)
 		return
 	}
-	renewed := rec.ID != st.rec.ID || firstKey(rec.Data) != firstKey(st.rec.Data) && !hasAccess(rec.Data, st.held.Key, now)
-	if k.source != nil && st.then == nil && renewed {
-		st.then = st.rec // an explicit renewal: what this request sees stays as it was
-		_, st.shows = asItWas(rec, st.held.Key, now)
+	renewed := body.ExplicitKey(rec.Data) != body.ExplicitKey(st.rec.Data) && !body.HasAccess(rec.Data, st.held.Key, now)
+	if k.source != nil && st.frozen == nil && renewed {
+		st.frozen = st.rec // an explicit renewal: what this request sees stays as it was
+		was, _ := body.FrozenFor(rec.Data, st.held.Key, now)
+		st.frozenUntil = was.Until
 	}
-	st.isOvertaken = st.isOvertaken || st.due.seen && isOvertaken(st.rec, rec, st.held.Key)
+	st.isOvertaken = st.isOvertaken || st.due.Present && body.IsOvertaken(st.rec.Data, rec.Data, st.held.Key)
 	st.rec = rec
 	st.due = k.upkeep(st, now)
 }
+
+// isTaken reports whether another program has given the session of this user to another
+// one, or to none. It leaves the id as it is; a Login of ours begins another session.
+func isTaken(rec *Record, user string) bool { return user != "" && rec.User != user }
 
 // hasMoved tells whether a Save was refused because the record is another one now.
 func hasMoved(err error) bool {

@@ -1,60 +1,31 @@
 package session
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
-	"slices"
 	"time"
 
-	"github.com/coatcheck/session/internal/object"
+	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/storectx"
 )
 
-// A tombstone takes the place of a session's record when it ends. It stays for
-// a minute, so that requests under way learn of the ending and, after a Login,
-// which session took its place, or after a renewal, which id the session has now.
-// It belongs to no user and holds no values:
-//
-//	{"session.ended":"logout"              or "revoked", "login" or "renewed"
-//	,"session.at":1732639200000            when
-//	,"session.next":"…"}                   after the latter two, the other id
-const (
-	endedMember   = `"session.ended"`
-	endMember     = `"session.at"`
-	nextMember    = `"session.next"`
-	tombstoneLife = time.Minute
-)
+// tombstoneLife is how long a tombstone stays: requests that were in flight when the
+// session ended learn of it from there.
+const tombstoneLife = time.Minute
 
 // dropAfterEnd is for how long after a Logout or Revoke a request that arrives with
 // the ended token begins no session: it may have been in flight together with a
 // login, whose newer cookie it would overwrite.
 const dropAfterEnd = 2 * time.Second
 
-// Why a session ended.
-const (
-	byLogout = "logout"
-	byRevoke = "revoked"
-	byLogin  = "login"
-	byRenew  = "renewed" // it did not, but for its id: the token has no key
-)
-
-// tombstone returns what takes the place of rec. next is the id of the session
-// that a Login began, or "".
-func tombstone(rec *Record, why, next string) *Record {
+// tombstone returns the record that replaces rec when its session ends. next is the id of
+// the session that a Login began, or "".
+func tombstone(rec *Record, why body.Reason, next string) *Record {
 	now := milliseconds(time.Now())
-	members := []object.Member{
-		{Name: []byte(endedMember), Raw: quote(why)},
-		{Name: []byte(endMember), Raw: number(now.UnixMilli())},
-	}
-	if next != "" {
-		raw, _ := encodeValue(next) // a string always encodes
-		members = object.Set(members, nextMember, raw)
-	}
 	end := now.Add(tombstoneLife)
 	return &Record{
 		ID:       rec.ID,
-		Data:     object.Write(members),
+		Data:     body.Ending{Reason: why, At: now, Next: next}.Tombstone(),
 		Created:  rec.Created,
 		LastSeen: rec.LastSeen,
 		Deadline: end,
@@ -66,40 +37,40 @@ func tombstone(rec *Record, why, next string) *Record {
 // statusOf returns what a record says of its session, nil: that it has ended, and
 // the id that a tombstone names.
 func statusOf(rec *Record) (is knowledge, next string) {
-	switch {
-	case rec == nil:
+	if rec == nil {
 		return ended, ""
-	case !bytes.HasPrefix(rec.Data, []byte("{"+endedMember)):
+	}
+	ending, ok := body.EndingOf(rec.Data)
+	switch {
+	case !ok:
 		return live, ""
-	}
-	next, _ = decode[string](object.Find(rec.Data, nextMember))
-	switch {
-	case next == "":
+	case ending.Next == "":
 		return ended, ""
-	case reasonOf(rec) == byRenew:
-		return renewed, next
 	}
-	return replaced, next
+	return replaced, ending.Next
 }
 
 // reasonOf returns why a tombstone's session ended.
-func reasonOf(rec *Record) string { return unquote(object.Find(rec.Data, endedMember)) }
+func reasonOf(rec *Record) body.Reason {
+	ending, _ := body.EndingOf(rec.Data)
+	return ending.Reason
+}
 
 // endOf returns when a tombstone's session ended.
 func endOf(rec *Record) time.Time {
-	ms, ok := digits(object.Find(rec.Data, endMember))
-	if !ok {
+	ending, _ := body.EndingOf(rec.Data)
+	if ending.At.IsZero() {
 		return rec.Expires.Add(-tombstoneLife)
 	}
-	return time.UnixMilli(ms)
+	return ending.At
 }
 
 // end ends the session with this id, however often it is changed meanwhile, and if
-// a Login gave its place to another session, or a renewal another id, that one. It
+// a Login gave its place to another session, that one. It
 // returns the record that it ended. If there was none, or none of this user's ("":
 // anybody's), it returns nil, and why the session had ended already if that is
 // known. A rec that is not nil is what the caller knows of it and spares a load.
-func (m *Manager) end(c *storectx.Context, id, user, why string, rec *Record) (_ *Record, already string, _ error) {
+func (m *Manager) end(c *storectx.Context, id, user string, why body.Reason, rec *Record) (_ *Record, already body.Reason, _ error) {
 	n := contender{m: m, c: c, id: id, isEnding: true}
 	defer func() { n.leave() }()
 	newer, err := n.join()
@@ -136,14 +107,14 @@ func (m *Manager) end(c *storectx.Context, id, user, why string, rec *Record) (_
 
 // end carries out a Logout.
 func (k commit) end() error {
-	st, user, why, kind := k.stored, "", byLogout, EventLoggedOut
+	st, user, why, kind := k.stored, "", body.ReasonLogout, EventLoggedOut
 	var known, last *Record
-	var already string
+	var already body.Reason
 	if st.is == live {
 		known = st.rec
 	}
 	if k.source == nil { // as Revoke does it
-		why, kind = byRevoke, EventRevoked
+		why, kind = body.ReasonRevoke, EventRevoked
 		if known != nil {
 			user = known.User
 		}
@@ -188,14 +159,14 @@ func (k commit) end() error {
 // mayHaveNewer reports whether the client may have a newer cookie than the one that
 // a Logout would delete. last is the record that the Logout ended; if that is nil
 // the session had ended already, for the reason given.
-func (k commit) mayHaveNewer(st *stored, last *Record, already string) bool {
+func (k commit) mayHaveNewer(st *stored, last *Record, already body.Reason) bool {
 	switch {
 	case st.is == nothing, st.is == twins:
 		return false
 	case last != nil:
-		return st.then != nil || st.is != live || firstKey(last.Data) != firstKey(st.rec.Data)
+		return st.frozen != nil || st.is != live || body.ExplicitKey(last.Data) != body.ExplicitKey(st.rec.Data)
 	}
-	return already != byRevoke // by this request, or from another device
+	return already != body.ReasonRevoke // by this request, or from another device
 }
 
 // toEnd returns the ids of the sessions that a Logout ends. If the request's tokens
@@ -216,19 +187,17 @@ func (k commit) toEnd() (ids []string, _ error) {
 	return ids, nil
 }
 
-// replace gives the client a new session for the user who logs in, or the same one
-// under another id, where a token has no key: it creates that record, and then swaps
-// a tombstone over the old one. What other requests save meanwhile in an anonymous
-// session, or in the same, belongs to the new one too. A process that dies in
+// replace gives the client a new session for the user who logs in: it creates that
+// record, and then swaps a tombstone over the old one. What other requests save
+// meanwhile in an anonymous session belongs to the new one too. A process that dies in
 // between leaves a record whose token no client has.
 func (k commit) replace() error {
-	old, why, err := k.predecessor()
+	old, err := k.predecessor()
 	if err != nil {
 		return err
 	}
-	var d draft
-	d.newToken(k.m, "", k.event())
-	if err = k.successor(&d, old, why); err != nil {
+	d, err := k.first(k.inherited(old))
+	if err != nil {
 		return err
 	}
 	if err := k.m.store.Create(k.c, d.rec); err != nil {
@@ -241,12 +210,12 @@ func (k commit) replace() error {
 			n.leave()
 			n = contender{m: k.m, c: k.c, id: old.ID, isEnding: true}
 		}
-		err := n.save(tombstone(old, why, d.rec.ID), old.Version)
+		err := n.save(tombstone(old, body.ReasonLogin, d.rec.ID), old.Version)
 		if errors.Is(err, ErrIndeterminate) && k.hasLeft(old.ID, d.rec.ID) {
 			err = nil
 		}
 		if err == nil {
-			k.left(old.ID, why, d.rec.ID)
+			k.m.watch.ended(old.ID)
 			break
 		}
 		rec, err := n.reread(err)
@@ -257,16 +226,14 @@ func (k commit) replace() error {
 			k.merge(rec, hasMerged)
 		}
 		var inherits bool
-		switch old, inherits, err = k.nextPredecessor(old, rec, why); {
-		case err == errSuperseded:
-			return k.undo(d.rec, nil)
+		switch old, inherits, err = k.nextPredecessor(old, rec); {
 		case err != nil:
 			return k.undo(d.rec, err)
 		case !inherits:
 			continue
 		}
 		newer := d
-		if err := k.successor(&newer, old, why); err != nil {
+		if err := k.firstRecord(&newer, k.inherited(old)); err != nil {
 			return k.undo(d.rec, err)
 		}
 		err = k.m.store.Save(k.c, newer.rec, d.rec.Version)
@@ -286,34 +253,23 @@ func (k commit) replace() error {
 	return nil
 }
 
-// predecessor returns the session whose place another one is to take, and why. If
-// another Login has replaced the request's session already, that is the session
-// which the user has now, or nil.
-func (k commit) predecessor() (old *Record, why string, err error) {
-	switch {
-	case k.stored.is != live:
-		old, err = k.heir(k.stored.next)
-		return old, byLogin, err
-	case k.todo.user == "" || k.todo.user == k.stored.rec.User:
-		return k.stored.rec, byRenew, nil
+// predecessor returns the session whose place another one is to take. If another
+// Login has replaced the request's session already, that is the session which the user
+// has now, or nil.
+func (k commit) predecessor() (*Record, error) {
+	if k.stored.is != live {
+		return k.heir(k.stored.next)
 	}
-	return k.stored.rec, byLogin, nil
+	return k.stored.rec, nil
 }
-
-var errSuperseded = errors.New("session: the session has ended, or another request has renewed it")
 
 // nextPredecessor is predecessor after the record of old has become rec, or nil.
 // inherits reports whether the new session's values have to be made again.
-func (k commit) nextPredecessor(old, rec *Record, why string) (_ *Record, inherits bool, _ error) {
+func (k commit) nextPredecessor(old, rec *Record) (_ *Record, inherits bool, _ error) {
 	is, next := statusOf(rec)
-	if is == live && rec.User != old.User {
-		is = replaced // by another program, which leaves the id as it is
-	}
 	switch {
-	case is != live && k.todo.user == "", is == live && why == byRenew && k.stored.then != nil:
-		return nil, false, errSuperseded
-	case is == live:
-		return rec, why == byRenew || k.inherited(rec) != nil, nil
+	case is == live && !isTaken(rec, old.User):
+		return rec, k.inherited(rec) != nil, nil
 	case is == ended:
 		// The new session began with a password and stands, but without the values:
 		// another request may have used one of them up before the end.
@@ -351,16 +307,6 @@ func (k commit) hasLeft(id, next string) bool {
 	return got == next
 }
 
-// left tells requests that wait for the end of a session that it has given its place
-// to another, or its id for another.
-func (k commit) left(id, why, next string) {
-	if why == byRenew {
-		k.m.watch.moved(id, next)
-	} else {
-		k.m.watch.ended(id)
-	}
-}
-
 // overtaken deals with a new session that was changed by a request that found it in
 // its user's list, before its token was out: it begins again, unless it was revoked.
 // Then it is one with the old session, which ends too.
@@ -370,7 +316,7 @@ func (k commit) overtaken(rec, old *Record) error {
 		return k.undo(rec, err)
 	}
 	if old != nil {
-		if _, _, err := k.m.end(k.c, old.ID, "", byRevoke, old); err != nil {
+		if _, _, err := k.m.end(k.c, old.ID, "", body.ReasonRevoke, old); err != nil {
 			return err
 		}
 	}
@@ -393,11 +339,9 @@ func (k commit) inherited(old *Record) []byte {
 	if old == nil || old.User != "" && old.User != k.todo.user {
 		return nil
 	}
-	if st.then != nil {
-		if members, _, err := membersOf(nil, old.Data, time.Time{}); err == nil {
-			return encode(slices.DeleteFunc(members, func(m object.Member) bool {
-				return !bytes.Equal(lookup(st.rec.Data, nil, string(m.Name)), m.Raw)
-			}))
+	if st.frozen != nil {
+		if values, err := body.Unchanged(old.Data, st.rec.Data); err == nil {
+			return values
 		}
 	}
 	return old.Data

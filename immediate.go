@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/storectx"
 )
 
@@ -84,7 +85,7 @@ func (u *immediate) commit(ctx context.Context) (done bool, err error) {
 	}
 	t, before := &s.todo, len(s.todo.changes)
 	switch {
-	case !bytes.Equal(u.was, lookup(s.base(), t.changes, u.name)), s.problem.is == missedLogin:
+	case !bytes.Equal(u.was, t.changes.Value(s.base(), u.name)), s.problem.is == missedLogin:
 		s.mu.Unlock()
 		return false, nil
 	case u.unchanged && !t.logout && !t.asks():
@@ -95,7 +96,7 @@ func (u *immediate) commit(ctx context.Context) (done bool, err error) {
 		s.mu.Unlock()
 		return false, lateError(u.call)
 	default:
-		s.keep(change{call: u.call, name: u.name, raw: u.is, in: notJSON, again: u.again})
+		s.keep(body.Change{Call: u.call, Name: u.name, Raw: u.is, In: notJSON, Again: u.again})
 	}
 	s.mu.Unlock()
 	defer func() { // also if f or the store panics
@@ -151,7 +152,7 @@ func (s *Session) current(name string) ([]byte, error) {
 	if s.isOutdated(name) {
 		return nil, ErrReplaced
 	}
-	return lookup(s.base(), s.todo.changes, name), nil
+	return s.todo.changes.Value(s.base(), name), nil
 }
 
 // isOutdated reports whether a value that this request sees has changed since an
@@ -159,5 +160,5 @@ func (s *Session) current(name string) ([]byte, error) {
 // must not see the newer value.
 func (s *Session) isOutdated(name string) bool {
 	st := &s.stored
-	return st.then != nil && s.base() != nil && !bytes.Equal(lookup(st.rec.Data, nil, name), lookup(st.then.Data, nil, name))
+	return st.frozen != nil && s.base() != nil && !bytes.Equal(body.Value(st.rec.Data, name), body.Value(st.frozen.Data, name))
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/storectx"
 )
 
@@ -222,7 +223,7 @@ func isNewer(r, login *Record) bool {
 
 // endBeyondLimit ends a session of the user's.
 func (k commit) endBeyondLimit(rec *Record) error {
-	over, _, err := k.m.end(k.c, rec.ID, rec.User, byRevoke, rec)
+	over, _, err := k.m.end(k.c, rec.ID, rec.User, body.ReasonRevoke, rec)
 	if over == nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/storectx"
 	"github.com/coatcheck/session/internal/token"
 )
@@ -44,19 +45,19 @@ func (s *Session) load(c *storectx.Context) {
 // mu is held.
 func (s *Session) presentAtLoad(c *storectx.Context) {
 	st := &s.stored
-	if st.is != live || !st.due.seen || opensNewest(st.rec.Data, st.held.Key) {
+	if st.is != live || !st.due.Present || body.IsCurrent(st.rec.Data, st.held.Key) {
 		return
 	}
 	now := milliseconds(time.Now())
-	members, ks, err := membersOf(nil, st.rec.Data, now)
+	b, err := parse(nil, st.rec.Data, now)
 	if err != nil {
 		return
 	}
-	ks.present(st.held.Key, now)
+	b.Present(st.held.Key, now)
 	rec := *st.rec
-	rec.Data, rec.Version = encode(ks.appendTo(members)), newVersion()
+	rec.Data, rec.Version = b.Bytes(), newVersion()
 	if s.m.store.Save(c, &rec, st.rec.Version) == nil {
-		st.rec, st.due.seen = &rec, false
+		st.rec, st.due.Present = &rec, false
 	}
 }
 
@@ -115,7 +116,7 @@ func (k look) find(found *candidates, was *stored) (best stored, _ problem) {
 				opened = append(opened, best.held.ID)
 			}
 			opened = append(opened, this.held.ID)
-		case this.is == live && (best.is != live || best.then != nil):
+		case this.is == live && (best.is != live || best.frozen != nil):
 			best = this
 		case this.is == live, this.is == nothing:
 		default:
@@ -196,7 +197,7 @@ var (
 // damaged, unless tokens have none.
 func (k look) loadWithKey(id string) (*Record, error) {
 	rec, err := k.m.load(k.c, id)
-	if err == nil && rec != nil && !k.m.keyless && values(rec.Data) == 0 {
+	if err == nil && rec != nil && !k.m.keyless && !body.HasKey(rec.Data) {
 		if is, _ := statusOf(rec); is == live {
 			return nil, errNoKey
 		}
@@ -209,8 +210,8 @@ func (k look) loadWithKey(id string) (*Record, error) {
 func (k look) recognise(st, was *stored) {
 	rec, held, now := st.rec, &st.held, k.c.Began()
 	st.isOwn = was.isOwn && *held == was.held || was.maybe != nil && *held == was.maybe.ref
-	if was.rec != nil && rec != nil && *held == was.held && was.due.seen {
-		st.isOvertaken = was.isOvertaken || isOvertaken(was.rec, rec, held.Key)
+	if was.rec != nil && rec != nil && *held == was.held && was.due.Present {
+		st.isOvertaken = was.isOvertaken || body.IsOvertaken(was.rec.Data, rec.Data, held.Key)
 	}
 	st.is, st.next = statusOf(rec)
 	switch {
@@ -220,12 +221,17 @@ func (k look) recognise(st, was *stored) {
 		st.is, st.rec = nothing, nil
 	case st.is != live:
 		st.why, st.rec = reasonOf(rec), nil
-	case k.source == nil, hasAccess(rec.Data, held.Key, now), was.keeps(st):
+	case k.source == nil, body.HasAccess(rec.Data, held.Key, now), was.keeps(st):
 		st.due = k.upkeep(st, now)
 	default:
-		if st.then, st.shows = asItWas(rec, held.Key, now); st.then == nil {
+		was, ok := body.FrozenFor(rec.Data, held.Key, now)
+		if !ok {
 			st.is = stale
+			return
 		}
+		frozen := *rec
+		frozen.Created, frozen.Data = was.Created, was.Values
+		st.frozen, st.frozenUntil = &frozen, was.Until
 	}
 }
 
@@ -237,16 +243,20 @@ func (s *Session) arrivedAfter(t, now time.Time) bool {
 // keeps tells whether a Reload finds the session that the request had, and nobody
 // asked for a renewal since: across renewals by age a request keeps it.
 func (was *stored) keeps(st *stored) bool {
-	return st.held == was.held && was.then == nil && was.rec != nil && firstKey(was.rec.Data) == firstKey(st.rec.Data)
+	return st.held == was.held && was.frozen == nil && was.rec != nil && body.ExplicitKey(was.rec.Data) == body.ExplicitKey(st.rec.Data)
 }
 
 // upkeep returns the maintenance that st.rec needs. A key that this request made
 // was not presented, and needs none.
-func (s *Session) upkeep(st *stored, now time.Time) upkeep {
+func (s *Session) upkeep(st *stored, now time.Time) body.Maintenance {
 	if s.source == nil || st.isOwn {
-		return upkeep{}
+		return body.Maintenance{}
 	}
-	return upkeepOf(st.rec, st.held.Key, s.m.renewAfter, now)
+	renewAfter := s.m.renewAfter
+	if st.rec.User == "" {
+		renewAfter = 0
+	}
+	return body.MaintenanceFor(st.rec.Data, st.held.Key, st.rec.Created, renewAfter, now)
 }
 
 // load returns the record of this id, a tombstone too, or nil if there is none
@@ -264,27 +274,8 @@ func (m *Manager) load(c *storectx.Context, id string) (*Record, error) {
 	case err != nil:
 		return nil, storeError("load", err)
 	}
-	switch is, next := statusOf(rec); is {
-	case live:
-	case renewed:
-		m.watch.moved(id, next)
-	default:
+	if is, _ := statusOf(rec); is != live {
 		m.watch.over(id)
 	}
 	return rec, nil
-}
-
-// follow is load of a session that may have got another id by a renewal since.
-func (m *Manager) follow(c *storectx.Context, id string) (*Record, error) {
-	for {
-		rec, err := m.load(c, id)
-		if err != nil {
-			return nil, err
-		}
-		is, next := statusOf(rec)
-		if is != renewed {
-			return rec, nil
-		}
-		id = next
-	}
 }

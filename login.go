@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/coatcheck/session/internal/body"
 )
 
 // maxUser is how many bytes of a user every store can keep and list.
@@ -81,6 +83,9 @@ func (s *Session) Logout() {
 // The grace is counted by the clock of the process that renews. In another process
 // it is shorter by as much as the clock there is ahead.
 func (s *Session) Renew() {
+	if s.m.keyless {
+		return
+	}
 	s.revise("Renew", func(t *pending) { t.renew = t.renew || !t.logout && s.stored.is != nothing })
 }
 
@@ -103,7 +108,7 @@ func (s *Session) Remember(d time.Duration) {
 func (s *Session) Clear() {
 	s.revise("", func(t *pending) {
 		if s.visible() != noRecord || len(t.changes) > 0 {
-			s.keep(change{call: "Clear"})
+			s.keep(body.Change{Call: "Clear"})
 			s.awaitSave("Clear")
 		}
 	})
@@ -125,8 +130,8 @@ func (s *Session) Background() {
 func (s *Session) isUse() bool { return s.source != nil && !s.background }
 
 // change keeps a change for the commit.
-func (s *Session) change(c change) {
-	s.revise("", func(*pending) { s.keep(c); s.awaitSave(c.call) })
+func (s *Session) change(c body.Change) {
+	s.revise("", func(*pending) { s.keep(c); s.awaitSave(c.Call) })
 }
 
 // update applies f to a member's value and keeps f for the case that the
@@ -141,8 +146,8 @@ func (s *Session) update(call, name string, f func(in []byte) ([]byte, error)) {
 			return
 		}
 		s.revise("", func(t *pending) {
-			if done = bytes.Equal(in, lookup(s.base(), t.changes, name)); done {
-				s.keep(change{call: call, name: name, raw: raw, in: in, again: f})
+			if done = bytes.Equal(in, t.changes.Value(s.base(), name)); done {
+				s.keep(body.Change{Call: call, Name: name, Raw: raw, In: in, Again: f})
 				s.awaitSave(call)
 			}
 		})
@@ -150,12 +155,12 @@ func (s *Session) update(call, name string, f func(in []byte) ([]byte, error)) {
 }
 
 // keep adds a change to what is pending.
-func (s *Session) keep(c change) {
-	if c.name == "" && c.call != "Clear" {
+func (s *Session) keep(c body.Change) {
+	if c.Name == "" && c.Call != "Clear" {
 		panic("session: a Key must be made by NewKey")
 	}
 	if s.problem.is != missedLogin {
-		s.todo.changes = add(s.todo.changes, c)
+		s.todo.changes = s.todo.changes.Add(c)
 	}
 }
 
@@ -250,13 +255,13 @@ func (s *Session) takeBack() {
 		call = "Renew"
 	case !t.remember.IsZero():
 		call = "Remember"
-	case s.cookie.do == carry && s.at == open:
+	case s.cookie.do == carry && !s.cookie.isAutomatic && s.at == open:
 		call = "Save"
 	}
 	t.user, t.renew, t.remember = "", false, time.Time{}
 	if s.source != nil && (s.stored.is == nothing || t.logout) && t.holds() {
 		if call == "" {
-			call = t.changes[0].call
+			call = t.changes[0].Call
 		}
 		t.changes = nil
 	}

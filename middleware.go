@@ -93,10 +93,10 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 		}
 		q := &request{m: m, r: r}
 		q.session.m, q.session.ctx, q.session.source, q.session.arrived = m, r.Context(), q, time.Since(m.start)
-		q.writer.ResponseWriter, q.writer.q, q.writer.before = w, q, fieldsOf(w.Header())
+		q.before = fieldsOf(w.Header())
 		q.sent = r.WithContext(q)
 		defer q.finish()
-		next.ServeHTTP(q.writer.as(w), q.sent)
+		next.ServeHTTP(q.writer.Wrap(w, q), q.sent)
 		q.returned = true
 	})
 }

@@ -5,14 +5,16 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/coatcheck/session/internal/body"
 )
 
 // plan is a pure function: state in, action out.
 func TestPlan(t *testing.T) {
 	var (
 		alice    = &Record{User: "alice"}
-		set      = pending{changes: []change{{call: "Set", name: `"a"`, raw: []byte("1")}}}
-		forget   = pending{changes: []change{{call: "Delete", name: `"a"`}}}
+		set      = pending{changes: body.Changes{{Call: "Set", Name: `"a"`, Raw: []byte("1")}}}
+		forget   = pending{changes: body.Changes{{Call: "Delete", Name: `"a"`}}}
 		login    = pending{user: "alice"}
 		another  = pending{user: "bob"}
 		renew    = pending{renew: true}
@@ -31,38 +33,25 @@ func TestPlan(t *testing.T) {
 		{"nothing stored", stored{is: nothing}, map[string]action{"Set": create, "Login": create, "Login as another": create, "Logout": end, "Logout and Login": end}},
 		{"live", stored{is: live, rec: alice}, map[string]action{"Set": save, "Delete": save, "Login": save, "Login as another": replace, "Renew": save, "Remember": save, "Logout": end, "Logout and Login": end}},
 		{"anonymous", stored{is: live, rec: &Record{}}, map[string]action{"Set": save, "Delete": save, "Login": replace, "Login as another": replace, "Renew": save, "Remember": save, "Logout": end, "Logout and Login": end}},
-		{"before a renewal", stored{is: live, rec: alice, then: alice}, map[string]action{"Set": save, "Delete": save, "Login": save, "Login as another": replace, "Renew": save, "Remember": save, "Logout": end, "Logout and Login": end}},
-		{"first use", stored{is: live, rec: alice, due: upkeep{seen: true}}, map[string]action{"nothing": save, "Set": save, "Delete": save, "Login": save, "Login as another": replace, "Renew": save, "Remember": save, "Logout": end, "Logout and Login": end}},
+		{"before a renewal", stored{is: live, rec: alice, frozen: alice}, map[string]action{"Set": save, "Delete": save, "Login": save, "Login as another": replace, "Renew": save, "Remember": save, "Logout": end, "Logout and Login": end}},
+		{"first use", stored{is: live, rec: alice, due: body.Maintenance{Present: true}}, map[string]action{"nothing": save, "Set": save, "Delete": save, "Login": save, "Login as another": replace, "Renew": save, "Remember": save, "Logout": end, "Logout and Login": end}},
 	} {
 		for what, todo := range every {
-			if got := plan(open, &c.st, &todo, problem{}, false, false); got != c.want[what] {
+			if got := plan(open, &c.st, &todo, problem{}, false); got != c.want[what] {
 				t.Errorf("%s, %s: %d, want %d", c.name, what, got, c.want[what])
 			}
 		}
 	}
-	for _, is := range []knowledge{twins, stale, replaced, renewed, ended} {
+	for _, is := range []knowledge{twins, stale, replaced, ended} {
 		for what, want := range map[string]action{"Set": drop, "Delete": drop, "Renew": drop, "Remember": drop,
 			"Login": create, "Login as another": create, "Logout": end, "Logout and Login": end} {
 			todo := every[what]
 			if is == replaced && want == create {
 				want = replace // whose values the Login may take over
 			}
-			if got := plan(open, &stored{is: is}, &todo, problem{}, false, false); got != want {
+			if got := plan(open, &stored{is: is}, &todo, problem{}, false); got != want {
 				t.Errorf("knowledge %d, %s: %d, want %d", is, what, got, want)
 			}
-		}
-	}
-	// Where a token has no key every new one means another id.
-	for what, want := range map[string]action{"nothing": rest, "Set": save, "Login": replace, "Login as another": replace, "Renew": replace, "Remember": replace, "Logout": end} {
-		todo := every[what]
-		if got := plan(open, &stored{is: live, rec: alice}, &todo, problem{}, false, true); got != want {
-			t.Errorf("without a key, %s: %d, want %d", what, got, want)
-		}
-	}
-	for what, want := range map[string]action{"Set": save, "Login": save, "Login as another": replace, "Renew": save, "Logout": end} {
-		todo := every[what]
-		if got := plan(open, &stored{is: live, rec: alice, then: alice}, &todo, problem{}, false, true); got != want {
-			t.Errorf("without a key, before a renewal, %s: %d, want %d", what, got, want)
 		}
 	}
 	for _, c := range []struct {
@@ -74,11 +63,11 @@ func TestPlan(t *testing.T) {
 		withheld bool
 		want     action
 	}{
-		{"an old key", open, stored{is: live, rec: alice, due: upkeep{renew: true}}, pending{}, problem{}, false, save},
-		{"an old key, and no cookie can leave", sent, stored{is: live, rec: alice, due: upkeep{renew: true}}, pending{}, problem{}, false, rest},
-		{"an old key after the handler", returned, stored{is: live, rec: alice, due: upkeep{renew: true}}, pending{}, problem{}, false, rest},
-		{"something ended", open, stored{is: live, rec: alice, due: upkeep{tidy: true}}, pending{}, problem{}, false, save},
-		{"first use, late", sent, stored{is: live, rec: alice, due: upkeep{seen: true}}, pending{}, problem{}, false, save},
+		{"an old key", open, stored{is: live, rec: alice, due: body.Maintenance{Renew: true}}, pending{}, problem{}, false, save},
+		{"an old key, and no cookie can leave", sent, stored{is: live, rec: alice, due: body.Maintenance{Renew: true}}, pending{}, problem{}, false, rest},
+		{"an old key after the handler", returned, stored{is: live, rec: alice, due: body.Maintenance{Renew: true}}, pending{}, problem{}, false, rest},
+		{"something ended", open, stored{is: live, rec: alice, due: body.Maintenance{Tidy: true}}, pending{}, problem{}, false, save},
+		{"first use, late", sent, stored{is: live, rec: alice, due: body.Maintenance{Present: true}}, pending{}, problem{}, false, save},
 		{"a cookie may be withheld", open, stored{is: nothing}, set, problem{}, true, drop},
 		{"a cookie may be withheld from a Login", open, stored{is: nothing}, login, problem{}, true, create},
 		{"a lasting problem", open, stored{is: live, rec: alice}, set, wrong, false, refuse},
@@ -87,7 +76,7 @@ func TestPlan(t *testing.T) {
 		{"a lasting problem of a Logout", open, stored{is: live, rec: alice}, logout, wrong, false, end},
 		{"the store failed", open, stored{is: unknown}, logout, wrong, false, refuse},
 	} {
-		if got := plan(c.at, &c.st, &c.todo, c.p, c.withheld, false); got != c.want {
+		if got := plan(c.at, &c.st, &c.todo, c.p, c.withheld); got != c.want {
 			t.Errorf("%s: %d, want %d", c.name, got, c.want)
 		}
 	}

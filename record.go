@@ -1,12 +1,13 @@
 package session
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"time"
 
+	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/object"
 	"github.com/coatcheck/session/internal/token"
 )
@@ -14,11 +15,12 @@ import (
 // A draft is a record that a commit wants to store, and the token that goes
 // with it, if there is a new one.
 type draft struct {
-	rec   *Record // nil: what is stored is right as it is
-	ref   token.Ref
-	token func() string // its value; nil: none
-	event EventKind     // of the token
-	lost  error         // nil, or why values or flashes are dropped
+	rec         *Record // nil: what is stored is right as it is
+	ref         token.Ref
+	token       func() string // its value; nil: none
+	isAutomatic bool          // an automatic renewal makes the token
+	event       EventKind     // of the token
+	lost        error         // nil, or why values or flashes are dropped
 }
 
 // newToken gives the draft a new token: to the session of this id, or with ""
@@ -38,14 +40,6 @@ func (k commit) first(data []byte) (d draft, err error) {
 	}
 	d.newToken(k.m, "", event)
 	return d, k.firstRecord(&d, data)
-}
-
-// event is what a renewal of the token is called.
-func (k commit) event() EventKind {
-	if k.todo.user != "" {
-		return EventLoggedIn
-	}
-	return EventRenewed
 }
 
 // firstRecord is first of a draft that has its token. Values that a Login inherits are
@@ -72,34 +66,13 @@ func (k commit) beginWith(d *draft, data []byte) error {
 	rec.Deadline = rec.Created.Add(k.m.lifetime)
 	rec.Expires = earlier(now.Add(k.m.idle), rec.Deadline)
 	var room [16]object.Member
-	members, _, err := membersOf(room[:0], data, now)
+	b, err := parse(room[:0], data, now)
 	if err != nil {
 		return err
 	}
-	members = object.Set(object.Set(members, remembered, nil), leases, nil) // which were another session's
-	var ks keys
-	if d.ref.Key != "" {
-		ks.newest = quote(d.ref.Key)
-	}
+	b.Begin(d.ref.Key)
 	d.rec = rec
-	return k.complete(d, members, ks)
-}
-
-// successor makes d the record that takes the place of old under another id: another
-// session, or the same one whose token has no key. A nil old leaves no values.
-func (k commit) successor(d *draft, old *Record, why string) error {
-	if why == byLogin || old == nil {
-		return k.firstRecord(d, k.inherited(old))
-	}
-	now := milliseconds(time.Now())
-	members, ks, err := membersOf(nil, old.Data, now)
-	if err != nil {
-		return err
-	}
-	rec := *old
-	rec.ID = d.ref.ID
-	d.rec = &rec
-	return k.revise(d, members, ks, now)
+	return k.complete(d, &b)
 }
 
 // next returns the record that the stored one becomes by what this request asked
@@ -107,32 +80,35 @@ func (k commit) successor(d *draft, old *Record, why string) error {
 func (k commit) next() (d draft, err error) {
 	st, t, now := &k.stored, k.todo, milliseconds(time.Now())
 	var room [16]object.Member
-	members, ks, err := membersOf(room[:0], st.rec.Data, now)
+	b, err := parse(room[:0], st.rec.Data, now)
 	if err != nil {
 		return d, err
 	}
 	rec := *st.rec
-	switch {
-	case st.due.seen && st.isOvertaken:
-		ks.mark(st.held.Key)
-	case st.due.seen:
-		ks.present(st.held.Key, now)
+	if t.user != "" {
+		d.event = EventLoggedIn
 	}
 	switch {
-	case t.wantsToken() && k.m.keyless:
-		d.event = k.event() // another request has given the session another id meanwhile
+	case st.due.Present && st.isOvertaken:
+		b.Mark(st.held.Key)
+	case st.due.Present:
+		b.Present(st.held.Key, now)
+	}
+	switch {
+	case t.wantsToken() && k.m.keyless: // the token stays: it is another program's too
 	case t.wantsToken():
-		d.newToken(k.m, rec.ID, k.event())
-		ks.renewExplicitly(d.ref.Key, t.user != "", k.m.renewGrace, rec.Created, now, withoutMetadata(members))
-	case st.due.renew && k.at == open:
+		d.newToken(k.m, rec.ID, cmp.Or(d.event, EventRenewed))
+		b.RenewExplicitly(d.ref.Key, t.user != "", k.m.renewGrace, rec.Created, now)
+	case st.due.Renew && k.at == open:
 		d.newToken(k.m, rec.ID, EventRenewed)
-		ks.renewByAge(d.ref.Key, st.held.Key, now)
-	case st.due.seen, st.due.tidy:
+		d.isAutomatic = true
+		b.RenewAutomatically(d.ref.Key, st.held.Key, now)
+	case st.due.Present, st.due.Tidy:
 	case len(t.changes) == 0:
 		return d, nil
 	}
 	d.rec = &rec
-	return d, k.revise(&d, members, ks, now)
+	return d, k.revise(&d, &b, now)
 }
 
 // dropRenewal forgets a Renew or Remember whose request has a token that was
@@ -141,14 +117,14 @@ func (k commit) next() (d draft, err error) {
 // authentication, and always obeyed.
 func (k commit) dropRenewal() {
 	st, t := &k.stored, k.todo
-	if !t.wantsToken() || t.user != "" || st.then == nil && hasAccess(st.rec.Data, st.held.Key, time.Now()) {
+	if !t.wantsToken() || t.user != "" || st.frozen == nil && body.HasAccess(st.rec.Data, st.held.Key, time.Now()) {
 		return
 	}
 	call := ""
 	switch {
 	case !t.remember.IsZero():
 		call = "Remember"
-	case st.then == nil:
+	case st.frozen == nil:
 		call = "Renew"
 	}
 	k.mu.Lock()
@@ -162,69 +138,57 @@ func (k commit) dropRenewal() {
 }
 
 // revise moves the clocks of d.rec as the request and a Login do, and completes it.
-func (k commit) revise(d *draft, members []object.Member, ks keys, now time.Time) error {
+func (k commit) revise(d *draft, b *body.Body, now time.Time) error {
 	t, rec := k.todo, d.rec
 	if t.user != "" {
 		rec.Created = t.at
-		if object.Get(members, remembered) == nil {
+		if !b.IsRemembered() {
 			rec.Deadline = t.at.Add(k.m.lifetime)
 		}
 	}
 	if k.isUse() || t.user != "" {
 		rec.LastSeen = later(rec.LastSeen, now)
-		rec.Expires = later(rec.Expires, earlier(now.Add(k.m.idle), rec.Deadline))
+		rec.Expires = earlier(later(rec.Expires, now.Add(k.m.idle)), rec.Deadline)
 	}
-	return k.complete(d, members, ks)
+	return k.complete(d, b)
 }
 
-// complete puts the members, as the pending changes leave them, and the keys into
-// d.rec, whose Data is what it was made from, and makes it remembered if that was
-// asked for.
-func (k commit) complete(d *draft, members []object.Member, ks keys) error {
-	members, err := apply(k.todo.changes, members)
-	if err != nil {
+// complete applies the pending changes to b and puts it into d.rec, whose Data is what b
+// was made from.
+func (k commit) complete(d *draft, b *body.Body) error {
+	if err := b.Apply(k.todo.changes); err != nil {
 		return err
 	}
 	d.lost = nil
-	if slices.ContainsFunc(k.todo.changes, func(c change) bool { return c.name == flashes }) {
-		members, d.lost = trimFlashes(members, k.m.maxData)
+	if k.todo.changes.Of(body.Flashes) {
+		d.lost = trimFlashes(b, k.m.maxData)
 	}
 	rec := d.rec
-	if size := sizeOfValues(members); size > k.m.maxData {
-		before, _, err := membersOf(nil, rec.Data, time.Time{})
+	if size := b.Size(); size > k.m.maxData {
+		before, err := parse(nil, rec.Data, time.Time{})
 		if err != nil {
 			return err
 		}
-		if size > sizeOfValues(before) {
+		if size > before.Size() {
 			return fmt.Errorf("%w: %d bytes, the limit of Options.MaxDataSize is %d", ErrTooLarge, size, k.m.maxData)
 		}
 	}
 	if end := k.todo.remember; !end.IsZero() {
 		rec.Deadline, rec.Expires = end, end
-		members = object.Set(members, remembered, []byte("true"))
+		b.Remember()
 	}
-	rec.Data = encode(ks.appendTo(members))
+	rec.Data = b.Bytes()
 	rec.Version = newVersion()
 	return nil
 }
 
-// membersOf returns the members of Data, the keys apart.
-func membersOf(room []object.Member, data []byte, now time.Time) ([]object.Member, keys, error) {
-	members, err := object.Append(room, data)
+// parse is body.Parse. What is no JSON object is a failure of the store.
+func parse(room []object.Member, data []byte, now time.Time) (body.Body, error) {
+	b, err := body.Parse(room, data, now)
 	if err != nil {
-		return nil, keys{}, storeError("load", fmt.Errorf("the stored data is %w", err))
+		err = storeError("load", fmt.Errorf("the stored data is %w", err))
 	}
-	k, members := keysOf(members, now)
-	return members, k, nil
-}
-
-func withoutMetadata(members []object.Member) []object.Member {
-	return slices.DeleteFunc(slices.Clone(members), func(m object.Member) bool { return isMetadata(m.Name) })
-}
-
-// isRemembered reports whether Remember set the end of the session.
-func isRemembered(r *Record) bool {
-	return object.FindAfter(r.Data, values(r.Data), remembered) != nil
+	return b, err
 }
 
 // expired tells whether one of the two clocks has run out.

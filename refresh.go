@@ -7,7 +7,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/coatcheck/session/internal/object"
+	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/storectx"
 )
 
@@ -90,10 +90,10 @@ func (l *lease) claim() error {
 	if d, ok := l.ctx.Deadline(); ok && d.Before(until) {
 		until = d
 	}
-	mine := holder{l.by, until.Add(l.m.timeout).UnixMilli()}
-	isStored, err := l.store(l.ctx, func(has holder) (holder, error) {
+	mine := body.Lease{By: l.by, Until: until.Add(l.m.timeout).UnixMilli()}
+	isStored, err := l.store(l.ctx, func(has body.Lease) (body.Lease, error) {
 		switch {
-		case now.UnixMilli() < has.until:
+		case has.IsHeld(now):
 			return has, errLeased
 		case until.Sub(now) < minLease:
 			return has, context.DeadlineExceeded
@@ -114,7 +114,7 @@ func (l *lease) claim() error {
 // giveBack ends a lease whose claim had an unknown outcome, if the store has it: no
 // request is to wait for a process that is alive. It has a deadline of its own, for the
 // store's silence may have used up the claim's.
-func (l *lease) giveBack(mine holder) {
+func (l *lease) giveBack(mine body.Lease) {
 	l.changing.Lock()
 	defer l.done()
 	if l.stored.is != live { // another goroutine of the request has ended or reloaded it
@@ -122,15 +122,15 @@ func (l *lease) giveBack(mine holder) {
 	}
 	c := storectx.New(l.ctx, l.m.timeout)
 	defer c.Release()
-	rec, err := l.m.follow(c, l.stored.rec.ID)
+	rec, err := l.m.load(c, l.stored.rec.ID)
 	if is, _ := statusOf(rec); err != nil || is != live {
 		return
 	}
-	k := commit{l.Session, c, &pending{changes: []change{l.edit(l.ended)}}}
+	k := commit{l.Session, c, &pending{changes: body.Changes{l.edit(l.ended)}}}
 	l.mu.Lock()
 	k.becomes(rec)
 	l.mu.Unlock()
-	if l.stored.is == live && holderOf(lookup(rec.Data, nil, leases), l.name) == mine {
+	if l.stored.is == live && body.LeaseOf(rec.Data, l.name) == mine {
 		_ = k.save() // if it fails, the lease runs out
 	}
 }
@@ -145,9 +145,9 @@ func (l *lease) end() {
 }
 
 // ended is nobody's lease, in place of this one.
-func (l *lease) ended(has holder) (holder, error) {
-	if has.by == l.by {
-		return holder{}, nil
+func (l *lease) ended(has body.Lease) (body.Lease, error) {
+	if has.By == l.by {
+		return body.Lease{}, nil
 	}
 	return has, nil
 }
@@ -180,7 +180,7 @@ func (l *lease) save(ctx context.Context, was, value []byte) error {
 		case l.isStored && (l.todo.logout || l.stored.is == nothing):
 			return ErrEnded // by this request: a value of its session must not begin another
 		case l.stored.is != unknown:
-			l.keep(change{call: "Refresh", name: l.name, raw: value, in: was, again: func(in []byte) ([]byte, error) { return in, nil }})
+			l.keep(body.Change{Call: "Refresh", Name: l.name, Raw: value, In: was, Again: func(in []byte) ([]byte, error) { return in, nil }})
 			l.keep(l.edit(l.ended))
 			l.problem.retry()
 		}
@@ -233,24 +233,9 @@ func (l *lease) shared() bool {
 	return st.is == live && !l.todo.logout && (user == "" || st.rec.User == "" || user == st.rec.User)
 }
 
-// A holder is who has a lease; the zero holder is nobody.
-type holder struct {
-	by    string
-	until int64 // Unix milliseconds
-}
-
-// holderOf returns who has the lease of a value, by the member of all leases.
-func holderOf(leases []byte, name string) holder { return holderIn(object.Find(leases, name)) }
-
-func holderIn(raw []byte) (h holder) {
-	h.by = unquote(object.Find(raw, `"by"`))
-	h.until, _ = digits(object.Find(raw, `"until"`))
-	return h
-}
-
 // store changes who has the lease, by a Save of its own: what is pending stays so. It
 // returns false if the session needs no lease.
-func (l *lease) store(ctx context.Context, edit func(holder) (holder, error)) (isShared bool, err error) {
+func (l *lease) store(ctx context.Context, edit func(body.Lease) (body.Lease, error)) (isShared bool, err error) {
 	l.changing.Lock()
 	defer l.done()
 	if !l.shared() {
@@ -258,11 +243,11 @@ func (l *lease) store(ctx context.Context, edit func(holder) (holder, error)) (i
 	}
 	c := storectx.Within(ctx, l.m.timeout)
 	defer c.Release()
-	ch, now := l.edit(edit), lookup(l.stored.rec.Data, nil, leases)
-	if raw, err := ch.again(now); err != nil || bytes.Equal(raw, now) {
+	ch, now := l.edit(edit), body.Value(l.stored.rec.Data, body.Leases)
+	if raw, err := ch.Again(now); err != nil || bytes.Equal(raw, now) {
 		return true, err
 	}
-	err = commit{l.Session, c, &pending{changes: []change{ch}}}.save()
+	err = commit{l.Session, c, &pending{changes: body.Changes{ch}}}.save()
 	if errors.Is(err, ErrStore) {
 		l.mu.Lock()
 		l.note(EventStoreFailed, l.stored.rec, err)
@@ -274,29 +259,10 @@ func (l *lease) store(ctx context.Context, edit func(holder) (holder, error)) (i
 // notJSON is the value of no member: what was made from it is always made anew.
 var notJSON = []byte{0}
 
-// edit returns a change of who has the lease, to be made in whatever the session
-// has become.
-func (l *lease) edit(f func(holder) (holder, error)) change {
-	return change{call: "Refresh", name: leases, in: notJSON, again: func(in []byte) ([]byte, error) {
-		members, err := object.Append(nil, in)
-		if err != nil {
-			members = nil // damaged: nobody has it
-		}
-		has := holderIn(object.Get(members, l.name))
-		is, err := f(has)
-		if err != nil || is == has {
-			return in, err
-		}
-		var raw []byte
-		if is.by != "" {
-			raw = object.Write([]object.Member{
-				{Name: []byte(`"by"`), Raw: quote(is.by)},
-				{Name: []byte(`"until"`), Raw: number(is.until)},
-			})
-		}
-		if members = object.Set(members, l.name, raw); len(members) == 0 {
-			return nil, nil
-		}
-		return object.Write(members), nil
+// edit returns a change of the value's lease, to be made in whatever the session has
+// become.
+func (l *lease) edit(f func(body.Lease) (body.Lease, error)) body.Change {
+	return body.Change{Call: "Refresh", Name: body.Leases, In: notJSON, Again: func(in []byte) ([]byte, error) {
+		return body.EditLease(in, l.name, f)
 	}}
 }

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/coatcheck/session/internal/object"
+	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/storectx"
 )
 
@@ -107,7 +107,7 @@ func (s *Session) Remembered() bool {
 	case rec == noRecord, s.todo.user != "" && s.todo.user != rec.User: // the Login begins another session
 		return false
 	}
-	return isRemembered(s.stored.rec)
+	return body.IsRemembered(s.stored.rec.Data)
 }
 
 // Expired tells whether the request brought a token of ours whose session is
@@ -125,20 +125,9 @@ func (s *Session) Expired() bool {
 func (s *Session) Keys() []string {
 	s.lock()
 	defer s.unlock()
-	there := map[string]bool{}
-	for m := object.Scan(s.base()); m.Next(); {
-		there[string(m.Name)] = true
-	}
-	for _, c := range s.todo.changes {
-		if c.name == "" {
-			clear(there)
-			continue
-		}
-		there[c.name] = c.raw != nil
-	}
 	var names []string
-	for quoted, is := range there {
-		if name, ok := decode[string]([]byte(quoted)); ok && is && !strings.HasPrefix(quoted, reserved) {
+	for _, quoted := range s.todo.changes.Names(s.base()) {
+		if name, ok := decode[string]([]byte(quoted)); ok && !strings.HasPrefix(quoted, body.Reserved) {
 			names = append(names, name)
 		}
 	}
@@ -192,7 +181,7 @@ func (s *Session) base() []byte {
 func (s *Session) value(name string) []byte {
 	s.lock()
 	defer s.unlock()
-	return lookup(s.base(), s.todo.changes, name)
+	return s.todo.changes.Value(s.base(), name)
 }
 
 // lock locks mu and sees to it that the session is loaded.

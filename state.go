@@ -3,6 +3,7 @@ package session
 import (
 	"time"
 
+	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/token"
 )
 
@@ -31,18 +32,18 @@ const (
 // stored is what the store has, as far as this request knows.
 type stored struct {
 	is          knowledge
-	due         upkeep
-	held        token.Ref // the token by which the request has it; of a listed session only the id
-	isOwn       bool      // this request made held, so that it was not presented
-	isOvertaken bool      // a client has presented an older key since the request loaded: held ends none
-	wasHad      bool      // the request had loaded the session live, before it ended or was replaced
-	next        string    // the id of the session that replaced it
-	why         string    // the reason that its tombstone gives
-	rec         *Record   // as it was last read or written, while live
-	then        *Record   // what is shown in its place: the session just before an explicit renewal by another request
-	shows       time.Time // until when a new request with this key is shown then
-	maybe       *draft    // a renewal whose write had an unknown outcome
-	opened      []string  // of twins: the ids of the live sessions; nil: not looked for yet
+	due         body.Maintenance
+	held        token.Ref   // the token by which the request has it; of a listed session only the id
+	isOwn       bool        // this request made held, so that it was not presented
+	isOvertaken bool        // a client has presented an older key since the request loaded: held ends none
+	wasHad      bool        // the request had loaded the session live, before it ended or was replaced
+	next        string      // the id of the session that replaced it
+	why         body.Reason // the reason that its tombstone gives
+	rec         *Record     // as it was last read or written, while live
+	frozen      *Record     // the record from before an explicit renewal by another request. If set, this request sees it instead of rec
+	frozenUntil time.Time   // until when a new request with this key sees frozen
+	maybe       *draft      // a renewal whose write had an unknown outcome
+	opened      []string    // of twins: the ids of the live sessions; nil: not looked for yet
 }
 
 // knowledge of the stored session.
@@ -56,7 +57,6 @@ const (
 	live                      // it is there, and the token opens it
 	stale                     // it is there, but the token's key was replaced, and not just now
 	replaced                  // a Login gave its place to another session
-	renewed                   // it has another id since a renewal, for its token has no key
 	ended                     // a Logout or Revoke ended it, or its time was up
 )
 
@@ -65,8 +65,8 @@ func (st *stored) shown() *Record {
 	switch {
 	case st.is != live:
 		return nil
-	case st.then != nil:
-		return st.then
+	case st.frozen != nil:
+		return st.frozen
 	}
 	return st.rec
 }
@@ -74,20 +74,12 @@ func (st *stored) shown() *Record {
 // over is what Save says of a session that the request no longer has, or nil.
 func (st *stored) over() error {
 	switch st.is {
-	case stale, replaced, renewed:
+	case stale, replaced:
 		return ErrReplaced
 	case ended:
 		return ErrEnded
 	}
 	return nil
-}
-
-// upkeep is the maintenance of a live session's keys that is due regardless of
-// what the handler did.
-type upkeep struct {
-	seen  bool // the key was presented for the first time, which is to be noted
-	renew bool // the key is to be replaced, if a cookie can be set
-	tidy  bool // keys or values that ended some time ago are to be removed
 }
 
 // pending is what was asked for and is not committed.
@@ -96,8 +88,8 @@ type pending struct {
 	user     string    // Login
 	at       time.Time // Login
 	renew    bool
-	remember time.Time // the end that Remember set
-	changes  []change  // of values and flashes
+	remember time.Time    // the end that Remember set
+	changes  body.Changes // of values and flashes
 }
 
 // asks tells whether there is anything to store of a stored session.
@@ -110,27 +102,22 @@ func (t *pending) wantsToken() bool { return t.user != "" || t.renew || !t.remem
 
 // holds tells whether there is anything to store of a session that is not.
 func (t *pending) holds() bool {
-	for _, c := range t.changes {
-		if lookup(nil, t.changes, c.name) != nil {
-			return true
-		}
-	}
-	return false
+	return t.changes.AddValues()
 }
 
 // cookie is what the response must do to the browser's cookie, or to the token
 // that another client keeps.
 type cookie struct {
 	do          cookieAction
-	value       func() string // for carry; a func has no contents that a log could print
-	isAutomatic bool          // it is of an automatic renewal: the client may do without
+	value       func() string // for carry; nil: as the request brought it. A func has no contents that a log could print
+	isAutomatic bool          // not asked for by the program: the client may do without
 }
 
 type cookieAction uint8
 
 const (
 	leave  cookieAction = iota
-	carry               // a token that this request made
+	carry               // a token that this request made, or the one that it brought
 	remove              // the session has ended
 )
 
@@ -183,23 +170,21 @@ const (
 	drop           // what was changed: there is no session to hold it
 	create         // a record, and a cookie
 	save           // the changes, perhaps with a new key
-	replace        // the session by another user's, or by itself under another id
+	replace        // the session by another user's
 )
 
 // plan decides what a commit does next. withheld is whether the browser may have
-// kept a cookie back that a new anonymous session would overwrite. keyless is
-// whether a new token means another id.
-func plan(at phase, st *stored, t *pending, p problem, withheld, keyless bool) action {
+// kept a cookie back that a new anonymous session would overwrite.
+func plan(at phase, st *stored, t *pending, p problem, withheld bool) action {
 	switch {
 	case t.logout && st.is > unknown:
 		return end
 	case p.lasts():
 		return refuse
 	case st.is == live && t.user != "" && t.user != st.rec.User,
-		st.is == replaced && t.user != "", // the form was sent twice, perhaps
-		st.is == live && st.then == nil && keyless && t.wantsToken():
+		st.is == replaced && t.user != "": // the form was sent twice, perhaps
 		return replace
-	case st.is == live && (t.asks() || st.due.seen || st.due.tidy || st.due.renew && at == open):
+	case st.is == live && (t.asks() || st.due.IsDue() || st.due.Renew && at == open):
 		return save
 	case st.is == live:
 		return rest

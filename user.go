@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/storectx"
 	"github.com/coatcheck/session/internal/token"
 )
@@ -102,7 +103,7 @@ func (m *Manager) revoke(ctx context.Context, user string, rec *Record) error {
 	if rec.Version == 0 {
 		known = nil
 	}
-	ended, _, err := m.end(c, rec.ID, user, byRevoke, known)
+	ended, _, err := m.end(c, rec.ID, user, body.ReasonRevoke, known)
 	if err != nil {
 		m.emit(ctx, EventStoreFailed, rec, err)
 	} else if ended != nil {

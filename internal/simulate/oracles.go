@@ -270,8 +270,10 @@ func (t *truth) finished(x *exchange) {
 	if x.isFirst {
 		k.max = time.Time{} // noted only now: what was presented meanwhile has not ended it
 	}
-	if x.status >= 500 && !x.isDisturbed && time.Since(t.failedAt) > time.Minute && !has(x.errAfter, "MaxDataSize") {
-		t.violation(x, "answers while the store does", "%d: %v", x.status, x.errAfter)
+	// Values that do not fit are the program's mistake, and answered as one. What the handler
+	// does after that response, such as a Login, may fail in another way: errAfter tells that.
+	if x.status >= 500 && !x.isDisturbed && time.Since(t.failedAt) > time.Minute && !has(x.errSent, "MaxDataSize") {
+		t.violation(x, "answers while the store does", "%d: %v", x.status, x.errSent)
 	}
 	if isFine && x.errAfter == nil && time.Since(t.failedAt) > time.Minute {
 		t.expectMarks(x, x.made)
