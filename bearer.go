@@ -56,6 +56,9 @@ func (b *bearer) readAll(r *http.Request) []token.Ref {
 	return found.refs[:found.n]
 }
 
+// challenge implements carrier.
+func (b *bearer) challenge() string { return "Bearer" }
+
 // place implements carrier.
 func (b *bearer) place() string { return "Authorization" }
 

@@ -23,8 +23,11 @@ type cookies struct {
 	warnings    warnings
 }
 
-func newCookies(o *CookieOptions, tokens *token.Verified) *cookies {
-	c := &cookies{name: o.Name, tokens: tokens, template: *o.template(), adapt: o.Adapt}
+func newCookies(o *Options, tokens *token.Verified) *cookies {
+	c := &cookies{
+		name: o.Cookie.Name, tokens: tokens, firstCounts: o.Tokens != nil,
+		template: *o.Cookie.template(), adapt: o.Cookie.Adapt, warnings: warnings{to: o.Logger},
+	}
 	c.line = c.template.String()
 	return c
 }
@@ -177,6 +180,9 @@ func (c *cookies) apply(what cookie, h http.Header, r *http.Request, life time.D
 
 // depends implements carrier.
 func (c *cookies) depends() string { return "Cookie" }
+
+// challenge implements carrier: there is no scheme for cookies.
+func (c *cookies) challenge() string { return "" }
 
 // place implements carrier.
 func (c *cookies) place() string { return "Cookie " + c.name }

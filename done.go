@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"log/slog"
 	"time"
 
 	"github.com/coatcheck/session/internal/body"
@@ -90,7 +89,7 @@ func (m *Manager) check(c *storectx.Context, id string) (answer func(*watch.Hold
 	ctx := context.Background()
 	defer func() {
 		if v := recover(); v != nil { // outside any request nothing else does
-			slog.ErrorContext(ctx, "session: Done: the store or OnEvent panicked", "panic", v)
+			m.log.ErrorContext(ctx, "session: Done: the store or OnEvent panicked", "panic", v)
 		}
 	}()
 	rec, err := m.load(c, id)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"time"
 
@@ -212,7 +211,7 @@ func (t *tx) awaitSave(call string) {
 	}
 	s := t.s
 	if s.m.unsaved.CompareAndSwap(false, true) {
-		slog.WarnContext(s.ctx, "session: a change after the handler has returned is not stored by itself; call Save, or Key.UpdateNow or Key.Take in its place (logged once)", "call", call)
+		s.m.log.WarnContext(s.ctx, "session: a change after the handler has returned is not stored by itself; call Save, or Key.UpdateNow or Key.Take in its place (logged once)", "call", call)
 	}
 	if s.m.onEvent == nil {
 		return
@@ -221,7 +220,7 @@ func (t *tx) awaitSave(call string) {
 	time.AfterFunc(timeToSave, func() {
 		defer func() {
 			if v := recover(); v != nil {
-				slog.ErrorContext(s.ctx, "session: OnEvent panicked", "panic", v)
+				s.m.log.ErrorContext(s.ctx, "session: OnEvent panicked", "panic", v)
 			}
 		}()
 		s.mu.Lock()
@@ -289,5 +288,5 @@ func (t *tx) report(err error) {
 	if !errors.Is(err, ErrStore) { // which has its event already
 		t.note(EventDropped, t.stored.rec, err)
 	}
-	slog.ErrorContext(t.s.ctx, "session: too late to answer with an error", "err", err)
+	t.m.log.ErrorContext(t.s.ctx, "session: too late to answer with an error", "err", err)
 }

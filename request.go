@@ -1,7 +1,6 @@
 package session
 
 import (
-	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -141,7 +140,7 @@ func (q *request) finish() {
 		if q.bypassed() {
 			q.session.headerLeft(q.r.URL.Path)
 		} else if err := q.writer.Begin(); err != nil && q.panicked {
-			slog.ErrorContext(q, "session: not saved in a panic", "err", err)
+			q.m.log.ErrorContext(q, "session: not saved in a panic", "err", err)
 		}
 	}
 	q.restore()

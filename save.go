@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"log/slog"
 	"time"
 
 	"github.com/coatcheck/session/internal/body"
@@ -190,6 +189,17 @@ func (s *Session) isUsed() bool {
 	return false
 }
 
+// failResponse lets err replace the response, also if a Save or Reload has returned err
+// to the program.
+func (s *Session) failResponse(err error) {
+	_ = s.transact(func(t *tx) error {
+		if t.phase() == phaseOpen {
+			t.problem = problem{problemLasting, err}
+		}
+		return nil
+	})
+}
+
 // sendsAgain reports whether a token is sent again when its session is saved or touched: a
 // renewal does not replace another program's token, and the browser is to keep a persistent
 // cookie for as long as the session lives now.
@@ -238,7 +248,7 @@ func (s *Session) headerLeft(path string) {
 		return nil
 	})
 	if s.m.bypassed.CompareAndSwap(false, true) {
-		slog.ErrorContext(s.ctx, "session: the response was not written to the http.ResponseWriter that Manager.Handler gives to its handler, so that no cookie was set: wrap the whole framework (sessions.Handler(engine)), not a handler inside it (logged once)", "path", path)
+		s.m.log.ErrorContext(s.ctx, "session: the response was not written to the http.ResponseWriter that Manager.Handler gives to its handler, so that no cookie was set: wrap the whole framework (sessions.Handler(engine)), not a handler inside it (logged once)", "path", path)
 	}
 }
 

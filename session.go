@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -81,6 +80,20 @@ func (s *Session) Authenticated() time.Time {
 	return time.Time{}
 }
 
+// Remembered reports whether Remember set the session's end, in place of both clocks:
+// a pending Remember counts.
+func (s *Session) Remembered() bool {
+	st := s.use()
+	rec, p := st.record(), &st.pending
+	switch {
+	case !p.remember.IsZero():
+		return true
+	case rec == noRecord, p.user != "" && p.user != rec.User: // the Login begins another session
+		return false
+	}
+	return body.IsRemembered(st.stored.rec.Data)
+}
+
 // Expired tells whether the request brought a token of ours whose session is
 // over: it ran out, or was ended, or gave way to another user's. That is the time
 // to say "your session has ended, please log in again". It is false on a first
@@ -145,7 +158,7 @@ func (s *Session) loadNow(ctx context.Context) *state {
 	defer s.loading.Unlock()
 	defer t.release()
 	if s.phase.load() == phaseSent && s.m.lateUse.CompareAndSwap(false, true) {
-		slog.WarnContext(s.ctx, "session: first used after the first byte of the response: Vary and Cache-Control could not be set; call a method of the session before writing (logged once)")
+		s.m.log.WarnContext(s.ctx, "session: first used after the first byte of the response: Vary and Cache-Control could not be set; call a method of the session before writing (logged once)")
 	}
 	if ctx != nil {
 		t.within(ctx)
