@@ -276,6 +276,30 @@ func (w *world) steal(task, i int, a Actor) {
 	}
 }
 
+// crawl lets a crawler ask for pages that begin a session. Some of its requests come back
+// once with their cookie. Others log a user in, at a device that is not seen again.
+func (w *world) crawl(task, i int, a Actor) {
+	for _, step := range a.Steps {
+		rng := a.rng(step)
+		w.sleep(task, someTime(rng, 30*time.Minute))
+		for range 1 + rng.IntN(8) {
+			x := &exchange{who: fmt.Sprintf("crawler %d", i), rng: w.split(rng), ops: []op{mark()}}
+			again := &exchange{who: x.who, rng: w.split(rng)}
+			comesBack := rng.IntN(2) == 0
+			if rng.IntN(6) == 0 {
+				x.ops = []op{login(w.browsers[rng.IntN(len(w.browsers))].account(0))}
+			}
+			w.start(func(task int) {
+				if w.send(task, x); comesBack && x.cookie != nil {
+					again.token = x.cookie.Value
+					w.send(task, again)
+				}
+			})
+			w.sleep(task, someTime(rng, 10*time.Second))
+		}
+	}
+}
+
 // operate lets an operator end sessions and deploy new versions of the program.
 func (w *world) operate(task int, a Actor) {
 	ctx := context.WithValue(context.Background(), actorKey{}, task)

@@ -13,6 +13,7 @@ const (
 	asked           = "ends only what was asked"
 	nobodyElse      = "nobody as somebody else"
 	logsIn          = "a Login logs in"
+	boundedMemory   = "bounded memory"
 )
 
 // faults are the mistakes that the simulator must find.
@@ -176,6 +177,28 @@ var faults = []fault{
 		"case body.HasAccess(rec.Data, h.Key, now), body.ExplicitKey(rec.Data) == h.Explicit:\n", "case body.HasAccess(rec.Data, h.Key, now):\n", done},
 	{"a renewal by the request itself closes Done", "internal/watch/watch.go",
 		"r.holder.Key, r.holder.Explicit, r.holder.Since = key, explicit, time.Now()\n", "\n", done},
+
+	// A full store.
+	{"MemoryStore.Save does not count what a record grows", "memory.go",
+		"if used := m.used.Add(grown); grown > 0", "if used := m.used.Add(min(grown, 0)); grown > 0", boundedMemory},
+	{"a MemoryStore counts what has left", "memory.go",
+		"m.used.Add(-e.size())\n}\n\n// errAt", "}\n\n// errAt", boundedMemory},
+	{"a MemoryStore evicts first who came back", "memory_evict.go",
+		"return &sh.fresh }) ||\n\t\tm.evictOldest(func(sh *shard) *list { return &sh.returned })",
+		"return &sh.returned }) ||\n\t\tm.evictOldest(func(sh *shard) *list { return &sh.fresh })", boundedMemory},
+	{"a MemoryStore evicts the newest", "memory_evict.go",
+		"from == nil || e.used < used", "from == nil || e.used > used", boundedMemory},
+	{"a full MemoryStore evicts users", "memory_evict.go",
+		"m.evictOldest(func(sh *shard) *list { return &sh.returned })\n",
+		`m.evictOldest(func(sh *shard) *list {
+			for _, l := range sh.users {
+				return &l
+			}
+			return &sh.returned
+		})
+`, boundedMemory},
+	{"a full store is a mistake of the program", "commit.go",
+		"if err = storeError(\"create\", err); errors", "if errors.Is(err, errFull) {\n\t\treturn err\n\t}\n\tif err = storeError(\"create\", err); errors", "full is 503"},
 
 	// Events, headers, and the rest.
 	{"EventReplayed is hidden", "load.go",
