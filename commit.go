@@ -183,7 +183,7 @@ func (k commit) seeOwnChanges() {
 // lose forgets the stored session, which is over, and with it any cookie that
 // was due. mu is held.
 func (k commit) lose(is knowledge) {
-	k.stored = stored{is: is, held: k.stored.held, wasHad: k.stored.is == live}
+	k.stored = stored{is: is, held: k.stored.held, wasHad: k.stored.wasLive()}
 	k.cookie = cookie{}
 }
 

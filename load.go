@@ -103,7 +103,7 @@ func (k look) find(found *candidates, was *stored) (best stored, _ problem) {
 			if this.rec, err = k.loadWithKey(this.held.ID); err != nil {
 				k.note(EventStoreFailed, &Record{ID: this.held.ID}, err)
 				failed := *was
-				failed.is = unknown
+				failed.is, failed.wasHad = unknown, was.wasLive()
 				return failed, problem{lasting, err}
 			}
 		}
@@ -138,12 +138,12 @@ func (k look) find(found *candidates, was *stored) (best stored, _ problem) {
 	case best.is == live:
 		return best, problem{}
 	case over.is != unread:
-		over.wasHad = was.wasHad || was.is == live
+		over.wasHad = was.wasLive()
 		return over, problem{}
 	case was.held.ID != "", time.Since(k.m.start)-k.arrived >= tombstoneLife:
 		// Nothing is where a session was, or a tombstone may have come and gone
 		// since the request began.
-		return stored{is: ended, held: found.refs[0], wasHad: was.wasHad || was.is == live}, problem{}
+		return stored{is: ended, held: found.refs[0], wasHad: was.wasLive()}, problem{}
 	}
 	return stored{is: nothing}, problem{}
 }

@@ -35,7 +35,7 @@ type stored struct {
 	held        token.Ref // the token by which the request has it; of a listed session only the id
 	isOwn       bool      // this request made held, so that it was not presented
 	isOvertaken bool      // a client has presented an older key since the request loaded: held ends none
-	wasHad      bool      // the request had loaded the session live, before it ended or was replaced
+	wasHad      bool      // the request had loaded the session live, before it ended, was replaced, or a Reload failed
 	next        string    // the id of the session that replaced it
 	why         string    // the reason that its tombstone gives
 	rec         *Record   // as it was last read or written, while live
@@ -59,6 +59,9 @@ const (
 	renewed                   // it has another id since a renewal, for its token has no key
 	ended                     // a Logout or Revoke ended it, or its time was up
 )
+
+// wasLive reports whether the request has the session, or has had it.
+func (st *stored) wasLive() bool { return st.is == live || st.wasHad }
 
 // shown is the record that the program sees, or nil.
 func (st *stored) shown() *Record {
