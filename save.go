@@ -109,7 +109,7 @@ func (s *Session) Reload(ctx context.Context) error {
 type header struct {
 	used   bool // it was loaded or looked for
 	found  bool // and a stored one was there
-	user   bool // of somebody who is logged in
+	user   bool // the page may be a user's: one is logged in, the session was lost meanwhile, or a Login was not saved
 	cookie cookie
 	life   time.Duration // of the cookie, 0: for as long as the browser is open
 }
@@ -137,9 +137,9 @@ func (s *Session) beforeFirstByte(hijack bool) (header, error) {
 		s.confirm()
 	}
 	s.at = max(s.at, sent)
-	h := header{used: s.stored.is != unread, found: s.stored.is > nothing, cookie: s.cookie}
+	h := header{used: s.stored.is != unread, found: s.stored.is > nothing, user: s.stored.wasHad || s.todo.user != "", cookie: s.cookie}
 	if rec := s.stored.shown(); rec != nil {
-		h.user = rec.User != ""
+		h.user = h.user || rec.User != ""
 		if s.cookie.do == carry && (s.m.persistent || isRemembered(rec)) {
 			h.life = time.Until(rec.Deadline)
 		}
