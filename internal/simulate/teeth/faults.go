@@ -83,7 +83,7 @@ var faults = []fault{
 	{"a late request with the ended token begins a session", "load.go",
 		"case st.status == statusEnded && t.arrivedAfter(endOf(rec).Add(dropAfterEnd), now):\n", "case st.status == statusEnded:\n", logoutWins},
 	{"a Logout with a replaced token ends the session", "ending.go",
-		"case st.status == statusReplaced && st.wasLive:\n", "case st.err() == ErrReplaced:\n", "a replaced token ends nothing"},
+		"case st.status == statusReplaced && st.wasLoaded:\n", "case st.err() == ErrReplaced:\n", "a replaced token ends nothing"},
 	{"a replayed token ends the session", "load.go",
 		"t.note(EventReplayed, rec, ErrReplaced)\n", "t.note(EventReplayed, rec, ErrReplaced)\n\t\t\t_, _, _ = t.m.end(t.context(), rec.ID, rec.User, byRevoke, nil)\n", asked},
 	{"a Save limits the user's sessions", "commit.go",
