@@ -318,6 +318,15 @@ func (k *keys) present(key string, now time.Time) {
 	}
 }
 
+// notePresented notes in ks that the request's key was presented.
+func (st *stored) notePresented(ks *keys, now time.Time) {
+	if st.isOvertaken {
+		ks.mark(st.held.Key)
+	} else {
+		ks.present(st.held.Key, now)
+	}
+}
+
 // mark notes that a request has arrived with this key, and ends none. It returns the keys
 // that were issued before it, or nil if that was noted already.
 func (k *keys) mark(key string) (before []olderKey) {

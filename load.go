@@ -39,24 +39,35 @@ func (s *Session) load(c *storectx.Context) {
 	s.touchAtLoad(c)
 }
 
-// presentAtLoad notes at once that a key was presented of which a newer one was issued
-// since: the handler may take longer than the key lasts. If it fails, the commit does it.
-// mu is held.
+// presentAtLoad notes at once that a key was presented for the first time. The handler may
+// take longer than the key lasts if other requests renew the session, and longer than the
+// keys before it may have access. If the store fails, the commit notes it. mu is held.
 func (s *Session) presentAtLoad(c *storectx.Context) {
 	st := &s.stored
-	if st.is != live || !st.due.seen || opensNewest(st.rec.Data, st.held.Key) {
+	if st.is != live || !st.due.seen {
 		return
 	}
-	now := milliseconds(time.Now())
-	members, ks, err := membersOf(nil, st.rec.Data, now)
-	if err != nil {
-		return
-	}
-	ks.present(st.held.Key, now)
-	rec := *st.rec
-	rec.Data, rec.Version = encode(ks.appendTo(members)), newVersion()
-	if s.m.store.Save(c, &rec, st.rec.Version) == nil {
-		st.rec, st.due.seen = &rec, false
+	n := contender{m: s.m, c: c, id: st.rec.ID}
+	defer n.leave()
+	for st.is == live && st.due.seen {
+		now := milliseconds(time.Now())
+		members, ks, err := membersOf(nil, st.rec.Data, now)
+		if err != nil {
+			return
+		}
+		st.notePresented(&ks, now)
+		rec := *st.rec
+		rec.Data, rec.Version = encode(ks.appendTo(members)), newVersion()
+		if err = n.save(&rec, st.rec.Version); err == nil {
+			st.rec, st.due.seen, st.due.tidy = &rec, false, false
+			return
+		}
+		newer, err := n.reread(err)
+		if err != nil {
+			return
+		}
+		commit{s, c, &s.todo}.becomes(newer)
+		s.settle(s.stored, s.problem)
 	}
 }
 

@@ -112,11 +112,8 @@ func (k commit) next() (d draft, err error) {
 		return d, err
 	}
 	rec := *st.rec
-	switch {
-	case st.due.seen && st.isOvertaken:
-		ks.mark(st.held.Key)
-	case st.due.seen:
-		ks.present(st.held.Key, now)
+	if st.due.seen {
+		st.notePresented(&ks, now)
 	}
 	switch {
 	case t.wantsToken() && k.m.keyless:
