@@ -51,7 +51,7 @@ func (k commit) becomes(rec *Record) {
 		st.then = st.rec // an explicit renewal: what this request sees stays as it was
 		_, st.shows = asItWas(rec, st.held.Key, now)
 	}
-	st.isOvertaken = st.isOvertaken || st.due.seen && isOvertaken(st.rec, rec, st.held.Key)
+	st.isOvertaken = st.isOvertaken || isOvertaken(st.rec, rec, st.held.Key)
 	st.rec = rec
 	st.due = k.upkeep(st, now)
 }

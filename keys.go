@@ -70,7 +70,7 @@ type olderKey struct {
 	issued  int64 // Unix milliseconds; 0: the key was presented
 	isLogin bool  // a Login issued the key
 	until   int64 // Unix milliseconds; 0: until a newer key is presented
-	isFinal bool  // a request with the key gets no other
+	isFinal bool  // the key was presented, and then an older one, which got another: this one gets none
 }
 
 // isLive reports whether the key has access at this time.
@@ -235,15 +235,19 @@ type keys struct {
 // states of a record. A request that brought the key before that does not end the older
 // key, which the client has now.
 func isOvertaken(before, after *Record, key string) bool {
-	_, was, err1 := membersOf(nil, before.Data, time.Time{})
-	_, is, err2 := membersOf(nil, after.Data, time.Time{})
-	if err1 != nil || err2 != nil {
-		return false
+	was, is := ownMember(before.Data, olderMember), ownMember(after.Data, olderMember)
+	isOlder := opensNewest(before.Data, key)
+	for s := object.Scan(was); s.Next(); {
+		o := parseOlder(unquote(s.Name), s.Raw)
+		if isOlder && o.issued != 0 {
+			now := object.Find(is, string(s.Name))
+			if now != nil && parseOlder(o.key, now).issued == 0 {
+				return true
+			}
+		}
+		isOlder = isOlder || o.key == key
 	}
-	return slices.ContainsFunc(was.older[was.index(key)+1:], func(o olderKey) bool {
-		now := is.find(o.key)
-		return o.issued != 0 && now != nil && now.issued == 0
-	})
+	return false
 }
 
 // keysOf takes the keys out of the members of Data, without those that ended some
@@ -343,21 +347,23 @@ func (k *keys) mark(key string) (before []olderKey) {
 }
 
 // demote moves the current key to the older ones, the first of which it becomes.
-// isFinal is whether a request that presents it from now on gets no other key.
-func (k *keys) demote(isFinal bool) {
-	o := olderKey{key: unquote(k.newest), isFinal: isFinal}
+func (k *keys) demote() {
+	o := olderKey{key: unquote(k.newest)}
 	if k.unseen {
 		o = olderKey{key: o.key, issued: k.made, isLogin: k.first == ""}
 	}
 	k.older = slices.Insert(k.older, 0, o)
 }
 
-// renewByAge makes key the current one, for a request that has arrived with held.
-// If that is an older key, the current one has been overtaken: its response came
-// before that of held, and the client replaced it.
+// renewByAge makes key the current one, for a request that has arrived with held. The
+// keys that were presented although they are newer than held have been overtaken: their
+// responses came before that of held, and the client replaced them.
 func (k *keys) renewByAge(key, held string, now time.Time) {
 	newest := unquote(k.newest)
-	k.demote(newest != held)
+	k.demote()
+	for i := range k.index(held) {
+		k.older[i].isFinal = k.older[i].isFinal || k.older[i].issued == 0
+	}
 	if k.first == "" {
 		k.first = newest
 	}
@@ -388,7 +394,7 @@ func (k *keys) bound(now time.Time) {
 // is a Login, the keys of Logins that were not presented keep their access: the
 // responses may arrive in any order.
 func (k *keys) renewExplicitly(key string, isLogin bool, grace time.Duration, created, now time.Time, values []object.Member) {
-	k.demote(false)
+	k.demote()
 	var names []string
 	k.older = slices.DeleteFunc(k.older, func(o olderKey) bool {
 		if isLogin && o.isLogin && o.issued != 0 {

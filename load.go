@@ -220,7 +220,7 @@ func (k look) loadWithKey(id string) (*Record, error) {
 func (k look) recognise(st, was *stored) {
 	rec, held, now := st.rec, &st.held, k.c.Began()
 	st.isOwn = was.isOwn && *held == was.held || was.maybe != nil && *held == was.maybe.ref
-	if was.rec != nil && rec != nil && *held == was.held && was.due.seen {
+	if was.rec != nil && rec != nil && *held == was.held {
 		st.isOvertaken = was.isOvertaken || isOvertaken(was.rec, rec, held.Key)
 	}
 	st.is, st.next = statusOf(rec)
@@ -252,12 +252,15 @@ func (was *stored) keeps(st *stored) bool {
 }
 
 // upkeep returns the maintenance that st.rec needs. A key that this request made
-// was not presented, and needs none.
+// was not presented, and needs none. A key that was overtaken is not replaced: the
+// client has an older one now, and the response would overwrite that.
 func (s *Session) upkeep(st *stored, now time.Time) upkeep {
 	if s.source == nil || st.isOwn {
 		return upkeep{}
 	}
-	return upkeepOf(st.rec, st.held.Key, s.m.renewAfter, now)
+	due := upkeepOf(st.rec, st.held.Key, s.m.renewAfter, now)
+	due.renew = due.renew && !st.isOvertaken
+	return due
 }
 
 // load returns the record of this id, a tombstone too, or nil if there is none

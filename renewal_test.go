@@ -813,6 +813,76 @@ func TestOvertakenKeyGetsNoOther(t *testing.T) {
 	})
 }
 
+// Promise 3. A request that has presented a key gets no other if an older one, whose
+// response was slow, was presented while it was in flight: the client has that now.
+func TestOvertakenRequestGetsNoKey(t *testing.T) {
+	change := func(s *session.Session) { visits.Update(s, func(n int) int { return n + 1 }) }
+	for how, begin := range map[string]func(d *desk, b *browser) (late *browser){
+		"automatic renewals": func(d *desk, b *browser) *browser {
+			time.Sleep(minute)
+			late := b.replay(b.cookie())
+			d.expect(late, "before")
+			time.Sleep(11 * second)
+			d.expect(b, "before")
+			return late
+		},
+		"Logins": func(d *desk, b *browser) *browser {
+			late := b.replay(b.cookie())
+			d.do(late, func(s *session.Session) { s.Login("alice") })
+			d.do(b, func(s *session.Session) { s.Login("alice") })
+			return late
+		},
+	} {
+		t.Run(how, func(t *testing.T) {
+			atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+				b := d.browser()
+				late := begin(d, b)
+				if d.do(b.replay(b.cookie()), func(s *session.Session) {
+					s.User()
+					time.Sleep(second)
+					d.expect(late, "before")
+					time.Sleep(2 * minute)
+					change(s)
+				}) {
+					t.Error("the overtaken key gets another")
+				}
+				d.expect(late, "before")
+			})
+		})
+	}
+}
+
+// Promise 3. Of three keys whose responses were slow the second was presented, and then
+// the first, which gets another. The second, which was not the newest, gets no other.
+func TestOvertakenKeyThatIsNotTheNewest(t *testing.T) {
+	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+		read := func(s *session.Session) { s.User() }
+		b := d.browser()
+		time.Sleep(minute)
+		var late []*browser
+		for range 3 {
+			time.Sleep(11 * second)
+			late = append(late, b.replay(b.cookie()))
+			if !d.do(late[len(late)-1], read) {
+				t.Fatal("no key")
+			}
+		}
+		d.expect(late[1].replay(late[1].cookie()), "before")
+		time.Sleep(11 * second)
+		if !d.do(late[0], read) {
+			t.Fatal("the late key gets no other")
+		}
+		for range 3 {
+			time.Sleep(11 * second)
+			if d.do(late[1].replay(late[1].cookie()), read) {
+				t.Error("the overtaken key gets another")
+			}
+		}
+		d.expect(late[0], "before")
+		d.expectReplacedAfter(late[1], 10*second)
+	})
+}
+
 // The same over net/http: a report writes its first line, which renews, and works for
 // 15 seconds, while the page polls.
 func TestSlowReportRenews(t *testing.T) {

@@ -34,7 +34,7 @@ type stored struct {
 	due         upkeep
 	held        token.Ref // the token by which the request has it; of a listed session only the id
 	isOwn       bool      // this request made held, so that it was not presented
-	isOvertaken bool      // a client has presented an older key since the request loaded: held ends none
+	isOvertaken bool      // a client has presented an older key since the request loaded: held ends none, and gets no other
 	wasHad      bool      // the request had loaded the session live, before it ended or was replaced
 	next        string    // the id of the session that replaced it
 	why         string    // the reason that its tombstone gives
