@@ -160,7 +160,7 @@ func (t *tx) rebase(rec *Record) {
 		was, _ := body.FrozenFor(rec.Data, st.ref.Key, now)
 		st.frozen, st.frozenUntil = st.rec, was.Until
 	}
-	st.isOvertaken = st.isOvertaken || st.due.Present && body.IsOvertaken(st.rec.Data, rec.Data, st.ref.Key)
+	st.isOvertaken = st.isOvertaken || body.IsOvertaken(st.rec.Data, rec.Data, st.ref.Key)
 	st.rec = rec
 	st.due = t.maintenanceOf(st, now)
 }

@@ -156,6 +156,10 @@ func (b *browser) send(x *exchange) <-chan struct{} {
 	if !isLate {
 		delay = 0
 	}
+	isOnWay, onWay := b.rng.IntN(2) == 0 && b.isSlow && faults&LostResponses != 0, b.upTo(15*time.Second)
+	if !isOnWay {
+		onWay = 0
+	}
 	isRetried := b.rng.IntN(12) == 0 && faults&Retries != 0
 	again := &exchange{who: x.who + " (sent again by a proxy)", rng: w.split(b.rng), browser: b, passive: x.passive, ops: x.ops}
 	this := Sent{b.step, b.sent}
@@ -187,6 +191,10 @@ func (b *browser) send(x *exchange) <-chan struct{} {
 	w.start(func(task int) {
 		x.token = b.cookie
 		again.token = x.token
+		if onWay > 0 {
+			w.truth.count("fault: a late request")
+			w.sleep(task, onWay)
+		}
 		w.send(task, x)
 		if isRetried {
 			w.log(x, "its response is lost on the way to a proxy, which sends the request again")

@@ -57,8 +57,9 @@ type sessionTruth struct {
 
 // A renewal is an explicit one.
 type renewal struct {
-	at time.Time
-	by *exchange
+	at     time.Time
+	by     *exchange
+	number int // of the key that it made
 }
 
 // A token is one key of a session.
@@ -69,8 +70,9 @@ type token struct {
 	issued    time.Time
 	byLogin   bool
 	presented time.Time // first; zero: not yet
-	isNoted   bool      // a request that presented it has succeeded
-	isFinal   bool      // a request with it gets no other by age
+	key       string    // its hash
+	noted     time.Time // when the store got to know that it was presented, or must have
+	isFinal   bool      // an older one has overtaken it, and got another: a request with this one gets none by age
 
 	// An explicit renewal has replaced it at this time: for certain, or perhaps.
 	replaced, maybeReplaced time.Time
@@ -200,11 +202,12 @@ func (t *truth) written(x *exchange, r *session.Record) {
 		return
 	}
 	var data struct {
-		Ended string `json:"session.ended"`
-		Next  string `json:"session.next"`
-		Key   string `json:"session.key"`
-		Marks []int  `json:"marks"`
-		Older map[string]struct {
+		Ended  string `json:"session.ended"`
+		Next   string `json:"session.next"`
+		Key    string `json:"session.key"`
+		Unseen int64  `json:"session.unseen"`
+		Marks  []int  `json:"marks"`
+		Older  map[string]struct {
 			Issued int64 `json:"issued"`
 		} `json:"session.older"`
 		Leases map[string]struct {
@@ -240,7 +243,7 @@ func (t *truth) written(x *exchange, r *session.Record) {
 	if data.Key != s.key && x != nil {
 		s.key, s.last, x.stored, x.storedIn = data.Key, time.Now(), time.Now(), s
 		s.keys++
-		x.storedNumber, x.storedByLogin = s.keys, x.login != "" && (isNew || x.renewal)
+		x.storedNumber, x.storedKey, x.storedByLogin = s.keys, data.Key, x.login != "" && (isNew || x.renewal)
 		recent, old, presented := 0, 0, 0
 		for _, o := range data.Older {
 			switch {
@@ -259,10 +262,29 @@ func (t *truth) written(x *exchange, r *session.Record) {
 			t.renewed(x, s, was)
 		}
 	}
+	for _, k := range t.tokens {
+		older, isOlder := data.Older[k.key]
+		if k.s == s && (k.key == data.Key && data.Unseen == 0 || isOlder && older.Issued == 0) {
+			t.notes(x, k)
+		}
+	}
 	if by := data.Leases["grants"].By; by != s.lease {
 		s.lease, s.leasedTo = by, x
 	}
 	t.touched(x, r.ID)
+}
+
+// notes is called when the store has it that a token was presented.
+func (t *truth) notes(x *exchange, k *token) {
+	if !k.noted.IsZero() {
+		return
+	}
+	k.noted = time.Now()
+	// An earlier request may have presented the token while the store failed. A newer one
+	// has then ended it as one that was not presented, and it comes in time.
+	if x != nil && x.token == k.value && !x.sent.After(k.max.Add(t.skew)) {
+		k.max = time.Time{}
+	}
 }
 
 // touched checks that the clocks of a session's record were not set back, and that a
@@ -367,7 +389,7 @@ func (t *truth) issuedTo(x *exchange) {
 		return // the same once more
 	}
 	s.creator = nil
-	k := &token{value: value, s: s, number: x.storedNumber, issued: x.stored, byLogin: x.storedByLogin}
+	k := &token{value: value, s: s, number: x.storedNumber, key: x.storedKey, issued: x.stored, byLogin: x.storedByLogin}
 	own := 0
 	for i, r := range s.explicit {
 		if r.by == x {
@@ -377,7 +399,7 @@ func (t *truth) issuedTo(x *exchange) {
 			k.maybeReplaced, k.renewal = r.at, i+1
 		}
 		isLeft := k.byLogin && r.by.login != ""
-		if r.by != x && r.at.After(k.issued) && !isLeft {
+		if r.by != x && r.number > k.number && !isLeft {
 			t.count("cookies of before an explicit renewal, sent after it")
 			k.maybeReplaced, k.renewal = r.at, i+1
 			break
@@ -385,7 +407,7 @@ func (t *truth) issuedTo(x *exchange) {
 	}
 	for _, newer := range s.presented {
 		if newer.number > k.number && k.min.IsZero() {
-			k.min, k.minSet = k.end(newer.presented), time.Now()
+			k.min, k.minSet = k.end(newer.presented, time.Time{}), time.Now()
 		}
 	}
 	t.tokens[value] = k
@@ -398,10 +420,11 @@ func (t *truth) renewed(x *exchange, s *sessionTruth, marks []int) {
 		t.count("automatic renewals")
 		if old := t.tokens[x.token]; old != nil && old.s == s { // also if the response never leaves
 			for _, k := range t.tokens {
-				if k.s == s && k.number > old.number {
+				if k.s == s && k.number > old.number && !k.noted.IsZero() {
 					k.isFinal = true
 				}
 			}
+			t.judgeOvertaken(x, old)
 		}
 		return
 	}
@@ -411,7 +434,7 @@ func (t *truth) renewed(x *exchange, s *sessionTruth, marks []int) {
 		t.violation(x, "a renewal lets nobody in", "a request renews session %d with %s, which was replaced at %v", s.number, t.nameOf(k.value), k.replaced.Sub(t.w.began))
 	}
 	x.renewal = false
-	s.explicit = append(s.explicit, renewal{time.Now(), x})
+	s.explicit = append(s.explicit, renewal{time.Now(), x, s.keys})
 	for _, k := range t.replacedBy(x, s, false) {
 		if k.maybeReplaced.IsZero() {
 			k.maybeReplaced, k.renewal = time.Now(), len(s.explicit)
@@ -442,7 +465,7 @@ func (w *world) event(ctx context.Context, e session.Event) {
 // or for certain. A Login leaves those of other Logins that were not presented.
 func (t *truth) replacedBy(x *exchange, s *sessionTruth, certain bool) (all []*token) {
 	for _, k := range t.tokens {
-		isLeft := x.login != "" && k.byLogin && (k.presented.IsZero() || certain && !k.isNoted)
+		isLeft := x.login != "" && k.byLogin && k.noted.IsZero() && (certain || k.presented.IsZero())
 		if k.s == s && !isLeft {
 			all = append(all, k)
 		}
