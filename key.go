@@ -9,6 +9,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/object"
 )
 
@@ -49,7 +50,7 @@ func (k Key[T]) Get(s *Session) T {
 // time, so that a slice or map it returned may be changed without changing the
 // session. If the store fails, every value is absent and s.Err tells.
 func (k Key[T]) Lookup(s *Session) (T, bool) {
-	return decode[T](s.value(k.name))
+	return decode[T](s.use().value(k.name))
 }
 
 // Set stores v. It encodes at once: what v refers to may change afterwards. A
@@ -61,7 +62,7 @@ func (k Key[T]) Set(s *Session, v T) {
 		s.refuse(fmt.Errorf("session: Set %s: %w", k.name, err))
 		return
 	}
-	s.change(change{call: "Set", name: k.name, raw: raw})
+	s.change(body.Change{Call: "Set", Name: k.name, Raw: raw})
 }
 
 // Pop returns the value and deletes it at the commit. Concurrent requests may all
@@ -99,8 +100,8 @@ func (k Key[T]) Take(ctx context.Context, s *Session) (T, bool, error) {
 
 // Delete forgets the value.
 func (k Key[T]) Delete(s *Session) {
-	if s.value(k.name) != nil {
-		s.change(change{call: "Delete", name: k.name})
+	if s.use().value(k.name) != nil {
+		s.change(body.Change{Call: "Delete", Name: k.name})
 	}
 }
 
@@ -250,33 +251,15 @@ func decodePlain[T any](raw []byte, v *T) bool {
 		*v = bytes.Equal(raw, []byte("true"))
 		return *v || bytes.Equal(raw, []byte("false"))
 	case *int:
-		n, ok := digits(raw)
+		n, ok := object.Int(raw)
 		*v = int(n)
 		return ok && int64(int(n)) == n
 	case *int64:
-		n, ok := digits(raw)
+		n, ok := object.Int(raw)
 		*v = n
 		return ok
 	}
 	return false
-}
-
-// digits reads an integer as JSON spells it, of at most 18 digits.
-func digits(raw []byte) (n int64, ok bool) {
-	d := bytes.TrimPrefix(raw, []byte("-"))
-	if len(d) == 0 || len(d) > 18 || d[0] == '0' && len(d) > 1 {
-		return 0, false
-	}
-	for _, c := range d {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		n = n*10 + int64(c-'0')
-	}
-	if len(d) < len(raw) {
-		n = -n
-	}
-	return n, true
 }
 
 // plain tells whether JSON spells a string as it is.

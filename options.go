@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"reflect"
@@ -77,7 +78,7 @@ type Options struct {
 	RenewGrace time.Duration
 
 	// WatchEvery is how often Session.Done asks the store for a session that
-	// another process, or another Manager, may have ended. 0: 5 seconds. With Tokens at most 30 seconds.
+	// another process, or another Manager, may have ended. 0: 5 seconds.
 	WatchEvery time.Duration
 
 	// Bearer is for native apps, command lines and other clients that keep a
@@ -96,11 +97,15 @@ type Options struct {
 
 	Cookie CookieOptions
 
+	// Logger gets all log lines of the Manager; docs/operations.md lists them. Nil:
+	// slog.Default, looked up for each line.
+	Logger *slog.Logger
+
 	// ErrorHandler answers a request whose session could not be loaded or
 	// saved. The handler's own response has not begun; its Set-Cookie and
 	// content headers are gone, and the answer is never cached. errors.Is(err,
 	// ErrStore) tells a failing store from a mistake of the program. Nil: log
-	// with slog and answer 503 or, for a mistake, 500.
+	// to Logger and answer 503 or, for a mistake, 500.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
 	// OnEvent is told what happens to sessions, after the fact and outside
@@ -154,10 +159,7 @@ const (
 	maxSecrets    = 4
 	minRenewAfter = time.Minute
 	maxRenewGrace = time.Minute
-	// mostWatchEvery is with Options.Tokens: a renewal leaves a tombstone, which stays
-	// for twice as long.
-	mostWatchEvery = tombstoneLife / 2
-	maxAge         = 400 * 24 * time.Hour // RFC 6265bis, 5.5
+	maxAge        = 400 * 24 * time.Hour // RFC 6265bis, 5.5
 )
 
 // resolve returns o with the defaults in place, or every mistake at once.
@@ -196,8 +198,11 @@ func (o Options) resolve() (Options, error) {
 	if o.MaxDataSize == 0 {
 		o.MaxDataSize = 64 << 10
 	}
+	if o.Logger == nil {
+		o.Logger = defaultLogger
+	}
 	if o.ErrorHandler == nil {
-		o.ErrorHandler = answerError
+		o.ErrorHandler = answerError(o.Logger)
 	}
 	rule(o.RenewAfter == 0 || o.RenewAfter >= minRenewAfter, "RenewAfter: must be at least a minute, or 0 for never")
 	rule(o.RenewAfter == 0 || o.Tokens == nil, "RenewAfter: must be 0 with Tokens, which have no key of their own to renew")
@@ -212,7 +217,6 @@ func (o Options) resolve() (Options, error) {
 	default:
 		o.RenewGrace = o.RenewGrace.Truncate(time.Millisecond)
 	}
-	rule(o.WatchEvery <= mostWatchEvery || o.Tokens == nil, "WatchEvery: must be at most 30 s with Tokens, or it could miss a renewal, which is a change of id there")
 	rule(o.MaxPerUser >= 0, "MaxPerUser: must not be negative")
 	c := &o.Cookie
 	if o.Bearer {

@@ -1160,25 +1160,96 @@ func TestRenewalThatWasSavedEarly(t *testing.T) {
 		}, false},
 		"nothing, by age":   {func(s *session.Session) {}, func(*desk, *browser) { time.Sleep(minute / 2) }, true},
 		"a login elsewhere": {func(s *session.Session) { s.Login("alice") }, func(d *desk, _ *browser) { d.browser() }, true},
+
+		// A Login's key keeps full access, whatever keys other Logins make.
+		"a login in another tab": {func(s *session.Session) { s.Login("alice") }, func(d *desk, old *browser) {
+			d.do(old, func(s *session.Session) { s.Login("alice") })
+		}, true},
+		"a login in another tab, whose key is presented": {func(s *session.Session) { s.Login("alice") }, func(d *desk, old *browser) {
+			d.do(old, func(s *session.Session) { s.Login("alice") })
+			time.Sleep(minute - time.Millisecond)
+			d.expect(old, "before")
+		}, true},
+		"a login in another tab, whose key was presented a minute ago": {func(s *session.Session) { s.Login("alice") }, func(d *desk, old *browser) {
+			d.do(old, func(s *session.Session) { s.Login("alice") })
+			d.expect(old, "before")
+			time.Sleep(minute)
+		}, false},
+		"a login in another tab, whose key is renewed": {func(s *session.Session) { s.Login("alice") }, func(d *desk, old *browser) {
+			d.do(old, func(s *session.Session) { s.Login("alice") })
+			d.do(old, func(s *session.Session) { s.Renew() })
+		}, false},
+		"a login after a renewal": {func(s *session.Session) { s.Renew() }, func(d *desk, old *browser) {
+			d.do(old, func(s *session.Session) { s.Login("alice") })
+		}, false},
+		"a login after a renewal by age": {func(s *session.Session) {}, func(d *desk, old *browser) {
+			d.do(old, func(s *session.Session) { s.Login("alice") })
+		}, false},
 	} {
-		t.Run(what, func(t *testing.T) {
-			atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
-				b := d.browser()
-				time.Sleep(minute)
-				old := b.replay(b.cookie())
-				if got := d.do(b, func(s *session.Session) {
-					c.early(s)
-					s.User()
-					if err := s.Save(t.Context()); err != nil {
-						t.Error(err)
+		for how, save := range map[string]func(d *desk, s *session.Session) error{
+			"by Save": func(d *desk, s *session.Session) error { return s.Save(t.Context()) },
+			"by a Save whose outcome only a Reload knows": func(d *desk, s *session.Session) error {
+				d.spy.hook(failing("Load", errDown))
+				d.spy.hookAfter(lost("Save"))
+				s.Save(t.Context())
+				d.spy.hook(nil)
+				d.spy.hookAfter(nil)
+				return s.Reload(t.Context())
+			},
+		} {
+			t.Run(what+", "+how, func(t *testing.T) {
+				atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+					b := d.browser()
+					time.Sleep(minute)
+					old := b.replay(b.cookie())
+					if got := d.do(b, func(s *session.Session) {
+						c.early(s)
+						s.User()
+						if err := save(d, s); err != nil {
+							t.Error(err)
+						}
+						c.meanwhile(d, old)
+					}); got != c.sends {
+						t.Errorf("a cookie: %v", got)
 					}
-					c.meanwhile(d, old)
-				}); got != c.sends {
-					t.Errorf("a cookie: %v", got)
-				}
+					if c.sends {
+						d.expect(b, "before")
+					}
+				})
 			})
-		})
+		}
 	}
+}
+
+// Promise 3. A request saves, which renews its token by age, and then logs in. Another
+// tab logs in while the store answers that Login. Both responses bring a token.
+func TestLoginsInTwoTabsAfterASave(t *testing.T) {
+	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+		b := d.browser()
+		time.Sleep(minute)
+		tab := b.replay(b.cookie())
+		if !d.do(b, func(s *session.Session) {
+			s.User()
+			if err := s.Save(t.Context()); err != nil {
+				t.Error(err)
+			}
+			s.Login("alice")
+			d.spy.hookAfter(func(_ context.Context, call, _ string, err error) error {
+				if call == "Save" {
+					d.spy.hookAfter(nil)
+					if !d.do(tab, func(s *session.Session) { s.Login("alice") }) {
+						t.Error("no cookie for the Login of the other tab")
+					}
+				}
+				return err
+			})
+		}) {
+			t.Error("no cookie for the Login")
+		}
+		time.Sleep(minute - time.Millisecond)
+		d.expect(b, "before")
+		d.expect(tab, "before")
+	})
 }
 
 // Promise 3. A long request whose key was replaced by age, and has ended, keeps its
@@ -1352,6 +1423,40 @@ func TestIndeterminateRenewal(t *testing.T) {
 	}
 }
 
+// The answer of the store to a Login is lost, and another tab logs in before the store is
+// asked what became of the first Login. The record has both keys: both Logins are answered.
+func TestIndeterminateLoginAndAnother(t *testing.T) {
+	atDesk(t, session.Options{}, func(d *desk) {
+		b := d.browser()
+		tab := b.replay(b.cookie())
+		if !d.do(b, func(s *session.Session) {
+			s.Login("alice")
+			visits.Update(s, func(n int) int { return n + 1 })
+			d.spy.hookAfter(func(_ context.Context, call, _ string, err error) error {
+				if call != "Save" {
+					return err
+				}
+				d.spy.hookAfter(nil)
+				d.do(tab, func(s *session.Session) {
+					s.Login("alice")
+					visits.Update(s, func(n int) int { return n + 1 })
+				})
+				return session.ErrIndeterminate
+			})
+		}) {
+			t.Error("no cookie")
+		}
+		for _, b := range []*browser{b, tab} {
+			d.expect(b, "before")
+			d.do(b, func(s *session.Session) {
+				if got := visits.Get(s); got != 2 {
+					t.Errorf("%d visits, want 2", got)
+				}
+			})
+		}
+	})
+}
+
 // What nobody asked for fails no request: neither a renewal by age nor the note
 // that the new token has come.
 func TestFailingUpkeepIsAnEvent(t *testing.T) {
@@ -1376,6 +1481,67 @@ func TestFailingUpkeepIsAnEvent(t *testing.T) {
 				d.expect(b, "before")
 				d.expect(old, "before")
 			}
+		})
+	}
+}
+
+// Promises 3 and 11. A request whose changes cannot be stored, although the store does not
+// fail, presents its key and uses the session like any other. Its response brings another
+// key if that is due, unless the header has left or ErrorHandler answers.
+func TestRequestWhoseChangesAreRefused(t *testing.T) {
+	tooLarge := func(s *session.Session) { visits.Set(s, 1) } // the session is full
+	notJSON := func(s *session.Session) { session.NewKey[any]("bad").Set(s, func() {}) }
+	for what, c := range map[string]struct {
+		f      func(w http.ResponseWriter, s *session.Session)
+		status int
+		renews bool
+	}{
+		"too large":       {func(_ http.ResponseWriter, s *session.Session) { tooLarge(s) }, 500, false},
+		"too large, Save": {func(_ http.ResponseWriter, s *session.Session) { tooLarge(s); _ = s.Save(t.Context()) }, 200, true},
+		"too large, UpdateNow": {func(_ http.ResponseWriter, s *session.Session) {
+			_, _ = visits.UpdateNow(t.Context(), s, func(int) int { return 1 })
+		}, 200, true},
+		"too large, late": {func(w http.ResponseWriter, s *session.Session) { w.WriteHeader(200); tooLarge(s) }, 200, false},
+		"too large, late Save": {func(w http.ResponseWriter, s *session.Session) {
+			w.WriteHeader(200)
+			tooLarge(s)
+			_ = s.Save(t.Context())
+		}, 200, false},
+		"no JSON":                {func(_ http.ResponseWriter, s *session.Session) { notJSON(s) }, 500, false},
+		"no JSON, Save":          {func(_ http.ResponseWriter, s *session.Session) { notJSON(s); _ = s.Save(t.Context()) }, 200, true},
+		"no JSON, late":          {func(w http.ResponseWriter, s *session.Session) { w.WriteHeader(200); notJSON(s) }, 200, false},
+		"the user's name":        {func(_ http.ResponseWriter, s *session.Session) { s.Login(strings.Repeat("x", 2000)) }, 500, false},
+		"another user too large": {func(_ http.ResponseWriter, s *session.Session) { s.Login("bob"); name.Set(s, strings.Repeat("x", 50)) }, 500, false},
+	} {
+		t.Run(what, func(t *testing.T) {
+			atDesk(t, session.Options{RenewAfter: 5 * minute, MaxDataSize: len(`"name":"before"`) + 5}, func(d *desk) {
+				b := d.browser()
+				refusing := newBrowser(t, d.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { c.f(w, session.From(r.Context())) })))
+				refusing.jar = b.jar
+				refused := func() (isRenewed bool) {
+					t.Helper()
+					resp := refusing.get("/")
+					if resp.StatusCode != c.status {
+						t.Errorf("answers %s", resp.Status)
+					}
+					return setsCookie(resp)
+				}
+				time.Sleep(5 * minute)
+				old := b.replay(b.cookie())
+				d.expect(b, "before") // gets a key
+				refused()             // presents it
+				time.Sleep(10 * second)
+				d.expectReplaced(old)
+				time.Sleep(5 * minute)
+				if got := refused(); got != c.renews {
+					t.Errorf("another key: %v, want %v", got, c.renews)
+				}
+				d.expect(b, "before")
+				time.Sleep(9 * minute)
+				refused()
+				time.Sleep(19 * minute)
+				d.expect(b, "before")
+			})
 		})
 	}
 }

@@ -129,7 +129,7 @@ func (t *Takeover) Handler(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		out := &writer{ResponseWriter: w, until: time.Now().Add(inTime)}
+		out := &response{header: w.Header(), until: time.Now().Add(inTime)}
 		var err error
 		if out.cookies, err = t.take(r); err != nil {
 			slog.ErrorContext(r.Context(), "migrate: a session cannot be taken over now", "err", err)
@@ -137,8 +137,8 @@ func (t *Takeover) Handler(next http.Handler) http.Handler {
 			http.Error(w, http.StatusText(http.StatusServiceUnavailable), http.StatusServiceUnavailable)
 			return
 		}
-		next.ServeHTTP(out, r)
-		out.complete() // of a handler that wrote nothing
+		next.ServeHTTP(out.writer.Wrap(w, out), r)
+		_ = out.writer.Begin() // of a handler that wrote nothing
 	})
 }
 

@@ -35,7 +35,7 @@ func (b *browser) live(task int) {
 	for _, step := range b.actor.Steps {
 		b.rng, b.step, b.sent = b.actor.rng(step), step, 0
 		b.w.sleep(task, b.pause())
-		switch b.rng.IntN(19) {
+		switch b.rng.IntN(20) {
 		case 0, 1:
 			b.visit(false, append(someOps(b.rng), login(b.account(0)))...)
 		case 2:
@@ -84,6 +84,8 @@ func (b *browser) live(task int) {
 				b.w.sleep(b.task, b.upTo(15*time.Second))
 			}
 			b.isSlow = false
+		case 16:
+			b.visit(false, append(someOps(b.rng), saveRefused())...)
 		default:
 			b.visit(false, someOps(b.rng)...)
 		}

@@ -41,7 +41,8 @@ type exchange struct {
 	marks                   []int  // likewise
 	err                     error  // likewise
 	idAfter                 string // as the header left, or the handler returned
-	errAfter                error
+	errSent                 error  // as the header left
+	errAfter                error  // as the handler returned
 	status                  int
 	cookie                  *http.Cookie // of the response
 	headers                 http.Header
@@ -223,7 +224,7 @@ func (w *responseWriter) WriteHeader(status int) {
 		x.cookie = cookies[0]
 	}
 	if x.s != nil {
-		x.idAfter = x.s.ID()
+		x.idAfter, x.errSent = x.s.ID(), x.s.Err()
 	}
 	x.w.truth.headerLeft(x)
 	if x.onHeader != nil && !x.p.isDead {

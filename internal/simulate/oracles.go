@@ -263,8 +263,10 @@ func (t *truth) finished(x *exchange) {
 		return
 	}
 	isFine := x.status == http.StatusOK && !x.isDisturbed && !x.p.isDead && !x.panics
-	if x.status >= 500 && !x.isDisturbed && time.Since(t.failedAt) > time.Minute && !has(x.errAfter, "MaxDataSize") {
-		t.violation(x, "answers while the store does", "%d: %v", x.status, x.errAfter)
+	// Values that do not fit are the program's mistake, and answered as one. What the handler
+	// does after that response, such as a Login, may fail in another way: errAfter tells that.
+	if x.status >= 500 && !x.isDisturbed && time.Since(t.failedAt) > time.Minute && !has(x.errSent, "MaxDataSize") {
+		t.violation(x, "answers while the store does", "%d: %v", x.status, x.errSent)
 	}
 	if isFine && x.errAfter == nil && time.Since(t.failedAt) > time.Minute {
 		t.expectMarks(x, x.made)
@@ -284,7 +286,7 @@ func (t *truth) finished(x *exchange) {
 		return
 	}
 	t.judgeEnd(x, k, isFine)
-	if isFine && k.s.leasedTo == x && k.s.lease != "" && k.s.ended.IsZero() && x.failures == 0 && !x.hasAnswer {
+	if isFine && k.s.leasedTo == x && k.s.lease != "" && k.s.isLiveIn(x.p) && x.failures == 0 && !x.hasAnswer {
 		t.violation(x, "a lease is given back", "session %d has the lease of a request that has ended", k.s.number)
 	}
 	if x.id == k.s.id && !x.passive {
@@ -307,6 +309,13 @@ func (t *truth) finished(x *exchange) {
 	if isFine && t.mustRenew(x, k) && x.cookie == nil {
 		t.violation(x, "the newest key is renewed", "the request got no other token")
 	}
+}
+
+// isLiveIn reports whether a process can still write to the session: the session has not
+// ended, and by the clock of the process it has not expired. The lease of an expired session
+// cannot be given back, and no request waits for it.
+func (s *sessionTruth) isLiveIn(p *process) bool {
+	return s.ended.IsZero() && time.Now().Add(p.ahead).Before(s.expires)
 }
 
 // judgeOvertaken is for a request that has got another token because of the age of k. It
@@ -432,7 +441,7 @@ func (t *truth) unused(x *exchange, n int) { delete(t.used, n) }
 // refreshed notes how a Refresh has ended.
 func (t *truth) refreshed(x *exchange, failures int, err error) {
 	s := t.sessions[x.s.ID()]
-	if s != nil && s.leasedTo == x && s.lease != "" && !x.hasRefreshed && errors.Is(err, session.ErrIndeterminate) && x.failures-failures == 1 && time.Since(x.failedAt) < 4*time.Second && s.ended.IsZero() && !x.p.isDead {
+	if s != nil && s.leasedTo == x && s.lease != "" && !x.hasRefreshed && errors.Is(err, session.ErrIndeterminate) && x.failures-failures == 1 && time.Since(x.failedAt) < 4*time.Second && s.isLiveIn(x.p) && !x.p.isDead {
 		t.violation(x, "a lease is given back", "session %d has the lease of a request that does not refresh", s.number)
 	}
 	if err != nil {

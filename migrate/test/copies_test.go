@@ -81,12 +81,7 @@ func newApps(t *testing.T) *apps {
 
 // app is one process.
 func (a *apps) app(store session.Store) (*session.Manager, http.Handler) {
-	m := session.Must(session.New(&session.Options{Store: store, Secrets: [][]byte{cookieKey}, Cookie: session.CookieOptions{Insecure: true}}))
-	take, err := migrate.New(m, &migrate.Options{Old: migrate.Gorilla(a.old, "old"), Store: store, User: "user"})
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return m, m.Handler(take.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return a.around(store, func(w http.ResponseWriter, r *http.Request) {
 		switch s := session.From(r.Context()); r.URL.Path {
 		case "/renew":
 			s.Renew()
@@ -96,7 +91,22 @@ func (a *apps) app(store session.Store) (*session.Manager, http.Handler) {
 			time.Sleep(time.Second)
 		}
 		fmt.Fprint(w, session.From(r.Context()).User())
-	})))
+	})
+}
+
+// serve is a process with a handler of its own.
+func (a *apps) serve(h http.HandlerFunc) http.Handler {
+	_, app := a.around(a.new, h)
+	return app
+}
+
+func (a *apps) around(store session.Store, h http.HandlerFunc) (*session.Manager, http.Handler) {
+	m := session.Must(session.New(&session.Options{Store: store, Secrets: [][]byte{cookieKey}, Cookie: session.CookieOptions{Insecure: true}}))
+	take, err := migrate.New(m, &migrate.Options{Old: migrate.Gorilla(a.old, "old"), Store: store, User: "user"})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return m, m.Handler(take.Handler(h))
 }
 
 // login returns the old cookie of a user.

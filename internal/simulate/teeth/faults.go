@@ -35,7 +35,7 @@ var faults = []fault{
 		"if k.becomes(newer); k.stored.is == live && !isReported {\n",
 		"k.todo.changes = nil\n\tif k.becomes(newer); k.stored.is == live && !isReported {\n", noLostUpdate},
 	{"what is changed after the first byte is lost", "save.go",
-		"if s.plan() != rest {\n\t\tif err := s.commitNow(); err", "if s.plan() != rest && false {\n\t\tif err := s.commitNow(); err", noLostUpdate},
+		"case ready && s.plan() != rest:\n", "case ready && false:\n", noLostUpdate},
 	{"a write of unknown outcome is repeated", "commit.go",
 		"case errors.Is(err, ErrIndeterminate) && !k.todo.logout:\n", "case false:\n", "no doubled update"},
 	{"Take is not atomic", "immediate.go",
@@ -69,6 +69,8 @@ var faults = []fault{
 		"seen, expires := r.LastSeen.UnixMilli(), r.Expires.UnixMilli()\n", "clocks never back"},
 	{"no request touches the session", "touch.go",
 		"if !s.m.touches.begin(rec.ID, used) {\n", "if true {\n", twoClocks},
+	{"a request whose changes are refused is no use", "save.go",
+		"s.maintain()\n\ts.touch(nil, s.loaded)\n", "s.maintain()\n\tif ready {\n\t\ts.touch(nil, s.loaded)\n\t}\n", twoClocks},
 
 	// Endings.
 	{"a Logout deletes the record", "ending.go",
@@ -105,6 +107,8 @@ var faults = []fault{
 		"due.renew = after > 0 && r.User != \"\" && age >= after\n", "\n", newestIsRenewed},
 	{"a thief holds the renewal of the owner off", "keys.go",
 		"due.renew = age > betweenKeys\n", "due.renew = age > overlap\n", newestIsRenewed},
+	{"a request whose changes are refused leaves the keys as they are", "save.go",
+		"if errors.Is(s.problem.err, ErrStore) || plan(", "if true || plan(", newestIsRenewed},
 	{"an older key renews nothing", "keys.go",
 		"case older.isFinal, older.until != 0:\n", "case true:\n", newestIsRenewed},
 	{"a key that was replaced by age is good for ever", "keys.go",
