@@ -90,7 +90,7 @@ func (t *tx) draftNext(p *pending) (d draft, err error) {
 		d.event = EventLoggedIn
 	}
 	if st.due.Present {
-		st.notePresented(&b, now)
+		st.present(&b, now)
 	}
 	switch {
 	case p.needsToken() && t.m.keyless: // the token stays: it is another program's too

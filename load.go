@@ -51,7 +51,7 @@ func (t *tx) presentAtLoad() {
 		if err != nil {
 			return
 		}
-		st.notePresented(&b, now)
+		st.present(&b, now)
 		rec := *st.rec
 		rec.Data, rec.Version = b.Bytes(), newVersion()
 		if err = n.save(&rec, st.rec.Version); err == nil {
@@ -67,8 +67,8 @@ func (t *tx) presentAtLoad() {
 	}
 }
 
-// notePresented notes in b, the body of the record, that the request's key was presented.
-func (st *stored) notePresented(b *body.Body, now time.Time) {
+// present notes in b that a request has arrived with the key of ref.
+func (st *stored) present(b *body.Body, now time.Time) {
 	if st.isOvertaken {
 		b.Mark(st.ref.Key)
 	} else {
@@ -250,8 +250,8 @@ func (was *stored) keeps(st *stored) bool {
 }
 
 // maintenanceOf returns the maintenance that st.rec needs. A key that this request made
-// was not presented, and needs none. A key that was overtaken is not replaced: the
-// client has an older one now, and the response would overwrite that.
+// was not presented, and needs none. A key that was overtaken is not renewed: the client has
+// an older one now, which the response would overwrite.
 func (t *tx) maintenanceOf(st *stored, now time.Time) body.Maintenance {
 	if t.s.source == nil || st.isOwn {
 		return body.Maintenance{}

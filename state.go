@@ -83,7 +83,7 @@ type stored struct {
 	status      status
 	ref         token.Ref   // the token by which the request has the session
 	isOwn       bool        // this request made the token of ref, so that the token was not presented
-	isOvertaken bool        // a client has presented an older key since the request loaded: the key of ref ends none, and gets no other
+	isOvertaken bool        // a client has presented an older key since the request loaded: the key of ref ends none, and is not renewed
 	wasLoaded   bool        // the request had loaded the session live, before it ended, was replaced, or a Reload failed
 	successor   string      // the id of the session that a Login began in its place
 	reason      body.Reason // why the session ended; "": expired, or not known

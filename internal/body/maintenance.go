@@ -74,11 +74,9 @@ func IsOvertaken(before, after []byte, key string) bool {
 	isOlder := IsCurrent(before, key)
 	for s := object.Scan(was); s.Next(); {
 		o := parseOlder(object.Unquote(s.Name), s.Raw)
-		if isOlder && o.issued != 0 {
-			now := object.Find(is, string(s.Name))
-			if now != nil && parseOlder(o.key, now).issued == 0 {
-				return true
-			}
+		now := object.Find(is, string(s.Name))
+		if isOlder && o.issued != 0 && now != nil && parseOlder(o.key, now).issued == 0 {
+			return true
 		}
 		isOlder = isOlder || o.key == key
 	}

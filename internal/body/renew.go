@@ -17,8 +17,8 @@ func (k *keys) demote() {
 }
 
 // RenewAutomatically makes key the current one, for a request that has arrived with
-// presented. The keys that were presented although they are newer have been overtaken: their
-// responses reached the client before that of presented, which replaced them.
+// presented. Newer keys that were presented too are final, because presented has overtaken
+// them: their responses reached the client before that of presented, which replaced them.
 func (k *keys) RenewAutomatically(key, presented string, now time.Time) {
 	previous := object.Unquote(k.current)
 	k.demote()
