@@ -185,7 +185,7 @@ func (t *truth) headerLeft(x *exchange) {
 	switch {
 	case !strings.Contains(strings.Join(x.headers["Vary"], ","), "Cookie"):
 		t.violation(x, "caches are told", "the response has no Vary: Cookie")
-	case (isNew || x.user != "" && x.s.User() != "") && !strings.Contains(cache, "no-store"):
+	case (isNew || x.user != "") && !strings.Contains(cache, "no-store"):
 		t.violation(x, "caches are told", "Cache-Control is %q", cache)
 	}
 }
@@ -198,6 +198,9 @@ func (t *truth) loggedIn(x *exchange, isNew bool) {
 		return
 	case !isNew && (t.w.plan.MaxPerUser > 0 || x.storedIn != nil && !x.storedIn.ended.IsZero()):
 		return // the session has ended meanwhile
+	case !isNew && x.storedIn != nil && x.storedIn.isRenewedSince(x):
+		t.count("Logins whose token was replaced before the header left")
+		return
 	case !isNew:
 		t.violation(x, "a Login logs in", "the response brings no token")
 		return
@@ -229,6 +232,13 @@ func (t *truth) isForgotten(s *sessionTruth) bool {
 		}
 	}
 	return false
+}
+
+// isRenewedSince reports whether an explicit renewal by another request, which is no Login,
+// has replaced the token that x has made: its cookie would sign out a client that has the
+// newer one.
+func (s *sessionTruth) isRenewedSince(x *exchange) bool {
+	return slices.ContainsFunc(s.explicit, func(r renewal) bool { return r.by != x && r.by.login == "" && r.at.After(x.stored) })
 }
 
 // judgeEnd is for a request that has ended, and may have ended a session.
