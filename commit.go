@@ -154,6 +154,8 @@ func (k commit) install(d draft) {
 			}
 		}
 		*st = stored{held: d.ref, isOwn: true}
+	} else {
+		k.sendAgain(k.todo.remember.IsZero())
 	}
 	if d.event != "" {
 		k.note(d.event, d.rec, nil)

@@ -44,11 +44,11 @@ func (k commit) becomes(rec *Record) {
 		return
 	}
 	st, now := &k.stored, time.Now()
-	if st.rec.User != "" && rec.User != st.rec.User {
-		k.lose(replaced) // by another program, which leaves the id as it is
+	if isTaken(rec, st.rec.User) {
+		k.lose(replaced)
 		return
 	}
-	renewed := rec.ID != st.rec.ID || body.ExplicitKey(rec.Data) != body.ExplicitKey(st.rec.Data) && !body.HasAccess(rec.Data, st.held.Key, now)
+	renewed := body.ExplicitKey(rec.Data) != body.ExplicitKey(st.rec.Data) && !body.HasAccess(rec.Data, st.held.Key, now)
 	if k.source != nil && st.frozen == nil && renewed {
 		st.frozen = st.rec // an explicit renewal: what this request sees stays as it was
 		was, _ := body.FrozenFor(rec.Data, st.held.Key, now)
@@ -58,6 +58,10 @@ func (k commit) becomes(rec *Record) {
 	st.rec = rec
 	st.due = k.upkeep(st, now)
 }
+
+// isTaken reports whether another program has given the session of this user to another
+// one, or to none. It leaves the id as it is; a Login of ours begins another session.
+func isTaken(rec *Record, user string) bool { return user != "" && rec.User != user }
 
 // hasMoved tells whether a Save was refused because the record is another one now.
 func hasMoved(err error) bool {

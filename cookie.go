@@ -159,7 +159,11 @@ func (c *cookies) apply(what cookie, h http.Header, r *http.Request, life time.D
 		cookie.MaxAge = int((min(life, maxAge) + time.Second - 1) / time.Second)
 	}
 	if what.do == carry {
-		value = what.value()
+		if what.value != nil {
+			value = what.value()
+		} else {
+			c.values(r.Header)(func(v string) bool { value = v; return false }) // the first counts
+		}
 		c.warn(r, &cookie)
 	}
 	if c.adapt != nil || cookie.MaxAge != 0 {

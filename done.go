@@ -1,10 +1,6 @@
 package session
 
-import (
-	"context"
-
-	"github.com/coatcheck/session/internal/body"
-)
+import "context"
 
 // Done returns a channel that is closed when the session has ended: by Logout,
 // Revoke and its like, because its time was up, or because it was given to
@@ -36,15 +32,11 @@ func (s *Session) Done() <-chan struct{} {
 		return closed
 	case s.at == returned:
 		return make(chan struct{})
-	case s.watched != nil && s.m.watch.watches(s.watched, s.stored.rec.ID):
+	case s.watched != nil && s.watched.of.id == s.stored.rec.ID:
 		return s.watched.done
 	}
 	s.m.watch.remove(s.watched)
-	first := ""
-	if s.stored.frozen == nil {
-		first = body.ExplicitKey(s.stored.rec.Data)
-	}
-	s.watched = s.m.watch.add(s.stored.rec.ID, s.stored.held.Key, first, s.loaded, s.stored.frozenUntil)
+	s.watched = s.m.watch.add(&s.stored, s.loaded)
 	if r := s.watched; s.source == nil {
 		context.AfterFunc(s.ctx, func() { s.m.watch.remove(r) })
 	}

@@ -46,8 +46,6 @@ func statusOf(rec *Record) (is knowledge, next string) {
 		return live, ""
 	case ending.Next == "":
 		return ended, ""
-	case ending.Reason == body.ReasonRenew:
-		return renewed, ending.Next
 	}
 	return replaced, ending.Next
 }
@@ -68,7 +66,7 @@ func endOf(rec *Record) time.Time {
 }
 
 // end ends the session with this id, however often it is changed meanwhile, and if
-// a Login gave its place to another session, or a renewal another id, that one. It
+// a Login gave its place to another session, that one. It
 // returns the record that it ended. If there was none, or none of this user's ("":
 // anybody's), it returns nil, and why the session had ended already if that is
 // known. A rec that is not nil is what the caller knows of it and spares a load.
@@ -189,19 +187,17 @@ func (k commit) toEnd() (ids []string, _ error) {
 	return ids, nil
 }
 
-// replace gives the client a new session for the user who logs in, or the same one
-// under another id, where a token has no key: it creates that record, and then swaps
-// a tombstone over the old one. What other requests save meanwhile in an anonymous
-// session, or in the same, belongs to the new one too. A process that dies in
+// replace gives the client a new session for the user who logs in: it creates that
+// record, and then swaps a tombstone over the old one. What other requests save
+// meanwhile in an anonymous session belongs to the new one too. A process that dies in
 // between leaves a record whose token no client has.
 func (k commit) replace() error {
-	old, why, err := k.predecessor()
+	old, err := k.predecessor()
 	if err != nil {
 		return err
 	}
-	var d draft
-	d.newToken(k.m, "", k.event())
-	if err = k.successor(&d, old, why); err != nil {
+	d, err := k.first(k.inherited(old))
+	if err != nil {
 		return err
 	}
 	if err := k.m.store.Create(k.c, d.rec); err != nil {
@@ -214,12 +210,12 @@ func (k commit) replace() error {
 			n.leave()
 			n = contender{m: k.m, c: k.c, id: old.ID, isEnding: true}
 		}
-		err := n.save(tombstone(old, why, d.rec.ID), old.Version)
+		err := n.save(tombstone(old, body.ReasonLogin, d.rec.ID), old.Version)
 		if errors.Is(err, ErrIndeterminate) && k.hasLeft(old.ID, d.rec.ID) {
 			err = nil
 		}
 		if err == nil {
-			k.left(old.ID, why, d.rec.ID)
+			k.m.watch.ended(old.ID)
 			break
 		}
 		rec, err := n.reread(err)
@@ -230,16 +226,14 @@ func (k commit) replace() error {
 			k.merge(rec, hasMerged)
 		}
 		var inherits bool
-		switch old, inherits, err = k.nextPredecessor(old, rec, why); {
-		case err == errSuperseded:
-			return k.undo(d.rec, nil)
+		switch old, inherits, err = k.nextPredecessor(old, rec); {
 		case err != nil:
 			return k.undo(d.rec, err)
 		case !inherits:
 			continue
 		}
 		newer := d
-		if err := k.successor(&newer, old, why); err != nil {
+		if err := k.firstRecord(&newer, k.inherited(old)); err != nil {
 			return k.undo(d.rec, err)
 		}
 		err = k.m.store.Save(k.c, newer.rec, d.rec.Version)
@@ -259,34 +253,23 @@ func (k commit) replace() error {
 	return nil
 }
 
-// predecessor returns the session whose place another one is to take, and why. If
-// another Login has replaced the request's session already, that is the session
-// which the user has now, or nil.
-func (k commit) predecessor() (old *Record, why body.Reason, err error) {
-	switch {
-	case k.stored.is != live:
-		old, err = k.heir(k.stored.next)
-		return old, body.ReasonLogin, err
-	case k.todo.user == "" || k.todo.user == k.stored.rec.User:
-		return k.stored.rec, body.ReasonRenew, nil
+// predecessor returns the session whose place another one is to take. If another
+// Login has replaced the request's session already, that is the session which the user
+// has now, or nil.
+func (k commit) predecessor() (*Record, error) {
+	if k.stored.is != live {
+		return k.heir(k.stored.next)
 	}
-	return k.stored.rec, body.ReasonLogin, nil
+	return k.stored.rec, nil
 }
-
-var errSuperseded = errors.New("session: the session has ended, or another request has renewed it")
 
 // nextPredecessor is predecessor after the record of old has become rec, or nil.
 // inherits reports whether the new session's values have to be made again.
-func (k commit) nextPredecessor(old, rec *Record, why body.Reason) (_ *Record, inherits bool, _ error) {
+func (k commit) nextPredecessor(old, rec *Record) (_ *Record, inherits bool, _ error) {
 	is, next := statusOf(rec)
-	if is == live && rec.User != old.User {
-		is = replaced // by another program, which leaves the id as it is
-	}
 	switch {
-	case is != live && k.todo.user == "", is == live && why == body.ReasonRenew && k.stored.frozen != nil:
-		return nil, false, errSuperseded
-	case is == live:
-		return rec, why == body.ReasonRenew || k.inherited(rec) != nil, nil
+	case is == live && !isTaken(rec, old.User):
+		return rec, k.inherited(rec) != nil, nil
 	case is == ended:
 		// The new session began with a password and stands, but without the values:
 		// another request may have used one of them up before the end.
@@ -322,16 +305,6 @@ func (k commit) hasLeft(id, next string) bool {
 	}
 	_, got := statusOf(rec)
 	return got == next
-}
-
-// left tells requests that wait for the end of a session that it has given its place
-// to another, or its id for another.
-func (k commit) left(id string, why body.Reason, next string) {
-	if why == body.ReasonRenew {
-		k.m.watch.moved(id, next)
-	} else {
-		k.m.watch.ended(id)
-	}
 }
 
 // overtaken deals with a new session that was changed by a request that found it in

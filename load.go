@@ -274,27 +274,8 @@ func (m *Manager) load(c *storectx.Context, id string) (*Record, error) {
 	case err != nil:
 		return nil, storeError("load", err)
 	}
-	switch is, next := statusOf(rec); is {
-	case live:
-	case renewed:
-		m.watch.moved(id, next)
-	default:
+	if is, _ := statusOf(rec); is != live {
 		m.watch.over(id)
 	}
 	return rec, nil
-}
-
-// follow is load of a session that may have got another id by a renewal since.
-func (m *Manager) follow(c *storectx.Context, id string) (*Record, error) {
-	for {
-		rec, err := m.load(c, id)
-		if err != nil {
-			return nil, err
-		}
-		is, next := statusOf(rec)
-		if is != renewed {
-			return rec, nil
-		}
-		id = next
-	}
 }

@@ -84,6 +84,9 @@ func (s *Session) Logout() {
 // The grace is counted by the clock of the process that renews. In another process
 // it is shorter by as much as the clock there is ahead.
 func (s *Session) Renew() {
+	if s.m.keyless {
+		return
+	}
 	s.revise("Renew", func(t *pending) { t.renew = t.renew || !t.logout && s.stored.is != nothing })
 }
 
@@ -253,7 +256,7 @@ func (s *Session) takeBack() {
 		call = "Renew"
 	case !t.remember.IsZero():
 		call = "Remember"
-	case s.cookie.do == carry && s.at == open:
+	case s.cookie.do == carry && !s.cookie.isAutomatic && s.at == open:
 		call = "Save"
 	}
 	t.user, t.renew, t.remember = "", false, time.Time{}

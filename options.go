@@ -77,7 +77,7 @@ type Options struct {
 	RenewGrace time.Duration
 
 	// WatchEvery is how often Session.Done asks the store for a session that
-	// another process, or another Manager, may have ended. 0: 5 seconds. With Tokens at most 30 seconds.
+	// another process, or another Manager, may have ended. 0: 5 seconds.
 	WatchEvery time.Duration
 
 	// Bearer is for native apps, command lines and other clients that keep a
@@ -154,10 +154,7 @@ const (
 	maxSecrets    = 4
 	minRenewAfter = time.Minute
 	maxRenewGrace = time.Minute
-	// mostWatchEvery is with Options.Tokens: a renewal leaves a tombstone, which stays
-	// for twice as long.
-	mostWatchEvery = tombstoneLife / 2
-	maxAge         = 400 * 24 * time.Hour // RFC 6265bis, 5.5
+	maxAge        = 400 * 24 * time.Hour // RFC 6265bis, 5.5
 )
 
 // resolve returns o with the defaults in place, or every mistake at once.
@@ -212,7 +209,6 @@ func (o Options) resolve() (Options, error) {
 	default:
 		o.RenewGrace = o.RenewGrace.Truncate(time.Millisecond)
 	}
-	rule(o.WatchEvery <= mostWatchEvery || o.Tokens == nil, "WatchEvery: must be at most 30 s with Tokens, or it could miss a renewal, which is a change of id there")
 	rule(o.MaxPerUser >= 0, "MaxPerUser: must not be negative")
 	c := &o.Cookie
 	if o.Bearer {

@@ -37,34 +37,21 @@ func TestPlan(t *testing.T) {
 		{"first use", stored{is: live, rec: alice, due: body.Maintenance{Present: true}}, map[string]action{"nothing": save, "Set": save, "Delete": save, "Login": save, "Login as another": replace, "Renew": save, "Remember": save, "Logout": end, "Logout and Login": end}},
 	} {
 		for what, todo := range every {
-			if got := plan(open, &c.st, &todo, problem{}, false, false); got != c.want[what] {
+			if got := plan(open, &c.st, &todo, problem{}, false); got != c.want[what] {
 				t.Errorf("%s, %s: %d, want %d", c.name, what, got, c.want[what])
 			}
 		}
 	}
-	for _, is := range []knowledge{twins, stale, replaced, renewed, ended} {
+	for _, is := range []knowledge{twins, stale, replaced, ended} {
 		for what, want := range map[string]action{"Set": drop, "Delete": drop, "Renew": drop, "Remember": drop,
 			"Login": create, "Login as another": create, "Logout": end, "Logout and Login": end} {
 			todo := every[what]
 			if is == replaced && want == create {
 				want = replace // whose values the Login may take over
 			}
-			if got := plan(open, &stored{is: is}, &todo, problem{}, false, false); got != want {
+			if got := plan(open, &stored{is: is}, &todo, problem{}, false); got != want {
 				t.Errorf("knowledge %d, %s: %d, want %d", is, what, got, want)
 			}
-		}
-	}
-	// Where a token has no key every new one means another id.
-	for what, want := range map[string]action{"nothing": rest, "Set": save, "Login": replace, "Login as another": replace, "Renew": replace, "Remember": replace, "Logout": end} {
-		todo := every[what]
-		if got := plan(open, &stored{is: live, rec: alice}, &todo, problem{}, false, true); got != want {
-			t.Errorf("without a key, %s: %d, want %d", what, got, want)
-		}
-	}
-	for what, want := range map[string]action{"Set": save, "Login": save, "Login as another": replace, "Renew": save, "Logout": end} {
-		todo := every[what]
-		if got := plan(open, &stored{is: live, rec: alice, frozen: alice}, &todo, problem{}, false, true); got != want {
-			t.Errorf("without a key, before a renewal, %s: %d, want %d", what, got, want)
 		}
 	}
 	for _, c := range []struct {
@@ -89,7 +76,7 @@ func TestPlan(t *testing.T) {
 		{"a lasting problem of a Logout", open, stored{is: live, rec: alice}, logout, wrong, false, end},
 		{"the store failed", open, stored{is: unknown}, logout, wrong, false, refuse},
 	} {
-		if got := plan(c.at, &c.st, &c.todo, c.p, c.withheld, false); got != c.want {
+		if got := plan(c.at, &c.st, &c.todo, c.p, c.withheld); got != c.want {
 			t.Errorf("%s: %d, want %d", c.name, got, c.want)
 		}
 	}

@@ -142,11 +142,11 @@ func (n *contender) save(rec *Record, old uint64) error {
 	return err
 }
 
-// follow loads what the record has become.
-func (n *contender) follow() (err error) {
+// load loads what the record has become.
+func (n *contender) load() (err error) {
 	at := n.m.queues.entered.Load()
 	n.last = view{}
-	rec, err := n.m.follow(n.c, n.id)
+	rec, err := n.m.load(n.c, n.id)
 	if err == nil {
 		n.last = view{rec, at}
 	}
@@ -163,14 +163,10 @@ func (n *contender) join() (*Record, error) {
 	return n.last.rec, err
 }
 
-// enter waits for the turn. If the member before has given the session another id, it
-// follows that.
+// enter waits for the turn.
 func (n *contender) enter() (err error) {
 	if n.turn, n.last, err = n.m.queues.enter(n.c, n.id, n.isEnding); err != nil {
 		return storeError("save", err)
-	}
-	if is, _ := statusOf(n.last.rec); is == renewed {
-		return n.follow()
 	}
 	return nil
 }
@@ -197,7 +193,7 @@ func (n *contender) reread(err error) (*Record, error) {
 		}
 		n.tries++
 	}
-	err = n.follow()
+	err = n.load()
 	return n.last.rec, err
 }
 

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -41,14 +42,6 @@ func (k commit) first(data []byte) (d draft, err error) {
 	return d, k.firstRecord(&d, data)
 }
 
-// event is what a renewal of the token is called.
-func (k commit) event() EventKind {
-	if k.todo.user != "" {
-		return EventLoggedIn
-	}
-	return EventRenewed
-}
-
 // firstRecord is first of a draft that has its token. Values that a Login inherits are
 // dropped if they do not fit beside what this request has set: an attacker may have
 // planted them, and must not keep the user from logging in.
@@ -82,23 +75,6 @@ func (k commit) beginWith(d *draft, data []byte) error {
 	return k.complete(d, &b)
 }
 
-// successor makes d the record that takes the place of old under another id: another
-// session, or the same one whose token has no key. A nil old leaves no values.
-func (k commit) successor(d *draft, old *Record, why body.Reason) error {
-	if why == body.ReasonLogin || old == nil {
-		return k.firstRecord(d, k.inherited(old))
-	}
-	now := milliseconds(time.Now())
-	b, err := parse(nil, old.Data, now)
-	if err != nil {
-		return err
-	}
-	rec := *old
-	rec.ID = d.ref.ID
-	d.rec = &rec
-	return k.revise(d, &b, now)
-}
-
 // next returns the record that the stored one becomes by what this request asked
 // for, and by the maintenance that is due.
 func (k commit) next() (d draft, err error) {
@@ -109,6 +85,9 @@ func (k commit) next() (d draft, err error) {
 		return d, err
 	}
 	rec := *st.rec
+	if t.user != "" {
+		d.event = EventLoggedIn
+	}
 	switch {
 	case st.due.Present && st.isOvertaken:
 		b.Mark(st.held.Key)
@@ -116,10 +95,9 @@ func (k commit) next() (d draft, err error) {
 		b.Present(st.held.Key, now)
 	}
 	switch {
-	case t.wantsToken() && k.m.keyless:
-		d.event = k.event() // another request has given the session another id meanwhile
+	case t.wantsToken() && k.m.keyless: // the token stays: it is another program's too
 	case t.wantsToken():
-		d.newToken(k.m, rec.ID, k.event())
+		d.newToken(k.m, rec.ID, cmp.Or(d.event, EventRenewed))
 		b.RenewExplicitly(d.ref.Key, t.user != "", k.m.renewGrace, rec.Created, now)
 	case st.due.Renew && k.at == open:
 		d.newToken(k.m, rec.ID, EventRenewed)
@@ -170,7 +148,7 @@ func (k commit) revise(d *draft, b *body.Body, now time.Time) error {
 	}
 	if k.isUse() || t.user != "" {
 		rec.LastSeen = later(rec.LastSeen, now)
-		rec.Expires = later(rec.Expires, earlier(now.Add(k.m.idle), rec.Deadline))
+		rec.Expires = earlier(later(rec.Expires, now.Add(k.m.idle)), rec.Deadline)
 	}
 	return k.complete(d, b)
 }

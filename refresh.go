@@ -122,7 +122,7 @@ func (l *lease) giveBack(mine body.Lease) {
 	}
 	c := storectx.New(l.ctx, l.m.timeout)
 	defer c.Release()
-	rec, err := l.m.follow(c, l.stored.rec.ID)
+	rec, err := l.m.load(c, l.stored.rec.ID)
 	if is, _ := statusOf(rec); err != nil || is != live {
 		return
 	}

@@ -134,6 +134,11 @@ func (s *Session) beforeFirstByte(hijack bool) (header, error) {
 		s.mu.Lock()
 	}
 	defer s.mu.Unlock()
+	isTouched := s.touchIsDue(s.loaded) // when the handler has returned
+	if isTouched && s.cookie.do == leave {
+		s.sendAgain(true)
+		saved = true
+	}
 	if saved && err == nil {
 		s.confirm()
 	}
@@ -141,14 +146,30 @@ func (s *Session) beforeFirstByte(hijack bool) (header, error) {
 	h := header{used: s.stored.is != unread, found: s.stored.is > nothing, cookie: s.cookie}
 	if rec := s.stored.shown(); rec != nil {
 		h.user = rec.User != ""
-		if s.cookie.do == carry && (s.m.persistent || body.IsRemembered(rec.Data)) {
+		switch {
+		case s.cookie.do != carry, !s.m.persistent && !body.IsRemembered(rec.Data):
+		case !s.m.keyless:
 			h.life = time.Until(rec.Deadline)
+		case isTouched:
+			h.life = time.Until(s.m.used(rec).Expires)
+		default:
+			h.life = time.Until(rec.Expires)
 		}
 	}
 	return h, err
 }
 
-// confirm looks whether a cookie that is due since an earlier Save has the newest
+// sendAgain has the response carry the token that the request brought, if it is
+// another program's and the cookie persistent: a renewal does not replace the token, and
+// the browser is to keep the cookie for as long as the session lives now. isAutomatic is
+// whether the program has not asked for that, by Remember. mu is held.
+func (s *Session) sendAgain(isAutomatic bool) {
+	if s.m.keyless && (s.m.persistent || !isAutomatic) && s.at == open && s.cookie.do == leave {
+		s.cookie = cookie{do: carry, isAutomatic: isAutomatic}
+	}
+}
+
+// confirm looks whether a cookie that was not made by the commit of just now has the newest
 // token of a live session still, and forgets it if not: the browser, which had
 // another one before, may have a newer one since. The token of a Login also leaves if
 // another Login has made a newer one: it keeps full access, and may be the only one of
@@ -169,7 +190,7 @@ func (s *Session) confirm() {
 	}
 	key := s.stored.held.Key
 	is, _ := statusOf(rec)
-	if is != live || !body.HasAccess(rec.Data, key, c.Began()) || s.cookie.isAutomatic && !body.IsCurrent(rec.Data, key) {
+	if is != live || isTaken(rec, s.stored.rec.User) || !body.HasAccess(rec.Data, key, c.Began()) || s.cookie.isAutomatic && !body.IsCurrent(rec.Data, key) {
 		s.cookie = cookie{}
 	}
 }
@@ -245,5 +266,5 @@ func (s *Session) commitNow() error {
 // plan is what a commit would do next.
 func (s *Session) plan() action {
 	withheld := s.withheld && s.stored.is == nothing && s.todo.holds()
-	return plan(s.at, &s.stored, &s.todo, s.problem, withheld, s.m.keyless)
+	return plan(s.at, &s.stored, &s.todo, s.problem, withheld)
 }

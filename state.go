@@ -57,7 +57,6 @@ const (
 	live                      // it is there, and the token opens it
 	stale                     // it is there, but the token's key was replaced, and not just now
 	replaced                  // a Login gave its place to another session
-	renewed                   // it has another id since a renewal, for its token has no key
 	ended                     // a Logout or Revoke ended it, or its time was up
 )
 
@@ -75,7 +74,7 @@ func (st *stored) shown() *Record {
 // over is what Save says of a session that the request no longer has, or nil.
 func (st *stored) over() error {
 	switch st.is {
-	case stale, replaced, renewed:
+	case stale, replaced:
 		return ErrReplaced
 	case ended:
 		return ErrEnded
@@ -110,15 +109,15 @@ func (t *pending) holds() bool {
 // that another client keeps.
 type cookie struct {
 	do          cookieAction
-	value       func() string // for carry; a func has no contents that a log could print
-	isAutomatic bool          // it is of an automatic renewal: the client may do without
+	value       func() string // for carry; nil: as the request brought it. A func has no contents that a log could print
+	isAutomatic bool          // not asked for by the program: the client may do without
 }
 
 type cookieAction uint8
 
 const (
 	leave  cookieAction = iota
-	carry               // a token that this request made
+	carry               // a token that this request made, or the one that it brought
 	remove              // the session has ended
 )
 
@@ -171,21 +170,19 @@ const (
 	drop           // what was changed: there is no session to hold it
 	create         // a record, and a cookie
 	save           // the changes, perhaps with a new key
-	replace        // the session by another user's, or by itself under another id
+	replace        // the session by another user's
 )
 
 // plan decides what a commit does next. withheld is whether the browser may have
-// kept a cookie back that a new anonymous session would overwrite. keyless is
-// whether a new token means another id.
-func plan(at phase, st *stored, t *pending, p problem, withheld, keyless bool) action {
+// kept a cookie back that a new anonymous session would overwrite.
+func plan(at phase, st *stored, t *pending, p problem, withheld bool) action {
 	switch {
 	case t.logout && st.is > unknown:
 		return end
 	case p.lasts():
 		return refuse
 	case st.is == live && t.user != "" && t.user != st.rec.User,
-		st.is == replaced && t.user != "", // the form was sent twice, perhaps
-		st.is == live && st.frozen == nil && keyless && t.wantsToken():
+		st.is == replaced && t.user != "": // the form was sent twice, perhaps
 		return replace
 	case st.is == live && (t.asks() || st.due.IsDue() || st.due.Renew && at == open):
 		return save

@@ -50,14 +50,17 @@ func (ts *touches) end(id string, hasSucceeded bool) {
 	}
 }
 
-// touch moves the record's clocks forward, if at that time they were old enough
-// to bother. A nil c is a context of its own.
+// touchIsDue reports whether this request is to move the record's clocks forward,
+// because at that time they were old enough to bother.
+func (s *Session) touchIsDue(used time.Time) bool {
+	return s.stored.is == live && s.isUse() && used.Sub(s.stored.rec.LastSeen) > s.m.idle/20
+}
+
+// touch moves the record's clocks forward if that is due. A nil c is a context of its
+// own.
 func (s *Session) touch(c *storectx.Context, used time.Time) error {
 	rec := s.stored.rec
-	if s.stored.is != live || !s.isUse() || used.Sub(rec.LastSeen) <= s.m.idle/20 {
-		return nil
-	}
-	if !s.m.touches.begin(rec.ID, used) {
+	if !s.touchIsDue(used) || !s.m.touches.begin(rec.ID, used) {
 		return nil
 	}
 	if c == nil {
@@ -85,16 +88,21 @@ func (s *Session) touchAtLoad(c *storectx.Context) {
 	}
 }
 
+// used returns a record as a use now leaves it.
+func (m *Manager) used(rec *Record) *Record {
+	used, now := *rec, milliseconds(time.Now())
+	used.LastSeen, used.Expires = now, later(rec.Expires, earlier(now.Add(m.idle), rec.Deadline))
+	return &used
+}
+
 // touch moves the clocks of a record forward in the store.
 func (m *Manager) touch(c *storectx.Context, rec *Record) (*Record, error) {
-	now := milliseconds(time.Now())
-	touched := *rec
-	touched.LastSeen, touched.Expires = now, later(rec.Expires, earlier(now.Add(m.idle), rec.Deadline))
+	touched := m.used(rec)
 	hasSucceeded := false
 	defer func() { m.touches.end(rec.ID, hasSucceeded) }() // also if the store panics
 	err := m.store.Touch(c, rec.ID, touched.LastSeen, touched.Expires)
 	hasSucceeded = err == nil
-	return &touched, err
+	return touched, err
 }
 
 // touched keeps what a touch has made of the record. mu is held.
@@ -102,6 +110,7 @@ func (s *Session) touched(rec *Record, err error) error {
 	switch {
 	case err == nil:
 		s.stored.rec = rec
+		s.sendAgain(true)
 		return nil
 	case errors.Is(err, ErrNotFound):
 		s.note(EventDropped, s.stored.rec, ErrEnded)

@@ -46,17 +46,18 @@ const (
 
 // A watched session is one for all requests that wait for its end.
 type watched struct {
-	id      string
-	part    int // index in watch.parts
-	at      int // index in that part
+	id      string // constant
+	part    int    // index in watch.parts
+	at      int    // index in that part
 	waiters map[*waiter]bool
 	call    *storectx.Context // that asks for the session, or nil
 }
 
 // A waiter is a request that waits for the end of its session.
 type waiter struct {
-	of    *watched
+	of    *watched  // constant
 	key   string    // by which the request has the session
+	user  string    // to whom the session belonged when the request loaded it
 	since time.Time // when the request loaded the session, or last renewed it
 	first string    // the key of the last explicit renewal at that time; "": the session is shown as before one
 	done  chan struct{}
@@ -70,37 +71,35 @@ func newWatch(m *Manager, every time.Duration) *watch {
 	return w
 }
 
-// add watches a session for one more request, which loaded it at that time and has
-// it by key. If first is "", the request sees the session as before an explicit
-// renewal, until the time that it shows.
-func (w *watch) add(id, key, first string, loaded, shows time.Time) *waiter {
+// add watches a session for one more request, which loaded it at that time.
+func (w *watch) add(st *stored, loaded time.Time) *waiter {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	e, isNew := w.enter(id)
-	if isNew {
+	e := w.sessions[st.rec.ID]
+	if e == nil {
+		e = w.enter(st.rec.ID)
 		if !w.ending.Before(loaded) { // perhaps it was this one
 			w.hurry = append(w.hurry, e)
 		}
 		w.changed()
 	}
-	r := &waiter{of: e, key: key, since: loaded, first: first, done: make(chan struct{})}
+	r := &waiter{of: e, key: st.held.Key, user: st.rec.User, since: loaded, done: make(chan struct{})}
 	e.waiters[r] = true
-	if first == "" {
-		w.askAt(r, shows)
+	if st.frozen == nil {
+		r.first = body.ExplicitKey(st.rec.Data)
+	} else {
+		w.askAt(r, st.frozenUntil)
 	}
 	return r
 }
 
-// enter returns the entry of a session, a new one if there is none. mu is held.
-func (w *watch) enter(id string) (e *watched, isNew bool) {
-	if e = w.sessions[id]; e != nil {
-		return e, false
-	}
-	e = &watched{id: id, part: random(parts), waiters: map[*waiter]bool{}}
+// enter makes the entry of a session. mu is held.
+func (w *watch) enter(id string) *watched {
+	e := &watched{id: id, part: random(parts), waiters: map[*waiter]bool{}}
 	e.at = len(w.parts[e.part])
 	w.parts[e.part] = append(w.parts[e.part], e)
 	w.sessions[id] = e
-	return e, true
+	return e
 }
 
 // askAt asks for the session of a waiter at that time, out of turn. mu is held.
@@ -143,13 +142,6 @@ func (w *watch) drop(r *waiter) {
 	}
 }
 
-// watches reports whether a request waits for the session with this id.
-func (w *watch) watches(r *waiter, id string) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return r.of.id == id
-}
-
 // rekey lets a request that has renewed its session wait on, with the new key. A nil
 // r is none.
 func (w *watch) rekey(r *waiter, key, first string) {
@@ -171,24 +163,6 @@ func (w *watch) renewed(id string, grace time.Duration) {
 			w.askAt(r, time.Now().Add(grace))
 		}
 	}
-}
-
-// moved lets requests wait on whose session has another id now.
-func (w *watch) moved(id, next string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	e := w.sessions[id]
-	if e == nil {
-		return
-	}
-	w.forget(e)
-	to, _ := w.enter(next)
-	for r := range e.waiters {
-		r.of = to
-		to.waiters[r] = true
-	}
-	w.hurry = append(w.hurry, to) // that may have ended meanwhile
-	w.changed()
 }
 
 // ended closes the channels of a session that this process has ended.
@@ -242,24 +216,29 @@ func (w *watch) end(r *waiter) {
 	close(r.done)
 }
 
-// check closes the channels of requests whose key an explicit renewal has replaced,
-// if its grace is over. The record is of a Load that began at that time: keys that were
-// made later are not in it.
+// check closes the channels of requests whose session another program has taken from
+// its user, and of those whose key an explicit renewal has replaced, if its grace is
+// over. The record is of a Load that began at that time: what a request has loaded or
+// made later is not in it.
 func (w *watch) check(e *watched, rec *Record, began time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.has(e) || e.id != rec.ID {
+	if !w.has(e) {
 		return
 	}
 	now := time.Now()
 	for r := range e.waiters {
-		if !began.After(r.since) || body.HasAccess(rec.Data, r.key, now) || body.ExplicitKey(rec.Data) == r.first {
-			continue
-		}
-		if frozen, ok := body.FrozenFor(rec.Data, r.key, now); ok {
-			w.askAt(r, frozen.Until)
-		} else {
+		switch {
+		case !began.After(r.since):
+		case isTaken(rec, r.user):
 			w.end(r)
+		case body.HasAccess(rec.Data, r.key, now), body.ExplicitKey(rec.Data) == r.first:
+		default:
+			if frozen, ok := body.FrozenFor(rec.Data, r.key, now); ok {
+				w.askAt(r, frozen.Until)
+			} else {
+				w.end(r)
+			}
 		}
 	}
 	if len(e.waiters) == 0 {
@@ -313,8 +292,8 @@ func (w *watch) run() {
 		for _, e := range due {
 			w.acquire()
 			c := storectx.New(context.Background(), w.m.timeout)
-			if id, ok := w.call(e, nil, c); ok {
-				go w.look(e, c, id)
+			if w.call(e, nil, c) {
+				go w.look(e, c)
 			} else {
 				c.Release()
 				w.release()
@@ -354,10 +333,10 @@ func (w *watch) due() (all []*watched, wait time.Duration) {
 	return all, max(1, time.Until(w.start.Add(time.Duration(next)*(w.every/parts))))
 }
 
-// look asks the store for a session, of that id, with c, which is the session's call.
-// Manager.load closes the channels if the session has ended.
-func (w *watch) look(e *watched, c *storectx.Context, id string) {
-	rec := w.load(c, id)
+// look asks the store for a session with c, which is the session's call. Manager.load
+// closes the channels if the session has ended.
+func (w *watch) look(e *watched, c *storectx.Context) {
+	rec := w.load(c, e.id)
 	w.call(e, c, nil)
 	if is, _ := statusOf(rec); is == live {
 		w.check(e, rec, c.Began())
@@ -391,16 +370,16 @@ func (w *watch) took(d time.Duration) {
 	w.limit = min(max(w.limit, minLoads+2*needed), maxLoads) // twice, to catch up when a turn was late
 }
 
-// call replaces the call that asks for a session, of that id, unless nobody waits
-// any more or another one asks.
-func (w *watch) call(e *watched, was, is *storectx.Context) (id string, ok bool) {
+// call replaces the call that asks for a session. It returns false if no request waits
+// for the session any more, or another call asks for it.
+func (w *watch) call(e *watched, was, is *storectx.Context) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.has(e) || e.call != was {
-		return "", false
+		return false
 	}
 	e.call = is
-	return e.id, true
+	return true
 }
 
 // load is Manager.load outside any request, where nothing else recovers from a panic.
