@@ -217,7 +217,7 @@ func (st *stored) freezeOwnChanges(changes body.Changes) {
 
 // lose forgets the stored session, which has ended, and the cookie that was to be sent.
 func (t *tx) lose(s status) {
-	t.stored = stored{status: s, ref: t.stored.ref, wasLive: t.stored.status == statusLive}
+	t.stored = stored{status: s, ref: t.stored.ref, wasLoaded: t.stored.wasLive()}
 	t.cookie = cookie{}
 }
 

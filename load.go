@@ -106,7 +106,7 @@ func (t *tx) find(found *candidates, was *stored) (best stored, _ problem) {
 	isClosed := false
 	var stales []*Record
 	var twins []string
-	isReload, wasLive := was.ref.ID != "", was.wasLive || was.status == statusLive
+	isReload := was.ref.ID != ""
 	for i := range found.refs[:found.n] {
 		next := stored{ref: found.refs[i]}
 		if next.rec = best.rec; next.ref.ID != best.ref.ID { // else two tokens of one session
@@ -114,7 +114,7 @@ func (t *tx) find(found *candidates, was *stored) (best stored, _ problem) {
 			if next.rec, err = t.loadWithKey(next.ref.ID); err != nil {
 				t.note(EventStoreFailed, &Record{ID: next.ref.ID}, err)
 				failed := *was
-				failed.status = statusUnknown
+				failed.status, failed.wasLoaded = statusUnknown, was.wasLive()
 				return failed, problem{problemLasting, err}
 			}
 		}
@@ -132,7 +132,7 @@ func (t *tx) find(found *candidates, was *stored) (best stored, _ problem) {
 		default:
 			if !isClosed {
 				isClosed, closed = true, next
-				closed.rec, closed.wasLive = nil, wasLive // rec: else a later Reload takes it for what this request had
+				closed.rec, closed.wasLoaded = nil, was.wasLive() // rec: else a later Reload takes it for what this request had
 			}
 			if next.status == statusStale {
 				stales = append(stales, rec)
@@ -153,7 +153,7 @@ func (t *tx) find(found *candidates, was *stored) (best stored, _ problem) {
 	case isReload, time.Since(t.m.start)-t.s.arrived >= tombstoneLife:
 		// Nothing is where a session was, or a tombstone may have come and gone
 		// since the request began.
-		return stored{status: statusEnded, ref: found.refs[0], wasLive: wasLive}, problem{}
+		return stored{status: statusEnded, ref: found.refs[0], wasLoaded: was.wasLive()}, problem{}
 	}
 	return stored{status: statusNone}, problem{}
 }

@@ -49,6 +49,7 @@ type exchange struct {
 	events                  map[session.EventKind]int
 	calls                   int
 	isDisturbed             bool            // a call of the store failed for it
+	isRefused               bool            // the store had no room for it
 	failures, failuresAtEnd int             // how many did, and until it stored its last tombstone
 	unsure                  map[string]bool // ids of sessions that it has created, and was told an error
 	failedAt                time.Time       // when the last one did

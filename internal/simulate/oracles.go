@@ -185,7 +185,7 @@ func (t *truth) headerLeft(x *exchange) {
 	switch {
 	case !strings.Contains(strings.Join(x.headers["Vary"], ","), "Cookie"):
 		t.violation(x, "caches are told", "the response has no Vary: Cookie")
-	case (isNew || x.user != "" && x.s.User() != "") && !strings.Contains(cache, "no-store"):
+	case (isNew || x.user != "") && !strings.Contains(cache, "no-store"):
 		t.violation(x, "caches are told", "Cache-Control is %q", cache)
 	}
 }
@@ -198,6 +198,9 @@ func (t *truth) loggedIn(x *exchange, isNew bool) {
 		return
 	case !isNew && (t.w.plan.MaxPerUser > 0 || x.storedIn != nil && !x.storedIn.ended.IsZero()):
 		return // the session has ended meanwhile
+	case !isNew && x.storedIn != nil && x.storedIn.isRenewedSince(x):
+		t.count("Logins whose token was replaced before the header left")
+		return
 	case !isNew:
 		t.violation(x, "a Login logs in", "the response brings no token")
 		return
@@ -208,12 +211,34 @@ func (t *truth) loggedIn(x *exchange, isNew bool) {
 	if k == nil || k.s == x.storedIn || k.s.why != "login" || time.Since(t.failedAt) < time.Minute || time.Since(k.s.ended) > time.Minute-t.skew {
 		return
 	}
+	if t.isForgotten(k.s) {
+		return
+	}
 	for s := t.sessions[k.s.next]; s != nil && s != x.storedIn; s = t.sessions[s.next] {
 		if s.ended.IsZero() && s.user == x.logsIn && s.expires.After(time.Now()) {
 			t.violation(x, "a Login logs in", "session %d is left, which another Login has made of session %d", s.number, k.s.number)
 			return
 		}
 	}
+}
+
+// isForgotten reports whether nobody can know that a session has ended, and what has taken
+// its place, or the place of that: a tombstone was evicted.
+func (t *truth) isForgotten(s *sessionTruth) bool {
+	for ; s != nil; s = t.sessions[s.next] {
+		if s.isForgotten {
+			t.count("excused: a tombstone was evicted")
+			return true
+		}
+	}
+	return false
+}
+
+// isRenewedSince reports whether an explicit renewal by another request, which is no Login,
+// has replaced the token that x has made: its cookie would sign out a client that has the
+// newer one.
+func (s *sessionTruth) isRenewedSince(x *exchange) bool {
+	return slices.ContainsFunc(s.explicit, func(r renewal) bool { return r.by != x && r.by.login == "" && r.at.After(x.stored) })
 }
 
 // judgeEnd is for a request that has ended, and may have ended a session.
@@ -225,7 +250,7 @@ func (t *truth) judgeEnd(x *exchange, k *token, isFine bool) {
 		}
 	}
 	isLate := !s.ended.IsZero() && x.sent.Before(s.ended.Add(2*time.Second-t.skew)) && (s.why == "logout" || s.why == "revoked" || s.why == "deleted")
-	if isLate && x.id == "" && x.login == "" && !x.logout && x.cookie != nil && x.cookie.MaxAge >= 0 {
+	if isLate && x.id == "" && x.login == "" && !x.logout && x.cookie != nil && x.cookie.MaxAge >= 0 && !t.isForgotten(s) {
 		t.violation(x, "logout wins", "a request that was under way as session %d ended begins another", s.number)
 	}
 }
@@ -262,13 +287,16 @@ func (t *truth) finished(x *exchange) {
 	if x.own != "" {
 		return
 	}
-	isFine := x.status == http.StatusOK && !x.isDisturbed && !x.p.isDead && !x.panics
+	isFine := x.status == http.StatusOK && !x.isDisturbed && !x.isRefused && !x.p.isDead && !x.panics
 	// Values that do not fit are the program's mistake, and answered as one. What the handler
 	// does after that response, such as a Login, may fail in another way: errAfter tells that.
-	if x.status >= 500 && !x.isDisturbed && time.Since(t.failedAt) > time.Minute && !has(x.errSent, "MaxDataSize") {
+	if x.status >= 500 && !x.isDisturbed && !x.isRefused && time.Since(t.failedAt) > time.Minute && !has(x.errSent, "MaxDataSize") {
 		t.violation(x, "answers while the store does", "%d: %v", x.status, x.errSent)
 	}
-	if isFine && x.errAfter == nil && time.Since(t.failedAt) > time.Minute {
+	if x.isRefused && x.status >= 500 && (x.status != http.StatusServiceUnavailable || x.headers.Get("Retry-After") == "") {
+		t.violation(x, "full is 503", "%d: %v", x.status, x.errAfter)
+	}
+	if (isFine || x.isRefused && x.status == http.StatusOK) && x.errAfter == nil && time.Since(t.failedAt) > time.Minute {
 		t.expectMarks(x, x.made)
 	}
 	// Who waits for a lease looks at the store four times a second.

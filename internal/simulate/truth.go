@@ -24,33 +24,35 @@ type truth struct {
 	vouchers   map[int]*exchange
 	active     map[string][]*exchange // requests with a token of a session that have not ended, by its id
 	violations []string
-	failedAt   time.Time     // when the store, the network or a process last failed
+	failedAt   time.Time // when the store, the network or a process last failed
+	room       room
 	skew       time.Duration // by which clocks differ at most, and how long a write is under way
 }
 
 // sessionTruth is one session.
 type sessionTruth struct {
-	id        string
-	number    int       // in the order of their creation
-	creator   *exchange // until its token has left; then nil
-	user      string
-	marks     []int
-	ended     time.Time // zero: it lives
-	why, next string
-	began     time.Time // the last Login, or the creation
-	used      time.Time // last, by a request that succeeded
-	maybeUsed time.Time // likewise, or failed
-	remember  time.Time // the end that Remember set, or zero
-	key       string    // the hash of the current one
-	presented []*token  // in that order
-	keys      int       // that were stored, also of responses that brought none
-	explicit  []renewal // in their order
-	last      time.Time // when the newest key was stored
-	lease     string    // who may refresh the credential; "": nobody
-	leasedTo  *exchange // likewise
-	lastSeen  time.Time // what the record says
-	expires   time.Time
-	deadline  time.Time
+	id          string
+	number      int       // in the order of their creation
+	creator     *exchange // until its token has left; then nil
+	user        string
+	marks       []int
+	ended       time.Time // zero: it lives
+	why, next   string
+	isForgotten bool      // its tombstone was evicted
+	began       time.Time // the last Login, or the creation
+	used        time.Time // last, by a request that succeeded
+	maybeUsed   time.Time // likewise, or failed
+	remember    time.Time // the end that Remember set, or zero
+	key         string    // the hash of the current one
+	presented   []*token  // in that order
+	keys        int       // that were stored, also of responses that brought none
+	explicit    []renewal // in their order
+	last        time.Time // when the newest key was stored
+	lease       string    // who may refresh the credential; "": nobody
+	leasedTo    *exchange // likewise
+	lastSeen    time.Time // what the record says
+	expires     time.Time
+	deadline    time.Time
 }
 
 // A renewal is an explicit one.
@@ -103,10 +105,12 @@ func newTruth(w *world) *truth {
 	if w.plan.Faults&(SlowStore|SilentStore|FailingStore) != 0 {
 		skew += 2 * time.Second
 	}
-	return &truth{
+	t := &truth{
 		w: w, skew: skew, sessions: map[string]*sessionTruth{}, tokens: map[string]*token{}, issued: map[int]time.Time{},
 		used: map[int]*exchange{}, vouchers: map[int]*exchange{}, active: map[string][]*exchange{},
 	}
+	t.room = room{t: t, max: w.plan.MaxBytes}
+	return t
 }
 
 // violation reports that a promise was broken.
@@ -287,8 +291,8 @@ func (t *truth) notes(x *exchange, k *token) {
 // request in the background has not set them at all.
 func (t *truth) touched(x *exchange, id string) {
 	s := t.sessions[id]
-	r, err := t.w.store.Load(context.Background(), id)
-	if s == nil || err != nil {
+	r := t.w.library.Peek(t.w.store, id)
+	if s == nil || r == nil {
 		return
 	}
 	if r.LastSeen.Before(s.lastSeen) {
@@ -311,6 +315,23 @@ func (t *truth) deleted(x *exchange, id string) {
 	}
 	if s := t.sessions[id]; s != nil && s.ended.IsZero() {
 		s.ended, s.why = time.Now(), "deleted"
+	}
+}
+
+// evicted notes that a session has made room for another one. Its tombstone may go likewise:
+// then nobody knows any more that it has ended, and what has taken its place.
+func (t *truth) evicted(x *exchange, k *kept) {
+	s, what := t.sessions[k.r.ID], "an anonymous session that never came back"
+	switch {
+	case !s.ended.IsZero():
+		what, s.isForgotten = "a tombstone", true
+	case k.isBack:
+		what = "an anonymous session"
+	}
+	t.count("evicted: " + what)
+	t.w.log(x, "session %d is evicted", s.number)
+	if s.ended.IsZero() {
+		s.ended, s.why = time.Now(), "evicted"
 	}
 }
 
