@@ -102,9 +102,8 @@ func (k *token) isInGrace(after func(time.Time) bool) bool {
 
 // presents notes that a token has come for the first time: those before it end soon.
 func (t *truth) presents(x *exchange, k *token) {
-	now := x.loaded
 	if !x.isDisturbed {
-		t.notes(x, k) // if the library has not, it must have
+		t.notes(x, k) // if the store does not know it yet, it must
 	}
 	if !k.min.IsZero() {
 		t.count("late tokens that came in time")
@@ -112,22 +111,38 @@ func (t *truth) presents(x *exchange, k *token) {
 	if k.minSet.Before(x.sent) && !k.noted.IsZero() { // else it may have come before the newer one, or that was not stored
 		k.min = time.Time{}
 	}
-	k.presented, k.max = now, time.Time{}
-	k.s.presented = append(k.s.presented, k)
-	noted := now
+	k.presented, k.max = x.loaded, time.Time{}
+	for _, o := range t.tokens {
+		// What came while this request was on its way may have come later.
+		if o.s == k.s && o.number < k.number && o.max.IsZero() && !x.isDisturbed && !o.noted.After(x.sent) {
+			o.max = o.end(x.loaded, o.noted)
+		}
+	}
+}
+
+// notes is called when the store knows that a token was presented.
+func (t *truth) notes(x *exchange, k *token) {
 	if !k.noted.IsZero() {
-		noted = k.noted // and the answer of the store came later
+		return
+	}
+	k.noted = time.Now()
+	// An earlier request may have presented the token while the store failed. A newer one
+	// has then ended it as one that was not presented, and it comes in time.
+	if x != nil && x.token == k.value && !x.sent.After(k.max.Add(t.skew)) {
+		k.max = time.Time{}
 	}
 	for _, o := range t.tokens {
-		if o.s != k.s || o.number >= k.number {
-			continue
+		if o.s == k.s && o.number < k.number {
+			o.endsAfter(k)
 		}
-		if end := o.end(noted, o.presented); o.min.IsZero() || end.Before(o.min) {
-			o.min, o.minSet = end, now
-		}
-		if o.max.IsZero() && !x.isDisturbed {
-			o.max = o.end(now, o.noted)
-		}
+	}
+}
+
+// endsAfter notes that the token has full access for some time only, for a newer one was
+// presented.
+func (k *token) endsAfter(newer *token) {
+	if end := k.end(newer.noted, later(k.presented, k.noted)); k.min.IsZero() || end.Before(k.min) {
+		k.min, k.minSet = end, time.Now()
 	}
 }
 
@@ -350,8 +365,11 @@ func (s *sessionTruth) isLiveIn(p *process) bool {
 // must not, if another request with an older token has got one, or has presented its own
 // since this one loaded the session. A request whose first load failed has loaded it later.
 func (t *truth) judgeOvertaken(x *exchange, k *token) {
-	isOlder := func(o *token) bool { return o.number < k.number && o.noted.After(x.loaded) }
-	if k.isFinal || x.id == k.s.id && slices.ContainsFunc(k.s.presented, isOlder) {
+	isOvertaken := k.isFinal
+	for _, o := range t.tokens {
+		isOvertaken = isOvertaken || o.s == k.s && o.number < k.number && x.id == k.s.id && o.noted.After(x.loaded)
+	}
+	if isOvertaken {
 		t.violation(x, "a renewal lets nobody in", "%s was overtaken by an older one, and gets another", t.nameOf(k.value))
 	}
 }

@@ -44,7 +44,6 @@ type sessionTruth struct {
 	maybeUsed   time.Time // likewise, or failed
 	remember    time.Time // the end that Remember set, or zero
 	key         string    // the hash of the current one
-	presented   []*token  // in that order
 	keys        int       // that were stored, also of responses that brought none
 	explicit    []renewal // in their order
 	last        time.Time // when the newest key was stored
@@ -274,19 +273,6 @@ func (t *truth) written(x *exchange, r *session.Record) {
 	t.touched(x, r.ID)
 }
 
-// notes is called when the store has it that a token was presented.
-func (t *truth) notes(x *exchange, k *token) {
-	if !k.noted.IsZero() {
-		return
-	}
-	k.noted = time.Now()
-	// An earlier request may have presented the token while the store failed. A newer one
-	// has then ended it as one that was not presented, and it comes in time.
-	if x != nil && x.token == k.value && !x.sent.After(k.max.Add(t.skew)) {
-		k.max = time.Time{}
-	}
-}
-
 // touched checks that the clocks of a session's record were not set back, and that a
 // request in the background has not set them at all.
 func (t *truth) touched(x *exchange, id string) {
@@ -405,9 +391,9 @@ func (t *truth) issuedTo(x *exchange) {
 			break
 		}
 	}
-	for _, newer := range s.presented {
-		if newer.number > k.number && k.min.IsZero() {
-			k.min, k.minSet = k.end(newer.presented, time.Time{}), time.Now()
+	for _, newer := range t.tokens {
+		if newer.s == s && newer.number > k.number && !newer.noted.IsZero() {
+			k.endsAfter(newer)
 		}
 	}
 	t.tokens[value] = k
