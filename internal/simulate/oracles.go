@@ -102,8 +102,8 @@ func (k *token) isInGrace(after func(time.Time) bool) bool {
 
 // presents notes that a token has come for the first time: those before it end soon.
 func (t *truth) presents(x *exchange, k *token) {
-	now := x.loaded
-	if !x.isDisturbed {
+	now, isNoted := x.loaded, !x.isDisturbed && !x.isRefused // a full store cannot note it either
+	if isNoted {
 		t.notes(x, k) // if the library has not, it must have
 	}
 	if !k.min.IsZero() {
@@ -125,7 +125,7 @@ func (t *truth) presents(x *exchange, k *token) {
 		if end := o.end(noted, o.presented); o.min.IsZero() || end.Before(o.min) {
 			o.min, o.minSet = end, now
 		}
-		if o.max.IsZero() && !x.isDisturbed {
+		if o.max.IsZero() && isNoted {
 			o.max = o.end(now, o.noted)
 		}
 	}
@@ -466,10 +466,20 @@ func (t *truth) refused(x *exchange, err error) {
 // unused takes uses back: the issuer did not answer.
 func (t *truth) unused(x *exchange, n int) { delete(t.used, n) }
 
-// refreshed notes how a Refresh has ended.
-func (t *truth) refreshed(x *exchange, failures int, err error) {
+// leaseOf returns the lease in the session of a request, or "".
+func (t *truth) leaseOf(x *exchange) string {
+	if s := t.sessions[x.s.ID()]; s != nil {
+		return s.lease
+	}
+	return ""
+}
+
+// refreshed notes how a Refresh has ended. failures is how many calls of the store had failed
+// for the request before it, and lease the lease in the session then: perhaps one that an
+// earlier Refresh of the same request could not give back.
+func (t *truth) refreshed(x *exchange, failures int, lease string, err error) {
 	s := t.sessions[x.s.ID()]
-	if s != nil && s.leasedTo == x && s.lease != "" && !x.hasRefreshed && errors.Is(err, session.ErrIndeterminate) && x.failures-failures == 1 && time.Since(x.failedAt) < 4*time.Second && s.isLiveIn(x.p) && !x.p.isDead {
+	if s != nil && s.leasedTo == x && s.lease != "" && s.lease != lease && !x.hasRefreshed && errors.Is(err, session.ErrIndeterminate) && x.failures-failures == 1 && time.Since(x.failedAt) < 4*time.Second && s.isLiveIn(x.p) && !x.p.isDead {
 		t.violation(x, "a lease is given back", "session %d has the lease of a request that does not refresh", s.number)
 	}
 	if err != nil {
