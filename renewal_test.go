@@ -531,11 +531,17 @@ func TestThiefCannotHoldOffRenewal(t *testing.T) {
 // Promise 3. A slow request presents a key and meanwhile the slow response with an older
 // one arrives: the older key, which the browser has now, was presented later. The slow
 // request does not end it, also if it reads the store again, or if the store fails as the
-// request begins.
+// request begins and as it saves.
 func TestSlowRequestDoesNotEndWhatCameLater(t *testing.T) {
-	for name, atEnd := range map[string]func(*session.Session){
-		"nothing": func(*session.Session) {},
-		"Reload":  func(s *session.Session) { _ = s.Reload(t.Context()) },
+	for name, atEnd := range map[string]func(*desk, *session.Session){
+		"nothing": func(*desk, *session.Session) {},
+		"Reload":  func(_ *desk, s *session.Session) { _ = s.Reload(t.Context()) },
+		"a Save that fails, and a change": func(d *desk, s *session.Session) {
+			d.spy.hook(failing("Save", errDown))
+			_ = s.Save(t.Context()) // drops what is due
+			d.spy.hook(nil)
+			visits.Set(s, 1)
+		},
 	} {
 		for _, fails := range []bool{false, true} {
 			t.Run(fmt.Sprint(name, " fails: ", fails), func(t *testing.T) {
@@ -556,7 +562,7 @@ func TestSlowRequestDoesNotEndWhatCameLater(t *testing.T) {
 							s.User()
 							close(begun)
 							time.Sleep(3 * second)
-							atEnd(s)
+							atEnd(d, s)
 						})
 					})
 					<-begun

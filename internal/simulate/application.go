@@ -175,7 +175,7 @@ func refresh(d, within time.Duration, reloads bool) op {
 		if x.s.User() == "" || grants.Get(x.s) == 0 {
 			return
 		}
-		ctx, failures := x.ctx(), x.failures
+		ctx, failures, lease := x.ctx(), x.failures, t.leaseOf(x)
 		x.hasRefreshed = false
 		if within > 0 {
 			c, cancel := context.WithTimeout(ctx, within)
@@ -200,7 +200,7 @@ func refresh(d, within time.Duration, reloads bool) op {
 			x.w.log(x, "gets credential %d from the issuer", fresh)
 			return fresh, nil
 		})
-		t.refreshed(x, failures, err)
+		t.refreshed(x, failures, lease, err)
 	}}
 }
 

@@ -102,7 +102,8 @@ func (k *token) isInGrace(after func(time.Time) bool) bool {
 
 // presents notes that a token has come for the first time: those before it end soon.
 func (t *truth) presents(x *exchange, k *token) {
-	if !x.isDisturbed {
+	isNoted := !x.isDisturbed && !x.isRefused // a full store cannot note it either
+	if isNoted {
 		t.notes(x, k) // if the store does not know it yet, it must
 	}
 	if !k.min.IsZero() {
@@ -114,7 +115,7 @@ func (t *truth) presents(x *exchange, k *token) {
 	k.presented, k.max = x.loaded, time.Time{}
 	for _, o := range t.tokens {
 		// What came while this request was on its way may have come later.
-		if o.s == k.s && o.number < k.number && o.max.IsZero() && !x.isDisturbed && !o.noted.After(x.sent) {
+		if o.s == k.s && o.number < k.number && o.max.IsZero() && isNoted && !o.noted.After(x.sent) {
 			o.max = o.end(x.loaded, o.noted)
 		}
 	}
@@ -484,10 +485,20 @@ func (t *truth) refused(x *exchange, err error) {
 // unused takes uses back: the issuer did not answer.
 func (t *truth) unused(x *exchange, n int) { delete(t.used, n) }
 
-// refreshed notes how a Refresh has ended.
-func (t *truth) refreshed(x *exchange, failures int, err error) {
+// leaseOf returns the lease in the session of a request, or "".
+func (t *truth) leaseOf(x *exchange) string {
+	if s := t.sessions[x.s.ID()]; s != nil {
+		return s.lease
+	}
+	return ""
+}
+
+// refreshed notes how a Refresh has ended. failures is how many calls of the store had failed
+// for the request before it, and lease the lease in the session then: perhaps one that an
+// earlier Refresh of the same request could not give back.
+func (t *truth) refreshed(x *exchange, failures int, lease string, err error) {
 	s := t.sessions[x.s.ID()]
-	if s != nil && s.leasedTo == x && s.lease != "" && !x.hasRefreshed && errors.Is(err, session.ErrIndeterminate) && x.failures-failures == 1 && time.Since(x.failedAt) < 4*time.Second && s.isLiveIn(x.p) && !x.p.isDead {
+	if s != nil && s.leasedTo == x && s.lease != "" && s.lease != lease && !x.hasRefreshed && errors.Is(err, session.ErrIndeterminate) && x.failures-failures == 1 && time.Since(x.failedAt) < 4*time.Second && s.isLiveIn(x.p) && !x.p.isDead {
 		t.violation(x, "a lease is given back", "session %d has the lease of a request that does not refresh", s.number)
 	}
 	if err != nil {

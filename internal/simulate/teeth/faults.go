@@ -164,7 +164,7 @@ var faults = []fault{
 	{"a claim of unknown outcome is not given back", "refresh.go",
 		"l.giveBack(mine)\n", "\n", "a lease is given back"},
 	{"the end of a lease is kept pending", "refresh.go",
-		"_, _ = l.store(context.WithoutCancel(l.ctx), l.ended) // if", "l.changing.Lock()\n\t\tl.mu.Lock()\n\t\tl.keep(l.edit(l.ended))\n\t\tl.mu.Unlock()\n\t\tl.changing.Unlock() // if", "a lease is given back"},
+		"_, _ = l.store(context.WithoutCancel(l.ctx), l.ended) // if", "_ = l.s.transact(func(t *tx) error { t.keep(l.edit(l.ended)); return nil }) // if", "a lease is given back"},
 	{"a claim is kept pending", "refresh.go",
 		"err := t.save(&pending{changes: body.Changes{change}})\n", "t.keep(change)\n\t\tvar err error\n", refreshOnce},
 	{"who waits for a lease looks without a pause", "poll.go",
