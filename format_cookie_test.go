@@ -269,7 +269,20 @@ func TestForeignCookieOfALostSession(t *testing.T) {
 // Save before a Hijack stands. A Remember before it is reported. And the store is not asked
 // for a cookie that cannot be sent.
 func TestForeignCookieOfAHijackedResponse(t *testing.T) {
-	for path, isLate := range map[string]bool{"/look": false, "/set": false, "/remember": true} {
+	save := func(r *http.Request, s *session.Session) {
+		if err := s.Save(r.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	for what, c := range map[string]struct {
+		do     func(r *http.Request, s *session.Session)
+		isLate bool
+	}{
+		"a use":                 {func(_ *http.Request, s *session.Session) { s.User() }, false},
+		"a change":              {func(r *http.Request, s *session.Session) { name.Set(s, "value"); save(r, s) }, false},
+		"Remember":              {func(r *http.Request, s *session.Session) { s.Remember(day); save(r, s) }, true},
+		"Remember and a change": {func(r *http.Request, s *session.Session) { s.Remember(day); save(r, s); name.Set(s, "value"); save(r, s) }, true},
+	} {
 		synctest.Test(t, func(t *testing.T) {
 			var log events
 			spy := newSpy()
@@ -278,28 +291,21 @@ func TestForeignCookieOfAHijackedResponse(t *testing.T) {
 			m := newManager(t, o)
 			shop := maps.Clone(endRoutes)
 			shop["/hijack"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-				if endRoutes[path](w, r, s); path != "/look" {
-					if err := s.Save(r.Context()); err != nil {
-						t.Error(err)
-					}
-				}
+				c.do(r, s)
 				loads := spy.count("Load")
 				if _, _, err := http.NewResponseController(w).Hijack(); err != nil {
 					t.Error(err)
 				}
-				if n := spy.count("Load") - loads; n != 0 && !isLate {
-					t.Errorf("%s: %d loads", path, n)
-				}
-				if (s.Err() != nil) != isLate {
-					t.Errorf("%s: %v", path, s.Err())
+				if n := spy.count("Load") - loads; n != 0 || (s.Err() != nil) != c.isLate {
+					t.Errorf("%s: %d loads, %v", what, n, s.Err())
 				}
 			}
 			b := newBrowser(t, m.Handler(shop))
 			b.get("/login")
 			time.Sleep(10 * minute)
 			m.Handler(shop).ServeHTTP(hijackable{httptest.NewRecorder()}, b.request("/hijack"))
-			if n := log.count(session.EventDropped); n > 0 != isLate {
-				t.Errorf("%s: %d dropped", path, n)
+			if n := log.count(session.EventDropped); n > 0 != c.isLate {
+				t.Errorf("%s: %d dropped", what, n)
 			}
 		})
 	}
