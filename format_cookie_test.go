@@ -278,10 +278,15 @@ func TestForeignCookieOfAHijackedResponse(t *testing.T) {
 		do     func(r *http.Request, s *session.Session)
 		isLate bool
 	}{
-		"a use":                 {func(_ *http.Request, s *session.Session) { s.User() }, false},
-		"a change":              {func(r *http.Request, s *session.Session) { name.Set(s, "value"); save(r, s) }, false},
-		"Remember":              {func(r *http.Request, s *session.Session) { s.Remember(day); save(r, s) }, true},
-		"Remember and a change": {func(r *http.Request, s *session.Session) { s.Remember(day); save(r, s); name.Set(s, "value"); save(r, s) }, true},
+		"a use":    {func(_ *http.Request, s *session.Session) { s.User() }, false},
+		"a change": {func(r *http.Request, s *session.Session) { name.Set(s, "value"); save(r, s) }, false},
+		"Remember": {func(r *http.Request, s *session.Session) { s.Remember(day); save(r, s) }, true},
+		"Remember and a change": {func(r *http.Request, s *session.Session) {
+			s.Remember(day)
+			save(r, s)
+			name.Set(s, "value")
+			save(r, s)
+		}, true},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var log events
