@@ -160,7 +160,7 @@ func (t *tx) rebase(rec *Record) {
 		was, _ := body.FrozenFor(rec.Data, st.ref.Key, now)
 		st.frozen, st.frozenUntil = st.rec, was.Until
 	}
-	st.isOvertaken = st.isOvertaken || st.due.Present && body.IsOvertaken(st.rec.Data, rec.Data, st.ref.Key)
+	st.isOvertaken = st.isOvertaken || body.IsOvertaken(st.rec.Data, rec.Data, st.ref.Key)
 	st.rec = rec
 	st.due = t.maintenanceOf(st, now)
 }
@@ -217,7 +217,7 @@ func (st *stored) freezeOwnChanges(changes body.Changes) {
 
 // lose forgets the stored session, which has ended, and the cookie that was to be sent.
 func (t *tx) lose(s status) {
-	t.stored = stored{status: s, ref: t.stored.ref, wasLive: t.stored.status == statusLive}
+	t.stored = stored{status: s, ref: t.stored.ref, wasLoaded: t.stored.wasLive()}
 	t.cookie = cookie{}
 }
 

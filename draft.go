@@ -89,11 +89,8 @@ func (t *tx) draftNext(p *pending) (d draft, err error) {
 	if p.user != "" {
 		d.event = EventLoggedIn
 	}
-	switch {
-	case st.due.Present && st.isOvertaken:
-		b.Mark(st.ref.Key)
-	case st.due.Present:
-		b.Present(st.ref.Key, now)
+	if st.due.Present {
+		st.present(&b, now)
 	}
 	switch {
 	case p.needsToken() && t.m.keyless: // the token stays: it is another program's too

@@ -137,7 +137,7 @@ func (t *tx) end() error {
 		}
 	}
 	t.pending.logout = false
-	if st.err() == ErrReplaced && !st.wasLive {
+	if st.err() == ErrReplaced && !st.wasLoaded {
 		return nil // the request had no session
 	}
 	if before == "" && last == nil {
@@ -179,7 +179,7 @@ func (t *tx) idsToEnd() (ids []string, _ error) {
 		return st.twins, nil
 	case st.status == statusLive:
 		ids = append(ids, st.rec.ID)
-	case st.status == statusReplaced && st.wasLive:
+	case st.status == statusReplaced && st.wasLoaded:
 		ids = append(ids, st.ref.ID)
 	}
 	return ids, nil

@@ -35,23 +35,44 @@ func (t *tx) loadSession() {
 	t.touchAtLoad()
 }
 
-// presentAtLoad notes at once that a key was presented of which a newer one was issued
-// since: the handler may take longer than the key lasts. If it fails, the commit does it.
+// presentAtLoad notes at once that a key was presented for the first time. The handler may
+// take longer than the key lasts if other requests renew the session, and longer than the
+// keys before it may have access. If the store fails, the commit notes it.
 func (t *tx) presentAtLoad() {
 	st := &t.stored
-	if st.status != statusLive || !st.due.Present || body.IsCurrent(st.rec.Data, st.ref.Key) {
+	if st.status != statusLive || !st.due.Present {
 		return
 	}
-	now := milliseconds(time.Now())
-	b, err := parse(nil, st.rec.Data, now)
-	if err != nil {
-		return
+	n := contender{m: t.m, c: t.context(), id: st.rec.ID}
+	defer n.leave()
+	for st.status == statusLive && st.due.Present {
+		now := milliseconds(time.Now())
+		b, err := parse(nil, st.rec.Data, now)
+		if err != nil {
+			return
+		}
+		st.present(&b, now)
+		rec := *st.rec
+		rec.Data, rec.Version = b.Bytes(), newVersion()
+		if err = n.save(&rec, st.rec.Version); err == nil {
+			st.rec, st.due.Present, st.due.Tidy = &rec, false, false
+			return
+		}
+		newer, err := n.reread(err)
+		if err != nil {
+			return
+		}
+		t.rebase(newer)
+		t.settle(t.stored, t.problem)
 	}
-	b.Present(st.ref.Key, now)
-	rec := *st.rec
-	rec.Data, rec.Version = b.Bytes(), newVersion()
-	if t.m.store.Save(t.context(), &rec, st.rec.Version) == nil {
-		st.rec, st.due.Present = &rec, false
+}
+
+// present notes in b that a request has arrived with the key of ref.
+func (st *stored) present(b *body.Body, now time.Time) {
+	if st.isOvertaken {
+		b.Mark(st.ref.Key)
+	} else {
+		b.Present(st.ref.Key, now)
 	}
 }
 
@@ -85,7 +106,7 @@ func (t *tx) find(found *candidates, was *stored) (best stored, _ problem) {
 	isClosed := false
 	var stales []*Record
 	var twins []string
-	isReload, wasLive := was.ref.ID != "", was.wasLive || was.status == statusLive
+	isReload := was.ref.ID != ""
 	for i := range found.refs[:found.n] {
 		next := stored{ref: found.refs[i]}
 		if next.rec = best.rec; next.ref.ID != best.ref.ID { // else two tokens of one session
@@ -93,7 +114,7 @@ func (t *tx) find(found *candidates, was *stored) (best stored, _ problem) {
 			if next.rec, err = t.loadWithKey(next.ref.ID); err != nil {
 				t.note(EventStoreFailed, &Record{ID: next.ref.ID}, err)
 				failed := *was
-				failed.status = statusUnknown
+				failed.status, failed.wasLoaded = statusUnknown, was.wasLive()
 				return failed, problem{problemLasting, err}
 			}
 		}
@@ -111,7 +132,7 @@ func (t *tx) find(found *candidates, was *stored) (best stored, _ problem) {
 		default:
 			if !isClosed {
 				isClosed, closed = true, next
-				closed.rec, closed.wasLive = nil, wasLive // rec: else a later Reload takes it for what this request had
+				closed.rec, closed.wasLoaded = nil, was.wasLive() // rec: else a later Reload takes it for what this request had
 			}
 			if next.status == statusStale {
 				stales = append(stales, rec)
@@ -132,7 +153,7 @@ func (t *tx) find(found *candidates, was *stored) (best stored, _ problem) {
 	case isReload, time.Since(t.m.start)-t.s.arrived >= tombstoneLife:
 		// Nothing is where a session was, or a tombstone may have come and gone
 		// since the request began.
-		return stored{status: statusEnded, ref: found.refs[0], wasLive: wasLive}, problem{}
+		return stored{status: statusEnded, ref: found.refs[0], wasLoaded: was.wasLive()}, problem{}
 	}
 	return stored{status: statusNone}, problem{}
 }
@@ -192,7 +213,7 @@ func (t *tx) loadWithKey(id string) (*Record, error) {
 func (t *tx) recognise(st, was *stored) {
 	rec, ref, now := st.rec, st.ref, t.context().Began()
 	st.isOwn = was.isOwn && ref == was.ref || was.unresolved != nil && ref == was.unresolved.ref
-	if was.rec != nil && rec != nil && ref == was.ref && was.due.Present {
+	if was.rec != nil && rec != nil && ref == was.ref {
 		st.isOvertaken = was.isOvertaken || body.IsOvertaken(was.rec.Data, rec.Data, ref.Key)
 	}
 	st.setStatus(rec)
@@ -229,7 +250,8 @@ func (was *stored) keeps(st *stored) bool {
 }
 
 // maintenanceOf returns the maintenance that st.rec needs. A key that this request made
-// was not presented, and needs none.
+// was not presented, and needs none. A key that was overtaken is not renewed: the client has
+// an older one now, which the response would overwrite.
 func (t *tx) maintenanceOf(st *stored, now time.Time) body.Maintenance {
 	if t.s.source == nil || st.isOwn {
 		return body.Maintenance{}
@@ -238,7 +260,9 @@ func (t *tx) maintenanceOf(st *stored, now time.Time) body.Maintenance {
 	if st.rec.User == "" {
 		renewAfter = 0
 	}
-	return body.MaintenanceFor(st.rec.Data, st.ref.Key, st.rec.Created, renewAfter, now)
+	due := body.MaintenanceFor(st.rec.Data, st.ref.Key, st.rec.Created, renewAfter, now)
+	due.Renew = due.Renew && !st.isOvertaken
+	return due
 }
 
 // load returns the record of this id, a tombstone too, or nil if there is none or it had

@@ -107,7 +107,7 @@ func (t *tx) reload() error {
 type header struct {
 	isUsed  bool // the session was looked for
 	exists  bool // the request's tokens opened a session
-	hasUser bool // a user is logged in
+	hasUser bool // the page may be a user's: a user is logged in, the session was lost meanwhile, or a Login was not saved
 	cookie  cookie
 	life    time.Duration // of the cookie; 0: until the browser is closed
 }
@@ -115,12 +115,12 @@ type header struct {
 // header returns what the session does to the response's header. isTouched is whether the
 // session is touched when the handler has returned.
 func (s *Session) header(st *state, isTouched bool) header {
-	h := header{isUsed: true, exists: st.stored.exists(), cookie: st.cookie}
+	h := header{isUsed: true, exists: st.stored.exists(), hasUser: st.stored.wasLoaded || st.pending.user != "", cookie: st.cookie}
 	rec := st.stored.shown()
 	if rec == nil {
 		return h
 	}
-	h.hasUser = rec.User != ""
+	h.hasUser = h.hasUser || rec.User != ""
 	switch {
 	case st.cookie.action != cookieSend, !s.m.persistent && !body.IsRemembered(rec.Data):
 	case !s.m.keyless:

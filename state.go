@@ -83,8 +83,8 @@ type stored struct {
 	status      status
 	ref         token.Ref   // the token by which the request has the session
 	isOwn       bool        // this request made the token of ref, so that the token was not presented
-	isOvertaken bool        // a client has presented an older key since the request loaded: the key of ref ends none
-	wasLive     bool        // the request had the session before it ended or was replaced
+	isOvertaken bool        // a client has presented an older key since the request loaded: the key of ref ends none, and is not renewed
+	wasLoaded   bool        // the request had loaded the session live, before it ended, was replaced, or a Reload failed
 	successor   string      // the id of the session that a Login began in its place
 	reason      body.Reason // why the session ended; "": expired, or not known
 	rec         *Record     // as it was last read or written, while live
@@ -105,6 +105,9 @@ func (st *stored) shown() *Record {
 	}
 	return st.rec
 }
+
+// wasLive reports whether the request has the session, or has had it.
+func (st *stored) wasLive() bool { return st.status == statusLive || st.wasLoaded }
 
 // isKnown reports whether the store has answered.
 func (st *stored) isKnown() bool { return st.status != statusUnknown }

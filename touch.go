@@ -110,7 +110,7 @@ func (t *tx) touched(rec *Record, err error) error {
 		return nil
 	case errors.Is(err, ErrNotFound):
 		t.note(EventDropped, t.stored.rec, ErrEnded)
-		t.stored = stored{status: statusEnded, ref: t.stored.ref, wasLive: true}
+		t.stored = stored{status: statusEnded, ref: t.stored.ref, wasLoaded: true}
 		return ErrEnded
 	}
 	err = storeError("touch", err)

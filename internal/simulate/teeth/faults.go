@@ -13,6 +13,7 @@ const (
 	asked           = "ends only what was asked"
 	nobodyElse      = "nobody as somebody else"
 	logsIn          = "a Login logs in"
+	boundedMemory   = "bounded memory"
 )
 
 // faults are the mistakes that the simulator must find.
@@ -82,7 +83,7 @@ var faults = []fault{
 	{"a late request with the ended token begins a session", "load.go",
 		"case st.status == statusEnded && t.arrivedAfter(endOf(rec).Add(dropAfterEnd), now):\n", "case st.status == statusEnded:\n", logoutWins},
 	{"a Logout with a replaced token ends the session", "ending.go",
-		"case st.status == statusReplaced && st.wasLive:\n", "case st.err() == ErrReplaced:\n", "a replaced token ends nothing"},
+		"case st.status == statusReplaced && st.wasLoaded:\n", "case st.err() == ErrReplaced:\n", "a replaced token ends nothing"},
 	{"a replayed token ends the session", "load.go",
 		"t.note(EventReplayed, rec, ErrReplaced)\n", "t.note(EventReplayed, rec, ErrReplaced)\n\t\t\t_, _, _ = t.m.end(t.context(), rec.ID, rec.User, byRevoke, nil)\n", asked},
 	{"a Save limits the user's sessions", "commit.go",
@@ -95,10 +96,12 @@ var faults = []fault{
 		"if t.s.source == nil || st.isOwn {\n", "if t.s.source == nil {\n", signsNobodyOut},
 	{"a slow response of an automatic renewal signs out", "internal/body/keys.go",
 		"if k.issued != 0 {\n\t\tk.until", "if k.issued != 0 && false {\n\t\tk.until", signsNobodyOut},
-	{"a key that is presented late is not noted at once", "load.go",
-		"if st.status != statusLive || !st.due.Present || body.IsCurrent(st.rec.Data, st.ref.Key) {\n", "if true {\n", signsNobodyOut},
-	{"a request notes its key after an older one", "commit.go",
-		"st.isOvertaken = st.isOvertaken || st.due.Present && body.IsOvertaken(st.rec.Data, rec.Data, st.ref.Key)\n", "", signsNobodyOut},
+	{"a key that is presented is not noted at once", "load.go",
+		"if st.status != statusLive || !st.due.Present {\n", "if true {\n", signsNobodyOut},
+	{"a request that another overtakes gets a key", "load.go",
+		"due.Renew = due.Renew && !st.isOvertaken\n", "\n", letsNobodyIn},
+	{"a key that was overtaken gets another", "internal/body/renew.go",
+		"k.older[i].isFinal = k.older[i].isFinal || k.older[i].issued == 0\n", "_ = i\n", letsNobodyIn},
 	{"the bound of the keys has no minute", "internal/body/renew.go",
 		"return issued > maxRecent || issued > maxIssued && !isRecent\n", "return issued > maxIssued || isRecent && false\n", signsNobodyOut},
 	{"no key is renewed by age", "internal/body/maintenance.go",
@@ -140,6 +143,10 @@ var faults = []fault{
 		"if errors.Is(err, ErrIndeterminate) && t.isReplaced(old.ID, d.rec.ID) {\n", "if errors.Is(err, ErrIndeterminate) && false {\n", "a lost answer signs nobody out"},
 	{"a long request whose key was renewed by age loses the session", "commit.go",
 		"body.ExplicitKey(rec.Data) != body.ExplicitKey(st.rec.Data) && !body.HasAccess(rec.Data, st.ref.Key, now)\n", "!body.HasAccess(rec.Data, st.ref.Key, now)\n", signsNobodyOut},
+	{"the key of a Login that was saved early leaves only if it is the newest", "save.go",
+		"!body.HasAccess(rec.Data, key, t.c.Began()) || t.cookie.isAutomatic && !body.IsCurrent", "!body.HasAccess(rec.Data, key, t.c.Began()) || !body.IsCurrent", logsIn},
+	{"a page of a session that is lost may be stored", "save.go",
+		"hasUser: st.stored.wasLoaded || st.pending.user != \"\", cookie", "cookie", "caches are told"},
 	{"a Create of unknown outcome is not undone", "commit.go",
 		"_ = t.m.store.Delete(c, rec.ID)\n", "\n", "nothing is left behind"},
 	{"the sessions of a user are not limited", "limit.go",
@@ -176,6 +183,28 @@ var faults = []fault{
 		"case body.HasAccess(rec.Data, h.Key, now), body.ExplicitKey(rec.Data) == h.Explicit:\n", "case body.HasAccess(rec.Data, h.Key, now):\n", done},
 	{"a renewal by the request itself closes Done", "internal/watch/watch.go",
 		"r.holder.Key, r.holder.Explicit, r.holder.Since = key, explicit, time.Now()\n", "\n", done},
+
+	// A full store.
+	{"MemoryStore.Save does not count what a record grows", "memory.go",
+		"if used := m.used.Add(grown); grown > 0", "if used := m.used.Add(min(grown, 0)); grown > 0", boundedMemory},
+	{"a MemoryStore counts what has left", "memory.go",
+		"m.used.Add(-e.size())\n}\n\n// errAt", "}\n\n// errAt", boundedMemory},
+	{"a MemoryStore evicts first who came back", "memory_evict.go",
+		"return &sh.fresh }) ||\n\t\tm.evictOldest(func(sh *shard) *list { return &sh.returned })",
+		"return &sh.returned }) ||\n\t\tm.evictOldest(func(sh *shard) *list { return &sh.fresh })", boundedMemory},
+	{"a MemoryStore evicts the newest", "memory_evict.go",
+		"from == nil || e.used < used", "from == nil || e.used > used", boundedMemory},
+	{"a full MemoryStore evicts users", "memory_evict.go",
+		"m.evictOldest(func(sh *shard) *list { return &sh.returned })\n",
+		`m.evictOldest(func(sh *shard) *list {
+			for _, l := range sh.users {
+				return &l
+			}
+			return &sh.returned
+		})
+`, boundedMemory},
+	{"a full store is a mistake of the program", "commit.go",
+		"if err = storeError(\"create\", err); errors", "if errors.Is(err, errFull) {\n\t\treturn err\n\t}\n\tif err = storeError(\"create\", err); errors", "full is 503"},
 
 	// Events, headers, and the rest.
 	{"EventReplayed is hidden", "load.go",
