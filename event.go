@@ -17,7 +17,8 @@ const (
 	EventLoggedIn EventKind = "logged_in"
 	// EventLoggedOut: Logout took effect. ID is the ended session's.
 	EventLoggedOut EventKind = "logged_out"
-	// EventRenewed: Renew, Remember or Options.RenewAfter replaced the token.
+	// EventRenewed: Renew, Remember or Options.RenewAfter replaced the token, which
+	// with Options.Tokens none of them does.
 	EventRenewed EventKind = "renewed"
 	// EventRevoked: the session was ended from elsewhere: Revoke, RevokeOthers,
 	// RevokeAll, Options.MaxPerUser, or Logout of a session that List returned.

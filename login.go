@@ -28,7 +28,8 @@ const maxUser = 1024
 // request's own token has been replaced meanwhile: a browser whose user clicks twice
 // throws the first response away. With a token that another Login of the same user
 // has replaced less than a minute before, it takes over the values of the session
-// that the user has now, and ends that.
+// that the user has now, and ends that. With Options.Tokens a Login of the user who is
+// logged in already keeps the token.
 func (s *Session) Login(user string) {
 	if user == "" {
 		s.refuse(errors.New("session: Login: the user is empty"))
@@ -82,6 +83,8 @@ func (s *Session) Logout() {
 //
 // The grace is counted by the clock of the process that renews. In another process
 // it is shorter by as much as the clock there is ahead.
+//
+// With Options.Tokens Renew changes nothing.
 func (s *Session) Renew() {
 	if s.m.keyless {
 		return
@@ -91,7 +94,7 @@ func (s *Session) Renew() {
 
 // Remember ends the session d from now, in place of both clocks and beyond
 // Options.Lifetime too, in a cookie that survives the closing of the browser,
-// with a new token as by Renew. Renew and a Login of the same user keep it;
+// with a new token as by Renew (with Options.Tokens with the same token). Renew and a Login of the same user keep it;
 // Logout and a later Login of another user end it. A d of zero or less fails
 // the request. Browsers keep a cookie for 400 days at most (RFC 6265bis, 5.5).
 // A remembered session has no idle timeout and so does not meet AAL2; one of more

@@ -92,7 +92,8 @@ type Options struct {
 	// Tokens, if set, is another kind of token than ours, for sharing sessions with
 	// another program: Cookie.Name is then the name that this program uses, of
 	// several cookies of that name the first counts, Secrets are not used, and
-	// RenewAfter must be 0. See TokenFormat for what else is different. Nil: ours.
+	// RenewAfter and RenewGrace must be 0. See TokenFormat for what else is different.
+	// Nil: ours.
 	Tokens TokenFormat
 
 	Cookie CookieOptions
@@ -132,7 +133,9 @@ type CookieOptions struct {
 
 	// Persistent makes the cookie survive the closing of the browser. Its
 	// Max-Age is the time to the absolute end, at most 400 days, sent with the
-	// token and never refreshed: the record decides.
+	// token and never refreshed: the record decides. With Options.Tokens it is the
+	// time to Session.Expires, and refreshed while the session is used: see
+	// TokenFormat.
 	Persistent bool
 
 	// Partitioned gives the cookie its own jar per top-level site (CHIPS).

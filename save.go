@@ -153,7 +153,7 @@ func (s *Session) beforeFirstByte(hijack bool) (h header, err error) {
 			t.takeBack()
 			s.phase.advance(phaseSent)
 		}
-		isOlder := t.cookie.action == cookieSend && t.carried != carriedNone
+		isOlder := t.cookie.action == cookieSend && t.carried != carriedNone && t.phase() == phaseOpen
 		var err error
 		switch {
 		case t.plan() == actNothing:
