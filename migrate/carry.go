@@ -106,6 +106,11 @@ func (t *Takeover) fill(ctx context.Context, s *session.Session, old *oldSession
 	for _, name := range t.unnamed(old) {
 		report(name, errors.New("neither Options.Values nor Options.Ignore names it"))
 	}
+	for _, name := range old.odd {
+		if !slices.Contains(t.o.Ignore, name) {
+			report(name, errors.New("its name is not a string: name it so in Options.Ignore"))
+		}
+	}
 	slices.SortStableFunc(taken, func(a, b sized) int { return a.size - b.size })
 	for {
 		err := s.Save(ctx)
@@ -124,12 +129,9 @@ func (t *Takeover) fill(ctx context.Context, s *session.Session, old *oldSession
 
 // unnamed returns the names of the values that the options do not name, sorted.
 func (t *Takeover) unnamed(old *oldSession) []string {
-	names := slices.Concat(old.odd, slices.Collect(maps.Keys(old.values)))
-	names = slices.DeleteFunc(names, func(name string) bool {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(old.values)), func(name string) bool {
 		return name == t.o.User || slices.Contains(t.o.Ignore, name) || slices.ContainsFunc(t.o.Values, func(v Value) bool { return v.name == name })
 	})
-	slices.Sort(names)
-	return names
 }
 
 // adjust gives the new session what the old one had left, and its beginning, if
