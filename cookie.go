@@ -23,8 +23,11 @@ type cookies struct {
 	warnings    warnings
 }
 
-func newCookies(o *CookieOptions, tokens *token.Verified) *cookies {
-	c := &cookies{name: o.Name, tokens: tokens, template: *o.template(), adapt: o.Adapt}
+func newCookies(o *Options, tokens *token.Verified) *cookies {
+	c := &cookies{
+		name: o.Cookie.Name, tokens: tokens, firstCounts: o.Tokens != nil,
+		template: *o.Cookie.template(), adapt: o.Cookie.Adapt, warnings: warnings{to: o.Logger},
+	}
 	c.line = c.template.String()
 	return c
 }
@@ -142,7 +145,7 @@ func (c *cookies) adapted(r *http.Request) http.Cookie {
 // apply implements carrier. A cookie with a life of zero lasts until the browser
 // closes.
 func (c *cookies) apply(what cookie, h http.Header, r *http.Request, life time.Duration) error {
-	if what.do == leave {
+	if what.action == cookieKeep {
 		return nil
 	}
 	cookie, line := c.adapted(r), c.line
@@ -153,12 +156,12 @@ func (c *cookies) apply(what cookie, h http.Header, r *http.Request, life time.D
 	}
 	value := ""
 	switch {
-	case what.do == remove:
+	case what.action == cookieDelete:
 		cookie.MaxAge = -1
 	case life > 0:
 		cookie.MaxAge = int((min(life, maxAge) + time.Second - 1) / time.Second)
 	}
-	if what.do == carry {
+	if what.action == cookieSend {
 		if what.value != nil {
 			value = what.value()
 		} else {
@@ -177,6 +180,9 @@ func (c *cookies) apply(what cookie, h http.Header, r *http.Request, life time.D
 
 // depends implements carrier.
 func (c *cookies) depends() string { return "Cookie" }
+
+// challenge implements carrier: there is no scheme for cookies.
+func (c *cookies) challenge() string { return "" }
 
 // place implements carrier.
 func (c *cookies) place() string { return "Cookie " + c.name }
