@@ -4,11 +4,9 @@ import (
 	"context"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/storectx"
 )
 
@@ -107,13 +105,14 @@ func (s *Session) Expired() bool {
 	return s.brought == overToken && s.todo.user == "" && s.visible().User == ""
 }
 
-// Keys returns the names of the values, sorted.
+// Keys returns the names of the values, sorted. With Options.Tokens another program may
+// use names that NewKey refuses: those are left out.
 func (s *Session) Keys() []string {
 	s.lock()
 	defer s.unlock()
 	var names []string
 	for _, quoted := range s.todo.changes.Names(s.base()) {
-		if name, ok := decode[string]([]byte(quoted)); ok && !strings.HasPrefix(quoted, body.Reserved) {
+		if name, ok := nameOf(quoted); ok {
 			names = append(names, name)
 		}
 	}
