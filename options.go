@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"reflect"
@@ -96,11 +97,15 @@ type Options struct {
 
 	Cookie CookieOptions
 
+	// Logger gets all log lines of the Manager; docs/operations.md lists them. Nil:
+	// slog.Default, looked up for each line.
+	Logger *slog.Logger
+
 	// ErrorHandler answers a request whose session could not be loaded or
 	// saved. The handler's own response has not begun; its Set-Cookie and
 	// content headers are gone, and the answer is never cached. errors.Is(err,
 	// ErrStore) tells a failing store from a mistake of the program. Nil: log
-	// with slog and answer 503 or, for a mistake, 500.
+	// to Logger and answer 503 or, for a mistake, 500.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
 	// OnEvent is told what happens to sessions, after the fact and outside
@@ -193,8 +198,11 @@ func (o Options) resolve() (Options, error) {
 	if o.MaxDataSize == 0 {
 		o.MaxDataSize = 64 << 10
 	}
+	if o.Logger == nil {
+		o.Logger = defaultLogger
+	}
 	if o.ErrorHandler == nil {
-		o.ErrorHandler = answerError
+		o.ErrorHandler = answerError(o.Logger)
 	}
 	rule(o.RenewAfter == 0 || o.RenewAfter >= minRenewAfter, "RenewAfter: must be at least a minute, or 0 for never")
 	rule(o.RenewAfter == 0 || o.Tokens == nil, "RenewAfter: must be 0 with Tokens, which have no key of their own to renew")

@@ -92,15 +92,17 @@ func (w *errorWriter) Write(p []byte) (int, error) {
 
 func (w *errorWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// answerError is the default ErrorHandler: the log gets the reason, the
-// stranger gets none.
-func answerError(w http.ResponseWriter, r *http.Request, err error) {
-	status := errorStatus(err)
-	slog.ErrorContext(r.Context(), "session: request failed", "err", err, "status", status, "method", r.Method, "path", r.URL.Path)
-	if status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", retryAfter)
+// answerError returns the default ErrorHandler: the log gets the reason, the client
+// gets only the status.
+func answerError(log *slog.Logger) func(http.ResponseWriter, *http.Request, error) {
+	return func(w http.ResponseWriter, r *http.Request, err error) {
+		status := errorStatus(err)
+		log.ErrorContext(r.Context(), "session: request failed", "err", err, "status", status, "method", r.Method, "path", r.URL.Path)
+		if status == http.StatusServiceUnavailable {
+			w.Header().Set("Retry-After", retryAfter)
+		}
+		http.Error(w, http.StatusText(status), status)
 	}
-	http.Error(w, http.StatusText(status), status)
 }
 
 // retryAfter is in seconds: a store that fails over is back in about this time.
