@@ -2,7 +2,10 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
+
+	"github.com/coatcheck/session/internal/mistake"
 )
 
 // An EventKind names what happened to a session.
@@ -58,7 +61,11 @@ func (m *Manager) emit(ctx context.Context, kind EventKind, rec *Record, err err
 	}
 }
 
-// storeError wraps what a store answered, so that ErrStore finds it.
+// storeError wraps what a store answered, so that ErrStore finds it, unless that is a
+// mistake of the program.
 func storeError(call string, err error) error {
+	if m := (*mistake.Error)(nil); errors.As(err, &m) {
+		return err
+	}
 	return fmt.Errorf("%w: %s: %w", ErrStore, call, err)
 }

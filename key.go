@@ -42,6 +42,17 @@ func NewKey[T any](name string) Key[T] {
 	return Key[T]{string(quoted)}
 }
 
+// nameOf returns the name of a member as it stands in JSON. It returns false if NewKey
+// makes no key of that member.
+func nameOf(quoted string) (name string, ok bool) {
+	name, ok = decode[string]([]byte(quoted))
+	if !ok || name == "" || strings.HasPrefix(quoted, body.Reserved) {
+		return "", false
+	}
+	spelled, err := encodeValue(name)
+	return name, err == nil && string(spelled) == quoted // text with half a surrogate pair decodes to U+FFFD
+}
+
 // Get returns the value, or the zero value of T if there is none: see Lookup.
 func (k Key[T]) Get(s *Session) T {
 	v, _ := k.Lookup(s)
