@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"time"
 
 	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/storectx"
@@ -112,6 +113,10 @@ func (k commit) save() error {
 		if err != nil && d.token != nil && errors.Is(err, ErrIndeterminate) {
 			err = k.resolve(d, err)
 		}
+		if err == nil && body.IsTombstone(d.rec.Data) {
+			k.ended()
+			return nil
+		}
 		if err == nil {
 			k.install(d)
 			if n.leave(); login {
@@ -155,7 +160,8 @@ func (k commit) install(d draft) {
 		}
 		*st = stored{held: d.ref, isOwn: true}
 	} else {
-		k.sendAgain(k.todo.remember.IsZero())
+		movesEnd := !k.todo.remember.IsZero() || k.todo.user != "" && body.IsRemembered(d.rec.Data) // which EndBy had capped
+		k.sendAgain(!movesEnd)
 	}
 	if d.event != "" {
 		k.note(d.event, d.rec, nil)
@@ -187,15 +193,32 @@ func (k commit) lose(is knowledge) {
 	k.cookie = cookie{}
 }
 
+// ended notes that this commit has ended the session, because the time of an EndBy has
+// passed. The client may have a newer cookie if another request has renewed the session.
+func (k commit) ended() {
+	k.m.watch.ended(k.stored.rec.ID)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.note(EventLoggedOut, k.stored.rec, nil)
+	mayHaveNewer := k.stored.frozen != nil
+	k.lose(ended)
+	if k.brought != noToken && !mayHaveNewer {
+		k.cookie.do = remove
+	}
+	*k.todo = pending{}
+}
+
 // drop forgets the changes that no session is there to hold.
 func (k commit) drop() error {
 	err := k.stored.over()
-	switch k.stored.is {
-	case nothing:
+	switch {
+	case k.stored.is == twins:
+		err = errTwins
+	case k.stored.is == nothing && k.todo.hasEnded(time.Now()):
+		err = ErrEnded
+	case k.stored.is == nothing:
 		err = errWithheld
 		k.m.warnWithheld(k.ctx)
-	case twins:
-		err = errTwins
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -112,7 +112,10 @@ func (u *immediate) commit(ctx context.Context) (done bool, err error) {
 			}
 		}
 	}()
-	err = commit{s, c, t}.run()
+	wantsEnd := t.logout
+	if err = (commit{s, c, t}).run(); err == nil && !wantsEnd {
+		err = s.stored.over() // an EndBy has ended it
+	}
 	return err == nil, err
 }
 

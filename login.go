@@ -46,6 +46,7 @@ func (s *Session) Login(user string) {
 		if was != "" && was != user {
 			*t = pending{logout: t.logout, remember: t.remember}
 		}
+		t.endBy = time.Time{}
 		t.logout = t.logout || s.stored.is == twins
 		t.user, t.at = strings.Clone(user), milliseconds(time.Now())
 	})
@@ -102,6 +103,30 @@ func (s *Session) Remember(d time.Duration) {
 		return
 	}
 	s.revise("Remember", func(t *pending) { t.remember = milliseconds(time.Now().Add(d)) })
+}
+
+// EndBy ends the session at t at the latest, whatever Options.Lifetime says, and
+// Remember, before this call or after it: for an end that an identity provider sets
+// (SAML 2.0 core, 2.7.2: SessionNotOnOrAfter). Of several times the earliest counts. It
+// holds until the next Login, so call EndBy after Login. t is truncated to milliseconds.
+//
+// EndBy needs no cookie, so that it also works after the first byte of the response, and
+// begins no session; one that another change begins ends at t too. If t has passed at
+// the commit, that ends the session as Logout does, and stores nothing else: a pending
+// Login begins no session then, and what it should have stored is ErrEnded. A zero t
+// fails the request.
+func (s *Session) EndBy(t time.Time) {
+	if t.IsZero() {
+		s.refuse(errors.New("session: EndBy: the time is zero"))
+		return
+	}
+	t = milliseconds(t)
+	s.revise("", func(p *pending) {
+		if s.problem.is != missedLogin && (p.endBy.IsZero() || t.Before(p.endBy)) {
+			p.endBy = t
+		}
+		s.awaitSave("EndBy")
+	})
 }
 
 // Clear forgets all values and flashes. User, clocks and token stay.
@@ -249,7 +274,7 @@ func (s *Session) takeBack() {
 	case t.user != "":
 		call = "Login"
 		if another = s.changesUser(t.user); another {
-			t.changes = nil // they were the other user's
+			t.changes, t.endBy = nil, time.Time{} // they were the other user's
 		}
 	case t.renew:
 		call = "Renew"

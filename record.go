@@ -76,9 +76,13 @@ func (k commit) beginWith(d *draft, data []byte) error {
 }
 
 // next returns the record that the stored one becomes by what this request asked
-// for, and by the maintenance that is due.
+// for, and by the maintenance that is due. It is a tombstone if the time of an EndBy has
+// passed.
 func (k commit) next() (d draft, err error) {
 	st, t, now := &k.stored, k.todo, milliseconds(time.Now())
+	if t.hasEnded(now) {
+		return draft{rec: tombstone(st.rec, body.ReasonLogout, "")}, nil
+	}
 	var room [16]object.Member
 	b, err := parse(room[:0], st.rec.Data, now)
 	if err != nil {
@@ -104,7 +108,7 @@ func (k commit) next() (d draft, err error) {
 		d.isAutomatic = true
 		b.RenewAutomatically(d.ref.Key, st.held.Key, now)
 	case st.due.Present, st.due.Tidy:
-	case len(t.changes) == 0:
+	case !t.asks():
 		return d, nil
 	}
 	d.rec = &rec
@@ -142,7 +146,10 @@ func (k commit) revise(d *draft, b *body.Body, now time.Time) error {
 	t, rec := k.todo, d.rec
 	if t.user != "" {
 		rec.Created = t.at
-		if !b.IsRemembered() {
+		b.RemoveLimit()
+		if end := b.Remembered(); !end.IsZero() {
+			rec.Deadline, rec.Expires = end, end
+		} else {
 			rec.Deadline = t.at.Add(k.m.lifetime)
 		}
 	}
@@ -175,7 +182,12 @@ func (k commit) complete(d *draft, b *body.Body) error {
 	}
 	if end := k.todo.remember; !end.IsZero() {
 		rec.Deadline, rec.Expires = end, end
-		b.Remember()
+		b.Remember(end)
+	}
+	b.EndBy(k.todo.endBy)
+	if end := b.Limit(); !end.IsZero() {
+		rec.Deadline = earlier(rec.Deadline, end)
+		rec.Expires = earlier(rec.Expires, rec.Deadline)
 	}
 	rec.Data = b.Bytes()
 	rec.Version = newVersion()

@@ -179,6 +179,8 @@ func (l *lease) save(ctx context.Context, was, value []byte) error {
 		switch {
 		case l.isStored && (l.todo.logout || l.stored.is == nothing):
 			return ErrEnded // by this request: a value of its session must not begin another
+		case l.todo.hasEnded(time.Now()):
+			return ErrEnded
 		case l.stored.is != unknown:
 			l.keep(body.Change{Call: "Refresh", Name: l.name, Raw: value, In: was, Again: func(in []byte) ([]byte, error) { return in, nil }})
 			l.keep(l.edit(l.ended))

@@ -27,6 +27,7 @@ func (s *Session) saveAfter(ctx context.Context, prepare func() error) error {
 	c := storectx.Within(ctx, s.m.timeout)
 	defer c.Release()
 	s.lockWithin(c)
+	wantsEnd := s.todo.logout || s.todo.hasEnded(time.Now())
 	if err := prepare(); err != nil {
 		s.mu.Unlock()
 		return err
@@ -36,9 +37,8 @@ func (s *Session) saveAfter(ctx context.Context, prepare func() error) error {
 		s.takeBack() // what an earlier Save failed to do in time
 	}
 	s.mu.Unlock()
-	logout := s.todo.logout
 	err := commit{s, c, &s.todo}.run()
-	if err == nil && !logout {
+	if err == nil && !wantsEnd {
 		err = s.stored.over()
 	}
 	if err == nil {
@@ -277,5 +277,5 @@ func (s *Session) commitNow() error {
 // plan is what a commit would do next.
 func (s *Session) plan() action {
 	withheld := s.withheld && s.stored.is == nothing && s.todo.holds()
-	return plan(s.at, &s.stored, &s.todo, s.problem, withheld)
+	return plan(s.at, &s.stored, &s.todo, s.problem, withheld, time.Now())
 }

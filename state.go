@@ -89,13 +89,18 @@ type pending struct {
 	at       time.Time // Login
 	renew    bool
 	remember time.Time    // the end that Remember set
+	endBy    time.Time    // the earliest time of EndBy since the last Login
 	changes  body.Changes // of values and flashes
 }
 
 // asks tells whether there is anything to store of a stored session.
 func (t *pending) asks() bool {
-	return t.wantsToken() || len(t.changes) > 0
+	return t.wantsToken() || len(t.changes) > 0 || !t.endBy.IsZero()
 }
+
+// hasEnded reports whether the time of an EndBy has passed: the commit ends the session,
+// and begins none.
+func (t *pending) hasEnded(now time.Time) bool { return !t.endBy.IsZero() && !now.Before(t.endBy) }
 
 // wantsToken tells whether a stored session needs another token.
 func (t *pending) wantsToken() bool { return t.user != "" || t.renew || !t.remember.IsZero() }
@@ -175,12 +180,16 @@ const (
 
 // plan decides what a commit does next. withheld is whether the browser may have
 // kept a cookie back that a new anonymous session would overwrite.
-func plan(at phase, st *stored, t *pending, p problem, withheld bool) action {
+func plan(at phase, st *stored, t *pending, p problem, withheld bool, now time.Time) action {
 	switch {
 	case t.logout && st.is > unknown:
 		return end
 	case p.lasts():
 		return refuse
+	case st.is == live && t.hasEnded(now):
+		return save // a tombstone
+	case t.hasEnded(now) && (t.user != "" || t.holds()):
+		return drop
 	case st.is == live && t.user != "" && t.user != st.rec.User,
 		st.is == replaced && t.user != "": // the form was sent twice, perhaps
 		return replace
