@@ -39,12 +39,12 @@ func (b *bearer) read(r *http.Request) (found candidates) {
 // apply implements carrier.
 func (b *bearer) apply(what cookie, to http.Header, r *http.Request, _ time.Duration) error {
 	switch {
-	case what.do == carry && what.value != nil: // else the client has it
+	case what.action == cookieSend && what.value != nil: // else the client has it
 		to[tokenHeader] = []string{what.value()}
 		if !isEncrypted(r) && !isLoopback(r.Host) {
 			b.warnings.log(r, "session: token sent on a request without TLS, which everyone on the way can read; serve HTTPS, or let the proxy that does set X-Forwarded-Proto")
 		}
-	case what.do == remove:
+	case what.action == cookieDelete:
 		to[tokenHeader] = []string{""}
 	}
 	return nil

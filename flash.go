@@ -63,7 +63,7 @@ func trimFlashes(b *body.Body, maxData int) error {
 // order in which they were added, and removes them. It leaves messages of other kinds.
 // Call it where they are shown, before the first byte of the page.
 func (s *Session) Flashes(kinds ...string) []Flash {
-	stored, _ := decode[[]storedFlash](s.value(body.Flashes))
+	stored, _ := decode[[]storedFlash](s.use().value(body.Flashes))
 	if len(kinds) > 0 {
 		stored = slices.DeleteFunc(stored, func(f storedFlash) bool { return !slices.Contains(kinds, f.Kind) })
 	}

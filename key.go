@@ -50,7 +50,7 @@ func (k Key[T]) Get(s *Session) T {
 // time, so that a slice or map it returned may be changed without changing the
 // session. If the store fails, every value is absent and s.Err tells.
 func (k Key[T]) Lookup(s *Session) (T, bool) {
-	return decode[T](s.value(k.name))
+	return decode[T](s.use().value(k.name))
 }
 
 // Set stores v. It encodes at once: what v refers to may change afterwards. A
@@ -100,7 +100,7 @@ func (k Key[T]) Take(ctx context.Context, s *Session) (T, bool, error) {
 
 // Delete forgets the value.
 func (k Key[T]) Delete(s *Session) {
-	if s.value(k.name) != nil {
+	if s.use().value(k.name) != nil {
 		s.change(body.Change{Call: "Delete", Name: k.name})
 	}
 }

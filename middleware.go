@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/coatcheck/session/internal/token"
+	"github.com/coatcheck/session/internal/watch"
 )
 
 // A Manager gives the requests of an http.Handler their sessions. Make one with
@@ -37,7 +38,7 @@ type Manager struct {
 	nested     atomic.Bool // likewise
 	dropped    atomic.Bool // likewise
 	unsaved    atomic.Bool // likewise
-	watch      *watch
+	watch      *watch.Watch
 	queues     queues
 	logins     logins
 	touches    touches
@@ -66,7 +67,7 @@ func New(opts *Options) (*Manager, error) {
 		log: o.Logger, onError: o.ErrorHandler, onEvent: o.OnEvent,
 		start: time.Now(),
 	}
-	m.watch = newWatch(m, o.WatchEvery)
+	m.watch = watch.New(watch.Config{Every: o.WatchEvery, Timeout: o.StoreTimeout, Check: m.check, Random: random[time.Duration], Resumed: m.resumed})
 	return m, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/coatcheck/session/internal/storectx"
 )
@@ -204,3 +205,22 @@ func (n *contender) leave() {
 		n.turn = nil
 	}
 }
+
+// pause sleeps before retry number try: exponential backoff from d with full jitter, capped
+// at 128·d. It returns early with ctx.Err().
+func pause(ctx context.Context, d time.Duration, try int) error {
+	if try == 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(random(d << min(try, 7)))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	resumed(ctx)
+	return ctx.Err()
+}
+
+// betweenSaves is d of a pause after a conflict with another process.
+const betweenSaves = 250 * time.Microsecond

@@ -65,22 +65,22 @@ func (q *request) BeforeFirstByte(hijack bool) error {
 
 // complete tells caches what the response depends on, and sets the cookie.
 func (q *request) complete(h header) error {
-	if !h.used {
+	if !h.isUsed {
 		return nil
 	}
 	to, control := q.writer.Header(), ""
 	canonicalize(to)
 	switch {
-	case h.cookie.do != leave:
+	case h.cookie.action != cookieKeep:
 		control = "no-store"
 	case len(to["Cache-Control"]) > 0: // the handler knows better
-	case h.user:
+	case h.hasUser:
 		control = "no-store"
-	case h.found:
+	case h.exists:
 		control = "private"
 	}
 	q.tellCaches(to, control)
-	if h.cookie.do == carry {
+	if h.cookie.action == cookieSend {
 		q.m.warnNested(&q.session)
 	}
 	return q.m.carrier.apply(h.cookie, to, q.r, h.life)
@@ -130,9 +130,7 @@ func (q *request) finish() {
 	finished := false
 	defer func() {
 		if !finished { // the store panicked
-			q.session.mu.Lock()
 			q.session.unwatch()
-			q.session.mu.Unlock()
 		}
 	}()
 	if q.panicked = !q.returned; q.panicked {

@@ -50,40 +50,36 @@ func (ts *touches) end(id string, hasSucceeded bool) {
 	}
 }
 
-// touchIsDue reports whether this request is to move the record's clocks forward,
-// because at that time they were old enough to bother.
-func (s *Session) touchIsDue(used time.Time) bool {
-	return s.stored.is == live && s.isUse() && used.Sub(s.stored.rec.LastSeen) > s.m.idle/20
+// isTouchDue reports whether the request is to move the record's clocks forward, because they
+// had at that time stood still for 1/20 of the idle timeout.
+func (s *Session) isTouchDue(st *stored, used time.Time) bool {
+	return st.status == statusLive && s.isUse() && used.Sub(st.rec.LastSeen) > s.m.idle/20
 }
 
-// touch moves the record's clocks forward if that is due. A nil c is a context of its
-// own.
-func (s *Session) touch(c *storectx.Context, used time.Time) error {
-	rec := s.stored.rec
-	if !s.touchIsDue(used) || !s.m.touches.begin(rec.ID, used) {
+// isUse reports whether the request moves the session's clocks.
+func (s *Session) isUse() bool { return s.source != nil && !s.isPassive.Load() }
+
+// touch moves the record's clocks forward if that is due.
+func (t *tx) touch(used time.Time) error {
+	rec := t.stored.rec
+	if !t.s.isTouchDue(&t.stored, used) || !t.m.touches.begin(rec.ID, used) {
 		return nil
 	}
-	if c == nil {
-		c = s.context()
-		defer c.Release()
-	}
-	touched, err := s.m.touch(c, rec)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.touched(touched, err)
+	touched, err := t.m.touch(t.context(), rec)
+	return t.touched(touched, err)
 }
 
-// touchAtLoad touches a session at once of whose idle time more than half is gone: the
+// touchAtLoad touches a session at once of whose idle time more than half has passed: the
 // request may take longer than the rest. LastSeen and Expires go on showing what was
-// before this request. mu is held.
-func (s *Session) touchAtLoad(c *storectx.Context) {
-	rec, now := s.stored.rec, s.loaded
+// before this request.
+func (t *tx) touchAtLoad() {
+	rec, now := t.stored.rec, t.loaded
 	switch {
-	case s.stored.is != live, !s.isUse(), now.Sub(rec.LastSeen) <= s.m.idle/2:
+	case t.stored.status != statusLive, !t.s.isUse(), now.Sub(rec.LastSeen) <= t.m.idle/2:
 	case !rec.Expires.Before(rec.Deadline): // no use puts off its end
-	case s.m.touches.begin(rec.ID, now):
-		if _, err := s.m.touch(c, rec); err != nil {
-			_ = s.touched(rec, err) // it is tried again after the handler
+	case t.m.touches.begin(rec.ID, now):
+		if _, err := t.m.touch(t.context(), rec); err != nil {
+			_ = t.touched(rec, err) // it is tried again after the handler
 		}
 	}
 }
@@ -105,19 +101,19 @@ func (m *Manager) touch(c *storectx.Context, rec *Record) (*Record, error) {
 	return touched, err
 }
 
-// touched keeps what a touch has made of the record. mu is held.
-func (s *Session) touched(rec *Record, err error) error {
+// touched keeps what a touch has made of the record.
+func (t *tx) touched(rec *Record, err error) error {
 	switch {
 	case err == nil:
-		s.stored.rec = rec
-		s.sendAgain(true)
+		t.stored.rec = rec
+		t.sendAgain(true)
 		return nil
 	case errors.Is(err, ErrNotFound):
-		s.note(EventDropped, s.stored.rec, ErrEnded)
-		s.stored = stored{is: ended, held: s.stored.held, wasHad: true}
+		t.note(EventDropped, t.stored.rec, ErrEnded)
+		t.stored = stored{status: statusEnded, ref: t.stored.ref, wasLoaded: true}
 		return ErrEnded
 	}
 	err = storeError("touch", err)
-	s.note(EventStoreFailed, s.stored.rec, err)
+	t.note(EventStoreFailed, t.stored.rec, err)
 	return err
 }

@@ -76,8 +76,8 @@ func isEncrypted(r *http.Request) bool {
 // saysHTTPS reports whether a request came by TLS, here or to the first of the proxies
 // (RFC 7239, 5.4, which permits quotes).
 func saysHTTPS(r *http.Request) bool {
-	proto, _, _ := strings.Cut(first(r.Header["X-Forwarded-Proto"]), ",")
-	forwarded, _, _ := strings.Cut(first(r.Header["Forwarded"]), ",")
+	proto, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Proto"), ",")
+	forwarded, _, _ := strings.Cut(r.Header.Get("Forwarded"), ",")
 	return r.TLS != nil || strings.EqualFold(trim(proto), "https") ||
 		strings.Contains(strings.ToLower(strings.ReplaceAll(forwarded, `"`, "")), "proto=https")
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"os"
 	"strings"
@@ -25,7 +26,11 @@ type shelf struct {
 	put   func(id, record string, life time.Duration) // life < 0: none of its own
 	get   func(id string) (record string, life time.Duration)
 	drop  func(id string)
+	kept  func(id string) time.Duration    // how long what Go knows of a session is kept, or notKept
+	keep  func(id string, d time.Duration) // keeps it no longer than that
 }
+
+const notKept = time.Duration(math.MinInt64)
 
 // onShelves runs a test over Redis and over PostgreSQL.
 func onShelves(t *testing.T, o expressjs.Options, f func(t *testing.T, s *shelf)) {
@@ -61,6 +66,17 @@ func redisShelf(t *testing.T, store session.Store, client *redis.Client) *shelf 
 			return record, life
 		},
 		func(id string) { check(client.Del(ctx, "sess:"+id).Err()) },
+		func(id string) time.Duration {
+			ms, err := client.Do(ctx, "PTTL", expressjs.OwnKeyForTest("sess:"+id)).Int64()
+			check(err)
+			if ms == -2 {
+				return notKept
+			}
+			return time.Duration(ms) * time.Millisecond
+		},
+		func(id string, d time.Duration) {
+			check(client.PExpire(ctx, expressjs.OwnKeyForTest("sess:"+id), d).Err())
+		},
 	}
 }
 
@@ -85,6 +101,16 @@ func postgresShelf(t *testing.T, store session.Store, pool *pgxpool.Pool) *shelf
 			return record, time.Until(time.UnixMilli(ms))
 		},
 		func(id string) { exec(`DELETE FROM "session" WHERE sid = $1`, id) },
+		func(id string) time.Duration {
+			var ms int64
+			if err := pool.QueryRow(ctx, `SELECT until FROM session_go WHERE sid = $1`, id).Scan(&ms); err != nil {
+				return notKept
+			}
+			return time.Until(time.UnixMilli(ms))
+		},
+		func(id string, d time.Duration) {
+			exec(`UPDATE session_go SET until = $1 WHERE sid = $2`, time.Now().Add(d).UnixMilli(), id)
+		},
 	}
 }
 

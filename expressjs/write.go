@@ -67,6 +67,7 @@ func (o *Options) write(r *session.Record, before []byte, now time.Time) (raw []
 	if w.isExact = w.isExact || !same(raw, r.Data, o.namesUser() && r.User != ""); w.isExact {
 		w.exact = r.Data
 	}
+	w.until = w.untilLive(o.window(c))
 	return raw, w, nil
 }
 

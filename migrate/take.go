@@ -5,10 +5,13 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/body"
+	"github.com/coatcheck/session/internal/crosssite"
 )
 
 const (
@@ -21,10 +24,10 @@ const (
 )
 
 // take gives the request the session that its old one has become. It returns what
-// tells the cookies of the response, or nil for none.
+// returns the cookies of the response, or nil for none.
 func (t *Takeover) take(r *http.Request) (cookies func() []string, err error) {
-	old, err := r.Cookie(t.o.Old.cookie())
-	if err != nil || old.Value == "" {
+	cookie, err := r.Cookie(t.o.Old.cookie())
+	if err != nil || cookie.Value == "" {
 		return nil, nil
 	}
 	has, err := t.whose(r, r.Header["Cookie"])
@@ -35,18 +38,28 @@ func (t *Takeover) take(r *http.Request) (cookies func() []string, err error) {
 	if has == aUsers {
 		return deletion, nil
 	}
+	old, err := t.o.Old.read(r)
+	if old == nil {
+		return nil, err
+	}
+	isForeign := has == noSession && crosssite.Is(r)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 2*claimLife)
 	defer cancel()
-	begun, err := t.become(ctx, r, newTicket(old.Name, t.o.Old.spelled(old.Value)), has)
+	begun, err := t.become(ctx, r, newTicket(cookie.Name, t.o.Old.spelled(cookie.Value)), old, has)
 	switch {
 	case err != nil || begun.Cookie == "": // it was nobody's
 		return nil, err
+	case begun.Cookie == nothing && isForeign:
+		return nil, nil
 	case begun.Cookie == nothing:
 		return deletion, nil
 	}
 	ours, err := http.ParseSetCookie(begun.Cookie)
 	if err != nil {
 		return nil, err
+	}
+	if isForeign && crosssite.Withholds(r, ours.SameSite) {
+		return nil, nil // the browser may have another one of ours
 	}
 	if has == anonymous {
 		if is, err := t.whose(r, []string{ours.Name + "=" + ours.Value}); err != nil || is != aUsers {
@@ -73,7 +86,7 @@ func (t *Takeover) isNewest(r *http.Request, b begun) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), claimLife)
 	defer cancel()
 	rec, err := t.o.Store.Load(ctx, b.ID)
-	return err == nil && keyOf(rec) == b.Key
+	return err == nil && body.IsCurrent(rec.Data, b.Key)
 }
 
 // Whose a session of ours is.
@@ -132,29 +145,29 @@ const nothing = "-"
 
 var errSlow = errors.New("another request has taken over this session, and has not finished")
 
-// become returns what the session of this ticket has become, zero if there was none.
-func (t *Takeover) become(ctx context.Context, r *http.Request, k ticket, has whose) (begun, error) {
+// become returns what an old session has become, zero if it is gone and was never
+// taken over.
+func (t *Takeover) become(ctx context.Context, r *http.Request, k ticket, old *oldSession, has whose) (begun, error) {
 	for try := 0; ; try++ {
 		is, err := t.taken(ctx, k)
 		switch {
+		case errors.Is(err, session.ErrNotFound) && old.isGone:
+			return begun{}, nil
 		case errors.Is(err, session.ErrNotFound):
-			old, err := t.o.Old.read(r)
+			user, err := t.user(old)
 			if err != nil {
 				return begun{}, err
 			}
-			if old == nil {
-				// It is none, or another request has taken it over since we looked.
-				if _, err := t.taken(ctx, k); errors.Is(err, session.ErrNotFound) {
-					return begun{}, nil
-				}
-				break
+			if user == "" && (has == anonymous || !t.hasValues(old)) {
+				return begun{Cookie: nothing}, nil
 			}
-			if has == anonymous && old.values[t.o.User] == nil {
+			if user != "" && t.o.Allow != nil && !t.o.Allow(user, old.created) {
+				t.end(ctx, old)
 				return begun{Cookie: nothing}, nil
 			}
 			claim, err := t.claim(ctx, k)
 			if err == nil {
-				return t.carry(ctx, r, k, claim, old)
+				return t.carry(ctx, r, k, claim, old, user)
 			}
 			if !errors.Is(err, session.ErrExists) {
 				return begun{}, err
@@ -166,6 +179,14 @@ func (t *Takeover) become(ctx context.Context, r *http.Request, k ticket, has wh
 			return begun{}, errSlow
 		}
 	}
+}
+
+// hasValues reports whether an old session has any value that is to be taken over.
+func (t *Takeover) hasValues(old *oldSession) bool {
+	return slices.ContainsFunc(t.o.Values, func(v Value) bool {
+		_, ok := old.values[v.name]
+		return ok
+	})
 }
 
 // pause waits before the next look at somebody else's claim.

@@ -115,6 +115,15 @@ func save() op {
 	return op{"saves", "saves", func(x *exchange, _ http.ResponseWriter) { _ = x.s.Save(x.ctx()) }}
 }
 
+// saveRefused sets a value that cannot be encoded, so that Save stores nothing of what the
+// request has changed.
+func saveRefused() op {
+	return op{"is refused", "saves what cannot be encoded", func(x *exchange, _ http.ResponseWriter) {
+		session.NewKey[func()]("refused").Set(x.s, func() {})
+		_ = x.s.Save(x.ctx())
+	}}
+}
+
 func reload() op {
 	return op{"reloads", "reloads", func(x *exchange, _ http.ResponseWriter) {
 		x.made = nil

@@ -34,7 +34,8 @@ type exchange struct {
 	sent, loaded, ended     time.Time
 	stored                  time.Time // when the newest token of this request was
 	storedIn                *sessionTruth
-	storedNumber            int // of that token
+	storedNumber            int    // of that token
+	storedKey               string // the hash of its key
 	s                       *session.Session
 	id, user                string // as it loaded the session
 	marks                   []int  // likewise
@@ -48,15 +49,13 @@ type exchange struct {
 	events                  map[session.EventKind]int
 	calls                   int
 	isDisturbed             bool            // a call of the store failed for it
+	isRefused               bool            // the store had no room for it
 	failures, failuresAtEnd int             // how many did, and until it stored its last tombstone
 	unsure                  map[string]bool // ids of sessions that it has created, and was told an error
 	failedAt                time.Time       // when the last one did
-	isFirst                 bool            // to present its token
 	hasAnswer               bool            // of the issuer, once at least
 	hasRefreshed            bool            // since its last Refresh began
 	overlaps                bool            // with another request that has the same session
-	restores                func()          // takes back what a token gained by it; or nil
-	ends                    []*token        // tokens that end because a newer one has come with it
 	isRefreshLost           bool
 	storedByLogin           bool
 	mustReplay              bool        // EventReplayed must tell of its token

@@ -103,33 +103,39 @@ func (k *token) isInGrace(after func(time.Time) bool) bool {
 // presents notes that a token has come for the first time: those before it end soon.
 func (t *truth) presents(x *exchange, k *token) {
 	now := x.loaded
-	x.restores, x.isFirst = nil, true
+	if !x.isDisturbed {
+		t.notes(x, k) // if the library has not, it must have
+	}
 	if !k.min.IsZero() {
 		t.count("late tokens that came in time")
-		min := k.min
-		x.restores = func() { k.min = min } // perhaps: it is not known whether that was stored
 	}
-	if k.minSet.Before(x.sent) && !x.isDisturbed { // else it may have come before the newer one, or that was not stored
+	if k.minSet.Before(x.sent) && !k.noted.IsZero() { // else it may have come before the newer one, or that was not stored
 		k.min = time.Time{}
-	}
-	if x.restores != nil && x.isDisturbed {
-		x.restores() // the load has perhaps failed to note it
 	}
 	k.presented, k.max = now, time.Time{}
 	k.s.presented = append(k.s.presented, k)
+	noted := now
+	if !k.noted.IsZero() {
+		noted = k.noted // and the answer of the store came later
+	}
 	for _, o := range t.tokens {
-		if o.s != k.s || o.number >= k.number || !o.min.IsZero() {
+		if o.s != k.s || o.number >= k.number {
 			continue
 		}
-		o.min, o.minSet = o.end(now), now
-		x.ends = append(x.ends, o)
+		if end := o.end(noted, o.presented); o.min.IsZero() || end.Before(o.min) {
+			o.min, o.minSet = end, now
+		}
+		if o.max.IsZero() && !x.isDisturbed {
+			o.max = o.end(now, o.noted)
+		}
 	}
 }
 
-// end returns until when a token has full access if a newer one was presented at a time.
-func (k *token) end(at time.Time) time.Time {
+// end returns until when a token has full access if a newer one was presented at a time,
+// and the token itself at another, zero for not.
+func (k *token) end(at, presented time.Time) time.Time {
 	end := at.Add(overlap)
-	if k.presented.IsZero() {
+	if presented.IsZero() {
 		end = later(end, k.issued.Add(arrival))
 	}
 	return end
@@ -179,7 +185,7 @@ func (t *truth) headerLeft(x *exchange) {
 	switch {
 	case !strings.Contains(strings.Join(x.headers["Vary"], ","), "Cookie"):
 		t.violation(x, "caches are told", "the response has no Vary: Cookie")
-	case (isNew || x.user != "" && x.s.User() != "") && !strings.Contains(cache, "no-store"):
+	case (isNew || x.user != "") && !strings.Contains(cache, "no-store"):
 		t.violation(x, "caches are told", "Cache-Control is %q", cache)
 	}
 }
@@ -192,6 +198,9 @@ func (t *truth) loggedIn(x *exchange, isNew bool) {
 		return
 	case !isNew && (t.w.plan.MaxPerUser > 0 || x.storedIn != nil && !x.storedIn.ended.IsZero()):
 		return // the session has ended meanwhile
+	case !isNew && x.storedIn != nil && x.storedIn.isRenewedSince(x):
+		t.count("Logins whose token was replaced before the header left")
+		return
 	case !isNew:
 		t.violation(x, "a Login logs in", "the response brings no token")
 		return
@@ -202,12 +211,34 @@ func (t *truth) loggedIn(x *exchange, isNew bool) {
 	if k == nil || k.s == x.storedIn || k.s.why != "login" || time.Since(t.failedAt) < time.Minute || time.Since(k.s.ended) > time.Minute-t.skew {
 		return
 	}
+	if t.isForgotten(k.s) {
+		return
+	}
 	for s := t.sessions[k.s.next]; s != nil && s != x.storedIn; s = t.sessions[s.next] {
 		if s.ended.IsZero() && s.user == x.logsIn && s.expires.After(time.Now()) {
 			t.violation(x, "a Login logs in", "session %d is left, which another Login has made of session %d", s.number, k.s.number)
 			return
 		}
 	}
+}
+
+// isForgotten reports whether nobody can know that a session has ended, and what has taken
+// its place, or the place of that: a tombstone was evicted.
+func (t *truth) isForgotten(s *sessionTruth) bool {
+	for ; s != nil; s = t.sessions[s.next] {
+		if s.isForgotten {
+			t.count("excused: a tombstone was evicted")
+			return true
+		}
+	}
+	return false
+}
+
+// isRenewedSince reports whether an explicit renewal by another request, which is no Login,
+// has replaced the token that x has made: its cookie would sign out a client that has the
+// newer one.
+func (s *sessionTruth) isRenewedSince(x *exchange) bool {
+	return slices.ContainsFunc(s.explicit, func(r renewal) bool { return r.by != x && r.by.login == "" && r.at.After(x.stored) })
 }
 
 // judgeEnd is for a request that has ended, and may have ended a session.
@@ -219,7 +250,7 @@ func (t *truth) judgeEnd(x *exchange, k *token, isFine bool) {
 		}
 	}
 	isLate := !s.ended.IsZero() && x.sent.Before(s.ended.Add(2*time.Second-t.skew)) && (s.why == "logout" || s.why == "revoked" || s.why == "deleted")
-	if isLate && x.id == "" && x.login == "" && !x.logout && x.cookie != nil && x.cookie.MaxAge >= 0 {
+	if isLate && x.id == "" && x.login == "" && !x.logout && x.cookie != nil && x.cookie.MaxAge >= 0 && !t.isForgotten(s) {
 		t.violation(x, "logout wins", "a request that was under way as session %d ended begins another", s.number)
 	}
 }
@@ -256,26 +287,16 @@ func (t *truth) finished(x *exchange) {
 	if x.own != "" {
 		return
 	}
-	isFine := x.status == http.StatusOK && !x.isDisturbed && !x.p.isDead && !x.panics
-	if !isFine && x.restores != nil {
-		x.restores()
-	}
-	if isFine && !t.isOvertaken(x, k) {
-		for _, o := range x.ends {
-			if o.max = o.end(x.ended); !o.isNoted { // then it may count as one that was not presented
-				o.max = later(o.max, o.issued.Add(arrival))
-			}
-		}
-	}
-	if x.isFirst {
-		k.max = time.Time{} // noted only now: what was presented meanwhile has not ended it
-	}
+	isFine := x.status == http.StatusOK && !x.isDisturbed && !x.isRefused && !x.p.isDead && !x.panics
 	// Values that do not fit are the program's mistake, and answered as one. What the handler
 	// does after that response, such as a Login, may fail in another way: errAfter tells that.
-	if x.status >= 500 && !x.isDisturbed && time.Since(t.failedAt) > time.Minute && !has(x.errSent, "MaxDataSize") {
+	if x.status >= 500 && !x.isDisturbed && !x.isRefused && time.Since(t.failedAt) > time.Minute && !has(x.errSent, "MaxDataSize") {
 		t.violation(x, "answers while the store does", "%d: %v", x.status, x.errSent)
 	}
-	if isFine && x.errAfter == nil && time.Since(t.failedAt) > time.Minute {
+	if x.isRefused && x.status >= 500 && (x.status != http.StatusServiceUnavailable || x.headers.Get("Retry-After") == "") {
+		t.violation(x, "full is 503", "%d: %v", x.status, x.errAfter)
+	}
+	if (isFine || x.isRefused && x.status == http.StatusOK) && x.errAfter == nil && time.Since(t.failedAt) > time.Minute {
 		t.expectMarks(x, x.made)
 	}
 	// Who waits for a lease looks at the store four times a second.
@@ -293,7 +314,7 @@ func (t *truth) finished(x *exchange) {
 		return
 	}
 	t.judgeEnd(x, k, isFine)
-	if isFine && k.s.leasedTo == x && k.s.lease != "" && k.s.ended.IsZero() && x.failures == 0 && !x.hasAnswer {
+	if isFine && k.s.leasedTo == x && k.s.lease != "" && k.s.isLiveIn(x.p) && x.failures == 0 && !x.hasAnswer {
 		t.violation(x, "a lease is given back", "session %d has the lease of a request that has ended", k.s.number)
 	}
 	if x.id == k.s.id && !x.passive {
@@ -301,9 +322,6 @@ func (t *truth) finished(x *exchange) {
 		// A request that lasts over the idle end is a use if it takes no longer than half
 		// of the idle time: so it is touched as it loads or in time afterwards.
 		isUse := x.ended.Before(k.s.expires) || x.ended.Sub(x.loaded) < t.w.plan.Idle/2
-		if isFine {
-			k.isNoted = true
-		}
 		end := x.loaded.Add(t.w.plan.Idle*19/20 - 2*t.skew)
 		if isFine && isUse && !x.overlaps && k.s.ended.IsZero() && k.s.deadline.After(end) && k.s.expires.Before(end) && time.Since(t.failedAt) > time.Minute {
 			t.violation(x, "two clocks", "a request is no use of session %d, which ends at %v", k.s.number, k.s.expires.Sub(t.w.began))
@@ -321,13 +339,21 @@ func (t *truth) finished(x *exchange) {
 	}
 }
 
-// isOvertaken reports whether an older token was first presented while x, which presented
-// a newer one, was in flight: then x ends none.
-func (t *truth) isOvertaken(x *exchange, k *token) bool {
-	if k == nil {
-		return false
+// isLiveIn reports whether a process can still write to the session: the session has not
+// ended, and by the clock of the process it has not expired. The lease of an expired session
+// cannot be given back, and no request waits for it.
+func (s *sessionTruth) isLiveIn(p *process) bool {
+	return s.ended.IsZero() && time.Now().Add(p.ahead).Before(s.expires)
+}
+
+// judgeOvertaken is for a request that has got another token because of the age of k. It
+// must not, if another request with an older token has got one, or has presented its own
+// since this one loaded the session. A request whose first load failed has loaded it later.
+func (t *truth) judgeOvertaken(x *exchange, k *token) {
+	isOlder := func(o *token) bool { return o.number < k.number && o.noted.After(x.loaded) }
+	if k.isFinal || x.id == k.s.id && slices.ContainsFunc(k.s.presented, isOlder) {
+		t.violation(x, "a renewal lets nobody in", "%s was overtaken by an older one, and gets another", t.nameOf(k.value))
 	}
-	return slices.ContainsFunc(k.s.presented, func(o *token) bool { return o.number < k.number && o.presented.After(x.loaded) })
 }
 
 // mustRenew reports whether the response must bring another token, because of its age.
@@ -443,7 +469,7 @@ func (t *truth) unused(x *exchange, n int) { delete(t.used, n) }
 // refreshed notes how a Refresh has ended.
 func (t *truth) refreshed(x *exchange, failures int, err error) {
 	s := t.sessions[x.s.ID()]
-	if s != nil && s.leasedTo == x && s.lease != "" && !x.hasRefreshed && errors.Is(err, session.ErrIndeterminate) && x.failures-failures == 1 && time.Since(x.failedAt) < 4*time.Second && s.ended.IsZero() && !x.p.isDead {
+	if s != nil && s.leasedTo == x && s.lease != "" && !x.hasRefreshed && errors.Is(err, session.ErrIndeterminate) && x.failures-failures == 1 && time.Since(x.failedAt) < 4*time.Second && s.isLiveIn(x.p) && !x.p.isDead {
 		t.violation(x, "a lease is given back", "session %d has the lease of a request that does not refresh", s.number)
 	}
 	if err != nil {

@@ -24,39 +24,42 @@ type truth struct {
 	vouchers   map[int]*exchange
 	active     map[string][]*exchange // requests with a token of a session that have not ended, by its id
 	violations []string
-	failedAt   time.Time     // when the store, the network or a process last failed
+	failedAt   time.Time // when the store, the network or a process last failed
+	room       room
 	skew       time.Duration // by which clocks differ at most, and how long a write is under way
 }
 
 // sessionTruth is one session.
 type sessionTruth struct {
-	id        string
-	number    int       // in the order of their creation
-	creator   *exchange // until its token has left; then nil
-	user      string
-	marks     []int
-	ended     time.Time // zero: it lives
-	why, next string
-	began     time.Time // the last Login, or the creation
-	used      time.Time // last, by a request that succeeded
-	maybeUsed time.Time // likewise, or failed
-	remember  time.Time // the end that Remember set, or zero
-	key       string    // the hash of the current one
-	presented []*token  // in that order
-	keys      int       // that were stored, also of responses that brought none
-	explicit  []renewal // in their order
-	last      time.Time // when the newest key was stored
-	lease     string    // who may refresh the credential; "": nobody
-	leasedTo  *exchange // likewise
-	lastSeen  time.Time // what the record says
-	expires   time.Time
-	deadline  time.Time
+	id          string
+	number      int       // in the order of their creation
+	creator     *exchange // until its token has left; then nil
+	user        string
+	marks       []int
+	ended       time.Time // zero: it lives
+	why, next   string
+	isForgotten bool      // its tombstone was evicted
+	began       time.Time // the last Login, or the creation
+	used        time.Time // last, by a request that succeeded
+	maybeUsed   time.Time // likewise, or failed
+	remember    time.Time // the end that Remember set, or zero
+	key         string    // the hash of the current one
+	presented   []*token  // in that order
+	keys        int       // that were stored, also of responses that brought none
+	explicit    []renewal // in their order
+	last        time.Time // when the newest key was stored
+	lease       string    // who may refresh the credential; "": nobody
+	leasedTo    *exchange // likewise
+	lastSeen    time.Time // what the record says
+	expires     time.Time
+	deadline    time.Time
 }
 
 // A renewal is an explicit one.
 type renewal struct {
-	at time.Time
-	by *exchange
+	at     time.Time
+	by     *exchange
+	number int // of the key that it made
 }
 
 // A token is one key of a session.
@@ -67,8 +70,9 @@ type token struct {
 	issued    time.Time
 	byLogin   bool
 	presented time.Time // first; zero: not yet
-	isNoted   bool      // a request that presented it has succeeded
-	isFinal   bool      // a request with it gets no other by age
+	key       string    // its hash
+	noted     time.Time // when the store got to know that it was presented, or must have
+	isFinal   bool      // an older one has overtaken it, and got another: a request with this one gets none by age
 
 	// An explicit renewal has replaced it at this time: for certain, or perhaps.
 	replaced, maybeReplaced time.Time
@@ -101,10 +105,12 @@ func newTruth(w *world) *truth {
 	if w.plan.Faults&(SlowStore|SilentStore|FailingStore) != 0 {
 		skew += 2 * time.Second
 	}
-	return &truth{
+	t := &truth{
 		w: w, skew: skew, sessions: map[string]*sessionTruth{}, tokens: map[string]*token{}, issued: map[int]time.Time{},
 		used: map[int]*exchange{}, vouchers: map[int]*exchange{}, active: map[string][]*exchange{},
 	}
+	t.room = room{t: t, max: w.plan.MaxBytes}
+	return t
 }
 
 // violation reports that a promise was broken.
@@ -196,11 +202,12 @@ func (t *truth) written(x *exchange, r *session.Record) {
 		return
 	}
 	var data struct {
-		Ended string `json:"session.ended"`
-		Next  string `json:"session.next"`
-		Key   string `json:"session.key"`
-		Marks []int  `json:"marks"`
-		Older map[string]struct {
+		Ended  string `json:"session.ended"`
+		Next   string `json:"session.next"`
+		Key    string `json:"session.key"`
+		Unseen int64  `json:"session.unseen"`
+		Marks  []int  `json:"marks"`
+		Older  map[string]struct {
 			Issued int64 `json:"issued"`
 		} `json:"session.older"`
 		Leases map[string]struct {
@@ -236,7 +243,7 @@ func (t *truth) written(x *exchange, r *session.Record) {
 	if data.Key != s.key && x != nil {
 		s.key, s.last, x.stored, x.storedIn = data.Key, time.Now(), time.Now(), s
 		s.keys++
-		x.storedNumber, x.storedByLogin = s.keys, x.login != "" && (isNew || x.renewal)
+		x.storedNumber, x.storedKey, x.storedByLogin = s.keys, data.Key, x.login != "" && (isNew || x.renewal)
 		recent, old, presented := 0, 0, 0
 		for _, o := range data.Older {
 			switch {
@@ -255,18 +262,37 @@ func (t *truth) written(x *exchange, r *session.Record) {
 			t.renewed(x, s, was)
 		}
 	}
+	for _, k := range t.tokens {
+		older, isOlder := data.Older[k.key]
+		if k.s == s && (k.key == data.Key && data.Unseen == 0 || isOlder && older.Issued == 0) {
+			t.notes(x, k)
+		}
+	}
 	if by := data.Leases["grants"].By; by != s.lease {
 		s.lease, s.leasedTo = by, x
 	}
 	t.touched(x, r.ID)
 }
 
+// notes is called when the store has it that a token was presented.
+func (t *truth) notes(x *exchange, k *token) {
+	if !k.noted.IsZero() {
+		return
+	}
+	k.noted = time.Now()
+	// An earlier request may have presented the token while the store failed. A newer one
+	// has then ended it as one that was not presented, and it comes in time.
+	if x != nil && x.token == k.value && !x.sent.After(k.max.Add(t.skew)) {
+		k.max = time.Time{}
+	}
+}
+
 // touched checks that the clocks of a session's record were not set back, and that a
 // request in the background has not set them at all.
 func (t *truth) touched(x *exchange, id string) {
 	s := t.sessions[id]
-	r, err := t.w.store.Load(context.Background(), id)
-	if s == nil || err != nil {
+	r := t.w.library.Peek(t.w.store, id)
+	if s == nil || r == nil {
 		return
 	}
 	if r.LastSeen.Before(s.lastSeen) {
@@ -289,6 +315,23 @@ func (t *truth) deleted(x *exchange, id string) {
 	}
 	if s := t.sessions[id]; s != nil && s.ended.IsZero() {
 		s.ended, s.why = time.Now(), "deleted"
+	}
+}
+
+// evicted notes that a session has made room for another one. Its tombstone may go likewise:
+// then nobody knows any more that it has ended, and what has taken its place.
+func (t *truth) evicted(x *exchange, k *kept) {
+	s, what := t.sessions[k.r.ID], "an anonymous session that never came back"
+	switch {
+	case !s.ended.IsZero():
+		what, s.isForgotten = "a tombstone", true
+	case k.isBack:
+		what = "an anonymous session"
+	}
+	t.count("evicted: " + what)
+	t.w.log(x, "session %d is evicted", s.number)
+	if s.ended.IsZero() {
+		s.ended, s.why = time.Now(), "evicted"
 	}
 }
 
@@ -346,7 +389,7 @@ func (t *truth) issuedTo(x *exchange) {
 		return // the same once more
 	}
 	s.creator = nil
-	k := &token{value: value, s: s, number: x.storedNumber, issued: x.stored, byLogin: x.storedByLogin}
+	k := &token{value: value, s: s, number: x.storedNumber, key: x.storedKey, issued: x.stored, byLogin: x.storedByLogin}
 	own := 0
 	for i, r := range s.explicit {
 		if r.by == x {
@@ -356,7 +399,7 @@ func (t *truth) issuedTo(x *exchange) {
 			k.maybeReplaced, k.renewal = r.at, i+1
 		}
 		isLeft := k.byLogin && r.by.login != ""
-		if r.by != x && r.at.After(k.issued) && !isLeft {
+		if r.by != x && r.number > k.number && !isLeft {
 			t.count("cookies of before an explicit renewal, sent after it")
 			k.maybeReplaced, k.renewal = r.at, i+1
 			break
@@ -364,7 +407,7 @@ func (t *truth) issuedTo(x *exchange) {
 	}
 	for _, newer := range s.presented {
 		if newer.number > k.number && k.min.IsZero() {
-			k.min, k.minSet = k.end(newer.presented), time.Now()
+			k.min, k.minSet = k.end(newer.presented, time.Time{}), time.Now()
 		}
 	}
 	t.tokens[value] = k
@@ -377,10 +420,11 @@ func (t *truth) renewed(x *exchange, s *sessionTruth, marks []int) {
 		t.count("automatic renewals")
 		if old := t.tokens[x.token]; old != nil && old.s == s { // also if the response never leaves
 			for _, k := range t.tokens {
-				if k.s == s && k.number > old.number {
+				if k.s == s && k.number > old.number && !k.noted.IsZero() {
 					k.isFinal = true
 				}
 			}
+			t.judgeOvertaken(x, old)
 		}
 		return
 	}
@@ -390,7 +434,7 @@ func (t *truth) renewed(x *exchange, s *sessionTruth, marks []int) {
 		t.violation(x, "a renewal lets nobody in", "a request renews session %d with %s, which was replaced at %v", s.number, t.nameOf(k.value), k.replaced.Sub(t.w.began))
 	}
 	x.renewal = false
-	s.explicit = append(s.explicit, renewal{time.Now(), x})
+	s.explicit = append(s.explicit, renewal{time.Now(), x, s.keys})
 	for _, k := range t.replacedBy(x, s, false) {
 		if k.maybeReplaced.IsZero() {
 			k.maybeReplaced, k.renewal = time.Now(), len(s.explicit)
@@ -421,7 +465,7 @@ func (w *world) event(ctx context.Context, e session.Event) {
 // or for certain. A Login leaves those of other Logins that were not presented.
 func (t *truth) replacedBy(x *exchange, s *sessionTruth, certain bool) (all []*token) {
 	for _, k := range t.tokens {
-		isLeft := x.login != "" && k.byLogin && (k.presented.IsZero() || certain && !k.isNoted)
+		isLeft := x.login != "" && k.byLogin && k.noted.IsZero() && (certain || k.presented.IsZero())
 		if k.s == s && !isLeft {
 			all = append(all, k)
 		}

@@ -14,8 +14,14 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// Hooks sets what the simulator decides inside package session: see simulated.go there.
-type Hooks func(random func(n int64) int64, resumed func(ctx context.Context, m *session.Manager, what, id string))
+// A Library is what the simulator needs of package session beside what that exports.
+type Library struct {
+	// Simulate sets what the simulator decides inside the package: see simulated.go there.
+	Simulate func(random func(n int64) int64, resumed func(ctx context.Context, m *session.Manager, what, id string))
+
+	// Peek returns a live record, or nil. A full store does not take it for a use.
+	Peek func(store *session.MemoryStore, id string) *session.Record
+}
 
 // A Result is what a run was like.
 type Result struct {
@@ -31,6 +37,7 @@ type Result struct {
 // world is one run.
 type world struct {
 	*scheduler
+	library   Library
 	plan      Plan
 	store     *session.MemoryStore
 	processes []*process
@@ -44,18 +51,20 @@ type world struct {
 	counts    map[string]int
 	coverage  coverage
 	sent      map[int][]Sent
+	applied   time.Time // when the last call of the store was
 }
 
 // Run carries out a plan. It must be called in a bubble of testing/synctest.
-func Run(plan Plan, set Hooks) *Result {
+func Run(plan Plan, library Library) *Result {
 	w := &world{
-		scheduler: newScheduler(plan.Seed), plan: plan, store: session.NewMemoryStore(nil),
+		scheduler: newScheduler(plan.Seed), library: library, plan: plan,
+		store: session.NewMemoryStore(&session.MemoryOptions{MaxBytes: plan.MaxBytes}),
 		began: time.Now(), counts: map[string]int{}, sent: map[int][]Sent{},
 	}
 	w.truth = newTruth(w)
 	w.scheduler.complete = w.complete
-	set(w.rng.Int64N, w.resumed)
-	defer set(nil, nil)
+	library.Simulate(w.rng.Int64N, w.resumed)
+	defer library.Simulate(nil, nil)
 	for i := range plan.Processes {
 		p := &process{w: w, n: i, ahead: plan.Ahead[i]}
 		p.start()
@@ -71,6 +80,8 @@ func Run(plan Plan, set Hooks) *Result {
 			w.start(func(task int) { w.steal(task, i, a) })
 		case Operator:
 			w.start(func(task int) { w.operate(task, a) })
+		case Crawler:
+			w.start(func(task int) { w.crawl(task, i, a) })
 		}
 	}
 	if plan.Faults&Deaths != 0 {

@@ -180,10 +180,10 @@ func (w *Watch) remove(r *Watcher) {
 	}
 }
 
-// Rekey is for a request that has renewed its session: it waits on with the new key. Nil is
-// no Watcher.
+// Rekey is for a request that has renewed its session: it waits on with the new key. Nil and
+// the zero Watcher wait for no session.
 func (w *Watch) Rekey(r *Watcher, key, explicit string) {
-	if r == nil {
+	if r == nil || r.session == nil {
 		return
 	}
 	w.mu.Lock()
@@ -330,16 +330,17 @@ func (w *Watch) check(e *session, c *storectx.Context) {
 }
 
 // apply closes the channels of the watchers whose session has ended. status is by a check
-// that began at that time: what a watcher has learnt later is not known to it. mu is held.
+// that began at that time: it does not know what a request has loaded or made later. mu is
+// held.
 func (w *Watch) apply(e *session, status func(*Holder) (Status, time.Time), began time.Time) {
 	now := time.Now()
 	for r := range e.watchers {
-		if !began.After(r.holder.Since) {
-			continue
-		}
-		switch s, until := status(&r.holder); {
-		case s == StatusAlive:
-		case s == StatusReplaced && now.Before(until):
+		status, until := status(&r.holder)
+		switch {
+		case status == StatusEnded && !r.holder.Since.After(began):
+			w.end(r)
+		case status != StatusReplaced || !began.After(r.holder.Since):
+		case now.Before(until):
 			w.checkAt(r, until)
 		default:
 			w.end(r)

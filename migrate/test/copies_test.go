@@ -71,6 +71,8 @@ type apps struct {
 	old *sessions.CookieStore
 	new session.Store
 	m   *session.Manager
+
+	adapt func(*session.Options)
 }
 
 func newApps(t *testing.T) *apps {
@@ -101,7 +103,11 @@ func (a *apps) serve(h http.HandlerFunc) http.Handler {
 }
 
 func (a *apps) around(store session.Store, h http.HandlerFunc) (*session.Manager, http.Handler) {
-	m := session.Must(session.New(&session.Options{Store: store, Secrets: [][]byte{cookieKey}, Cookie: session.CookieOptions{Insecure: true}}))
+	o := session.Options{Store: store, Secrets: [][]byte{cookieKey}, Cookie: session.CookieOptions{Insecure: true}}
+	if a.adapt != nil {
+		a.adapt(&o)
+	}
+	m := session.Must(session.New(&o))
 	take, err := migrate.New(m, &migrate.Options{Old: migrate.Gorilla(a.old, "old"), Store: store, User: "user"})
 	if err != nil {
 		a.t.Fatal(err)
@@ -113,7 +119,9 @@ func (a *apps) around(store session.Store, h http.HandlerFunc) (*session.Manager
 func (a *apps) login(user any) string {
 	r, w := httptest.NewRequest("GET", "/", nil), httptest.NewRecorder()
 	s, _ := a.old.Get(r, "old")
-	s.Values["user"] = user
+	if user != nil {
+		s.Values["user"] = user
+	}
 	if err := s.Save(r, w); err != nil {
 		a.t.Fatal(err)
 	}

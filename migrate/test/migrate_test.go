@@ -302,6 +302,13 @@ func newMove(t *testing.T, l library, adapt func(*session.Options, *migrate.Opti
 	return v
 }
 
+// handle replaces what the application does after it was moved.
+func (v *move) handle(f http.HandlerFunc) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.serve = f
+}
+
 func newBrowser() *http.Client {
 	jar, _ := cookiejar.New(nil)
 	return &http.Client{Jar: jar}
@@ -485,6 +492,7 @@ func TestFromAnotherSite(t *testing.T) {
 		v.get(v.browser, v.before+"/login?user="+user)
 		r, _ := http.NewRequest("GET", v.after+"/", nil)
 		r.Header.Set("Sec-Fetch-Site", "cross-site")
+		r.Header.Set("Sec-Fetch-Dest", "document")
 		resp, err := v.browser.Do(r)
 		if err != nil {
 			t.Fatal(err)
