@@ -18,7 +18,8 @@ const (
 	// EventLoggedIn: Login took effect. ID is a new session's, or, if the user
 	// was logged in already, the same as before.
 	EventLoggedIn EventKind = "logged_in"
-	// EventLoggedOut: Logout took effect. ID is the ended session's.
+	// EventLoggedOut: Logout took effect, or an EndBy whose time had passed. ID is the
+	// ended session's.
 	EventLoggedOut EventKind = "logged_out"
 	// EventRenewed: Renew, Remember or Options.RenewAfter replaced the token, which
 	// with Options.Tokens none of them does.

@@ -47,6 +47,7 @@ func (s *Session) Login(user string) {
 		if was != "" && was != user {
 			*p = pending{logout: p.logout, remember: p.remember}
 		}
+		p.endBy = time.Time{}
 		p.logout = p.logout || t.stored.status == statusAmbiguous
 		p.user, p.at = strings.Clone(user), milliseconds(time.Now())
 	})
@@ -105,6 +106,30 @@ func (s *Session) Remember(d time.Duration) {
 		return
 	}
 	s.revise("Remember", func(_ *tx, p *pending) { p.remember = milliseconds(time.Now().Add(d)) })
+}
+
+// EndBy ends the session at t at the latest, whatever Options.Lifetime says, and
+// Remember, before this call or after it: for an end that an identity provider sets
+// (SAML 2.0 core, 2.7.2: SessionNotOnOrAfter). Of several times the earliest counts. It
+// holds until the next Login, so call EndBy after Login. t is truncated to milliseconds.
+//
+// EndBy needs no cookie, so that it also works after the first byte of the response, and
+// begins no session; one that another change begins ends at t too. If t has passed at
+// the commit, that ends the session as Logout does, and stores nothing else: a pending
+// Login begins no session then, and what it should have stored is ErrEnded. A zero t
+// fails the request.
+func (s *Session) EndBy(t time.Time) {
+	if t.IsZero() {
+		s.refuse(errors.New("session: EndBy: the time is zero"))
+		return
+	}
+	end := milliseconds(t)
+	s.revise("", func(t *tx, p *pending) {
+		if t.problem.kind != problemLateLogin && (p.endBy.IsZero() || end.Before(p.endBy)) {
+			p.endBy = end
+		}
+		t.awaitSave("EndBy")
+	})
 }
 
 // Clear forgets all values and flashes. User, clocks and token stay.
@@ -243,7 +268,7 @@ func (t *tx) takeBack() {
 	case p.user != "":
 		call = "Login"
 		if isOtherUser = t.changesUser(p.user); isOtherUser {
-			p.changes = nil // they were the other user's
+			p.changes, p.endBy = nil, time.Time{} // they were the other user's
 		}
 	case p.renew:
 		call = "Renew"

@@ -32,7 +32,8 @@ type Options struct {
 	Secrets [][]byte
 
 	// Lifetime is the absolute end, counted from creation or Login
-	// (OWASP ASVS 5, 7.3.2; NIST SP 800-63B-4, 2.2.3). 0: 24 hours.
+	// (OWASP ASVS 5, 7.3.2; NIST SP 800-63B-4, 2.2.3). Session.Remember sets another
+	// one, Session.EndBy an earlier one. 0: 24 hours.
 	Lifetime time.Duration
 
 	// IdleTimeout ends a session that nobody used for this long, give or take

@@ -44,7 +44,7 @@ func init() {
 // ours tells whether a member that begins "session." is one that the Manager keeps in
 // a session's values. The others are not to come from a record that Express wrote.
 func ours(name string) bool {
-	return name == "session.flashes" || name == "session.remember" || name == "session.leases"
+	return name == "session.flashes" || name == "session.remember" || name == "session.endby" || name == "session.leases"
 }
 
 var errDamaged = errors.New("the record is not a JSON object, and Express answers every request of this session with an error")

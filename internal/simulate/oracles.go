@@ -81,6 +81,8 @@ func (t *truth) judgeAccess(x *exchange, k *token) {
 		t.violation(x, "two clocks", "session %d was not used since %v", s.number, s.maybeUsed.Sub(t.w.began))
 	case after(later(s.began.Add(t.w.plan.Lifetime), s.remember)):
 		t.violation(x, "two clocks", "session %d began at %v", s.number, s.began.Sub(t.w.began))
+	case after(s.endBy):
+		t.violation(x, "EndBy", "session %d ends at %v", s.number, s.endBy.Sub(t.w.began))
 	}
 	if k.isBeforeKnown && x.loaded.After(k.replaced) {
 		t.count("requests in the grace of a renewal")
@@ -178,6 +180,8 @@ func (t *truth) excuse(x *exchange, k *token, now time.Time, byAge bool) (why st
 		why = "idle"
 	case !isRemembered && after(s.began.Add(t.w.plan.Lifetime)), after(s.remember):
 		why = "too old"
+	case after(s.endBy):
+		why = "EndBy"
 	case byAge && s.keys-k.number >= maxIssued && (after(k.issued.Add(arrival)) || s.keys-k.number >= maxRecent):
 		why = "too many keys"
 	}
@@ -314,6 +318,7 @@ func (t *truth) finished(x *exchange) {
 	}
 	if (isFine || x.isRefused && x.status == http.StatusOK) && x.errAfter == nil && time.Since(t.failedAt) > time.Minute {
 		t.expectMarks(x, x.made)
+		t.expectEnd(x)
 	}
 	// Who waits for a lease looks at the store four times a second.
 	limit := 40 + 5*x.events[session.EventConflict] + 5*int(x.ended.Sub(x.sent)/time.Second)
@@ -410,6 +415,18 @@ func (t *truth) expectMarks(x *exchange, made []int) {
 	t.count("acknowledged writes")
 	if lost := missing(made, s.marks); lost != 0 {
 		t.violation(x, "no lost update", "mark %d was acknowledged and is not in session %d", lost, s.number)
+	}
+}
+
+// expectEnd checks that an EndBy that was acknowledged is stored.
+func (t *truth) expectEnd(x *exchange) {
+	s := t.record(x.s.ID())
+	if s == nil || x.endBy.IsZero() || s.loggedBy != x && s.loggedIn.After(x.sent) {
+		return
+	}
+	t.count("acknowledged EndBys")
+	if s.endBy.IsZero() || s.endBy.After(x.endBy.Add(t.skew)) {
+		t.violation(x, "EndBy", "session %d is to end at %v", s.number, x.endBy.Sub(t.w.began))
 	}
 }
 

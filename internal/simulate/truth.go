@@ -43,6 +43,9 @@ type sessionTruth struct {
 	used        time.Time // last, by a request that succeeded
 	maybeUsed   time.Time // likewise, or failed
 	remember    time.Time // the end that Remember set, or zero
+	endBy       time.Time // what EndBy has noted in the record, or zero
+	loggedIn    time.Time // when a request with a Login last wrote the record, and
+	loggedBy    *exchange // which one
 	key         string    // the hash of the current one
 	keys        int       // that were stored, also of responses that brought none
 	explicit    []renewal // in their order
@@ -195,6 +198,9 @@ func (t *truth) written(x *exchange, r *session.Record) {
 		if r.User != "" && (x == nil || x.login != r.User) {
 			t.violation(x, "nobody as somebody else", "session %d is of %q, who has not logged in", s.number, r.User)
 		}
+		if x != nil && x.remember != 0 {
+			s.remember = time.Now().Add(x.remember)
+		}
 	}
 	if !s.ended.IsZero() {
 		t.violation(x, "logout wins", "session %d was written after its end", s.number)
@@ -205,6 +211,7 @@ func (t *truth) written(x *exchange, r *session.Record) {
 		Next   string `json:"session.next"`
 		Key    string `json:"session.key"`
 		Unseen int64  `json:"session.unseen"`
+		EndBy  int64  `json:"session.endby"`
 		Marks  []int  `json:"marks"`
 		Older  map[string]struct {
 			Issued int64 `json:"issued"`
@@ -220,6 +227,7 @@ func (t *truth) written(x *exchange, r *session.Record) {
 		t.endedBy(x, s, data.Ended, data.Next)
 		return
 	}
+	t.ends(x, s, r, data.EndBy)
 	if !isNew && r.User != s.user {
 		t.violation(x, "nobody as somebody else", "session %d is of %q and not of %q now", s.number, r.User, s.user)
 	}
@@ -271,6 +279,25 @@ func (t *truth) written(x *exchange, r *session.Record) {
 		s.lease, s.leasedTo = by, x
 	}
 	t.touched(x, r.ID)
+}
+
+// ends checks that a record ends when EndBy says, and that only a Login removes that.
+func (t *truth) ends(x *exchange, s *sessionTruth, r *session.Record, unixMilli int64) {
+	var endBy time.Time
+	if unixMilli != 0 {
+		endBy = time.UnixMilli(unixMilli)
+		t.count("writes of sessions that EndBy ends")
+		if r.Deadline.After(endBy) {
+			t.violation(x, "EndBy", "session %d ends at %v, later than EndBy says", s.number, r.Deadline.Sub(t.w.began))
+		}
+	}
+	switch isLost := !s.endBy.IsZero() && (endBy.IsZero() || endBy.After(s.endBy)); {
+	case x != nil && x.login != "":
+		s.loggedIn, s.loggedBy = time.Now(), x
+	case isLost:
+		t.violation(x, "EndBy", "session %d forgets its end at %v", s.number, s.endBy.Sub(t.w.began))
+	}
+	s.endBy = endBy
 }
 
 // touched checks that the clocks of a session's record were not set back, and that a
@@ -331,7 +358,7 @@ func (t *truth) endedBy(x *exchange, s *sessionTruth, why, next string) {
 	t.w.log(x, "session %d has ended: %s", s.number, why)
 	switch {
 	case x == nil:
-	case why == "logout" && !x.logout && x.login == "":
+	case why == "logout" && !x.logout && !x.ends && x.login == "":
 		t.violation(x, "ends only what was asked", "session %d was ended by a request without a Logout", s.number)
 	case why == "logout" && errors.Is(x.err, session.ErrReplaced) && s.id == t.idOf(x.token):
 		t.violation(x, "a replaced token ends nothing", "session %d was ended by a request that has no session", s.number)
