@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/coatcheck/session/internal/object"
+	"github.com/coatcheck/session/internal/body"
 )
 
 // A Flash is a message for the next page the user sees. Kind is the program's
@@ -28,7 +28,7 @@ type storedFlash struct {
 // (EventDropped). Bytes that are not UTF-8 become U+FFFD.
 func (s *Session) AddFlash(kind, text string) {
 	f := storedFlash{strconv.FormatUint(rand.Uint64(), 36), kind, text}
-	s.update("AddFlash", flashes, func(in []byte) ([]byte, error) {
+	s.update("AddFlash", body.Flashes, func(in []byte) ([]byte, error) {
 		all, _ := decode[[]storedFlash](in)
 		return json.Marshal(append(all, f))
 	})
@@ -37,32 +37,36 @@ func (s *Session) AddFlash(kind, text string) {
 // maxFlashes bounds what piles up in a session whose pages show no flashes.
 const maxFlashes = 50
 
-// trimFlashes drops the oldest flashes beyond maxFlashes, and those that keep the
-// members from fitting into maxData bytes. It keeps the newest flash in any case. The
-// error says what was dropped; nil: nothing.
-func trimFlashes(members []object.Member, maxData int) ([]object.Member, error) {
-	all, _ := decode[[]storedFlash](object.Get(members, flashes))
+// trimFlashes removes the oldest flashes beyond maxFlashes, and those with which b does not
+// fit into maxData bytes. It keeps the newest flash in any case. The error says how many
+// were removed; nil: none.
+func trimFlashes(b *body.Body, maxData int) error {
+	all, _ := decode[[]storedFlash](b.Get(body.Flashes))
 	kept := all[max(len(all)-maxFlashes, 0):]
 	for set := len(kept) < len(all); ; set = true {
 		if set {
 			raw, _ := json.Marshal(kept) // which was JSON before
-			members = object.Set(members, flashes, raw)
+			b.Set(body.Flashes, raw)
 		}
-		if len(kept) <= 1 || sizeOfValues(members) <= maxData {
+		if len(kept) <= 1 || b.Size() <= maxData {
 			break
 		}
 		kept = kept[1:]
 	}
 	if n := len(all) - len(kept); n > 0 {
-		return members, fmt.Errorf("session: AddFlash: %d older flashes did not fit", n)
+		return fmt.Errorf("session: AddFlash: %d older flashes did not fit", n)
 	}
-	return members, nil
+	return nil
 }
 
-// Flashes returns the messages in the order they were added and forgets them.
+// Flashes returns the messages of these kinds, or without kinds all of them, in the
+// order in which they were added, and removes them. It leaves messages of other kinds.
 // Call it where they are shown, before the first byte of the page.
-func (s *Session) Flashes() []Flash {
-	stored, _ := decode[[]storedFlash](s.value(flashes))
+func (s *Session) Flashes(kinds ...string) []Flash {
+	stored, _ := decode[[]storedFlash](s.use().value(body.Flashes))
+	if len(kinds) > 0 {
+		stored = slices.DeleteFunc(stored, func(f storedFlash) bool { return !slices.Contains(kinds, f.Kind) })
+	}
 	if len(stored) == 0 {
 		return nil
 	}
@@ -71,7 +75,7 @@ func (s *Session) Flashes() []Flash {
 	for i, f := range stored {
 		shown[i], ids[i] = Flash{f.Kind, f.Text}, f.ID
 	}
-	s.update("Flashes", flashes, func(in []byte) ([]byte, error) {
+	s.update("Flashes", body.Flashes, func(in []byte) ([]byte, error) {
 		all, _ := decode[[]storedFlash](in)
 		all = slices.DeleteFunc(all, func(f storedFlash) bool { return slices.Contains(ids, f.ID) })
 		if len(all) == 0 {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/object"
 )
 
@@ -17,11 +18,13 @@ import (
 //
 // Values are kept as JSON, in any type that encoding/json can encode and decode. A
 // stored value that no longer decodes into T, because the program changed, is
-// absent, and the rest of the session lives on. Of what is stored, only what JSON
-// holds comes back: a number in an any is a float64 afterwards, exact up to 2⁵³
-// (use a type of its own, or json.Number); a field that is unexported or tagged
-// `json:"-"` is its zero value. Text that is not UTF-8 is an error: keep bytes as
-// []byte.
+// absent, and the rest of the session lives on. Text that is not UTF-8 is an error:
+// keep bytes as []byte.
+//
+// What JSON does not hold is lost without an error, also where gob kept it: a field
+// that is unexported or tagged `json:"-"` comes back as its zero value, so that a
+// User{ID int64 `json:"-"`} becomes user 0. A number in an any comes back as a
+// float64, exact up to 2⁵³ (use a type of its own, or json.Number).
 type Key[T any] struct{ name string }
 
 // NewKey returns the key of this name. It panics if name is empty, is not
@@ -39,6 +42,17 @@ func NewKey[T any](name string) Key[T] {
 	return Key[T]{string(quoted)}
 }
 
+// nameOf returns the name of a member as it stands in JSON. It returns false if NewKey
+// makes no key of that member.
+func nameOf(quoted string) (name string, ok bool) {
+	name, ok = decode[string]([]byte(quoted))
+	if !ok || name == "" || strings.HasPrefix(quoted, body.Reserved) {
+		return "", false
+	}
+	spelled, err := encodeValue(name)
+	return name, err == nil && string(spelled) == quoted // text with half a surrogate pair decodes to U+FFFD
+}
+
 // Get returns the value, or the zero value of T if there is none: see Lookup.
 func (k Key[T]) Get(s *Session) T {
 	v, _ := k.Lookup(s)
@@ -49,7 +63,7 @@ func (k Key[T]) Get(s *Session) T {
 // time, so that a slice or map it returned may be changed without changing the
 // session. If the store fails, every value is absent and s.Err tells.
 func (k Key[T]) Lookup(s *Session) (T, bool) {
-	return decode[T](s.value(k.name))
+	return decode[T](s.use().value(k.name))
 }
 
 // Set stores v. It encodes at once: what v refers to may change afterwards. A
@@ -61,7 +75,7 @@ func (k Key[T]) Set(s *Session, v T) {
 		s.refuse(fmt.Errorf("session: Set %s: %w", k.name, err))
 		return
 	}
-	s.change(change{call: "Set", name: k.name, raw: raw})
+	s.change(body.Change{Call: "Set", Name: k.name, Raw: raw})
 }
 
 // Pop returns the value and deletes it at the commit. Concurrent requests may all
@@ -99,8 +113,8 @@ func (k Key[T]) Take(ctx context.Context, s *Session) (T, bool, error) {
 
 // Delete forgets the value.
 func (k Key[T]) Delete(s *Session) {
-	if s.value(k.name) != nil {
-		s.change(change{call: "Delete", name: k.name})
+	if s.use().value(k.name) != nil {
+		s.change(body.Change{Call: "Delete", Name: k.name})
 	}
 }
 
@@ -250,33 +264,15 @@ func decodePlain[T any](raw []byte, v *T) bool {
 		*v = bytes.Equal(raw, []byte("true"))
 		return *v || bytes.Equal(raw, []byte("false"))
 	case *int:
-		n, ok := digits(raw)
+		n, ok := object.Int(raw)
 		*v = int(n)
 		return ok && int64(int(n)) == n
 	case *int64:
-		n, ok := digits(raw)
+		n, ok := object.Int(raw)
 		*v = n
 		return ok
 	}
 	return false
-}
-
-// digits reads an integer as JSON spells it, of at most 18 digits.
-func digits(raw []byte) (n int64, ok bool) {
-	d := bytes.TrimPrefix(raw, []byte("-"))
-	if len(d) == 0 || len(d) > 18 || d[0] == '0' && len(d) > 1 {
-		return 0, false
-	}
-	for _, c := range d {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		n = n*10 + int64(c-'0')
-	}
-	if len(d) < len(raw) {
-		n = -n
-	}
-	return n, true
 }
 
 // plain tells whether JSON spells a string as it is.

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"reflect"
@@ -31,8 +32,9 @@ type Options struct {
 	Secrets [][]byte
 
 	// Lifetime is the absolute end, counted from creation or Login
-	// (OWASP ASVS 5, 7.3.2; NIST SP 800-63B-4, 2.2.3). A session keeps the one of the
-	// process that created it or logged it in last. 0: 24 hours.
+	// (OWASP ASVS 5, 7.3.2; NIST SP 800-63B-4, 2.2.3). Session.Remember sets another
+	// one, Session.EndBy an earlier one. A session keeps the Lifetime of the process that
+	// created it or logged it in last. 0: 24 hours.
 	Lifetime time.Duration
 
 	// IdleTimeout ends a session that nobody used for this long, give or take
@@ -80,7 +82,7 @@ type Options struct {
 	RenewGrace time.Duration
 
 	// WatchEvery is how often Session.Done asks the store for a session that
-	// another process, or another Manager, may have ended. 0: 5 seconds. With Tokens at most 30 seconds.
+	// another process, or another Manager, may have ended. 0: 5 seconds.
 	WatchEvery time.Duration
 
 	// Bearer is for native apps, command lines and other clients that keep a
@@ -94,16 +96,21 @@ type Options struct {
 	// Tokens, if set, is another kind of token than ours, for sharing sessions with
 	// another program: Cookie.Name is then the name that this program uses, of
 	// several cookies of that name the first counts, Secrets are not used, and
-	// RenewAfter must be 0. See TokenFormat for what else is different. Nil: ours.
+	// RenewAfter and RenewGrace must be 0. See TokenFormat for what else is different.
+	// Nil: ours.
 	Tokens TokenFormat
 
 	Cookie CookieOptions
+
+	// Logger gets all log lines of the Manager; docs/operations.md lists them. Nil:
+	// slog.Default, looked up for each line.
+	Logger *slog.Logger
 
 	// ErrorHandler answers a request whose session could not be loaded or
 	// saved. The handler's own response has not begun; its Set-Cookie and
 	// content headers are gone, and the answer is never cached. errors.Is(err,
 	// ErrStore) tells a failing store from a mistake of the program. Nil: log
-	// with slog and answer 503 or, for a mistake, 500.
+	// to Logger and answer 503 or, for a mistake, 500.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
 	// OnEvent is told what happens to sessions, after the fact and outside
@@ -130,7 +137,9 @@ type CookieOptions struct {
 
 	// Persistent makes the cookie survive the closing of the browser. Its
 	// Max-Age is the time to the absolute end, at most 400 days, sent with the
-	// token and never refreshed: the record decides.
+	// token and never refreshed: the record decides. With Options.Tokens it is the
+	// time to Session.Expires, and refreshed while the session is used: see
+	// TokenFormat.
 	Persistent bool
 
 	// Partitioned gives the cookie its own jar per top-level site (CHIPS).
@@ -157,10 +166,7 @@ const (
 	maxSecrets    = 4
 	minRenewAfter = time.Minute
 	maxRenewGrace = time.Minute
-	// mostWatchEvery is with Options.Tokens: a renewal leaves a tombstone, which stays
-	// for twice as long.
-	mostWatchEvery = tombstoneLife / 2
-	maxAge         = 400 * 24 * time.Hour // RFC 6265bis, 5.5
+	maxAge        = 400 * 24 * time.Hour // RFC 6265bis, 5.5
 )
 
 // resolve returns o with the defaults in place, or every mistake at once.
@@ -199,8 +205,11 @@ func (o Options) resolve() (Options, error) {
 	if o.MaxDataSize == 0 {
 		o.MaxDataSize = 64 << 10
 	}
+	if o.Logger == nil {
+		o.Logger = defaultLogger
+	}
 	if o.ErrorHandler == nil {
-		o.ErrorHandler = answerError
+		o.ErrorHandler = answerError(o.Logger)
 	}
 	rule(o.RenewAfter == 0 || o.RenewAfter >= minRenewAfter, "RenewAfter: must be at least a minute, or 0 for never")
 	rule(o.RenewAfter == 0 || o.Tokens == nil, "RenewAfter: must be 0 with Tokens, which have no key of their own to renew")
@@ -215,7 +224,6 @@ func (o Options) resolve() (Options, error) {
 	default:
 		o.RenewGrace = o.RenewGrace.Truncate(time.Millisecond)
 	}
-	rule(o.WatchEvery <= mostWatchEvery || o.Tokens == nil, "WatchEvery: must be at most 30 s with Tokens, or it could miss a renewal, which is a change of id there")
 	rule(o.MaxPerUser >= 0, "MaxPerUser: must not be negative")
 	c := &o.Cookie
 	if o.Bearer {

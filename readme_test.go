@@ -37,10 +37,12 @@ func readmeGuard(w http.ResponseWriter, s *session.Session) {
 	if errors.Is(s.Err(), session.ErrStore) {
 		return // before anything that leaves this response
 	}
-	if s.User() == "" {
-		http.Error(w, "Please log in.", http.StatusUnauthorized)
-		return
-	}
+	fmt.Fprint(w, "Sent.")
+}
+
+func readmeUsers(mux *http.ServeMux, account http.Handler) {
+	mux.Handle("GET /account", sessions.RequireUser(account, http.RedirectHandler("/login", http.StatusSeeOther)))
+	mux.Handle("GET /api/account", sessions.RequireUser(account, nil)) // nil: 401
 }
 
 func readmeDevices(ctx context.Context, s *session.Session, id string) ([]*session.Session, error) {
@@ -52,4 +54,4 @@ func readmeDevices(ctx context.Context, s *session.Session, id string) ([]*sessi
 	return devices, err
 }
 
-var _ = []any{readmeHowTo, readmeGuard, readmeDevices} // compiled, and no more
+var _ = []any{readmeHowTo, readmeUsers, readmeGuard, readmeDevices} // compiled, and no more

@@ -407,6 +407,60 @@ func TestTombstonesLastAMinute(t *testing.T) {
 	}
 }
 
+// Remembered tells of a Remember before the commit and after it, for as long as Remember's
+// end is the session's.
+func TestRemembered(t *testing.T) {
+	remember := func(s *session.Session) { s.Remember(30 * day) }
+	login := func(user string) func(*session.Session) { return func(s *session.Session) { s.Login(user) } }
+	clearAll := func(s *session.Session) { s.Clear() }
+	logout := func(s *session.Session) { s.Logout() }
+	set := func(s *session.Session) { name.Set(s, "value") }
+	renew := func(s *session.Session) { s.Renew() }
+	type steps []func(*session.Session)
+	for what, c := range map[string]struct {
+		steps
+		want bool
+	}{
+		"nothing":                          {nil, false},
+		"a value":                          {steps{set}, false},
+		"a Login":                          {steps{login("alice")}, false},
+		"Remember":                         {steps{set, remember}, true},
+		"Login, Remember":                  {steps{login("alice"), remember}, true},
+		"Remember, values":                 {steps{login("alice"), remember, set}, true},
+		"Remember, Clear":                  {steps{login("alice"), remember, clearAll}, true},
+		"Remember, Renew":                  {steps{login("alice"), remember, renew}, true},
+		"Remember, Login of the same user": {steps{login("alice"), remember, login("alice")}, true},
+		"Remember, Login of another user":  {steps{login("alice"), remember, login("bob")}, false},
+		"anonymous, Remember, Login":       {steps{set, remember, login("alice")}, false},
+		"Remember, Logout":                 {steps{login("alice"), remember, logout}, false},
+		"Remember, Logout, a value":        {steps{login("alice"), remember, logout, set}, false},
+	} {
+		atDesk(t, session.Options{}, func(d *desk) {
+			b := d.visitor()
+			pending := false
+			for _, step := range c.steps {
+				d.do(b, func(s *session.Session) { step(s); pending = s.Remembered() })
+			}
+			d.do(b, func(s *session.Session) {
+				if got := s.Remembered(); got != c.want || pending != c.want {
+					t.Errorf("%s: %v before the last commit, then %v; want %v", what, pending, got, c.want)
+				}
+			})
+		})
+	}
+	// A request with the previous token sees that the session's end has moved, as Expires does.
+	atDesk(t, session.Options{}, func(d *desk) {
+		b := d.browser()
+		old := b.replay(b.cookie())
+		d.do(b, remember)
+		d.do(old, func(s *session.Session) {
+			if !s.Remembered() || time.Until(s.Expires()) < 29*day {
+				t.Errorf("in the grace: %v, expires at %v", s.Remembered(), s.Expires())
+			}
+		})
+	})
+}
+
 // Remember's end is the session's, in place of both clocks.
 func TestRemember(t *testing.T) {
 	const d = 30 * day

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/storectx"
 	"github.com/coatcheck/session/internal/token"
 )
@@ -34,7 +35,9 @@ func (m *Manager) List(ctx context.Context, user string) ([]*Session, error) {
 	}
 	sessions := make([]*Session, len(records))
 	for i, rec := range records {
-		sessions[i] = &Session{m: m, ctx: ctx, at: sent, stored: stored{is: live, rec: rec, held: token.Ref{ID: rec.ID}}}
+		sessions[i] = &Session{m: m, ctx: ctx}
+		sessions[i].phase.advance(phaseSent)
+		sessions[i].state.Store(&state{stored: stored{status: statusLive, rec: rec, ref: token.Ref{ID: rec.ID}}})
 	}
 	return sessions, nil
 }
@@ -102,7 +105,7 @@ func (m *Manager) revoke(ctx context.Context, user string, rec *Record) error {
 	if rec.Version == 0 {
 		known = nil
 	}
-	ended, _, err := m.end(c, rec.ID, user, byRevoke, known)
+	ended, _, err := m.end(c, rec.ID, user, body.ReasonRevoke, known)
 	if err != nil {
 		m.emit(ctx, EventStoreFailed, rec, err)
 	} else if ended != nil {
@@ -130,8 +133,7 @@ func (m *Manager) live(c *storectx.Context, user string) ([]*Record, error) {
 	}
 	now := time.Now()
 	records = slices.DeleteFunc(records, func(r *Record) bool {
-		is, _ := statusOf(r)
-		return is != live || r.User != user || r.expired(now)
+		return !isLive(r) || r.User != user || r.hasExpired(now)
 	})
 	slices.SortStableFunc(records, func(a, b *Record) int { return b.LastSeen.Compare(a.LastSeen) })
 	return records, nil

@@ -35,17 +35,30 @@ func (b *browser) live(task int) {
 	for _, step := range b.actor.Steps {
 		b.rng, b.step, b.sent = b.actor.rng(step), step, 0
 		b.w.sleep(task, b.pause())
-		switch b.rng.IntN(19) {
+		switch b.rng.IntN(20) {
 		case 0, 1:
 			b.visit(false, append(someOps(b.rng), login(b.account(0)))...)
 		case 2:
-			b.doubleClick(login(b.account(b.rng.IntN(8) / 7)))
+			ops := []op{login(b.account(b.rng.IntN(8) / 7))}
+			if b.rng.IntN(4) == 0 { // the header leaves long after the token was stored
+				ops = append(ops, save(), works(someTime(b.rng, time.Minute)))
+			}
+			b.doubleClick(ops...)
 		case 3:
 			b.visit(false, append(someOps(b.rng), login(b.account(b.rng.IntN(2))))...)
 		case 4:
 			b.visit(false, append(someOps(b.rng), renew())...)
 		case 5:
-			b.visit(false, remember(time.Duration(1+b.rng.IntN(72))*time.Hour))
+			ops := []op{remember(time.Duration(1+b.rng.IntN(72)) * time.Hour)}
+			switch b.rng.IntN(6) {
+			case 0:
+				ops = append(ops, endBy(time.Duration(1+b.rng.IntN(24))*time.Hour))
+			case 1:
+				ops = append([]op{login(b.account(0)), endBy(time.Duration(1+b.rng.IntN(24)) * time.Hour)}, ops...)
+			case 2:
+				ops = append(someOps(b.rng), endBy(time.Duration(b.rng.IntN(24))*time.Hour))
+			}
+			b.visit(false, ops...)
 		case 6:
 			b.visit(false, append(someOps(b.rng), logout())...)
 		case 7:
@@ -84,6 +97,8 @@ func (b *browser) live(task int) {
 				b.w.sleep(b.task, b.upTo(15*time.Second))
 			}
 			b.isSlow = false
+		case 16:
+			b.visit(false, append(someOps(b.rng), saveRefused())...)
 		default:
 			b.visit(false, someOps(b.rng)...)
 		}
@@ -132,14 +147,14 @@ func (b *browser) visit(passive bool, ops ...op) {
 
 // doubleClick sends a form twice or more often. The browser has no use for the first
 // responses, and may throw them away.
-func (b *browser) doubleClick(o op) {
+func (b *browser) doubleClick(ops ...op) {
 	for range 1 + b.rng.IntN(8)/6*b.rng.IntN(5) {
-		first := b.prepare(false, works(someTime(b.rng, time.Second)), o)
+		first := b.prepare(false, append([]op{works(someTime(b.rng, time.Second))}, ops...)...)
 		first.who += " (first click)"
 		b.send(first)
 		b.w.sleep(b.task, someTime(b.rng, time.Second))
 	}
-	b.visit(false, works(someTime(b.rng, time.Second)), o)
+	b.visit(false, append([]op{works(someTime(b.rng, time.Second))}, ops...)...)
 }
 
 // send sends a request from a goroutine of its own. The channel that it returns is closed
@@ -153,6 +168,10 @@ func (b *browser) send(x *exchange) <-chan struct{} {
 	delay := b.upTo(50 * time.Second)
 	if !isLate {
 		delay = 0
+	}
+	isOnWay, onWay := b.rng.IntN(2) == 0 && b.isSlow && faults&LostResponses != 0, b.upTo(15*time.Second)
+	if !isOnWay {
+		onWay = 0
 	}
 	isRetried := b.rng.IntN(12) == 0 && faults&Retries != 0
 	again := &exchange{who: x.who + " (sent again by a proxy)", rng: w.split(b.rng), browser: b, passive: x.passive, ops: x.ops}
@@ -185,6 +204,10 @@ func (b *browser) send(x *exchange) <-chan struct{} {
 	w.start(func(task int) {
 		x.token = b.cookie
 		again.token = x.token
+		if onWay > 0 {
+			w.truth.count("fault: a late request")
+			w.sleep(task, onWay)
+		}
 		w.send(task, x)
 		if isRetried {
 			w.log(x, "its response is lost on the way to a proxy, which sends the request again")

@@ -88,7 +88,7 @@ func login(user string) op {
 	return op{"login", "logs in as " + user, func(x *exchange, _ http.ResponseWriter) {
 		x.login, x.renewal, x.made = user, x.status == 0, nil
 		if x.status == 0 {
-			x.logsIn = user
+			x.logsIn, x.endBy = user, time.Time{}
 		}
 		x.grows = true
 		x.s.Login(user)
@@ -98,7 +98,7 @@ func login(user string) op {
 
 func logout() op {
 	return op{"logout", "logs out", func(x *exchange, _ http.ResponseWriter) {
-		x.logout, x.made, x.logsIn, x.logsOut = true, nil, "", x.s.ID()
+		x.logout, x.made, x.logsIn, x.logsOut, x.endBy = true, nil, "", x.s.ID(), time.Time{}
 		x.s.Logout()
 	}}
 }
@@ -114,6 +114,20 @@ func remember(d time.Duration) op {
 	}}
 }
 
+// endBy caps the end of the session. A d of zero or less ends it.
+func endBy(d time.Duration) op {
+	return op{"ends by", "ends the session in " + d.String() + " at the latest", func(x *exchange, _ http.ResponseWriter) {
+		end := time.Now().Add(d).Truncate(time.Millisecond)
+		if x.status == 0 && (x.endBy.IsZero() || end.Before(x.endBy)) {
+			x.endBy = end
+		}
+		if d <= 0 {
+			x.ends, x.made, x.logsIn = true, nil, ""
+		}
+		x.s.EndBy(end)
+	}}
+}
+
 func revokeOthers() op {
 	return op{"revokes", "revokes the user's other sessions", func(x *exchange, _ http.ResponseWriter) {
 		x.revoke = true
@@ -125,9 +139,18 @@ func save() op {
 	return op{"saves", "saves", func(x *exchange, _ http.ResponseWriter) { _ = x.s.Save(x.ctx()) }}
 }
 
+// saveRefused sets a value that cannot be encoded, so that Save stores nothing of what the
+// request has changed.
+func saveRefused() op {
+	return op{"is refused", "saves what cannot be encoded", func(x *exchange, _ http.ResponseWriter) {
+		session.NewKey[func()]("refused").Set(x.s, func() {})
+		_ = x.s.Save(x.ctx())
+	}}
+}
+
 func reload() op {
 	return op{"reloads", "reloads", func(x *exchange, _ http.ResponseWriter) {
-		x.made = nil
+		x.made, x.endBy = nil, time.Time{}
 		if x.status == 0 {
 			x.logsIn = ""
 		}
@@ -179,7 +202,7 @@ func refresh(d, within time.Duration, reloads bool) op {
 		if x.s.User() == "" || grants.Get(x.s) == 0 {
 			return
 		}
-		ctx, failures := x.ctx(), x.failures
+		ctx, failures, lease := x.ctx(), x.failures, t.leaseOf(x)
 		x.hasRefreshed, x.grows = false, true
 		if within > 0 {
 			c, cancel := context.WithTimeout(ctx, within)
@@ -204,7 +227,7 @@ func refresh(d, within time.Duration, reloads bool) op {
 			x.w.log(x, "gets credential %d from the issuer", fresh)
 			return fresh, nil
 		})
-		t.refreshed(x, failures, err)
+		t.refreshed(x, failures, lease, err)
 	}}
 }
 

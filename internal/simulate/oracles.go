@@ -81,6 +81,8 @@ func (t *truth) judgeAccess(x *exchange, k *token) {
 		t.violation(x, "two clocks", "the idle time of session %d was over at %v", s.number, s.lastIdleEnd.Sub(t.w.began))
 	case after(later(s.end, s.remember)):
 		t.violation(x, "two clocks", "the lifetime of session %d was over at %v", s.number, later(s.end, s.remember).Sub(t.w.began))
+	case after(s.endBy):
+		t.violation(x, "EndBy", "session %d ends at %v", s.number, s.endBy.Sub(t.w.began))
 	}
 	if k.isBeforeKnown && x.loaded.After(k.replaced) {
 		t.count("requests in the grace of a renewal")
@@ -102,34 +104,56 @@ func (k *token) isInGrace(after func(time.Time) bool) bool {
 
 // presents notes that a token has come for the first time: those before it end soon.
 func (t *truth) presents(x *exchange, k *token) {
-	now := x.loaded
-	x.restores, x.isFirst = nil, true
+	isNoted := !x.isDisturbed && !x.isRefused // a full store cannot note it either
+	if isNoted {
+		t.notes(x, k) // if the store does not know it yet, it must
+	}
 	if !k.min.IsZero() {
 		t.count("late tokens that came in time")
-		min := k.min
-		x.restores = func() { k.min = min } // perhaps: it is not known whether that was stored
 	}
-	if k.minSet.Before(x.sent) && !x.isDisturbed { // else it may have come before the newer one, or that was not stored
+	if k.minSet.Before(x.sent) && !k.noted.IsZero() { // else it may have come before the newer one, or that was not stored
 		k.min = time.Time{}
 	}
-	if x.restores != nil && x.isDisturbed {
-		x.restores() // the load has perhaps failed to note it
-	}
-	k.presented, k.max = now, time.Time{}
-	k.s.presented = append(k.s.presented, k)
+	k.presented, k.max = x.loaded, time.Time{}
 	for _, o := range t.tokens {
-		if o.s != k.s || o.number >= k.number || !o.min.IsZero() {
-			continue
+		// What came while this request was on its way may have come later.
+		if o.s == k.s && o.number < k.number && o.max.IsZero() && isNoted && !o.noted.After(x.sent) {
+			o.max = o.end(x.loaded, o.noted)
 		}
-		o.min, o.minSet = o.end(now), now
-		x.ends = append(x.ends, o)
 	}
 }
 
-// end returns until when a token has full access if a newer one was presented at a time.
-func (k *token) end(at time.Time) time.Time {
+// notes is called when the store knows that a token was presented.
+func (t *truth) notes(x *exchange, k *token) {
+	if !k.noted.IsZero() {
+		return
+	}
+	k.noted = time.Now()
+	// An earlier request may have presented the token while the store failed. A newer one
+	// has then ended it as one that was not presented, and it comes in time.
+	if x != nil && x.token == k.value && !x.sent.After(k.max.Add(t.skew)) {
+		k.max = time.Time{}
+	}
+	for _, o := range t.tokens {
+		if o.s == k.s && o.number < k.number {
+			o.endsAfter(k)
+		}
+	}
+}
+
+// endsAfter notes that the token has full access for some time only, for a newer one was
+// presented.
+func (k *token) endsAfter(newer *token) {
+	if end := k.end(newer.noted, later(k.presented, k.noted)); k.min.IsZero() || end.Before(k.min) {
+		k.min, k.minSet = end, time.Now()
+	}
+}
+
+// end returns until when a token has full access if a newer one was presented at a time,
+// and the token itself at another, zero for not.
+func (k *token) end(at, presented time.Time) time.Time {
 	end := at.Add(overlap)
-	if k.presented.IsZero() {
+	if presented.IsZero() {
 		end = later(end, k.issued.Add(arrival))
 	}
 	return end
@@ -156,6 +180,8 @@ func (t *truth) excuse(x *exchange, k *token, now time.Time, byAge bool) (why st
 		why = "idle"
 	case !isRemembered && after(s.end), after(s.remember):
 		why = "too old"
+	case after(s.endBy):
+		why = "EndBy"
 	case byAge && s.keys-k.number >= maxIssued && (after(k.issued.Add(arrival)) || s.keys-k.number >= maxRecent):
 		why = "too many keys"
 	}
@@ -179,7 +205,7 @@ func (t *truth) headerLeft(x *exchange) {
 	switch {
 	case !strings.Contains(strings.Join(x.headers["Vary"], ","), "Cookie"):
 		t.violation(x, "caches are told", "the response has no Vary: Cookie")
-	case (isNew || x.user != "" && x.s.User() != "") && !strings.Contains(cache, "no-store"):
+	case (isNew || x.user != "") && !strings.Contains(cache, "no-store"):
 		t.violation(x, "caches are told", "Cache-Control is %q", cache)
 	}
 }
@@ -192,6 +218,9 @@ func (t *truth) loggedIn(x *exchange, isNew bool) {
 		return
 	case !isNew && (t.w.plan.MaxPerUser > 0 || x.storedIn != nil && !x.storedIn.ended.IsZero()):
 		return // the session has ended meanwhile
+	case !isNew && x.storedIn != nil && x.storedIn.isRenewedSince(x):
+		t.count("Logins whose token was replaced before the header left")
+		return
 	case !isNew:
 		t.violation(x, "a Login logs in", "the response brings no token")
 		return
@@ -227,6 +256,13 @@ func (t *truth) isForgotten(s *sessionTruth) bool {
 		}
 	}
 	return false
+}
+
+// isRenewedSince reports whether an explicit renewal by another request, which is no Login,
+// has replaced the token that x has made: its cookie would sign out a client that has the
+// newer one.
+func (s *sessionTruth) isRenewedSince(x *exchange) bool {
+	return slices.ContainsFunc(s.explicit, func(r renewal) bool { return r.by != x && r.by.login == "" && r.at.After(x.stored) })
 }
 
 // judgeEnd is for a request that has ended, and may have ended a session.
@@ -276,27 +312,17 @@ func (t *truth) finished(x *exchange) {
 		return
 	}
 	isFine := x.status == http.StatusOK && !x.isDisturbed && !x.isRefused && !x.p.isDead && !x.panics
-	if !isFine && x.restores != nil {
-		x.restores()
+	// Values that do not fit are the program's mistake, and answered as one. What the handler
+	// does after that response, such as a Login, may fail in another way: errAfter tells that.
+	if x.status >= 500 && !t.isTooLarge(x, x.errSent) && !x.isDisturbed && !x.isRefused && time.Since(t.failedAt) > time.Minute {
+		t.violation(x, "answers while the store does", "%d: %v", x.status, x.errSent)
 	}
-	if isFine && !t.isOvertaken(x, k) {
-		for _, o := range x.ends {
-			if o.max = o.end(x.ended); !o.isNoted { // then it may count as one that was not presented
-				o.max = later(o.max, o.issued.Add(arrival))
-			}
-		}
-	}
-	if x.isFirst {
-		k.max = time.Time{} // noted only now: what was presented meanwhile has not ended it
-	}
-	if x.status >= 500 && !t.isTooLarge(x) && !x.isDisturbed && !x.isRefused && time.Since(t.failedAt) > time.Minute {
-		t.violation(x, "answers while the store does", "%d: %v", x.status, x.errAfter)
-	}
-	if x.isRefused && x.status >= 500 && !t.isTooLarge(x) && (x.status != http.StatusServiceUnavailable || x.headers.Get("Retry-After") == "") {
+	if x.isRefused && x.status >= 500 && !t.isTooLarge(x, x.errSent) && (x.status != http.StatusServiceUnavailable || x.headers.Get("Retry-After") == "") {
 		t.violation(x, "full is 503", "%d: %v", x.status, x.errAfter)
 	}
 	if (isFine || x.isRefused && x.status == http.StatusOK) && x.errAfter == nil && time.Since(t.failedAt) > time.Minute {
 		t.expectMarks(x, x.made)
+		t.expectEnd(x)
 	}
 	// Who waits for a lease looks at the store four times a second.
 	limit := 40 + 5*x.events[session.EventConflict] + 5*int(x.ended.Sub(x.sent)/time.Second)
@@ -313,7 +339,7 @@ func (t *truth) finished(x *exchange) {
 		return
 	}
 	t.judgeEnd(x, k, isFine)
-	if isFine && k.s.leasedTo == x && k.s.lease != "" && k.s.ended.IsZero() && x.failures == 0 && !x.hasAnswer {
+	if isFine && k.s.leasedTo == x && k.s.lease != "" && k.s.isLiveIn(x.p) && x.failures == 0 && !x.hasAnswer {
 		t.violation(x, "a lease is given back", "session %d has the lease of a request that has ended", k.s.number)
 	}
 	if x.id == k.s.id && !x.passive {
@@ -321,9 +347,6 @@ func (t *truth) finished(x *exchange) {
 		// A request that lasts over the idle end is a use if it takes no longer than half
 		// of the idle time: so it is touched as it loads or in time afterwards.
 		isUse := x.ended.Before(k.s.expires) || x.ended.Sub(x.loaded) < x.p.limits.idle/2
-		if isFine {
-			k.isNoted = true
-		}
 		end := x.loaded.Add(x.p.limits.idle*19/20 - 2*t.skew)
 		if isFine && isUse && !x.overlaps && k.s.ended.IsZero() && k.s.deadline.After(end) && k.s.expires.Before(end) && time.Since(t.failedAt) > time.Minute {
 			t.violation(x, "two clocks", "a request is no use of session %d, which ends at %v", k.s.number, k.s.expires.Sub(t.w.began))
@@ -336,8 +359,7 @@ func (t *truth) finished(x *exchange) {
 	if x.id == "" && errors.Is(x.err, session.ErrReplaced) && k.s.ended.IsZero() && x.events[session.EventReplayed] != 1 {
 		t.violation(x, "EventReplayed", "%d events for a replaced token", x.events[session.EventReplayed])
 	}
-	// A commit that fails because the values are too large renews nothing.
-	if isFine && t.mustRenew(x, k) && x.cookie == nil && !t.isTooLarge(x) {
+	if isFine && t.mustRenew(x, k) && x.cookie == nil {
 		t.violation(x, "the newest key is renewed", "the request got no other token")
 	}
 }
@@ -345,10 +367,9 @@ func (t *truth) finished(x *exchange) {
 // maxAdded is what a request adds to the values of a session at most.
 const maxAdded = 300
 
-// isTooLarge reports whether a request has failed because its session is large. If its
-// handler has panicked afterwards, only the header tells.
-func (t *truth) isTooLarge(x *exchange) bool {
-	if !errors.Is(errors.Join(x.errAtHeader, x.errAfter), session.ErrTooLarge) {
+// isTooLarge reports whether err says with reason that the values do not fit.
+func (t *truth) isTooLarge(x *exchange, err error) bool {
+	if !errors.Is(err, session.ErrTooLarge) {
 		return false
 	}
 	t.count("values that are too large")
@@ -359,13 +380,24 @@ func (t *truth) isTooLarge(x *exchange) bool {
 	return x.grows && size+maxAdded > x.p.limits.maxData
 }
 
-// isOvertaken reports whether an older token was first presented while x, which presented
-// a newer one, was in flight: then x ends none.
-func (t *truth) isOvertaken(x *exchange, k *token) bool {
-	if k == nil {
-		return false
+// isLiveIn reports whether a process can still write to the session: the session has not
+// ended, and by the clock of the process it has not expired. The lease of an expired session
+// cannot be given back, and no request waits for it.
+func (s *sessionTruth) isLiveIn(p *process) bool {
+	return s.ended.IsZero() && time.Now().Add(p.ahead).Before(s.expires)
+}
+
+// judgeOvertaken is for a request that has got another token because of the age of k. It
+// must not, if another request with an older token has got one, or has presented its own
+// since this one loaded the session. A request whose first load failed has loaded it later.
+func (t *truth) judgeOvertaken(x *exchange, k *token) {
+	isOvertaken := k.isFinal
+	for _, o := range t.tokens {
+		isOvertaken = isOvertaken || o.s == k.s && o.number < k.number && x.id == k.s.id && o.noted.After(x.loaded)
 	}
-	return slices.ContainsFunc(k.s.presented, func(o *token) bool { return o.number < k.number && o.presented.After(x.loaded) })
+	if isOvertaken {
+		t.violation(x, "a renewal lets nobody in", "%s was overtaken by an older one, and gets another", t.nameOf(k.value))
+	}
 }
 
 // mustRenew reports whether the response must bring another token, because of its age.
@@ -403,6 +435,18 @@ func (t *truth) expectMarks(x *exchange, made []int) {
 	t.count("acknowledged writes")
 	if lost := missing(made, s.marks); lost != 0 {
 		t.violation(x, "no lost update", "mark %d was acknowledged and is not in session %d", lost, s.number)
+	}
+}
+
+// expectEnd checks that an EndBy that was acknowledged is stored.
+func (t *truth) expectEnd(x *exchange) {
+	s, _ := t.record(x.s.ID())
+	if s == nil || x.endBy.IsZero() || s.loggedBy != x && s.loggedIn.After(x.sent) {
+		return
+	}
+	t.count("acknowledged EndBys")
+	if s.endBy.IsZero() || s.endBy.After(x.endBy.Add(t.skew)) {
+		t.violation(x, "EndBy", "session %d is to end at %v", s.number, x.endBy.Sub(t.w.began))
 	}
 }
 
@@ -478,10 +522,20 @@ func (t *truth) refused(x *exchange, err error) {
 // unused takes uses back: the issuer did not answer.
 func (t *truth) unused(x *exchange, n int) { delete(t.used, n) }
 
-// refreshed notes how a Refresh has ended.
-func (t *truth) refreshed(x *exchange, failures int, err error) {
+// leaseOf returns the lease in the session of a request, or "".
+func (t *truth) leaseOf(x *exchange) string {
+	if s := t.sessions[x.s.ID()]; s != nil {
+		return s.lease
+	}
+	return ""
+}
+
+// refreshed notes how a Refresh has ended. failures is how many calls of the store had failed
+// for the request before it, and lease the lease in the session then: perhaps one that an
+// earlier Refresh of the same request could not give back.
+func (t *truth) refreshed(x *exchange, failures int, lease string, err error) {
 	s := t.sessions[x.s.ID()]
-	if s != nil && s.leasedTo == x && s.lease != "" && !x.hasRefreshed && errors.Is(err, session.ErrIndeterminate) && x.failures-failures == 1 && time.Since(x.failedAt) < 4*time.Second && s.ended.IsZero() && !x.p.isDead {
+	if s != nil && s.leasedTo == x && s.lease != "" && s.lease != lease && !x.hasRefreshed && errors.Is(err, session.ErrIndeterminate) && x.failures-failures == 1 && time.Since(x.failedAt) < 4*time.Second && s.isLiveIn(x.p) && !x.p.isDead {
 		t.violation(x, "a lease is given back", "session %d has the lease of a request that does not refresh", s.number)
 	}
 	if err != nil {

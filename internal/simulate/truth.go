@@ -43,10 +43,12 @@ type sessionTruth struct {
 	idleEnd      time.Time // not before that: of the requests that succeeded
 	lastIdleEnd  time.Time // not after that: likewise, or failed
 	end          time.Time // of its life, by the last Login or its creation
-	remember     time.Time // the end that Remember set, or zero
 	size         int       // of the values
+	remember     time.Time // the end that Remember set, or zero
+	endBy        time.Time // what EndBy has noted in the record, or zero
+	loggedIn     time.Time // when a request with a Login last wrote the record, and
+	loggedBy     *exchange // which one
 	key          string    // the hash of the current one
-	presented    []*token  // in that order
 	keys         int       // that were stored, also of responses that brought none
 	explicit     []renewal // in their order
 	last         time.Time // when the newest key was stored
@@ -59,8 +61,9 @@ type sessionTruth struct {
 
 // A renewal is an explicit one.
 type renewal struct {
-	at time.Time
-	by *exchange
+	at     time.Time
+	by     *exchange
+	number int // of the key that it made
 }
 
 // A token is one key of a session.
@@ -71,8 +74,9 @@ type token struct {
 	issued    time.Time
 	byLogin   bool
 	presented time.Time // first; zero: not yet
-	isNoted   bool      // a request that presented it has succeeded
-	isFinal   bool      // a request with it gets no other by age
+	key       string    // its hash
+	noted     time.Time // when the store got to know that it was presented, or must have
+	isFinal   bool      // an older one has overtaken it, and got another: a request with this one gets none by age
 
 	// An explicit renewal has replaced it at this time: for certain, or perhaps.
 	replaced, maybeReplaced time.Time
@@ -198,17 +202,22 @@ func (t *truth) written(p *process, x *exchange, r *session.Record) {
 		if r.User != "" && (x == nil || x.login != r.User) {
 			t.violation(x, "nobody as somebody else", "session %d is of %q, who has not logged in", s.number, r.User)
 		}
+		if x != nil && x.remember != 0 {
+			s.remember = time.Now().Add(x.remember)
+		}
 	}
 	if !s.ended.IsZero() {
 		t.violation(x, "logout wins", "session %d was written after its end", s.number)
 		return
 	}
 	var data struct {
-		Ended string `json:"session.ended"`
-		Next  string `json:"session.next"`
-		Key   string `json:"session.key"`
-		Marks []int  `json:"marks"`
-		Older map[string]struct {
+		Ended  string `json:"session.ended"`
+		Next   string `json:"session.next"`
+		Key    string `json:"session.key"`
+		Unseen int64  `json:"session.unseen"`
+		EndBy  int64  `json:"session.endby"`
+		Marks  []int  `json:"marks"`
+		Older  map[string]struct {
 			Issued int64 `json:"issued"`
 		} `json:"session.older"`
 		Leases map[string]struct {
@@ -225,6 +234,7 @@ func (t *truth) written(p *process, x *exchange, r *session.Record) {
 		t.endedBy(x, s, data.Ended, data.Next)
 		return
 	}
+	t.ends(x, s, r, data.EndBy)
 	if !isNew && r.User != s.user {
 		t.violation(x, "nobody as somebody else", "session %d is of %q and not of %q now", s.number, r.User, s.user)
 	}
@@ -248,7 +258,7 @@ func (t *truth) written(p *process, x *exchange, r *session.Record) {
 	if data.Key != s.key && x != nil {
 		s.key, s.last, x.stored, x.storedIn = data.Key, time.Now(), time.Now(), s
 		s.keys++
-		x.storedNumber, x.storedByLogin = s.keys, x.login != "" && (isNew || x.renewal)
+		x.storedNumber, x.storedKey, x.storedByLogin = s.keys, data.Key, x.login != "" && (isNew || x.renewal)
 		recent, old, presented := 0, 0, 0
 		for _, o := range data.Older {
 			switch {
@@ -265,6 +275,12 @@ func (t *truth) written(p *process, x *exchange, r *session.Record) {
 		}
 		if !isNew {
 			t.renewed(x, s, was)
+		}
+	}
+	for _, k := range t.tokens {
+		older, isOlder := data.Older[k.key]
+		if k.s == s && (k.key == data.Key && data.Unseen == 0 || isOlder && older.Issued == 0) {
+			t.notes(x, k)
 		}
 	}
 	if by := data.Leases["grants"].By; by != s.lease {
@@ -320,6 +336,25 @@ func (t *truth) deployed(old, is limits) {
 			t.count("deployed: a larger " + c.what)
 		}
 	}
+}
+
+// ends checks that a record ends when EndBy says, and that only a Login removes that.
+func (t *truth) ends(x *exchange, s *sessionTruth, r *session.Record, unixMilli int64) {
+	var endBy time.Time
+	if unixMilli != 0 {
+		endBy = time.UnixMilli(unixMilli)
+		t.count("writes of sessions that EndBy ends")
+		if r.Deadline.After(endBy) {
+			t.violation(x, "EndBy", "session %d ends at %v, later than EndBy says", s.number, r.Deadline.Sub(t.w.began))
+		}
+	}
+	switch isLost := !s.endBy.IsZero() && (endBy.IsZero() || endBy.After(s.endBy)); {
+	case x != nil && x.login != "":
+		s.loggedIn, s.loggedBy = time.Now(), x
+	case isLost:
+		t.violation(x, "EndBy", "session %d forgets its end at %v", s.number, s.endBy.Sub(t.w.began))
+	}
+	s.endBy = endBy
 }
 
 // touched checks that the clocks of a session's record were not set back, and that a
@@ -380,7 +415,7 @@ func (t *truth) endedBy(x *exchange, s *sessionTruth, why, next string) {
 	t.w.log(x, "session %d has ended: %s", s.number, why)
 	switch {
 	case x == nil:
-	case why == "logout" && !x.logout && x.login == "":
+	case why == "logout" && !x.logout && !x.ends && x.login == "":
 		t.violation(x, "ends only what was asked", "session %d was ended by a request without a Logout", s.number)
 	case why == "logout" && errors.Is(x.err, session.ErrReplaced) && s.id == t.idOf(x.token):
 		t.violation(x, "a replaced token ends nothing", "session %d was ended by a request that has no session", s.number)
@@ -426,7 +461,7 @@ func (t *truth) issuedTo(x *exchange) {
 		return // the same once more
 	}
 	s.creator = nil
-	k := &token{value: value, s: s, number: x.storedNumber, issued: x.stored, byLogin: x.storedByLogin}
+	k := &token{value: value, s: s, number: x.storedNumber, key: x.storedKey, issued: x.stored, byLogin: x.storedByLogin}
 	own := 0
 	for i, r := range s.explicit {
 		if r.by == x {
@@ -436,15 +471,15 @@ func (t *truth) issuedTo(x *exchange) {
 			k.maybeReplaced, k.renewal = r.at, i+1
 		}
 		isLeft := k.byLogin && r.by.login != ""
-		if r.by != x && r.at.After(k.issued) && !isLeft {
+		if r.by != x && r.number > k.number && !isLeft {
 			t.count("cookies of before an explicit renewal, sent after it")
 			k.maybeReplaced, k.renewal = r.at, i+1
 			break
 		}
 	}
-	for _, newer := range s.presented {
-		if newer.number > k.number && k.min.IsZero() {
-			k.min, k.minSet = k.end(newer.presented), time.Now()
+	for _, newer := range t.tokens {
+		if newer.s == s && newer.number > k.number && !newer.noted.IsZero() {
+			k.endsAfter(newer)
 		}
 	}
 	t.tokens[value] = k
@@ -457,10 +492,11 @@ func (t *truth) renewed(x *exchange, s *sessionTruth, marks []int) {
 		t.count("automatic renewals")
 		if old := t.tokens[x.token]; old != nil && old.s == s { // also if the response never leaves
 			for _, k := range t.tokens {
-				if k.s == s && k.number > old.number {
+				if k.s == s && k.number > old.number && !k.noted.IsZero() {
 					k.isFinal = true
 				}
 			}
+			t.judgeOvertaken(x, old)
 		}
 		return
 	}
@@ -470,7 +506,7 @@ func (t *truth) renewed(x *exchange, s *sessionTruth, marks []int) {
 		t.violation(x, "a renewal lets nobody in", "a request renews session %d with %s, which was replaced at %v", s.number, t.nameOf(k.value), k.replaced.Sub(t.w.began))
 	}
 	x.renewal = false
-	s.explicit = append(s.explicit, renewal{time.Now(), x})
+	s.explicit = append(s.explicit, renewal{time.Now(), x, s.keys})
 	for _, k := range t.replacedBy(x, s, false) {
 		if k.maybeReplaced.IsZero() {
 			k.maybeReplaced, k.renewal = time.Now(), len(s.explicit)
@@ -502,7 +538,7 @@ func (w *world) event(ctx context.Context, e session.Event) {
 // or for certain. A Login leaves those of other Logins that were not presented.
 func (t *truth) replacedBy(x *exchange, s *sessionTruth, certain bool) (all []*token) {
 	for _, k := range t.tokens {
-		isLeft := x.login != "" && k.byLogin && (k.presented.IsZero() || certain && !k.isNoted)
+		isLeft := x.login != "" && k.byLogin && k.noted.IsZero() && (certain || k.presented.IsZero())
 		if k.s == s && !isLeft {
 			all = append(all, k)
 		}

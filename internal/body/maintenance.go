@@ -1,0 +1,108 @@
+package body
+
+import (
+	"time"
+
+	"github.com/coatcheck/session/internal/object"
+)
+
+// Maintenance is the work on a session's keys that is due regardless of what the handler
+// does.
+type Maintenance struct {
+	Present bool // the key was presented for the first time, which is to be noted
+	Renew   bool // the key is to be replaced, if a cookie can be set
+	Tidy    bool // keys or frozen sessions ended some time ago and are to be removed
+}
+
+// IsDue reports whether there is any, apart from Renew, which needs a cookie.
+func (m Maintenance) IsDue() bool { return m.Present || m.Tidy }
+
+// MaintenanceFor returns the maintenance that is due when a request has arrived with this
+// key, which opens data without restriction. created is Record.Created, renewAfter the age
+// at which the current key is renewed automatically, 0 for never.
+func MaintenanceFor(data []byte, key string, created time.Time, renewAfter time.Duration, now time.Time) (due Maintenance) {
+	issued, isCurrent := created, IsCurrent(data, key)
+	if hasReserved(data) {
+		for name, raw := range reservedMembers(data) {
+			n, ok := object.Int(raw)
+			switch name {
+			case unseenMember, renewedMember:
+				if ok {
+					issued = time.UnixMilli(n)
+				}
+				due.Present = isCurrent && name == unseenMember
+			case tidyMember:
+				due.Tidy = ok && now.UnixMilli() >= n
+			}
+		}
+	}
+	age := now.Sub(issued)
+	if isCurrent {
+		due.Renew = renewAfter > 0 && age >= renewAfter
+		return due
+	}
+	var room [8]object.Member
+	members := room[:0]
+	for name, raw := range reservedMembers(data) {
+		members = append(members, object.Member{Name: []byte(name), Raw: raw})
+	}
+	k, _ := keysOf(members, now)
+	older := k.find(key)
+	if older == nil || !older.isLive(now) {
+		return due
+	}
+	isLogin := older.isLogin
+	due.Present = older.issued != 0
+	k.Present(key, now)
+	switch {
+	case older.isFinal, older.until != 0:
+	case due.Present && isLogin:
+		due.Renew = true // at once: the client has lost the key of the newer Login
+	case k.awaiting() >= 2:
+		due.Renew = age > betweenKeys
+	default:
+		due.Renew = age > overlap
+	}
+	return due
+}
+
+// IsOvertaken reports whether a key older than this one was presented between before and
+// after, which are data of one session. The client then replaced this key's cookie by the
+// older key's, and a request with this key must neither end the older key nor get another.
+func IsOvertaken(before, after []byte, key string) bool {
+	was, is := reservedMember(before, olderMember), reservedMember(after, olderMember)
+	isOlder := IsCurrent(before, key)
+	for s := object.Scan(was); s.Next(); {
+		o := parseOlder(object.Unquote(s.Name), s.Raw)
+		now := object.Find(is, string(s.Name))
+		if isOlder && o.issued != 0 && now != nil && parseOlder(o.key, now).issued == 0 {
+			return true
+		}
+		isOlder = isOlder || o.key == key
+	}
+	return false
+}
+
+// Present notes that a request has arrived with this key. The keys that were issued
+// before it end soon. The key itself keeps full access until a newer one is presented.
+func (k *keys) Present(key string, now time.Time) {
+	before := k.Mark(key)
+	for i := range before {
+		before[i].end(now)
+	}
+}
+
+// Mark notes that a request has arrived with this key, and ends none. It returns the keys
+// that were issued before it, or nil if the key was presented before.
+func (k *keys) Mark(key string) (before []olderKey) {
+	if object.Unquote(k.current) == key {
+		k.isAwaited = false
+		return k.older
+	}
+	i := k.index(key)
+	if i < 0 || k.older[i].issued == 0 {
+		return nil
+	}
+	k.older[i].issued, k.older[i].until = 0, 0
+	return k.older[i+1:]
+}
