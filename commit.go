@@ -183,7 +183,7 @@ func (t *tx) install(d draft, p *pending) {
 		t.cookie = cookie{cookieSend, d.token, d.isAutomatic}
 		*st = stored{ref: d.ref, isOwn: true}
 	} else {
-		t.sendAgain(p.remember.IsZero())
+		t.sendAgain(d.rec, p.remember.IsZero())
 	}
 	if d.event != "" {
 		t.note(d.event, d.rec, nil)

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/storectx"
 )
 
@@ -53,7 +54,7 @@ func (ts *touches) end(id string, hasSucceeded bool) {
 // isTouchDue reports whether the request is to move the record's clocks forward, because they
 // had at that time stood still for 1/20 of the idle timeout.
 func (s *Session) isTouchDue(st *stored, used time.Time) bool {
-	return st.status == statusLive && s.isUse() && used.Sub(st.rec.LastSeen) > s.m.idle/20
+	return st.status == statusLive && s.isUse() && used.Sub(st.rec.LastSeen) > s.m.idleOf(st.rec)/20
 }
 
 // isUse reports whether the request moves the session's clocks.
@@ -75,7 +76,7 @@ func (t *tx) touch(used time.Time) error {
 func (t *tx) touchAtLoad() {
 	rec, now := t.stored.rec, t.loaded
 	switch {
-	case t.stored.status != statusLive, !t.s.isUse(), now.Sub(rec.LastSeen) <= t.m.idle/2:
+	case t.stored.status != statusLive, !t.s.isUse(), now.Sub(rec.LastSeen) <= t.m.idleOf(rec)/2:
 	case !rec.Expires.Before(rec.Deadline): // no use puts off its end
 	case t.m.touches.begin(rec.ID, now):
 		if _, err := t.m.touch(t.context(), rec); err != nil {
@@ -87,8 +88,19 @@ func (t *tx) touchAtLoad() {
 // used returns a record as a use now leaves it.
 func (m *Manager) used(rec *Record) *Record {
 	used, now := *rec, milliseconds(time.Now())
-	used.LastSeen, used.Expires = now, later(rec.Expires, earlier(now.Add(m.idle), rec.Deadline))
+	used.LastSeen, used.Expires = now, later(rec.Expires, earlier(now.Add(m.idleOf(rec)), rec.Deadline))
 	return &used
+}
+
+// idleOf returns the idle timeout of a session: its own, if another program has given it one,
+// or the Manager's.
+func (m *Manager) idleOf(rec *Record) time.Duration {
+	if m.isShared {
+		if d := body.IdleOf(rec.Data); d > 0 {
+			return d
+		}
+	}
+	return m.idle
 }
 
 // touch moves the clocks of a record forward in the store.
@@ -106,7 +118,7 @@ func (t *tx) touched(rec *Record, err error) error {
 	switch {
 	case err == nil:
 		t.stored.rec = rec
-		t.sendAgain(true)
+		t.sendAgain(rec, true)
 		return nil
 	case errors.Is(err, ErrNotFound):
 		t.note(EventDropped, t.stored.rec, ErrEnded)

@@ -10,6 +10,8 @@
 //	session.older    {hash: olderKey}           other keys with full access                    a renewal             [clockSkew] after each key's end
 //	session.past     {hashes: Frozen}           the session before explicit renewals           an explicit renewal   [clockSkew] after each end
 //	session.remember true                       Remember set the absolute end                  Remember              by a Login as another user
+//	session.idle     milliseconds               the session's own idle timeout                 a store of another    by that program
+//	                                                                                           program's records
 //	session.leases   {value: Lease}             which request refreshes a value                Key.Refresh           when the refresh has ended
 //	session.flashes  [flash]                    messages for the next page                     AddFlash              by Flashes, Clear
 //	session.ended    reason                     the record is a tombstone: see [Ending]        every ending          with the record
@@ -40,8 +42,9 @@ const (
 	// Reserved is how the names of reserved members begin, as they stand in JSON.
 	Reserved = `"session.`
 
-	Flashes = `"session.flashes"`
-	Leases  = `"session.leases"`
+	Flashes     = `"session.flashes"`
+	Leases      = `"session.leases"`
+	IdleTimeout = `"session.idle"`
 
 	keyMember        = `"session.key"`
 	renewedMember    = `"session.renewed"`
@@ -102,6 +105,7 @@ func (b *Body) Set(name string, raw []byte) { b.members = object.Set(b.members, 
 func (b *Body) Begin(key string) {
 	b.Set(rememberedMember, nil)
 	b.Set(Leases, nil)
+	b.Set(IdleTimeout, nil)
 	b.keys = keys{}
 	if key != "" {
 		b.current = object.Quote(key)
@@ -113,6 +117,9 @@ func (b *Body) Remember() { b.Set(rememberedMember, []byte("true")) }
 
 // IsRemembered reports whether Remember has set the absolute end.
 func (b *Body) IsRemembered() bool { return b.Get(rememberedMember) != nil }
+
+// SetIdle gives the session an idle timeout of its own.
+func (b *Body) SetIdle(d time.Duration) { b.Set(IdleTimeout, object.Number(d.Milliseconds())) }
 
 // Size returns how many bytes of b count against Options.MaxDataSize: those of values
 // and flashes.
@@ -153,6 +160,12 @@ func Value(data []byte, name string) []byte { return object.FindAfter(data, afte
 
 // IsRemembered reports whether Remember has set the absolute end.
 func IsRemembered(data []byte) bool { return Value(data, rememberedMember) != nil }
+
+// IdleOf returns the session's own idle timeout. It returns 0 if the session has none.
+func IdleOf(data []byte) time.Duration {
+	ms, _ := object.Int(Value(data, IdleTimeout))
+	return time.Duration(ms) * time.Millisecond
+}
 
 // afterKey returns where the current key ends, 0 if data does not begin with one.
 func afterKey(data []byte) int {
@@ -203,7 +216,7 @@ func weight(m object.Member) int {
 
 // isMetadata reports whether a member is neither a value nor the flashes.
 func isMetadata(name []byte) bool {
-	return bytes.HasPrefix(name, []byte(Reserved)) && (string(name) == rememberedMember || string(name) == Leases || isOfKeys(name))
+	return bytes.HasPrefix(name, []byte(Reserved)) && (string(name) == rememberedMember || string(name) == Leases || string(name) == IdleTimeout || isOfKeys(name))
 }
 
 // isOfKeys reports whether a member belongs to keys.
