@@ -73,6 +73,10 @@ func TestOwnMaxAge(t *testing.T) {
 			if got, left := s.get(id); !strings.Contains(got, fmt.Sprintf(`{"originalMaxAge":%d,"`, own.Milliseconds())) || strings.Contains(got, `"x"`) || strings.Contains(got, "session.idle") || !about(left, own) {
 				t.Errorf("%v: cleared, and now %s for %v", own, got, left)
 			}
+			in(t, m, id, func(s *session.Session) { session.NewKey[int]("x").Set(s, 3) })
+			if got, left := s.get(id); !about(left, own) {
+				t.Errorf("%v: written after a Clear, and now %s for %v", own, got, left)
+			}
 		}
 	})
 }
