@@ -189,7 +189,7 @@ func (t *tx) install(d draft, p *pending) {
 		*st = stored{ref: d.ref, isOwn: true}
 	} else {
 		movesEnd := !p.remember.IsZero() || p.user != "" && body.IsRemembered(d.rec.Data) // which EndBy had capped
-		t.sendAgain(!movesEnd)
+		t.sendAgain(d.rec, !movesEnd)
 	}
 	if d.event != "" {
 		t.note(d.event, d.rec, nil)

@@ -66,12 +66,15 @@ func (t *tx) fillNewWith(d *draft, data []byte) error {
 		rec.Created = p.at
 	}
 	rec.Deadline = rec.Created.Add(t.m.lifetime)
-	rec.Expires = t.m.idleEnd(rec, now)
+	rec.Expires = earlier(now.Add(cmp.Or(t.m.newIdle, t.m.idle)), rec.Deadline)
 	b, err := parse(made.room[:0], data, now)
 	if err != nil {
 		return err
 	}
 	b.Begin(d.ref.Key)
+	if t.m.newIdle > 0 {
+		b.SetIdle(t.m.newIdle)
+	}
 	d.rec = rec
 	return t.complete(d, &b, p)
 }
@@ -120,7 +123,7 @@ func (t *tx) draftNext(p *pending) (d draft, err error) {
 	}
 	if t.s.isUse() || p.user != "" {
 		rec.LastSeen = later(rec.LastSeen, now)
-		rec.Expires = earlier(later(rec.Expires, now.Add(t.m.idle)), rec.Deadline)
+		rec.Expires = earlier(later(rec.Expires, now.Add(t.m.idleOf(&rec))), rec.Deadline)
 	}
 	return d, t.complete(&d, &b, p)
 }
@@ -154,23 +157,24 @@ func (t *tx) complete(d *draft, b *body.Body, p *pending) error {
 	if err := b.Apply(p.changes); err != nil {
 		return err
 	}
+	rec := d.rec
+	limit, err := t.sizeLimit(rec.Data)
+	if err != nil {
+		return err
+	}
 	d.lost = nil
 	if p.changes.Of(body.Flashes) {
-		d.lost = trimFlashes(b, t.m.maxData)
+		d.lost = trimFlashes(b, limit)
 	}
-	rec := d.rec
-	if size := b.Size(); size > t.m.maxData {
-		before, err := parse(nil, rec.Data, time.Time{})
-		if err != nil {
-			return err
-		}
-		if size > before.Size() {
-			return fmt.Errorf("%w: %d bytes, the limit of Options.MaxDataSize is %d", ErrTooLarge, size, t.m.maxData)
-		}
+	if size := b.Size(); size > limit {
+		return fmt.Errorf("%w: %d bytes, the limit of Options.MaxDataSize is %d", ErrTooLarge, size, t.m.maxData)
 	}
 	if end := p.remember; !end.IsZero() {
 		rec.Deadline, rec.Expires = end, end
 		b.Remember(end)
+		if t.m.isShared {
+			b.SetIdle(time.Until(end))
+		}
 	}
 	b.EndBy(p.endBy)
 	if end := b.Limit(); !end.IsZero() {
@@ -180,6 +184,21 @@ func (t *tx) complete(d *draft, b *body.Body, p *pending) error {
 	rec.Data = b.Bytes()
 	rec.Version = newVersion()
 	return nil
+}
+
+// sizeLimit returns how large the body may be that is made from data: no larger than data if
+// that is beyond MaxDataSize. What another program has stored beyond it does not count.
+func (t *tx) sizeLimit(data []byte) (int, error) {
+	limit := t.m.maxData
+	if len(data) <= limit {
+		return limit, nil
+	}
+	before, err := parse(nil, data, time.Time{})
+	size := before.Size()
+	if t.m.keyless && size > limit {
+		return size + limit, err
+	}
+	return max(size, limit), err
 }
 
 // parse is body.Parse. What is no JSON object is a failure of the store.

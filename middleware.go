@@ -28,7 +28,9 @@ type Manager struct {
 	renewGrace time.Duration // 0 or less: none
 	maxData    int
 	maxUser    int
-	persistent bool // Options.Cookie.Persistent
+	persistent bool          // Options.Cookie.Persistent
+	isShared   bool          // the store keeps another program's records: see package shared
+	newIdle    time.Duration // the idle timeout that a new session has of its own, if isShared; 0: none
 	log        *slog.Logger
 	onError    func(http.ResponseWriter, *http.Request, error)
 	onEvent    func(context.Context, Event)
@@ -66,6 +68,9 @@ func New(opts *Options) (*Manager, error) {
 		maxData: o.MaxDataSize, maxUser: o.MaxPerUser, persistent: o.Cookie.Persistent,
 		log: o.Logger, onError: o.ErrorHandler, onEvent: o.OnEvent,
 		start: time.Now(),
+	}
+	if s, ok := sharedStore(o.Store); ok {
+		m.isShared, m.newIdle = true, s.Lifetimes().MaxAge
 	}
 	m.watch = watch.New(watch.Config{Every: o.WatchEvery, Timeout: o.StoreTimeout, Check: m.check, Random: random[time.Duration], Resumed: m.resumed})
 	return m, nil

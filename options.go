@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coatcheck/session/internal/shared"
 	"github.com/coatcheck/session/internal/token"
 )
 
@@ -41,7 +42,9 @@ type Options struct {
 	// 1/20 (OWASP ASVS 5, 7.3.1; NIST SP 800-63B-4, 2.2.3). If a
 	// deployment makes it longer, that holds for a session from its next use on. If it
 	// makes it shorter, a session keeps the idle end that it has until a use moves that
-	// on: no write moves it back. 0: 1 hour, or Lifetime if that is shorter.
+	// on: no write moves it back. 0: 1 hour, or Lifetime if
+	// that is shorter. With a store of package expressjs a session whose cookie has a
+	// maxAge has that in its place, and 0 is the store's TTL.
 	IdleTimeout time.Duration
 
 	// StoreTimeout limits a load, and all the store calls of one commit
@@ -51,7 +54,8 @@ type Options struct {
 	// MaxDataSize limits the encoded values and flashes of one session, in bytes. A
 	// commit over it that makes the session larger fails (ErrTooLarge, 500). At a
 	// Login as the first user, the values of the anonymous session are dropped if
-	// they do not fit (EventDropped). For RenewGrace after a Renew, Remember or Login
+	// they do not fit (EventDropped). With Tokens, what another program has stored beyond
+	// it does not count. For RenewGrace after a Renew, Remember or Login
 	// of the same user the record also holds the values as they were, of the last
 	// three of them: up to four times this size. 0: 64 KiB.
 	MaxDataSize int
@@ -119,7 +123,8 @@ type Options struct {
 	OnEvent func(ctx context.Context, e Event)
 }
 
-// CookieOptions shape the cookie. It is always HttpOnly.
+// CookieOptions shape the cookie. It is always HttpOnly. With a store of package expressjs,
+// what is zero here is taken from expressjs.Options.Cookie, and the other way round.
 type CookieOptions struct {
 	// Name is "__Host-session" by default, "__Secure-session" with a Domain or
 	// Path, and "session" if Insecure. Browsers hold the prefixes' promises
@@ -139,7 +144,8 @@ type CookieOptions struct {
 	// Max-Age is the time to the absolute end, at most 400 days, sent with the
 	// token and never refreshed: the record decides. With Options.Tokens it is the
 	// time to Session.Expires, and refreshed while the session is used: see
-	// TokenFormat.
+	// TokenFormat. With a store of package expressjs the record's maxAge says
+	// whether its cookie is persistent, and this has no effect.
 	Persistent bool
 
 	// Partitioned gives the cookie its own jar per top-level site (CHIPS).
@@ -197,7 +203,15 @@ func (o Options) resolve() (Options, error) {
 		o.Store = NewMemoryStore(nil)
 	}
 	fallback("Lifetime", &o.Lifetime, 24*time.Hour)
-	fallback("IdleTimeout", &o.IdleTimeout, min(time.Hour, o.Lifetime))
+	idle := time.Hour
+	other, isShared := sharedStore(o.Store)
+	if isShared {
+		lives := other.Lifetimes()
+		idle = lives.TTL
+		rule(lives.MaxAge <= o.Lifetime, "Lifetime: must be at least the maxAge of the store's cookies, %v", lives.MaxAge)
+		rule(o.IdleTimeout == 0 || o.IdleTimeout >= lives.MaxAge, "IdleTimeout: must not be shorter than the maxAge of the store's cookies, %v, or 0", lives.MaxAge)
+	}
+	fallback("IdleTimeout", &o.IdleTimeout, min(idle, o.Lifetime))
 	fallback("StoreTimeout", &o.StoreTimeout, 5*time.Second)
 	fallback("WatchEvery", &o.WatchEvery, 5*time.Second)
 	rule(o.IdleTimeout <= o.Lifetime, "IdleTimeout: must not be longer than Lifetime")
@@ -230,6 +244,11 @@ func (o Options) resolve() (Options, error) {
 		rule(reflect.ValueOf(*c).IsZero(), "Cookie: must be zero with Bearer, which sets none")
 		return o, errors.Join(errs...)
 	}
+	if isShared {
+		agreed, err := other.Agree(shared.Cookie{Domain: c.Domain, Path: c.Path, SameSite: c.SameSite, Insecure: c.Insecure, Partitioned: c.Partitioned})
+		c.Domain, c.Path, c.SameSite, c.Insecure, c.Partitioned = agreed.Domain, agreed.Path, agreed.SameSite, agreed.Insecure, agreed.Partitioned
+		errs = append(errs, err)
+	}
 	if c.Name == "" {
 		switch {
 		case c.Insecure:
@@ -250,6 +269,21 @@ func (o Options) resolve() (Options, error) {
 	rule(len(c.Name) <= 4096-token.MaxLength, "Cookie.Name: must leave room for the value, together at most 4096 bytes (RFC 6265bis, 5.6)")
 	errs = append(errs, cookieRules(c.template())...)
 	return o, errors.Join(errs...)
+}
+
+// sharedStore returns the store that keeps another program's records, if o.Store is one or
+// is around one.
+func sharedStore(store Store) (shared.Store, bool) {
+	for {
+		if s, ok := store.(shared.Store); ok {
+			return s, true
+		}
+		around, ok := store.(interface{ Unwrap() Store })
+		if !ok {
+			return nil, false
+		}
+		store = around.Unwrap()
+	}
 }
 
 // template is the cookie before Adapt and without its value.

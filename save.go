@@ -122,7 +122,7 @@ func (s *Session) header(st *state, isTouched bool) header {
 	}
 	h.hasUser = h.hasUser || rec.User != ""
 	switch {
-	case st.cookie.action != cookieSend, !s.m.persistent && !body.IsRemembered(rec.Data):
+	case st.cookie.action != cookieSend, !s.m.isPersistent(rec) && !body.IsRemembered(rec.Data):
 	case !s.m.keyless:
 		h.life = time.Until(rec.Deadline)
 	case isTouched:
@@ -143,7 +143,7 @@ func (s *Session) beforeFirstByte(hijack bool) (h header, err error) {
 	s.mu.Lock()
 	st := s.state.Load()
 	isTouched := s.isTouchDue(&st.stored, st.loaded)
-	if !hijack && st.plan(s.phase.load(), time.Now()) == actNothing && st.cookie.action == cookieKeep && !(isTouched && s.m.sendsAgain()) {
+	if !hijack && st.plan(s.phase.load(), time.Now()) == actNothing && st.cookie.action == cookieKeep && !(isTouched && s.m.sendsAgain(st.stored.rec)) {
 		s.phase.advance(phaseSent)
 		s.mu.Unlock()
 		return s.header(st, isTouched), nil
@@ -164,7 +164,7 @@ func (s *Session) beforeFirstByte(hijack bool) (h header, err error) {
 		}
 		isTouched := s.isTouchDue(&t.stored, t.loaded)
 		if isTouched && t.cookie.action == cookieKeep {
-			t.sendAgain(true)
+			t.sendAgain(t.stored.rec, true)
 			isOlder = true
 		}
 		if isOlder && err == nil {
@@ -200,15 +200,24 @@ func (s *Session) failResponse(err error) {
 	})
 }
 
-// sendsAgain reports whether a token is sent again when its session is saved or touched: a
-// renewal does not replace another program's token, and the browser is to keep a persistent
-// cookie for as long as the session lives now.
-func (m *Manager) sendsAgain() bool { return m.keyless && m.persistent }
+// isPersistent reports whether the session's cookie survives the closing of the browser
+// without a Remember. Where another program reads the record, the record says so.
+func (m *Manager) isPersistent(rec *Record) bool {
+	if m.isShared {
+		return body.IdleOf(rec.Data) > 0
+	}
+	return m.persistent
+}
 
-// sendAgain has the response carry the token that the request brought, if that is another
-// program's. isAutomatic is whether the program has not asked for that, by Remember.
-func (t *tx) sendAgain(isAutomatic bool) {
-	if t.m.keyless && (t.m.persistent || !isAutomatic) && t.phase() == phaseOpen && t.cookie.action == cookieKeep {
+// sendsAgain reports whether the session's token is sent again when the session is saved or
+// touched: a renewal does not replace another program's token, and the browser is to keep a
+// persistent cookie for as long as the session lives now.
+func (m *Manager) sendsAgain(rec *Record) bool { return m.keyless && m.isPersistent(rec) }
+
+// sendAgain has the response carry the token that the request brought for rec, if that is
+// another program's. isAutomatic is whether the program has not asked for that, by Remember.
+func (t *tx) sendAgain(rec *Record, isAutomatic bool) {
+	if t.m.keyless && (!isAutomatic || t.m.isPersistent(rec)) && t.phase() == phaseOpen && t.cookie.action == cookieKeep {
 		t.cookie = cookie{action: cookieSend, isAutomatic: isAutomatic}
 	}
 }

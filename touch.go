@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/storectx"
 )
 
@@ -58,12 +59,12 @@ func (s *Session) isTouchDue(st *stored, used time.Time) bool {
 		return false
 	}
 	rec := st.rec
-	return max(used.Sub(rec.LastSeen), s.m.idleEnd(rec, used).Sub(rec.Expires)) > s.m.idle/20
+	return max(used.Sub(rec.LastSeen), s.m.idleEnd(rec, used).Sub(rec.Expires)) > s.m.idleOf(rec)/20
 }
 
 // idleEnd returns when a session ends that is used at that time, and not afterwards.
 func (m *Manager) idleEnd(rec *Record, used time.Time) time.Time {
-	return earlier(used.Add(m.idle), rec.Deadline)
+	return earlier(used.Add(m.idleOf(rec)), rec.Deadline)
 }
 
 // isUse reports whether the request moves the session's clocks.
@@ -85,7 +86,7 @@ func (t *tx) touch(used time.Time) error {
 func (t *tx) touchAtLoad() {
 	rec, now := t.stored.rec, t.loaded
 	switch {
-	case t.stored.status != statusLive, !t.s.isUse(), rec.Expires.Sub(now) >= t.m.idle/2:
+	case t.stored.status != statusLive, !t.s.isUse(), rec.Expires.Sub(now) >= t.m.idleOf(rec)/2:
 	case !rec.Expires.Before(rec.Deadline): // no use puts off its end
 	case t.m.touches.begin(rec.ID, now):
 		if _, err := t.m.touch(t.context(), rec); err != nil {
@@ -99,6 +100,17 @@ func (m *Manager) used(rec *Record) *Record {
 	used, now := *rec, milliseconds(time.Now())
 	used.LastSeen, used.Expires = now, later(rec.Expires, m.idleEnd(rec, now))
 	return &used
+}
+
+// idleOf returns the idle timeout of a session: its own, if another program has given it one,
+// or the Manager's.
+func (m *Manager) idleOf(rec *Record) time.Duration {
+	if m.isShared {
+		if d := body.IdleOf(rec.Data); d > 0 {
+			return d
+		}
+	}
+	return m.idle
 }
 
 // touch moves the clocks of a record forward in the store.
@@ -116,7 +128,7 @@ func (t *tx) touched(rec *Record, err error) error {
 	switch {
 	case err == nil:
 		t.stored.rec = rec
-		t.sendAgain(true)
+		t.sendAgain(rec, true)
 		return nil
 	case errors.Is(err, ErrNotFound):
 		t.note(EventDropped, t.stored.rec, ErrEnded)

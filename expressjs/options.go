@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 )
@@ -28,7 +29,9 @@ type Options struct {
 	TTL time.Duration
 
 	// Cookie is the cookie option of express-session. New sessions get it; for those
-	// that are there, the record decides, as in Express.
+	// that are there, the record decides, as in Express. What is zero here is taken from
+	// session.Options.Cookie, and the other way round; of what is set in both, a
+	// difference is an error of session.New.
 	Cookie Cookie
 
 	// Passport is UserMember "passport.user", for apps whose serializeUser makes text or
@@ -57,15 +60,20 @@ type Options struct {
 	// more after this long. It delays every request with the cookie of a session that
 	// is over; 50 ms is plenty. 0: not.
 	AwaitWrite time.Duration
+
+	agreed *atomic.Pointer[Cookie] // what Agree made of Cookie; nil inside: no Manager uses the store yet
 }
 
 // Cookie is express-session's cookie option. httpOnly is always true.
 type Cookie struct {
-	MaxAge      time.Duration // 0: none, for as long as the browser is open
-	Path        string        // "": "/"
+	// MaxAge is the idle timeout of a new session, and of its cookie, which is persistent
+	// then. 0: none; the session lives for TTL, and its cookie until the browser is closed.
+	MaxAge time.Duration
+
+	Path        string // "": "/"
 	Domain      string
-	Secure      bool
-	SameSite    string // "", "lax", "strict" or "none"
+	SameSite    string // "lax", "strict" or "none". "": "lax"
+	Insecure    bool   // no Secure attribute: Express's cookie.secure is false
 	Partitioned bool
 	Priority    string // "", "low", "medium" or "high"
 }
@@ -97,9 +105,7 @@ func (o Options) resolve() (Options, error) {
 	if o.TTL == 0 {
 		o.TTL = 24 * time.Hour
 	}
-	if o.Cookie.Path == "" {
-		o.Cookie.Path = "/"
-	}
+	o.agreed = new(atomic.Pointer[Cookie])
 	rule(!strings.HasPrefix(ownPrefix, o.Prefix), "Prefix: must not be one that Go's own keys begin with, %q", ownPrefix)
 	rule(o.TTL >= time.Second, "TTL: must be at least a second, or 0 for 24 hours")
 	rule(o.AwaitWrite >= 0, "AwaitWrite: must not be negative")
@@ -113,6 +119,7 @@ func (o Options) resolve() (Options, error) {
 	c := &o.Cookie
 	rule(c.MaxAge >= 0 && c.MaxAge == c.MaxAge.Truncate(time.Millisecond), "Cookie.MaxAge: must be whole milliseconds, or 0 for none")
 	rule(c.MaxAge == 0 || c.MaxAge >= time.Second, "Cookie.MaxAge: must be at least a second")
+	rule(c.MaxAge <= longest, "Cookie.MaxAge: must be at most 200 years")
 	rule(oneOf(c.SameSite, "lax", "strict", "none"), `Cookie.SameSite: must be "lax", "strict" or "none"`)
 	rule(oneOf(c.Priority, "low", "medium", "high"), `Cookie.Priority: must be "low", "medium" or "high"`)
 	return o, errors.Join(errs...)
@@ -132,8 +139,11 @@ func (o *Options) windowOf(raw []byte) time.Duration {
 	return o.window(o.cookieOf(find(list, "cookie")))
 }
 
-// duration is so many milliseconds, but at most two hundred years: a time.Duration
-// reaches no farther than 292, and some apps say 9999.
+// longest bounds lifetimes: a time.Duration reaches no farther than 292 years, and some
+// apps say 9999.
+const longest = 200 * 365 * 24 * time.Hour
+
+// duration is so many milliseconds, but at most longest.
 func duration(ms int64) time.Duration {
-	return time.Duration(min(ms, 200*365*24*time.Hour.Milliseconds())) * time.Millisecond
+	return time.Duration(min(ms, longest.Milliseconds())) * time.Millisecond
 }

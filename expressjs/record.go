@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/object"
 )
 
@@ -185,7 +186,7 @@ func (s *records) record(id string, found *snapshot, now time.Time) (*session.Re
 			s.adviseUser(raw)
 		}
 	}
-	r.Data = data(list)
+	r.Data = object.Write(s.o.values(list))
 	return live(r, now)
 }
 
@@ -201,21 +202,21 @@ func live(r *session.Record, now time.Time) (*session.Record, error) {
 	return r, nil
 }
 
-// data returns the values of a record for the Manager: without the cookie and what
-// else only Express is to see, and with names as encoding/json spells them.
-func data(list []named) []byte {
-	values := make([]object.Member, 0, len(list))
+// values returns the values of a record for the Manager: without the cookie and what
+// else only Express is to see, and with names as encoding/json spells them. In place of the
+// cookie is the idle timeout, if the session has one of its own.
+func (o *Options) values(list []named) []object.Member {
+	values := make([]object.Member, 0, len(list)+1)
+	if ms, ok := o.cookieOf(find(list, "cookie")).idle(); ok {
+		values = append(values, object.Member{Name: []byte(body.IdleTimeout), Raw: object.Number(ms)})
+	}
 	for i := range list {
 		if list[i].shared() {
 			values = append(values, object.Member{Name: list[i].quoted(), Raw: list[i].Raw})
 		}
 	}
-	return object.Write(values)
+	return values
 }
-
-// isTombstone tells whether Data is a Manager's tombstone: the session has ended, and
-// Express is to find nothing.
-func isTombstone(data []byte) bool { return bytes.HasPrefix(data, []byte(`{"session.ended"`)) }
 
 // digest returns what tells one record from another, and the version of one that
 // Express wrote.

@@ -202,9 +202,10 @@ func TestNewRecord(t *testing.T) {
 		o    expressjs.Options
 		want string
 	}{
-		"default": {expressjs.Options{}, `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"views":1}`},
-		"maxAge":  {expressjs.Options{Cookie: expressjs.Cookie{MaxAge: time.Hour}}, `{"cookie":{"originalMaxAge":3600000,"expires":"EXPIRES","httpOnly":true,"path":"/"},"views":1}`},
-		"all":     {expressjs.Options{Cookie: expressjs.Cookie{MaxAge: time.Hour, Secure: true, SameSite: "lax", Domain: "example.com", Path: "/app", Priority: "high", Partitioned: true}}, `{"cookie":{"originalMaxAge":3600000,"partitioned":true,"priority":"high","expires":"EXPIRES","secure":true,"httpOnly":true,"domain":"example.com","path":"/app","sameSite":"lax"},"views":1}`},
+		"default":  {expressjs.Options{}, `{"cookie":{"originalMaxAge":null,"expires":null,"secure":true,"httpOnly":true,"path":"/","sameSite":"lax"},"views":1}`},
+		"insecure": {expressjs.Options{Cookie: expressjs.Cookie{Insecure: true}}, `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/","sameSite":"lax"},"views":1}`},
+		"maxAge":   {expressjs.Options{Cookie: expressjs.Cookie{MaxAge: time.Hour}}, `{"cookie":{"originalMaxAge":3600000,"expires":"EXPIRES","secure":true,"httpOnly":true,"path":"/","sameSite":"lax"},"views":1}`},
+		"all":      {expressjs.Options{Cookie: expressjs.Cookie{MaxAge: time.Hour, SameSite: "lax", Domain: "example.com", Path: "/app", Priority: "high", Partitioned: true}}, `{"cookie":{"originalMaxAge":3600000,"partitioned":true,"priority":"high","expires":"EXPIRES","secure":true,"httpOnly":true,"domain":"example.com","path":"/app","sameSite":"lax"},"views":1}`},
 	} {
 		onShelves(t, c.o, func(t *testing.T, s *shelf) {
 			m := service(t, s.store, func(o *session.Options) { o.IdleTimeout = time.Hour })
@@ -338,7 +339,7 @@ func TestSaveKeepsAUse(t *testing.T) {
 func TestEveryWriteLeavesAGoodCookie(t *testing.T) {
 	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, nil)
-		const none = `{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"}`
+		none := strings.TrimPrefix(begun, `{"cookie":`)
 		for before, want := range map[string]string{
 			`{"x":1}`:               `{"cookie":` + none + `,"x":1,"y":2}`,
 			`{"cookie":null,"x":1}`: `{"cookie":` + none + `,"x":1,"y":2}`,

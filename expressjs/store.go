@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/body"
 )
 
 // A place is where the records are. Its methods are what differs between Redis and
@@ -175,7 +176,7 @@ func (s *records) create(ctx context.Context, p place, r *session.Record) error 
 	case !now.Before(r.Expires):
 		return nil
 	}
-	raw, w, err := s.o.write(r, nil, now)
+	raw, w, err := s.o.write(r, nil)
 	if err != nil {
 		return err
 	}
@@ -208,10 +209,10 @@ func (s *records) save(ctx context.Context, p place, r *session.Record, old uint
 	}
 	var raw []byte
 	var w *own
-	if isTombstone(r.Data) || !now.Before(r.Deadline) {
+	if body.IsTombstone(r.Data) || !now.Before(r.Deadline) {
 		w = &own{version: r.Version, created: r.Created, seen: r.LastSeen, deadline: r.Deadline, expires: r.Expires, tombstone: r.Data,
 			until: untilEnded(was.Deadline, now, s.o.windowOf(found.raw))}
-	} else if raw, w, err = s.o.write(r, found.raw, now); err != nil {
+	} else if raw, w, err = s.o.write(r, found.raw); err != nil {
 		return err
 	}
 	if err := s.list(ctx, p, r, found.own); err != nil {

@@ -11,6 +11,8 @@
 //	session.past     {hashes: Frozen}           the session before explicit renewals           an explicit renewal   [clockSkew] after each end
 //	session.remember Unix milliseconds          the absolute end that Remember set             Remember              by a Login as another user
 //	session.endby    Unix milliseconds          the absolute end is at this time at the latest EndBy                 by a Login
+//	session.idle     milliseconds               the session's own idle timeout                 a store of another    by that program
+//	                                                                                           program's records
 //	session.leases   {value: Lease}             which request refreshes a value                Key.Refresh           when the refresh has ended
 //	session.flashes  [flash]                    messages for the next page                     AddFlash              by Flashes, Clear
 //	session.ended    reason                     the record is a tombstone: see [Ending]        every ending          with the record
@@ -41,8 +43,9 @@ const (
 	// Reserved is how the names of reserved members begin, as they stand in JSON.
 	Reserved = `"session.`
 
-	Flashes = `"session.flashes"`
-	Leases  = `"session.leases"`
+	Flashes     = `"session.flashes"`
+	Leases      = `"session.leases"`
+	IdleTimeout = `"session.idle"`
 
 	keyMember        = `"session.key"`
 	renewedMember    = `"session.renewed"`
@@ -105,6 +108,7 @@ func (b *Body) Begin(key string) {
 	b.Set(rememberedMember, nil)
 	b.Set(endByMember, nil)
 	b.Set(Leases, nil)
+	b.Set(IdleTimeout, nil)
 	b.keys = keys{}
 	if key != "" {
 		b.current = object.Quote(key)
@@ -138,6 +142,9 @@ func instant(raw []byte) time.Time {
 	}
 	return time.Time{}
 }
+
+// SetIdle gives the session an idle timeout of its own.
+func (b *Body) SetIdle(d time.Duration) { b.Set(IdleTimeout, object.Number(d.Milliseconds())) }
 
 // Size returns how many bytes of b count against Options.MaxDataSize: those of values
 // and flashes.
@@ -178,6 +185,12 @@ func Value(data []byte, name string) []byte { return object.FindAfter(data, afte
 
 // IsRemembered reports whether Remember has set the absolute end.
 func IsRemembered(data []byte) bool { return Value(data, rememberedMember) != nil }
+
+// IdleOf returns the session's own idle timeout. It returns 0 if the session has none.
+func IdleOf(data []byte) time.Duration {
+	ms, _ := object.Int(Value(data, IdleTimeout))
+	return time.Duration(ms) * time.Millisecond
+}
 
 // afterKey returns where the current key ends, 0 if data does not begin with one.
 func afterKey(data []byte) int {
@@ -228,7 +241,11 @@ func weight(m object.Member) int {
 
 // isMetadata reports whether a member is neither a value nor the flashes.
 func isMetadata(name []byte) bool {
-	return bytes.HasPrefix(name, []byte(Reserved)) && (string(name) == rememberedMember || string(name) == endByMember || string(name) == Leases || isOfKeys(name))
+	switch string(name) {
+	case rememberedMember, endByMember, Leases, IdleTimeout:
+		return true
+	}
+	return isOfKeys(name)
 }
 
 // isOfKeys reports whether a member belongs to keys.

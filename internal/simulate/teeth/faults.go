@@ -61,7 +61,7 @@ var faults = []fault{
 
 	// The two clocks.
 	{"the idle time is never over", "draft.go",
-		"rec.Expires = earlier(later(rec.Expires, now.Add(t.m.idle)), rec.Deadline)\n", "rec.Expires = rec.Deadline\n", twoClocks},
+		"rec.Expires = earlier(later(rec.Expires, now.Add(t.m.idleOf(&rec))), rec.Deadline)\n", "rec.Expires = rec.Deadline\n", twoClocks},
 	{"the lifetime is never over", "draft.go",
 		"rec.Deadline = rec.Created.Add(t.m.lifetime)\n", "rec.Deadline = rec.Created.Add(1000 * t.m.lifetime)\n", twoClocks},
 	{"a Remember exceeds the end of an EndBy", "draft.go",
