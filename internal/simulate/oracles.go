@@ -111,6 +111,11 @@ func (t *truth) presents(x *exchange, k *token) {
 	}
 	if k.minSet.Before(x.sent) && !k.noted.IsZero() { // else it may have come before the newer one, or that was not stored
 		k.min = time.Time{}
+		for _, newer := range k.s.presented { // while the load waited for the store
+			if newer.number > k.number && newer.presented.After(k.noted) && k.min.IsZero() {
+				k.min, k.minSet = k.end(newer.presented, k.noted), now
+			}
+		}
 	}
 	k.presented, k.max = now, time.Time{}
 	k.s.presented = append(k.s.presented, k)
@@ -122,10 +127,10 @@ func (t *truth) presents(x *exchange, k *token) {
 		if o.s != k.s || o.number >= k.number {
 			continue
 		}
-		if end := o.end(noted, o.presented); o.min.IsZero() || end.Before(o.min) {
+		if end := o.end(noted, later(o.presented, o.noted)); o.min.IsZero() || end.Before(o.min) {
 			o.min, o.minSet = end, now
 		}
-		if o.max.IsZero() && isNoted {
+		if o.max.IsZero() && isNoted && !o.noted.After(x.sent) { // else the older token has come later
 			o.max = o.end(now, o.noted)
 		}
 	}
@@ -367,7 +372,7 @@ func (t *truth) mustRenew(x *exchange, k *token) bool {
 	for _, o := range t.tokens {
 		if o.s == s && o.number > k.number {
 			newest = false
-			if o.presented.IsZero() {
+			if o.presented.IsZero() && o.min.IsZero() { // nor was a newer one presented, for which it would not be awaited any more
 				unpresented++
 			}
 		}
