@@ -98,7 +98,12 @@ func (t *tx) save(p *pending) error {
 		if err != nil && d.token != nil && errors.Is(err, ErrIndeterminate) {
 			err = t.resolve(d, err)
 		}
-		if err == nil {
+		switch {
+		case err != nil:
+		case !isLive(d.rec):
+			t.hasEnded(p)
+			return nil
+		default:
 			t.install(d, p)
 			if n.leave(); isLogin {
 				t.limit()
@@ -183,7 +188,8 @@ func (t *tx) install(d draft, p *pending) {
 		t.cookie = cookie{cookieSend, d.token, d.isAutomatic}
 		*st = stored{ref: d.ref, isOwn: true}
 	} else {
-		t.sendAgain(p.remember.IsZero())
+		movesEnd := !p.remember.IsZero() || p.user != "" && body.IsRemembered(d.rec.Data) // which EndBy had capped
+		t.sendAgain(!movesEnd)
 	}
 	if d.event != "" {
 		t.note(d.event, d.rec, nil)
@@ -221,15 +227,30 @@ func (t *tx) lose(s status) {
 	t.cookie = cookie{}
 }
 
+// hasEnded is called when a tombstone is stored because the time of an EndBy has passed. The
+// client may have a newer cookie if another request has renewed the session.
+func (t *tx) hasEnded(p *pending) {
+	t.m.watch.Ended(t.stored.rec.ID)
+	t.note(EventLoggedOut, t.stored.rec, nil)
+	mayHaveNewer := t.stored.frozen != nil
+	t.lose(statusEnded)
+	if t.carried != carriedNone && !mayHaveNewer {
+		t.cookie.action = cookieDelete
+	}
+	*p = pending{}
+}
+
 // drop forgets changes that there is no session to hold.
 func (t *tx) drop() error {
 	err := t.stored.err()
-	switch t.stored.status {
-	case statusNone:
+	switch s := t.stored.status; {
+	case s == statusAmbiguous:
+		err = errTwins
+	case s == statusNone && t.pending.hasEnded(time.Now()):
+		err = ErrEnded
+	case s == statusNone:
 		err = errWithheld
 		t.m.warnWithheld(t.s.ctx)
-	case statusAmbiguous:
-		err = errTwins
 	}
 	t.note(EventDropped, &Record{ID: t.stored.ref.ID}, err)
 	t.pending = pending{}

@@ -22,7 +22,9 @@ import (
 // Remember or a Login of the same user) and Options.RenewGrace is over, or at once if
 // the request's token had ended before that by an automatic renewal: a stream
 // that was opened with a stolen token ends then. An automatic renewal does not
-// close it, and neither does a renewal by this request.
+// close it, and neither does a renewal by this request. With Options.Tokens no
+// renewal does; Done is closed when the other program has given the session to another
+// user, or has logged the user out.
 //
 // Without a stored session it is closed already. While the store failed to load
 // the session it stays open, and so it does once the handler has returned:

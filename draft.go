@@ -77,9 +77,12 @@ func (t *tx) fillNewWith(d *draft, data []byte) error {
 }
 
 // draftNext returns the draft of what p and the maintenance that is due make of the stored
-// record.
+// record. It is a tombstone if the time of an EndBy has passed.
 func (t *tx) draftNext(p *pending) (d draft, err error) {
 	st, now := &t.stored, milliseconds(time.Now())
+	if p.hasEnded(now) {
+		return draft{rec: tombstone(st.rec, body.ReasonLogout, "")}, nil
+	}
 	var room [16]object.Member
 	b, err := parse(room[:0], st.rec.Data, now)
 	if err != nil {
@@ -102,13 +105,16 @@ func (t *tx) draftNext(p *pending) (d draft, err error) {
 		d.isAutomatic = true
 		b.RenewAutomatically(d.ref.Key, st.ref.Key, now)
 	case st.due.Present, st.due.Tidy:
-	case len(p.changes) == 0:
+	case !p.hasWork():
 		return d, nil
 	}
 	d.rec = &rec
 	if p.user != "" {
 		rec.Created = p.at
-		if !b.IsRemembered() {
+		b.RemoveLimit()
+		if end := b.Remembered(); !end.IsZero() {
+			rec.Deadline, rec.Expires = end, end
+		} else {
 			rec.Deadline = p.at.Add(t.m.lifetime)
 		}
 	}
@@ -164,7 +170,12 @@ func (t *tx) complete(d *draft, b *body.Body, p *pending) error {
 	}
 	if end := p.remember; !end.IsZero() {
 		rec.Deadline, rec.Expires = end, end
-		b.Remember()
+		b.Remember(end)
+	}
+	b.EndBy(p.endBy)
+	if end := b.Limit(); !end.IsZero() {
+		rec.Deadline = earlier(rec.Deadline, end)
+		rec.Expires = earlier(rec.Expires, rec.Deadline)
 	}
 	rec.Data = b.Bytes()
 	rec.Version = newVersion()

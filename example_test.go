@@ -95,6 +95,19 @@ func ExampleSession_Remember() {
 	}
 }
 
+// An identity provider says until when its user may be logged in. The zero time is a
+// mistake of the program: a provider that sets no end needs no EndBy.
+func ExampleSession_EndBy() {
+	type samlAssertion struct {
+		User                string
+		SessionNotOnOrAfter time.Time
+	}
+	_ = func(s *session.Session, assertion samlAssertion) {
+		s.Login(assertion.User)
+		s.EndBy(assertion.SessionNotOnOrAfter) // SAML 2.0 core, 2.7.2
+	}
+}
+
 func ExampleManager_RevokeOthers() {
 	sessions := session.Must(session.New(nil))
 	_ = func(w http.ResponseWriter, r *http.Request) {

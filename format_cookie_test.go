@@ -154,6 +154,49 @@ func TestForeignCookieLife(t *testing.T) {
 	})
 }
 
+// A Login starts the clocks again, also where they would have run for longer: another
+// program knows no absolute end, and Options may have changed.
+func TestForeignLoginBringsTheEndNearer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := session.NewMemoryStore(nil)
+		o := foreignCookies(store)
+		o.IdleTimeout = o.Lifetime
+		b := newBrowser(t, newManager(t, o).Handler(endRoutes))
+		b.get("/login")
+		o.Lifetime, o.IdleTimeout = 2*time.Hour, time.Hour
+		if got := cookieLife(t, b, b.at(newManager(t, o)).get("/again")); got != "2h0m0s" {
+			t.Error(got)
+		}
+		records, err := store.List(t.Context(), "alice")
+		if err != nil || len(records) != 1 || time.Until(records[0].Deadline) != 2*time.Hour {
+			t.Error(records, err)
+		}
+	})
+}
+
+// A token that the request has made is not overwritten by the one that it brought.
+func TestForeignCookieOfANewToken(t *testing.T) {
+	m := newManager(t, foreignCookies(nil))
+	shop := maps.Clone(endRoutes)
+	shop["/twice"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+		s.Login(r.URL.RawQuery)
+		for i := range 2 {
+			visits.Set(s, i)
+			if err := s.Save(r.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	b := newBrowser(t, m.Handler(shop))
+	for _, user := range []string{"alice", "bob"} {
+		before := b.cookie()
+		resp := b.get("/twice?" + user)
+		if got := body(b.get("/look")); !setsCookie(resp) || b.cookie() == before || got != user {
+			t.Errorf("%v: in as %q, want %q", resp.Header, got, user)
+		}
+	}
+}
+
 // A user who goes on using the site is in until the absolute end, in a browser that obeys
 // Max-Age.
 func TestForeignCookieDoesNotEndInUse(t *testing.T) {
@@ -223,32 +266,53 @@ func TestForeignCookieOfALostSession(t *testing.T) {
 }
 
 // A cookie that is only sent again is no reason for an error where none can be sent: a
-// Save before a Hijack stands. A Remember before it is reported.
+// Save before a Hijack stands. A Remember before it is reported. And the store is not asked
+// for a cookie that cannot be sent.
 func TestForeignCookieOfAHijackedResponse(t *testing.T) {
-	for path, isLate := range map[string]bool{"/set": false, "/remember": true} {
-		var log events
-		o := foreignCookies(newSpy())
-		o.OnEvent = log.on
-		m := newManager(t, o)
-		shop := maps.Clone(endRoutes)
-		shop["/hijack"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-			endRoutes[path](w, r, s)
-			if err := s.Save(r.Context()); err != nil {
-				t.Error(err)
-			}
-			if _, _, err := w.(http.Hijacker).Hijack(); err != nil {
-				t.Error(err)
-			}
-			if (s.Err() != nil) != isLate {
-				t.Errorf("%s: %v", path, s.Err())
-			}
+	save := func(r *http.Request, s *session.Session) {
+		if err := s.Save(r.Context()); err != nil {
+			t.Error(err)
 		}
-		b := newBrowser(t, m.Handler(shop))
-		b.get("/login")
-		m.Handler(shop).ServeHTTP(hijackable{httptest.NewRecorder()}, b.request("/hijack"))
-		if n := log.count(session.EventDropped); n > 0 != isLate {
-			t.Errorf("%s: %d dropped", path, n)
-		}
+	}
+	for what, c := range map[string]struct {
+		do     func(r *http.Request, s *session.Session)
+		isLate bool
+	}{
+		"a use":    {func(_ *http.Request, s *session.Session) { s.User() }, false},
+		"a change": {func(r *http.Request, s *session.Session) { name.Set(s, "value"); save(r, s) }, false},
+		"Remember": {func(r *http.Request, s *session.Session) { s.Remember(day); save(r, s) }, true},
+		"Remember and a change": {func(r *http.Request, s *session.Session) {
+			s.Remember(day)
+			save(r, s)
+			name.Set(s, "value")
+			save(r, s)
+		}, true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var log events
+			spy := newSpy()
+			o := foreignCookies(spy)
+			o.OnEvent = log.on
+			m := newManager(t, o)
+			shop := maps.Clone(endRoutes)
+			shop["/hijack"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				c.do(r, s)
+				loads := spy.count("Load")
+				if _, _, err := http.NewResponseController(w).Hijack(); err != nil {
+					t.Error(err)
+				}
+				if n := spy.count("Load") - loads; n != 0 || (s.Err() != nil) != c.isLate {
+					t.Errorf("%s: %d loads, %v", what, n, s.Err())
+				}
+			}
+			b := newBrowser(t, m.Handler(shop))
+			b.get("/login")
+			time.Sleep(10 * minute)
+			m.Handler(shop).ServeHTTP(hijackable{httptest.NewRecorder()}, b.request("/hijack"))
+			if n := log.count(session.EventDropped); n > 0 != c.isLate {
+				t.Errorf("%s: %d dropped", what, n)
+			}
+		})
 	}
 }
 

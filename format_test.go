@@ -177,6 +177,36 @@ func TestForeignLoginTakesAnotherToken(t *testing.T) {
 	}
 }
 
+// A Login meets one of another program, which gives the session to another user under the
+// same id. An anonymous session ends, whomever it was given to, for its id may be planted; one
+// that was taken from its user is left to the new one.
+func TestForeignLoginMeetsALoginOfAnotherProgram(t *testing.T) {
+	for _, c := range []struct{ first, other, want string }{
+		{"/set", "alice", "alice's has value, then \"\""},
+		{"/set", "carol", "alice's has value, then \"\""},
+		{"/bob", "carol", "alice's has , then \"carol\""},
+		{"/bob", "alice", "alice's has , then \"alice\""},
+		{"/bob", "", "alice's has , then \"\""},
+	} {
+		spy := newSpy()
+		m := keyless(t, session.Options{Store: spy})
+		shop := maps.Clone(endRoutes)
+		shop["/name"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			fmt.Fprintf(w, "%s's has %s", s.User(), name.Get(s))
+		}
+		b := newBrowser(t, m.Handler(shop))
+		b.get(c.first)
+		old := b.replay(b.cookie())
+		spy.hook(once(spy, "Save", func(context.Context) { give(t, spy.Store, old.cookie(), c.other) }))
+		if resp := b.get("/login"); resp.StatusCode != 200 || b.cookie() == old.cookie() {
+			t.Errorf("%v: %s, %v", c, resp.Status, resp.Header)
+		}
+		if got := fmt.Sprintf("%s, then %q", body(b.get("/name")), body(old.get("/look"))); got != c.want {
+			t.Errorf("%v: %s", c, got)
+		}
+	}
+}
+
 // What the session is remembered for stays with it, whatever else happens to it.
 func TestForeignRememberStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -80,7 +80,11 @@ func (u *immediate) commit(ctx context.Context) (isDone bool, err error) {
 		default:
 			t.keep(body.Change{Call: u.call, Name: u.name, Raw: u.is, In: notJSON, Again: u.again(t)})
 		}
+		asksEnd := p.logout
 		err := t.commit()
+		if err == nil && !asksEnd {
+			err = t.stored.err() // an EndBy has ended it
+		}
 		isDone = err == nil
 		switch {
 		case isDone && !t.problem.isLate():

@@ -28,7 +28,8 @@ const maxUser = 1024
 // request's own token has been replaced meanwhile: a browser whose user clicks twice
 // throws the first response away. With a token that another Login of the same user
 // has replaced less than a minute before, it takes over the values of the session
-// that the user has now, and ends that.
+// that the user has now, and ends that. With Options.Tokens a Login of the user who is
+// logged in already keeps the token.
 func (s *Session) Login(user string) {
 	if user == "" {
 		s.refuse(errors.New("session: Login: the user is empty"))
@@ -46,6 +47,7 @@ func (s *Session) Login(user string) {
 		if was != "" && was != user {
 			*p = pending{logout: p.logout, remember: p.remember}
 		}
+		p.endBy = time.Time{}
 		p.logout = p.logout || t.stored.status == statusAmbiguous
 		p.user, p.at = strings.Clone(user), milliseconds(time.Now())
 	})
@@ -82,6 +84,8 @@ func (s *Session) Logout() {
 //
 // The grace is counted by the clock of the process that renews. In another process
 // it is shorter by as much as the clock there is ahead.
+//
+// With Options.Tokens Renew changes nothing.
 func (s *Session) Renew() {
 	if s.m.keyless {
 		return
@@ -91,7 +95,7 @@ func (s *Session) Renew() {
 
 // Remember ends the session d from now, in place of both clocks and beyond
 // Options.Lifetime too, in a cookie that survives the closing of the browser,
-// with a new token as by Renew. Renew and a Login of the same user keep it;
+// with a new token as by Renew (with Options.Tokens with the same token). Renew and a Login of the same user keep it;
 // Logout and a later Login of another user end it. A d of zero or less fails
 // the request. Browsers keep a cookie for 400 days at most (RFC 6265bis, 5.5).
 // A remembered session has no idle timeout and so does not meet AAL2; one of more
@@ -102,6 +106,30 @@ func (s *Session) Remember(d time.Duration) {
 		return
 	}
 	s.revise("Remember", func(_ *tx, p *pending) { p.remember = milliseconds(time.Now().Add(d)) })
+}
+
+// EndBy ends the session at t at the latest, whatever Options.Lifetime says, and
+// Remember, before this call or after it: for an end that an identity provider sets
+// (SAML 2.0 core, 2.7.2: SessionNotOnOrAfter). Of several times the earliest counts. It
+// holds until the next Login, so call EndBy after Login. t is truncated to milliseconds.
+//
+// EndBy needs no cookie, so that it also works after the first byte of the response, and
+// begins no session; one that another change begins ends at t too. If t has passed at
+// the commit, that ends the session as Logout does, and stores nothing else: a pending
+// Login begins no session then, and what it should have stored is ErrEnded. A zero t
+// fails the request.
+func (s *Session) EndBy(t time.Time) {
+	if t.IsZero() {
+		s.refuse(errors.New("session: EndBy: the time is zero"))
+		return
+	}
+	end := milliseconds(t)
+	s.revise("", func(t *tx, p *pending) {
+		if t.problem.kind != problemLateLogin && (p.endBy.IsZero() || end.Before(p.endBy)) {
+			p.endBy = end
+		}
+		t.awaitSave("EndBy")
+	})
 }
 
 // Clear forgets all values and flashes. User, clocks and token stay.
@@ -240,7 +268,7 @@ func (t *tx) takeBack() {
 	case p.user != "":
 		call = "Login"
 		if isOtherUser = t.changesUser(p.user); isOtherUser {
-			p.changes = nil // they were the other user's
+			p.changes, p.endBy = nil, time.Time{} // they were the other user's
 		}
 	case p.renew:
 		call = "Renew"

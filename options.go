@@ -32,7 +32,8 @@ type Options struct {
 	Secrets [][]byte
 
 	// Lifetime is the absolute end, counted from creation or Login
-	// (OWASP ASVS 5, 7.3.2; NIST SP 800-63B-4, 2.2.3). 0: 24 hours.
+	// (OWASP ASVS 5, 7.3.2; NIST SP 800-63B-4, 2.2.3). Session.Remember sets another
+	// one, Session.EndBy an earlier one. 0: 24 hours.
 	Lifetime time.Duration
 
 	// IdleTimeout ends a session that nobody used for this long, give or take
@@ -92,7 +93,8 @@ type Options struct {
 	// Tokens, if set, is another kind of token than ours, for sharing sessions with
 	// another program: Cookie.Name is then the name that this program uses, of
 	// several cookies of that name the first counts, Secrets are not used, and
-	// RenewAfter must be 0. See TokenFormat for what else is different. Nil: ours.
+	// RenewAfter and RenewGrace must be 0. See TokenFormat for what else is different.
+	// Nil: ours.
 	Tokens TokenFormat
 
 	Cookie CookieOptions
@@ -132,7 +134,9 @@ type CookieOptions struct {
 
 	// Persistent makes the cookie survive the closing of the browser. Its
 	// Max-Age is the time to the absolute end, at most 400 days, sent with the
-	// token and never refreshed: the record decides.
+	// token and never refreshed: the record decides. With Options.Tokens it is the
+	// time to Session.Expires, and refreshed while the session is used: see
+	// TokenFormat.
 	Persistent bool
 
 	// Partitioned gives the cookie its own jar per top-level site (CHIPS).

@@ -18,38 +18,63 @@ func TestPlan(t *testing.T) {
 		another  = pending{user: "bob"}
 		renew    = pending{renew: true}
 		remember = pending{remember: time.Unix(1, 0)}
+		endBy    = pending{endBy: time.Unix(1, 0)}
 		logout   = pending{logout: true}
 		anew     = pending{logout: true, user: "bob", changes: set.changes}
 		wrong    = problem{problemLasting, errors.New("wrong")}
 	)
 	every := map[string]pending{"nothing": {}, "Set": set, "Delete": forget, "Login": login, "Login as another": another,
-		"Renew": renew, "Remember": remember, "Logout": logout, "Logout and Login": anew}
+		"Renew": renew, "Remember": remember, "EndBy": endBy, "Logout": logout, "Logout and Login": anew}
 	for _, c := range []struct {
 		name string
 		st   stored
 		want map[string]action // of every; what is not there does nothing
 	}{
 		{"nothing stored", stored{status: statusNone}, map[string]action{"Set": actCreate, "Login": actCreate, "Login as another": actCreate, "Logout": actEnd, "Logout and Login": actEnd}},
-		{"live", stored{status: statusLive, rec: alice}, map[string]action{"Set": actSave, "Delete": actSave, "Login": actSave, "Login as another": actReplace, "Renew": actSave, "Remember": actSave, "Logout": actEnd, "Logout and Login": actEnd}},
-		{"anonymous", stored{status: statusLive, rec: &Record{}}, map[string]action{"Set": actSave, "Delete": actSave, "Login": actReplace, "Login as another": actReplace, "Renew": actSave, "Remember": actSave, "Logout": actEnd, "Logout and Login": actEnd}},
-		{"before a renewal", stored{status: statusLive, rec: alice, frozen: alice}, map[string]action{"Set": actSave, "Delete": actSave, "Login": actSave, "Login as another": actReplace, "Renew": actSave, "Remember": actSave, "Logout": actEnd, "Logout and Login": actEnd}},
-		{"first use", stored{status: statusLive, rec: alice, due: body.Maintenance{Present: true}}, map[string]action{"nothing": actSave, "Set": actSave, "Delete": actSave, "Login": actSave, "Login as another": actReplace, "Renew": actSave, "Remember": actSave, "Logout": actEnd, "Logout and Login": actEnd}},
+		{"live", stored{status: statusLive, rec: alice}, map[string]action{"Set": actSave, "Delete": actSave, "Login": actSave, "Login as another": actReplace, "Renew": actSave, "Remember": actSave, "EndBy": actSave, "Logout": actEnd, "Logout and Login": actEnd}},
+		{"anonymous", stored{status: statusLive, rec: &Record{}}, map[string]action{"Set": actSave, "Delete": actSave, "Login": actReplace, "Login as another": actReplace, "Renew": actSave, "Remember": actSave, "EndBy": actSave, "Logout": actEnd, "Logout and Login": actEnd}},
+		{"before a renewal", stored{status: statusLive, rec: alice, frozen: alice}, map[string]action{"Set": actSave, "Delete": actSave, "Login": actSave, "Login as another": actReplace, "Renew": actSave, "Remember": actSave, "EndBy": actSave, "Logout": actEnd, "Logout and Login": actEnd}},
+		{"first use", stored{status: statusLive, rec: alice, due: body.Maintenance{Present: true}}, map[string]action{"nothing": actSave, "Set": actSave, "Delete": actSave, "Login": actSave, "Login as another": actReplace, "Renew": actSave, "Remember": actSave, "EndBy": actSave, "Logout": actEnd, "Logout and Login": actEnd}},
 	} {
 		for what, todo := range every {
-			if got := (&state{stored: c.st, pending: todo}).plan(phaseOpen); got != c.want[what] {
+			if got := (&state{stored: c.st, pending: todo}).plan(phaseOpen, time.Time{}); got != c.want[what] {
 				t.Errorf("%s, %s: %s, want %s", c.name, what, got, c.want[what])
 			}
 		}
 	}
 	for _, is := range []status{statusAmbiguous, statusStale, statusReplaced, statusEnded} {
-		for what, want := range map[string]action{"Set": actDrop, "Delete": actDrop, "Renew": actDrop, "Remember": actDrop,
+		for what, want := range map[string]action{"Set": actDrop, "Delete": actDrop, "Renew": actDrop, "Remember": actDrop, "EndBy": actDrop,
 			"Login": actCreate, "Login as another": actCreate, "Logout": actEnd, "Logout and Login": actEnd} {
 			todo := every[what]
 			if is == statusReplaced && want == actCreate {
 				want = actReplace // whose values the Login may take over
 			}
-			if got := (&state{stored: stored{status: is}, pending: todo}).plan(phaseOpen); got != want {
+			if got := (&state{stored: stored{status: is}, pending: todo}).plan(phaseOpen, time.Time{}); got != want {
 				t.Errorf("%s, %s: %s, want %s", is, what, got, want)
+			}
+		}
+	}
+	// The time of an EndBy has passed.
+	past, before := endBy.endBy, endBy.endBy.Add(-time.Millisecond)
+	for _, c := range []struct {
+		name   string
+		st     stored
+		todo   pending
+		before action // that time, and after it
+		after  action
+	}{
+		{"live", stored{status: statusLive, rec: alice}, pending{endBy: past}, actSave, actSave},
+		{"live, Login as another", stored{status: statusLive, rec: alice}, pending{endBy: past, user: "bob"}, actReplace, actSave},
+		{"live, Logout", stored{status: statusLive, rec: alice}, pending{endBy: past, logout: true}, actEnd, actEnd},
+		{"nothing", stored{status: statusNone}, pending{endBy: past}, actNothing, actNothing},
+		{"nothing, Set", stored{status: statusNone}, pending{endBy: past, changes: set.changes}, actCreate, actDrop},
+		{"nothing, Login", stored{status: statusNone}, pending{endBy: past, user: "bob"}, actCreate, actDrop},
+		{"replaced, Login", stored{status: statusReplaced}, pending{endBy: past, user: "bob"}, actReplace, actDrop},
+		{"ended, Login", stored{status: statusEnded}, pending{endBy: past, user: "bob"}, actCreate, actDrop},
+	} {
+		for now, want := range map[time.Time]action{before: c.before, past: c.after, past.Add(time.Hour): c.after} {
+			if got := (&state{stored: c.st, pending: c.todo}).plan(phaseOpen, now); got != want {
+				t.Errorf("%s, EndBy %v ago: %s, want %s", c.name, now.Sub(past), got, want)
 			}
 		}
 	}
@@ -75,7 +100,7 @@ func TestPlan(t *testing.T) {
 		{"a lasting problem of a Logout", phaseOpen, stored{status: statusLive, rec: alice}, logout, wrong, false, actEnd},
 		{"the store failed", phaseOpen, stored{status: statusUnknown}, logout, wrong, false, actRefuse},
 	} {
-		if got := (&state{stored: c.st, pending: c.todo, problem: c.p, withheld: c.withheld}).plan(c.at); got != c.want {
+		if got := (&state{stored: c.st, pending: c.todo, problem: c.p, withheld: c.withheld}).plan(c.at, time.Time{}); got != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
 	}

@@ -172,6 +172,8 @@ func (l *lease) save(ctx context.Context, was, value []byte) error {
 		switch {
 		case l.isStored && (t.pending.logout || t.stored.status == statusNone):
 			return ErrEnded // by this request: a value of its session must not begin another
+		case t.pending.hasEnded(time.Now()):
+			return ErrEnded
 		case t.stored.isKnown():
 			t.keep(body.Change{Call: "Refresh", Name: l.name, Raw: value, In: was, Again: func(in []byte) ([]byte, error) { return in, nil }})
 			t.keep(l.edit(l.ended))

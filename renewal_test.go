@@ -43,11 +43,16 @@ func atDesk(t *testing.T, o session.Options, f func(d *desk)) {
 	})
 }
 
-// browser returns one that is logged in as alice, and has the name "before".
-func (d *desk) browser() *browser {
-	b := newBrowser(d.t, d.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+// visitor returns a browser without cookies.
+func (d *desk) visitor() *browser {
+	return newBrowser(d.t, d.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		d.f(session.From(r.Context()))
 	})))
+}
+
+// browser returns one that is logged in as alice, and has the name "before".
+func (d *desk) browser() *browser {
+	b := d.visitor()
 	d.do(b, func(s *session.Session) {
 		s.Login("alice")
 		name.Set(s, "before")

@@ -25,6 +25,7 @@ func (s *Session) Save(ctx context.Context) error {
 // saved.
 func (s *Session) saveAfter(ctx context.Context, prepare func(t *tx) error) error {
 	return s.transactWithin(ctx, func(t *tx) error {
+		asksEnd := t.pending.logout || t.pending.hasEnded(time.Now())
 		if err := prepare(t); err != nil {
 			return err
 		}
@@ -32,9 +33,8 @@ func (s *Session) saveAfter(ctx context.Context, prepare func(t *tx) error) erro
 		if t.phase() != phaseOpen {
 			t.takeBack() // what an earlier Save failed to do in time
 		}
-		isLogout := t.pending.logout
 		err := t.commit()
-		if err == nil && !isLogout {
+		if err == nil && !asksEnd {
 			err = t.stored.err()
 		}
 		if err == nil {
@@ -143,7 +143,7 @@ func (s *Session) beforeFirstByte(hijack bool) (h header, err error) {
 	s.mu.Lock()
 	st := s.state.Load()
 	isTouched := s.isTouchDue(&st.stored, st.loaded)
-	if !hijack && st.plan(s.phase.load()) == actNothing && st.cookie.action == cookieKeep && !(isTouched && s.m.sendsAgain()) {
+	if !hijack && st.plan(s.phase.load(), time.Now()) == actNothing && st.cookie.action == cookieKeep && !(isTouched && s.m.sendsAgain()) {
 		s.phase.advance(phaseSent)
 		s.mu.Unlock()
 		return s.header(st, isTouched), nil
@@ -153,7 +153,7 @@ func (s *Session) beforeFirstByte(hijack bool) (h header, err error) {
 			t.takeBack()
 			s.phase.advance(phaseSent)
 		}
-		isOlder := t.cookie.action == cookieSend && t.carried != carriedNone
+		isOlder := t.cookie.action == cookieSend && t.carried != carriedNone && t.phase() == phaseOpen
 		var err error
 		switch {
 		case t.plan() == actNothing:
@@ -274,7 +274,7 @@ func (s *Session) finish(isAnswered bool) {
 	s.mu.Lock()
 	s.phase.advance(phaseReturned)
 	st := s.state.Load()
-	if st == nil || st.plan(phaseReturned) == actNothing && !s.isTouchDue(&st.stored, st.loaded) {
+	if st == nil || st.plan(phaseReturned, time.Now()) == actNothing && !s.isTouchDue(&st.stored, st.loaded) {
 		s.mu.Unlock()
 		return
 	}

@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -104,12 +103,13 @@ func (s *Session) Expired() bool {
 	return st.carried == carriedEnded && st.user() == ""
 }
 
-// Keys returns the names of the values, sorted.
+// Keys returns the names of the values, sorted. With Options.Tokens another program may
+// use names that NewKey refuses: those are left out.
 func (s *Session) Keys() []string {
 	st := s.use()
 	var names []string
 	for _, quoted := range st.pending.changes.Names(st.data()) {
-		if name, ok := decode[string]([]byte(quoted)); ok && !strings.HasPrefix(quoted, body.Reserved) {
+		if name, ok := nameOf(quoted); ok {
 			names = append(names, name)
 		}
 	}

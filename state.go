@@ -133,11 +133,16 @@ type pending struct {
 	at       time.Time // of the Login
 	renew    bool
 	remember time.Time    // the end that Remember set; zero: none
+	endBy    time.Time    // the earliest time of EndBy since the last Login; zero: none
 	changes  body.Changes // of values and flashes
 }
 
 // hasWork reports whether an existing record must be written.
-func (p *pending) hasWork() bool { return p.needsToken() || len(p.changes) > 0 }
+func (p *pending) hasWork() bool { return p.needsToken() || len(p.changes) > 0 || !p.endBy.IsZero() }
+
+// hasEnded reports whether the time of an EndBy has passed: the commit ends the session, and
+// begins none.
+func (p *pending) hasEnded(now time.Time) bool { return !p.endBy.IsZero() && !now.Before(p.endBy) }
 
 // needsToken reports whether a stored session must get another token.
 func (p *pending) needsToken() bool { return p.user != "" || p.renew || !p.remember.IsZero() }
@@ -281,13 +286,17 @@ func (a action) String() string {
 }
 
 // plan decides what a commit does next.
-func (st *state) plan(at phase) action {
+func (st *state) plan(at phase, now time.Time) action {
 	s, p := &st.stored, &st.pending
 	switch {
 	case p.logout && s.isKnown():
 		return actEnd
 	case st.problem.isLasting():
 		return actRefuse
+	case s.status == statusLive && p.hasEnded(now):
+		return actSave // of a tombstone
+	case p.hasEnded(now) && (p.user != "" || p.changes.AddValues()):
+		return actDrop
 	case s.status == statusLive && p.user != "" && p.user != s.rec.User,
 		s.status == statusReplaced && p.user != "": // perhaps the login form was sent twice
 		return actReplace

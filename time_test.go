@@ -435,7 +435,7 @@ func TestRemembered(t *testing.T) {
 		"Remember, Logout, a value":        {steps{login("alice"), remember, logout, set}, false},
 	} {
 		atDesk(t, session.Options{}, func(d *desk) {
-			b := newBrowser(t, d.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { d.f(session.From(r.Context())) })))
+			b := d.visitor()
 			pending := false
 			for _, step := range c.steps {
 				d.do(b, func(s *session.Session) { step(s); pending = s.Remembered() })

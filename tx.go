@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"time"
 
 	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/storectx"
@@ -87,7 +88,7 @@ func (t *tx) release() {
 func (t *tx) phase() phase { return t.s.phase.load() }
 
 // plan decides what a commit does next.
-func (t *tx) plan() action { return t.state.plan(t.phase()) }
+func (t *tx) plan() action { return t.state.plan(t.phase(), time.Now()) }
 
 // note keeps an event for the end of the transaction.
 func (t *tx) note(kind EventKind, rec *Record, err error) {

@@ -620,6 +620,7 @@ func TestMaxDataSize(t *testing.T) {
 			name.Set(s, text(c.fits))
 			s.Login("alice")
 			s.Remember(day) // our own metadata does not count
+			s.EndBy(time.Now().Add(day))
 		})
 		status(500, func(s *session.Session) { name.Set(s, text(c.over)) })
 		status(500, func(s *session.Session) { s.AddFlash("", text(100)) })

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Options say what the Express app is configured with, so that Go writes what it
@@ -30,20 +31,24 @@ type Options struct {
 	// that are there, the record decides, as in Express.
 	Cookie Cookie
 
-	// Passport writes the user of a Login where Passport looks for it, in
-	// passport.user, and reads it there: who logs in on one side is logged in on the
-	// other. What the app's serializeUser makes must be text or a number.
+	// Passport is UserMember "passport.user", for apps whose serializeUser makes text or
+	// a number. If it makes an object, set UserMember "passport.user.id".
 	Passport bool
 
-	// UserMember is a member of the app's own that names the user, "userId" for
-	// example: Login writes it, and Session.User reads it. It may be text or a number.
-	// Only Login and Logout are to change it, not a Key of this name.
-	// At most one of Passport and UserMember is set; with neither, a user who logged
-	// in at Express has no Session.User, and only Key tells who he is.
+	// UserMember is the member of req.session that names the user, by text or a number:
+	// "userId", or with dots a member of an object, "user.id" or "passport.user.id". Login
+	// writes that member, and leaves the object's others; Session.User reads it. A Key of
+	// the member that changes whom it names fails the request. A user who is not UTF-8
+	// fails the Login.
+	//
+	// At most one of Passport and UserMember is set. With neither, Session.User is whom Go
+	// has logged in, until Express writes the session: then it is "", because Express may
+	// have logged the user out or another one in. A user who logged in at Express has no
+	// Session.User, and only a Key tells who that is.
 	UserMember string
 
-	// NumericUser writes users that are decimal integers as numbers, for apps whose
-	// ids are numbers.
+	// NumericUser writes users as numbers, for apps whose ids are numbers. A user who is
+	// no integer of at most 2^53-1, which JavaScript does not round, fails the Login.
 	NumericUser bool
 
 	// AwaitWrite is for Express routes that log in and redirect without
@@ -99,7 +104,11 @@ func (o Options) resolve() (Options, error) {
 	rule(o.TTL >= time.Second, "TTL: must be at least a second, or 0 for 24 hours")
 	rule(o.AwaitWrite >= 0, "AwaitWrite: must not be negative")
 	rule(!o.Passport || o.UserMember == "", "UserMember: must be empty with Passport")
-	rule(!reserved[o.UserMember], "UserMember: %q is a property of every Express session, or its cookie", o.UserMember)
+	for i, name := range o.userPath() {
+		rule(name != "" && utf8.ValidString(name), "UserMember: must be a name, or names with a dot between them")
+		rule(i > 0 || !reserved[name], "UserMember: %q is a property of every Express session, or its cookie", name)
+		rule(i > 0 || name != "session", "UserMember: the names that begin \"session.\" are package session's own")
+	}
 	rule(!o.NumericUser || o.Passport || o.UserMember != "", "NumericUser: needs Passport or UserMember")
 	c := &o.Cookie
 	rule(c.MaxAge >= 0 && c.MaxAge == c.MaxAge.Truncate(time.Millisecond), "Cookie.MaxAge: must be whole milliseconds, or 0 for none")

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/coatcheck/session"
 	"github.com/jackc/pgx/v5"
@@ -73,6 +74,9 @@ func (s *PostgresStore) Save(ctx context.Context, r *session.Record, old uint64)
 
 // Delete implements session.Store.
 func (s *PostgresStore) Delete(ctx context.Context, id string) error {
+	if !isText(id) {
+		return ctx.Err()
+	}
 	err := s.prepare(ctx)
 	if err == nil {
 		_, err = s.pool.Exec(ctx, s.table.Replace(`WITH o AS (DELETE FROM @own WHERE sid = $1) DELETE FROM @session WHERE sid = $1`), id)
@@ -118,6 +122,9 @@ func scan(row pgx.Row, before ...any) (*snapshot, error) {
 
 // look implements place.
 func (s *PostgresStore) look(ctx context.Context, id string) (*snapshot, error) {
+	if !isText(id) {
+		return &snapshot{}, nil
+	}
 	if err := s.prepare(ctx); err != nil {
 		return nil, err
 	}
@@ -207,6 +214,9 @@ func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 
 // Touch implements session.Store.
 func (s *PostgresStore) Touch(ctx context.Context, id string, seen, expires time.Time) error {
+	if !isText(id) {
+		return session.ErrNotFound
+	}
 	if err := s.prepare(ctx); err != nil {
 		return fmt.Errorf("expressjs: touch: %w", err)
 	}
@@ -231,6 +241,10 @@ func (s *PostgresStore) Touch(ctx context.Context, id string, seen, expires time
 	}
 	return nil
 }
+
+// isText reports whether PostgreSQL can keep an id, which a stranger may have chosen: there
+// is no row of any other.
+func isText(id string) bool { return utf8.ValidString(id) && strings.IndexByte(id, 0) < 0 }
 
 // stated tells of a failed write whether it may have been carried out.
 func stated(err error) error {

@@ -386,7 +386,16 @@ func TestDamagedRecords(t *testing.T) {
 func TestReservedNames(t *testing.T) {
 	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, func(o *session.Options) {
-			o.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, err error) { http.Error(w, err.Error(), 500) }
+			o.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, err error) {
+				if errors.Is(err, session.ErrStore) {
+					t.Errorf("a failure of the store: %v", err)
+				}
+			}
+			o.OnEvent = func(_ context.Context, e session.Event) {
+				if e.Kind == session.EventStoreFailed {
+					t.Error(e)
+				}
+			}
 		})
 		const record = `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"x":1}`
 		for name := range strings.FieldsSeq(`cookie id req touch resetMaxAge save reload destroy regenerate constructor hasOwnProperty isPrototypeOf propertyIsEnumerable
@@ -434,7 +443,7 @@ func TestExpressBringsBackWhatGoEnded(t *testing.T) {
 	const record = `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"x":1}`
 	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, nil)
-		for _, end := range []func(*session.Session){(*session.Session).Logout, (*session.Session).Renew, func(s *session.Session) { s.Login("ann") }} {
+		for _, end := range []func(*session.Session){(*session.Session).Logout, func(s *session.Session) { s.Login("ann") }} {
 			s.put(sid, record, time.Hour)
 			in(t, m, sid, end)
 			if got, _ := s.get(sid); got != "" {
@@ -488,111 +497,6 @@ func TestAbsoluteEnd(t *testing.T) {
 				t.Error("past its end there is", got)
 			}
 			return
-		}
-	})
-}
-
-// The user stands where Passport looks for it, or in a member of the app's own, and
-// is read there.
-func TestUser(t *testing.T) {
-	for name, c := range map[string]struct {
-		o              expressjs.Options
-		member, theirs string
-	}{
-		"Passport":         {expressjs.Options{Passport: true}, `"passport":{"user":"7"}`, `"passport":{"user":7}`},
-		"Passport, number": {expressjs.Options{Passport: true, NumericUser: true}, `"passport":{"user":7}`, `"passport":{"user":"7"}`},
-		"member":           {expressjs.Options{UserMember: "userId"}, `"userId":"7"`, `"userId":7`},
-		"member, number":   {expressjs.Options{UserMember: "userId", NumericUser: true}, `"userId":7`, `"userId":"7"`},
-	} {
-		onShelves(t, c.o, func(t *testing.T, s *shelf) {
-			m := service(t, s.store, nil)
-			var id string
-			r, _ := http.NewRequest("GET", "https://example.test/", nil)
-			sessiontest.Do(t, m, r, func(s *session.Session) { s.Login("7") })
-			sessiontest.Do(t, m, r, func(s *session.Session) {
-				if id = s.ID(); s.User() != "7" || time.Since(s.Authenticated()) > time.Minute {
-					t.Errorf("%s: %q", name, s.User())
-				}
-			})
-			if got, _ := s.get(id); !strings.Contains(got, c.member) {
-				t.Errorf("%s: %s", name, got)
-			}
-			// Somebody who logged in at Express, and has not been here.
-			record := `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},` + c.theirs + `}`
-			s.put(sid, record, time.Hour)
-			for range 2 {
-				in(t, m, sid, func(s *session.Session) {
-					if s.User() != "7" || !s.Authenticated().IsZero() {
-						t.Errorf("%s: %q, %v", name, s.User(), s.Authenticated())
-					}
-				})
-			}
-			if all, err := m.List(t.Context(), "7"); err != nil || len(all) != 2 {
-				t.Errorf("%s: %d sessions, %v", name, len(all), err)
-			}
-			in(t, m, sid, func(s *session.Session) { session.NewKey[int]("x").Set(s, 1) })
-			if got, _ := s.get(sid); !strings.Contains(got, c.theirs) {
-				t.Errorf("%s: %s", name, got)
-			}
-			// At Express somebody else takes the session over, and then nobody.
-			s.put(sid, strings.Replace(record, "7", "8", 1), time.Hour)
-			in(t, m, sid, func(s *session.Session) {
-				if s.User() != "8" {
-					t.Errorf("%s: %q", name, s.User())
-				}
-			})
-			s.put(sid, strings.Replace(record, c.theirs, `"x":1`, 1), time.Hour)
-			in(t, m, sid, func(s *session.Session) {
-				if s.User() != "" {
-					t.Errorf("%s: %q", name, s.User())
-				}
-			})
-			if err := m.RevokeAll(t.Context(), "7"); err != nil {
-				t.Error(err)
-			}
-			if got, _ := s.get(id); got != "" {
-				t.Errorf("%s: revoked, and now %s", name, got)
-			}
-		})
-	}
-}
-
-// What a request of one user changes does not get into the session of another, to whom
-// Express gives it meanwhile under the same id.
-func TestAnotherUserAtExpress(t *testing.T) {
-	onShelves(t, expressjs.Options{UserMember: "userId"}, func(t *testing.T, s *shelf) {
-		m := service(t, s.store, nil)
-		for _, now := range []string{strings.Replace(annAtExpress, "ann", "bob", 1), strings.Replace(annAtExpress, `"userId":"ann",`, "", 1)} {
-			s.put(sid, annAtExpress, time.Hour)
-			in(t, m, sid, func(is *session.Session) {
-				if is.User() != "ann" {
-					t.Errorf("in as %q", is.User())
-				}
-				s.put(sid, now, time.Hour)
-				session.NewKey[string]("address").Set(is, "ann's street")
-				if err := is.Save(context.Background()); !errors.Is(err, session.ErrReplaced) {
-					t.Errorf("Save: %v", err)
-				}
-			})
-			if got, _ := s.get(sid); got != now {
-				t.Errorf("%s becomes %s", now, got)
-			}
-		}
-	})
-}
-
-// A Login leaves what else is in passport.
-func TestPassportKeepsItsMembers(t *testing.T) {
-	onShelves(t, expressjs.Options{Passport: true}, func(t *testing.T, s *shelf) {
-		m := service(t, s.store, nil)
-		s.put(sid, `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"passport":{"to":"/cart"}}`, time.Hour)
-		in(t, m, sid, func(s *session.Session) { s.Login("7") })
-		all, err := s.store.List(t.Context(), "7")
-		if err != nil || len(all) != 1 {
-			t.Fatal(len(all), err)
-		}
-		if got, _ := s.get(all[0].ID); !strings.HasSuffix(got, `"passport":{"to":"/cart","user":"7"}}`) {
-			t.Error(got)
 		}
 	})
 }
@@ -678,6 +582,71 @@ func TestOddNames(t *testing.T) {
 			})
 			if got, _ := s.get(sid); got != want {
 				t.Errorf("%s becomes %s, want %s", before, got, want)
+			}
+		}
+	})
+}
+
+// Names that NewKey refuses are not listed, and stand in the record as they were, byte for
+// byte. A new session of a Login has them too.
+func TestUnspeakableNames(t *testing.T) {
+	const odd = `,"":1,"\ud800":2,"\udfff":3,"x\ud83dy":4,"\ude00\ud83d":5,"\\ud800":6,"\ud83d\ude00":7,"\ufffd":8,"session.":9}`
+	onShelves(t, expressjs.Options{UserMember: "userId"}, func(t *testing.T, s *shelf) {
+		m := service(t, s.store, nil)
+		s.put(sid, bare+odd, time.Hour)
+		in(t, m, sid, func(s *session.Session) {
+			if got := fmt.Sprintf("%q", s.Keys()); got != "[\"\\\\ud800\" \"�\" \"😀\"]" {
+				t.Error(got)
+			}
+			for i, name := range []string{`\ud800`, "😀", "\ufffd"} {
+				if got := session.NewKey[int](name).Get(s); got != 6+i {
+					t.Errorf("%q is %d", name, got)
+				}
+			}
+			session.NewKey[int]("n").Set(s, 1)
+		})
+		if got, _ := s.get(sid); got != bare+strings.TrimSuffix(odd, "}")+`,"n":1}` {
+			t.Errorf("written is %s", got)
+		}
+		in(t, m, sid, func(s *session.Session) { s.Login("ann") })
+		list, err := m.List(t.Context(), "ann")
+		if err != nil || len(list) != 1 {
+			t.Fatal(len(list), err)
+		}
+		got, _ := s.get(list[0].ID())
+		for member := range strings.SplitSeq(strings.Trim(odd, ",}"), ",") {
+			if !strings.Contains(got, member) && !strings.HasPrefix(member, `"session.`) && !strings.HasSuffix(member, ":7") && !strings.HasSuffix(member, ":8") {
+				t.Errorf("%s is not in %s", member, got)
+			}
+		}
+	})
+}
+
+// A value that Express wrote in another type is absent, and an Update of it fails the
+// request: it would overwrite what Express wrote.
+func TestUpdateOfAnotherType(t *testing.T) {
+	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
+		m, n := service(t, s.store, nil), session.NewKey[int]("n")
+		add := func(i int) int { return i + 1 }
+		for value, ok := range map[string]bool{`1`: true, `null`: true, `"1"`: false, `1.5`: false, `{"a":1}`: false, `[1]`: false, `true`: false} {
+			record := bare + `,"n":` + value + `}`
+			for name, update := range map[string]func(s *session.Session) error{
+				"Update":    func(s *session.Session) error { n.Update(s, add); return s.Save(t.Context()) },
+				"UpdateNow": func(s *session.Session) error { _, err := n.UpdateNow(t.Context(), s, add); return err },
+				"Refresh": func(s *session.Session) error {
+					_, err := n.Refresh(t.Context(), s, func(int) bool { return false }, func(_ context.Context, i int) (int, error) { return i + 1, nil })
+					return err
+				},
+			} {
+				s.put(sid, record, time.Hour)
+				in(t, m, sid, func(s *session.Session) {
+					if err := update(s); (err == nil) != ok || errors.Is(err, session.ErrStore) {
+						t.Errorf("%s of %s: %v", name, value, err)
+					}
+				})
+				if got, _ := s.get(sid); (got == record) == ok {
+					t.Errorf("%s of %s: the record is %s", name, value, got)
+				}
 			}
 		}
 	})

@@ -42,6 +42,8 @@ type records struct {
 	// swapped.
 	found [512]atomic.Pointer[loaded]
 
+	advised atomic.Bool // adviseUser has logged
+
 	// Hashes of what this process has added to users' lists. Of two with the same place
 	// one is added again.
 	listed [4096]atomic.Uint64
@@ -101,7 +103,7 @@ func (s *records) see(ctx context.Context, p place, id string, found *snapshot) 
 		}
 		found.raw = nil
 	}
-	return s.o.record(id, found, now)
+	return s.record(id, found, now)
 }
 
 // of returns the live sessions of a user among those that were found.
@@ -153,7 +155,7 @@ func (s *records) slot(version uint64) *atomic.Pointer[loaded] {
 // is not up.
 func (s *records) known(ctx context.Context, p place, id string, version uint64) (*session.Record, *snapshot, error) {
 	if l := s.slot(version).Load(); l != nil && l.id == id && l.version == version {
-		if r, err := s.o.record(id, l.snapshot, time.Now()); err == nil {
+		if r, err := s.record(id, l.snapshot, time.Now()); err == nil {
 			return r, l.snapshot, nil
 		}
 	}

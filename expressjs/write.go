@@ -3,12 +3,12 @@ package expressjs
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/mistake"
 	"github.com/coatcheck/session/internal/object"
 )
 
@@ -30,10 +30,10 @@ func (o *Options) write(r *session.Record, before []byte, now time.Time) (raw []
 	remembered := find(is, "session.remember") != nil
 	for i := range is {
 		if !is[i].shared() && !strings.HasPrefix(is[i].name, "session.") {
-			return nil, nil, fmt.Errorf("expressjs: a value cannot have the name %q: it is a property of every Express session", is[i].name)
+			return nil, nil, mistake.New("expressjs: a value cannot have the name %q: it is a property of every Express session", is[i].name)
 		}
 	}
-	if is, err = o.withUser(is, r.User); err != nil {
+	if is, err = o.withUser(is, was, r.User); err != nil {
 		return nil, nil, err
 	}
 	c := o.newCookie()

@@ -31,6 +31,10 @@ func (t *Takeover) carry(ctx context.Context, r *http.Request, k ticket, claim *
 	if is, err = t.begin(ctx, r, old, user); err != nil {
 		return is, err
 	}
+	// Asked again: a RevokeAll may have listed the sessions just before this one was stored.
+	if !t.allows(user, old) {
+		is.Cookie = nothing
+	}
 	if is.Cookie != nothing {
 		if err := t.seal(ctx, k, claim, is, old.ends); err != nil {
 			return is, err
@@ -106,6 +110,11 @@ func (t *Takeover) fill(ctx context.Context, s *session.Session, old *oldSession
 	for _, name := range t.unnamed(old) {
 		report(name, errors.New("neither Options.Values nor Options.Ignore names it"))
 	}
+	for _, name := range old.odd {
+		if !slices.Contains(t.o.Ignore, name) {
+			report(name, errors.New("its name is not a string: name it so in Options.Ignore"))
+		}
+	}
 	slices.SortStableFunc(taken, func(a, b sized) int { return a.size - b.size })
 	for {
 		err := s.Save(ctx)
@@ -114,6 +123,8 @@ func (t *Takeover) fill(ctx context.Context, s *session.Session, old *oldSession
 			report(taken[last].name, err)
 			taken[last].leave(s)
 			taken = taken[:last]
+		case errors.Is(err, session.ErrEnded): // newer logins are MaxPerUser
+			return nil
 		case err == nil, errors.Is(err, session.ErrStore):
 			return err
 		default:
@@ -124,17 +135,14 @@ func (t *Takeover) fill(ctx context.Context, s *session.Session, old *oldSession
 
 // unnamed returns the names of the values that the options do not name, sorted.
 func (t *Takeover) unnamed(old *oldSession) []string {
-	names := slices.Concat(old.odd, slices.Collect(maps.Keys(old.values)))
-	names = slices.DeleteFunc(names, func(name string) bool {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(old.values)), func(name string) bool {
 		return name == t.o.User || slices.Contains(t.o.Ignore, name) || slices.ContainsFunc(t.o.Values, func(v Value) bool { return v.name == name })
 	})
-	slices.Sort(names)
-	return names
 }
 
-// adjust gives the new session what the old one had left, and its beginning, if
-// anybody knows it: it was then that somebody was authenticated, not now. It returns
-// the hash of the key.
+// adjust gives the new session the time that the old one had left, and its beginning, zero
+// if that is not known: the user was authenticated then, not now. It returns the hash of
+// the key.
 func (t *Takeover) adjust(ctx context.Context, s *session.Session, old *oldSession) (key string, err error) {
 	rec, err := t.o.Store.Load(ctx, s.ID())
 	if err != nil {
@@ -158,5 +166,5 @@ func (t *Takeover) adjust(ctx context.Context, s *session.Session, old *oldSessi
 		r.Expires = r.Deadline
 	}
 	r.Version = newVersion()
-	return body.ExplicitKey(r.Data), t.o.Store.Save(ctx, &r, rec.Version) // nobody else has it yet
+	return body.ExplicitKey(r.Data), t.o.Store.Save(ctx, &r, rec.Version) // no other request has it yet
 }

@@ -22,8 +22,8 @@ import (
 // the same with sessions.NewCookieStore of the same keys, and its options.
 //
 // Values are taken over whose names are strings. Others, such as those of a type
-// contextKey of the application's own, are reported. When a user has logged in nobody
-// knows: see [Options.Allow].
+// contextKey of the application's own, are reported. When a user logged in is not
+// known: see [Options.Allow].
 //
 // In a CookieStore a session is all in its cookie, and each cookie that was ever signed
 // for a browser is a session of its own until it is too old. One of them is taken over
@@ -102,12 +102,12 @@ func isUndecodable(err error) bool {
 		err != nil && strings.HasPrefix(err.Error(), "gob: ") // which has no type of its own
 }
 
-// month is for how long securecookie takes a cookie if nobody says otherwise.
+// month is for how long securecookie accepts a cookie by default.
 const month = 30 * 24 * time.Hour
 
 // ends returns when a session ends whose cookie has been verified: MaxAge after it was
 // signed, which stands in it. Where that is past, the session had a MaxAge of its own,
-// which nobody knows; and it has none where it ends with the browser.
+// which is not known; and it has none where it ends with the browser.
 func ends(r *http.Request, s *sessions.Session) time.Time {
 	signed := time.Now()
 	if c, err := r.Cookie(s.Name()); err == nil {

@@ -1,5 +1,5 @@
 // Package migrate takes the sessions that an application has in flight with another
-// library over into [session.Manager], once, when their browsers come back: nobody has
+// library over into [session.Manager], once, when their browsers come back: no user has
 // to log in again because the library was changed.
 //
 //	take, err := migrate.New(sessions, &migrate.Options{
@@ -11,7 +11,7 @@
 //	handler := sessions.Handler(take.Handler(mux))
 //
 // The two cookies must have different names: scs and a Manager with Cookie.Insecure
-// both call theirs "session" if nobody says otherwise.
+// both call theirs "session" by default.
 //
 // Deploy it everywhere at once (an instance of before would not know who was taken
 // over), watch [Takeover.Count] fall, and remove it when the longest old session has
@@ -19,15 +19,16 @@
 //
 // Until an old session is taken over, only the old library knows it: the Manager's
 // RevokeAll, RevokeOthers and MaxPerUser do not end it. Options.Allow is asked before
-// a takeover, and must refuse the users whose sessions those were called for.
+// a takeover, and must refuse the users whose sessions those were called for. For
+// MaxPerUser a takeover counts as a login of that moment.
 //
 // A session is taken over by the first request that claims it in the Store, in
 // whatever process: a record under a hash of the old cookie. Requests that come with
 // the old cookie meanwhile wait for that, and all of them are in the one session that
 // was made. The record stays until the old session would have ended, so that no cookie
-// is taken twice, not even where the old session is all in it (but see [Gorilla]: such a
-// session may have many cookies); the new token
-// is in it, sealed with the old cookie, which the Store does not have.
+// is taken twice, not even where the old session is all in it. (But see [Gorilla]: such a
+// session may have many cookies.) The new token is in the record, sealed with the old
+// cookie, which the Store does not have.
 package migrate
 
 import (
@@ -51,14 +52,14 @@ type Options struct {
 	Store session.Store
 
 	// User is the name of the old value that says who is logged in: text, an integer,
-	// or an array of bytes with a String method, such as a UUID. A zero value is
-	// nobody. Without User and UserFunc nobody is logged in, and only values are taken
+	// or an array of bytes with a String method, such as a UUID. A zero value means
+	// that no user is logged in. Without User and UserFunc only values are taken
 	// over. Where it takes more than one value to say, and where a struct is the user,
 	// use UserFunc.
 	User string
 
 	// UserFunc, in place of User, returns who is logged in with these old values, and
-	// false if nobody is. Ask what the old application asked: many leave the user in
+	// false if no user is. Ask what the old application asked: many leave the user in
 	// a session that has logged out, and set another value to false.
 	UserFunc func(old map[string]any) (user string, ok bool)
 
@@ -66,8 +67,9 @@ type Options struct {
 	// session ends, and its user has to log in: RevokeAll, RevokeOthers and MaxPerUser
 	// do not reach a session before its takeover, so that Allow must say no for an
 	// account that was disabled, or whose password was changed after created, which is
-	// when the user logged in; zero where nobody knows, as with gorilla/sessions.
-	// Requests at the same time may each ask. nil: all are taken over.
+	// when the user logged in; zero where that is not known, as with gorilla/sessions.
+	// It is asked again once the new session is stored, for a change meanwhile, and by
+	// each of several requests at the same time. nil: all are taken over.
 	Allow func(user string, created time.Time) bool
 
 	// Values are the values to take over, made by As and Convert. Those that the old
@@ -100,7 +102,7 @@ type oldSession struct {
 	isGone  bool // its cookie is the library's, but its store does not have it; nothing else is set
 	values  map[string]any
 	odd     []string  // the names of values, with their types, that are not strings
-	created time.Time // zero: nobody knows
+	created time.Time // when the user logged in; zero: not known
 	ends    time.Time
 	end     func() error // in its store
 }
@@ -151,7 +153,7 @@ func (t *Takeover) Count() int64 { return t.count.Load() }
 // the old cookie goes; but an anonymous one gives way to an old one that is a user's, and
 // its values stay behind. A request without the old cookie costs a look at the Cookie
 // header, and one with an old cookie that was made up no call of Options.Store. If a store
-// fails the answer is 503: nobody is taken for a stranger. Anything else that keeps a session
+// fails the answer is 503: no user is mistaken for a visitor. Anything else that keeps a session
 // from being taken over is logged, once, and the session counts as none.
 //
 // A request of another site from which browsers keep the Manager's cookie back by its
@@ -180,7 +182,7 @@ func (t *Takeover) Handler(next http.Handler) http.Handler {
 	})
 }
 
-// hasCookie tells whether a request brings a cookie of this name.
+// hasCookie reports whether a request brings a cookie of this name.
 func hasCookie(h http.Header, name string) bool {
 	for _, line := range h["Cookie"] {
 		for line != "" {

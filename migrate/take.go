@@ -15,16 +15,16 @@ import (
 )
 
 const (
-	// claimLife is for how long the others wait for a process that has died over a
+	// claimLife is how long other requests wait for a process that died during a
 	// takeover.
 	claimLife = 10 * time.Second
-	// inTime is how long after a takeover a response may bring its cookies: the
-	// browser may have newer ones later. Who gets none comes again with the old one.
+	// inTime is how long after a takeover a response may set its cookies: later the
+	// browser may have newer ones. A browser that gets none sends the old one again.
 	inTime = 5 * time.Second
 )
 
-// take gives the request the session that its old one has become. It returns what
-// returns the cookies of the response, or nil for none.
+// take gives the request the session that its old one has become. cookies returns the
+// Set-Cookie lines of the response when its header leaves; nil: there are none.
 func (t *Takeover) take(r *http.Request) (cookies func() []string, err error) {
 	cookie, err := r.Cookie(t.o.Old.cookie())
 	if err != nil || cookie.Value == "" {
@@ -47,7 +47,7 @@ func (t *Takeover) take(r *http.Request) (cookies func() []string, err error) {
 	defer cancel()
 	begun, err := t.become(ctx, r, newTicket(cookie.Name, t.o.Old.spelled(cookie.Value)), old, has)
 	switch {
-	case err != nil || begun.Cookie == "": // it was nobody's
+	case err != nil || begun.Cookie == "":
 		return nil, err
 	case begun.Cookie == nothing && isForeign:
 		return nil, nil
@@ -81,7 +81,7 @@ func (t *Takeover) take(r *http.Request) (cookies func() []string, err error) {
 	}, nil
 }
 
-// isNewest tells whether the token with which a session began is the newest it has.
+// isNewest reports whether the token with which a session began is the newest it has.
 func (t *Takeover) isNewest(r *http.Request, b begun) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), claimLife)
 	defer cancel()
@@ -89,7 +89,7 @@ func (t *Takeover) isNewest(r *http.Request, b begun) bool {
 	return err == nil && body.IsCurrent(rec.Data, b.Key)
 }
 
-// Whose a session of ours is.
+// whose is who has a session of ours.
 type whose int
 
 const (
@@ -98,7 +98,7 @@ const (
 	aUsers
 )
 
-// whose tells what session of ours cookies bring.
+// whose returns which session of ours cookies bring.
 func (t *Takeover) whose(r *http.Request, cookies []string) (is whose, err error) {
 	t.apart(r, cookies, func(s *session.Session) {
 		switch err = s.Err(); {
@@ -161,7 +161,7 @@ func (t *Takeover) become(ctx context.Context, r *http.Request, k ticket, old *o
 			if user == "" && (has == anonymous || !t.hasValues(old)) {
 				return begun{Cookie: nothing}, nil
 			}
-			if user != "" && t.o.Allow != nil && !t.o.Allow(user, old.created) {
+			if !t.allows(user, old) {
 				t.end(ctx, old)
 				return begun{Cookie: nothing}, nil
 			}
@@ -181,6 +181,11 @@ func (t *Takeover) become(ctx context.Context, r *http.Request, k ticket, old *o
 	}
 }
 
+// allows reports whether the session of this user, "" for none, may be taken over.
+func (t *Takeover) allows(user string, old *oldSession) bool {
+	return user == "" || t.o.Allow == nil || t.o.Allow(user, old.created)
+}
+
 // hasValues reports whether an old session has any value that is to be taken over.
 func (t *Takeover) hasValues(old *oldSession) bool {
 	return slices.ContainsFunc(t.o.Values, func(v Value) bool {
@@ -189,7 +194,7 @@ func (t *Takeover) hasValues(old *oldSession) bool {
 	})
 }
 
-// pause waits before the next look at somebody else's claim.
+// pause waits before the next look at another request's claim.
 func pause(ctx context.Context, try int) error {
 	timer := time.NewTimer(time.Duration(min(try+1, 20)) * 5 * time.Millisecond)
 	defer timer.Stop()

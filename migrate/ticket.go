@@ -51,10 +51,10 @@ type begun struct {
 
 // what is in the record of a ticket.
 type taken struct {
-	Begun []byte `json:"migrate.begun,omitempty"` // sealed; none: somebody is at it
+	Begun []byte `json:"migrate.begun,omitempty"` // sealed; none: a request is taking the session over
 }
 
-// taken returns the session that was taken over, zero while somebody is at it, or
+// taken returns the session that was taken over, zero while a request does that, or
 // session.ErrNotFound.
 func (t *Takeover) taken(ctx context.Context, k ticket) (is begun, err error) {
 	rec, err := t.o.Store.Load(ctx, k.id)

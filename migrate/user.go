@@ -8,7 +8,7 @@ import (
 	"strconv"
 )
 
-// user returns the user of an old session, "" if nobody is logged in.
+// user returns the user of an old session, "" if no user is logged in.
 func (t *Takeover) user(old *oldSession) (string, error) {
 	if t.o.UserFunc != nil {
 		user, ok := t.o.UserFunc(old.values)
@@ -29,7 +29,7 @@ var errNoText = errors.New("neither text nor an integer")
 
 // userText returns the text of a user. It goes by what the value is, and not by a String
 // method, which may hide it: of all kinds only an array of bytes, such as a UUID, has
-// no other text. The zero value of a type is nobody.
+// no other text. The zero value of a type is no user.
 func userText(v any) (string, error) {
 	of := reflect.ValueOf(v)
 	switch {

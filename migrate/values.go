@@ -56,7 +56,7 @@ func decoded(raw []byte) (v any) {
 	return v
 }
 
-// keeps tells whether no element of a list has gone, and no number has changed.
+// keeps reports whether no element of a list has gone, and no number has changed.
 func keeps(now, before any) bool {
 	switch before := before.(type) {
 	case json.Number:

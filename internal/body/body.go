@@ -9,7 +9,8 @@
 //	session.tidy     Unix milliseconds          when older or past has something to remove     a renewal             when nothing is left to remove
 //	session.older    {hash: olderKey}           other keys with full access                    a renewal             [clockSkew] after each key's end
 //	session.past     {hashes: Frozen}           the session before explicit renewals           an explicit renewal   [clockSkew] after each end
-//	session.remember true                       Remember set the absolute end                  Remember              by a Login as another user
+//	session.remember Unix milliseconds          the absolute end that Remember set             Remember              by a Login as another user
+//	session.endby    Unix milliseconds          the absolute end is at this time at the latest EndBy                 by a Login
 //	session.leases   {value: Lease}             which request refreshes a value                Key.Refresh           when the refresh has ended
 //	session.flashes  [flash]                    messages for the next page                     AddFlash              by Flashes, Clear
 //	session.ended    reason                     the record is a tombstone: see [Ending]        every ending          with the record
@@ -51,6 +52,7 @@ const (
 	olderMember      = `"session.older"`
 	pastMember       = `"session.past"`
 	rememberedMember = `"session.remember"`
+	endByMember      = `"session.endby"`
 	endedMember      = `"session.ended"`
 	endMember        = `"session.at"`
 	nextMember       = `"session.next"`
@@ -101,6 +103,7 @@ func (b *Body) Set(name string, raw []byte) { b.members = object.Set(b.members, 
 // keeps its values and flashes.
 func (b *Body) Begin(key string) {
 	b.Set(rememberedMember, nil)
+	b.Set(endByMember, nil)
 	b.Set(Leases, nil)
 	b.keys = keys{}
 	if key != "" {
@@ -108,11 +111,33 @@ func (b *Body) Begin(key string) {
 	}
 }
 
-// Remember notes that Remember has set the absolute end.
-func (b *Body) Remember() { b.Set(rememberedMember, []byte("true")) }
+// Remember notes the absolute end that Remember has set.
+func (b *Body) Remember(end time.Time) { b.Set(rememberedMember, object.Number(end.UnixMilli())) }
 
-// IsRemembered reports whether Remember has set the absolute end.
-func (b *Body) IsRemembered() bool { return b.Get(rememberedMember) != nil }
+// Remembered returns the absolute end that Remember has set, zero if it has set none.
+func (b *Body) Remembered() time.Time { return instant(b.Get(rememberedMember)) }
+
+// EndBy notes that the absolute end is at t at the latest, unless an earlier EndBy has
+// noted an earlier time. A zero t is none.
+func (b *Body) EndBy(t time.Time) {
+	if was := b.Limit(); !t.IsZero() && (was.IsZero() || t.Before(was)) {
+		b.Set(endByMember, object.Number(t.UnixMilli()))
+	}
+}
+
+// Limit returns the time that EndBy has noted, zero for none.
+func (b *Body) Limit() time.Time { return instant(b.Get(endByMember)) }
+
+// RemoveLimit removes the time that EndBy has noted.
+func (b *Body) RemoveLimit() { b.Set(endByMember, nil) }
+
+// instant returns the time of a member in Unix milliseconds, zero for anything else.
+func instant(raw []byte) time.Time {
+	if ms, ok := object.Int(raw); ok {
+		return time.UnixMilli(ms)
+	}
+	return time.Time{}
+}
 
 // Size returns how many bytes of b count against Options.MaxDataSize: those of values
 // and flashes.
@@ -203,7 +228,7 @@ func weight(m object.Member) int {
 
 // isMetadata reports whether a member is neither a value nor the flashes.
 func isMetadata(name []byte) bool {
-	return bytes.HasPrefix(name, []byte(Reserved)) && (string(name) == rememberedMember || string(name) == Leases || isOfKeys(name))
+	return bytes.HasPrefix(name, []byte(Reserved)) && (string(name) == rememberedMember || string(name) == endByMember || string(name) == Leases || isOfKeys(name))
 }
 
 // isOfKeys reports whether a member belongs to keys.

@@ -68,7 +68,7 @@ func MaintenanceFor(data []byte, key string, created time.Time, renewAfter time.
 
 // IsOvertaken reports whether a key older than this one was presented between before and
 // after, which are data of one session. The client then replaced this key's cookie by the
-// older key's, and a request with this key must not end the older key.
+// older key's, and a request with this key must neither end the older key nor get another.
 func IsOvertaken(before, after []byte, key string) bool {
 	was, is := reservedMember(before, olderMember), reservedMember(after, olderMember)
 	isOlder := IsCurrent(before, key)

@@ -17,8 +17,8 @@ func (k *keys) demote() {
 }
 
 // RenewAutomatically makes key the current one, for a request that has arrived with
-// presented. Newer keys that were presented too are final, because presented has overtaken
-// them: their responses reached the client before that of presented, which replaced them.
+// presented. The newer keys that were presented too become final: presented has overtaken
+// them, because their responses reached the client before that of presented did.
 func (k *keys) RenewAutomatically(key, presented string, now time.Time) {
 	previous := object.Unquote(k.current)
 	k.demote()

@@ -49,7 +49,16 @@ func (b *browser) live(task int) {
 		case 4:
 			b.visit(false, append(someOps(b.rng), renew())...)
 		case 5:
-			b.visit(false, remember(time.Duration(1+b.rng.IntN(72))*time.Hour))
+			ops := []op{remember(time.Duration(1+b.rng.IntN(72)) * time.Hour)}
+			switch b.rng.IntN(6) {
+			case 0:
+				ops = append(ops, endBy(time.Duration(1+b.rng.IntN(24))*time.Hour))
+			case 1:
+				ops = append([]op{login(b.account(0)), endBy(time.Duration(1+b.rng.IntN(24)) * time.Hour)}, ops...)
+			case 2:
+				ops = append(someOps(b.rng), endBy(time.Duration(b.rng.IntN(24))*time.Hour))
+			}
+			b.visit(false, ops...)
 		case 6:
 			b.visit(false, append(someOps(b.rng), logout())...)
 		case 7:

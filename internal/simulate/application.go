@@ -79,7 +79,7 @@ func login(user string) op {
 	return op{"login", "logs in as " + user, func(x *exchange, _ http.ResponseWriter) {
 		x.login, x.renewal, x.made = user, x.status == 0, nil
 		if x.status == 0 {
-			x.logsIn = user
+			x.logsIn, x.endBy = user, time.Time{}
 		}
 		x.s.Login(user)
 		grants.Set(x.s, x.w.truth.grant())
@@ -88,7 +88,7 @@ func login(user string) op {
 
 func logout() op {
 	return op{"logout", "logs out", func(x *exchange, _ http.ResponseWriter) {
-		x.logout, x.made, x.logsIn, x.logsOut = true, nil, "", x.s.ID()
+		x.logout, x.made, x.logsIn, x.logsOut, x.endBy = true, nil, "", x.s.ID(), time.Time{}
 		x.s.Logout()
 	}}
 }
@@ -101,6 +101,20 @@ func remember(d time.Duration) op {
 	return op{"remember", "remembers the user for " + d.String(), func(x *exchange, _ http.ResponseWriter) {
 		x.renewal, x.remember = x.status == 0, d
 		x.s.Remember(d)
+	}}
+}
+
+// endBy caps the end of the session. A d of zero or less ends it.
+func endBy(d time.Duration) op {
+	return op{"ends by", "ends the session in " + d.String() + " at the latest", func(x *exchange, _ http.ResponseWriter) {
+		end := time.Now().Add(d).Truncate(time.Millisecond)
+		if x.status == 0 && (x.endBy.IsZero() || end.Before(x.endBy)) {
+			x.endBy = end
+		}
+		if d <= 0 {
+			x.ends, x.made, x.logsIn = true, nil, ""
+		}
+		x.s.EndBy(end)
 	}}
 }
 
@@ -126,7 +140,7 @@ func saveRefused() op {
 
 func reload() op {
 	return op{"reloads", "reloads", func(x *exchange, _ http.ResponseWriter) {
-		x.made = nil
+		x.made, x.endBy = nil, time.Time{}
 		if x.status == 0 {
 			x.logsIn = ""
 		}

@@ -70,8 +70,10 @@ type exchange struct {
 	logout, revoke bool
 	renewal        bool // explicit, and not committed yet
 	remember       time.Duration
-	made           []int  // marks since the last Login or Logout
-	logsIn         string // the user of the last Login, if that was in time and nothing has taken it back
+	endBy          time.Time // the earliest since the last Login, that was in time; zero: none
+	ends           bool      // by an EndBy whose time had passed
+	made           []int     // marks since the last Login or Logout
+	logsIn         string    // the user of the last Login, if that was in time and nothing has taken it back
 	panics         bool
 }
 

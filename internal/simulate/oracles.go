@@ -81,6 +81,8 @@ func (t *truth) judgeAccess(x *exchange, k *token) {
 		t.violation(x, "two clocks", "session %d was not used since %v", s.number, s.maybeUsed.Sub(t.w.began))
 	case after(later(s.began.Add(t.w.plan.Lifetime), s.remember)):
 		t.violation(x, "two clocks", "session %d began at %v", s.number, s.began.Sub(t.w.began))
+	case after(s.endBy):
+		t.violation(x, "EndBy", "session %d ends at %v", s.number, s.endBy.Sub(t.w.began))
 	}
 	if k.isBeforeKnown && x.loaded.After(k.replaced) {
 		t.count("requests in the grace of a renewal")
@@ -102,37 +104,48 @@ func (k *token) isInGrace(after func(time.Time) bool) bool {
 
 // presents notes that a token has come for the first time: those before it end soon.
 func (t *truth) presents(x *exchange, k *token) {
-	now, isNoted := x.loaded, !x.isDisturbed && !x.isRefused // a full store cannot note it either
+	isNoted := !x.isDisturbed && !x.isRefused // a full store cannot note it either
 	if isNoted {
-		t.notes(x, k) // if the library has not, it must have
+		t.notes(x, k) // if the store does not know it yet, it must
 	}
 	if !k.min.IsZero() {
 		t.count("late tokens that came in time")
 	}
 	if k.minSet.Before(x.sent) && !k.noted.IsZero() { // else it may have come before the newer one, or that was not stored
 		k.min = time.Time{}
-		for _, newer := range k.s.presented { // while the load waited for the store
-			if newer.number > k.number && newer.presented.After(k.noted) && k.min.IsZero() {
-				k.min, k.minSet = k.end(newer.presented, k.noted), now
-			}
+	}
+	k.presented, k.max = x.loaded, time.Time{}
+	for _, o := range t.tokens {
+		// What came while this request was on its way may have come later.
+		if o.s == k.s && o.number < k.number && o.max.IsZero() && isNoted && !o.noted.After(x.sent) {
+			o.max = o.end(x.loaded, o.noted)
 		}
 	}
-	k.presented, k.max = now, time.Time{}
-	k.s.presented = append(k.s.presented, k)
-	noted := now
+}
+
+// notes is called when the store knows that a token was presented.
+func (t *truth) notes(x *exchange, k *token) {
 	if !k.noted.IsZero() {
-		noted = k.noted // and the answer of the store came later
+		return
+	}
+	k.noted = time.Now()
+	// An earlier request may have presented the token while the store failed. A newer one
+	// has then ended it as one that was not presented, and it comes in time.
+	if x != nil && x.token == k.value && !x.sent.After(k.max.Add(t.skew)) {
+		k.max = time.Time{}
 	}
 	for _, o := range t.tokens {
-		if o.s != k.s || o.number >= k.number {
-			continue
+		if o.s == k.s && o.number < k.number {
+			o.endsAfter(k)
 		}
-		if end := o.end(noted, later(o.presented, o.noted)); o.min.IsZero() || end.Before(o.min) {
-			o.min, o.minSet = end, now
-		}
-		if o.max.IsZero() && isNoted && !o.noted.After(x.sent) { // else the older token has come later
-			o.max = o.end(now, o.noted)
-		}
+	}
+}
+
+// endsAfter notes that the token has full access for some time only, for a newer one was
+// presented.
+func (k *token) endsAfter(newer *token) {
+	if end := k.end(newer.noted, later(k.presented, k.noted)); k.min.IsZero() || end.Before(k.min) {
+		k.min, k.minSet = end, time.Now()
 	}
 }
 
@@ -167,6 +180,8 @@ func (t *truth) excuse(x *exchange, k *token, now time.Time, byAge bool) (why st
 		why = "idle"
 	case !isRemembered && after(s.began.Add(t.w.plan.Lifetime)), after(s.remember):
 		why = "too old"
+	case after(s.endBy):
+		why = "EndBy"
 	case byAge && s.keys-k.number >= maxIssued && (after(k.issued.Add(arrival)) || s.keys-k.number >= maxRecent):
 		why = "too many keys"
 	}
@@ -303,6 +318,7 @@ func (t *truth) finished(x *exchange) {
 	}
 	if (isFine || x.isRefused && x.status == http.StatusOK) && x.errAfter == nil && time.Since(t.failedAt) > time.Minute {
 		t.expectMarks(x, x.made)
+		t.expectEnd(x)
 	}
 	// Who waits for a lease looks at the store four times a second.
 	limit := 40 + 5*x.events[session.EventConflict] + 5*int(x.ended.Sub(x.sent)/time.Second)
@@ -355,8 +371,11 @@ func (s *sessionTruth) isLiveIn(p *process) bool {
 // must not, if another request with an older token has got one, or has presented its own
 // since this one loaded the session. A request whose first load failed has loaded it later.
 func (t *truth) judgeOvertaken(x *exchange, k *token) {
-	isOlder := func(o *token) bool { return o.number < k.number && o.noted.After(x.loaded) }
-	if k.isFinal || x.id == k.s.id && slices.ContainsFunc(k.s.presented, isOlder) {
+	isOvertaken := k.isFinal
+	for _, o := range t.tokens {
+		isOvertaken = isOvertaken || o.s == k.s && o.number < k.number && x.id == k.s.id && o.noted.After(x.loaded)
+	}
+	if isOvertaken {
 		t.violation(x, "a renewal lets nobody in", "%s was overtaken by an older one, and gets another", t.nameOf(k.value))
 	}
 }
@@ -372,7 +391,7 @@ func (t *truth) mustRenew(x *exchange, k *token) bool {
 	for _, o := range t.tokens {
 		if o.s == s && o.number > k.number {
 			newest = false
-			if o.presented.IsZero() && o.min.IsZero() { // nor was a newer one presented, for which it would not be awaited any more
+			if o.presented.IsZero() && o.min.IsZero() { // nor a newer one, which ends the wait for it
 				unpresented++
 			}
 		}
@@ -396,6 +415,18 @@ func (t *truth) expectMarks(x *exchange, made []int) {
 	t.count("acknowledged writes")
 	if lost := missing(made, s.marks); lost != 0 {
 		t.violation(x, "no lost update", "mark %d was acknowledged and is not in session %d", lost, s.number)
+	}
+}
+
+// expectEnd checks that an EndBy that was acknowledged is stored.
+func (t *truth) expectEnd(x *exchange) {
+	s := t.record(x.s.ID())
+	if s == nil || x.endBy.IsZero() || s.loggedBy != x && s.loggedIn.After(x.sent) {
+		return
+	}
+	t.count("acknowledged EndBys")
+	if s.endBy.IsZero() || s.endBy.After(x.endBy.Add(t.skew)) {
+		t.violation(x, "EndBy", "session %d is to end at %v", s.number, x.endBy.Sub(t.w.began))
 	}
 }
 

@@ -43,8 +43,10 @@ type sessionTruth struct {
 	used        time.Time // last, by a request that succeeded
 	maybeUsed   time.Time // likewise, or failed
 	remember    time.Time // the end that Remember set, or zero
+	endBy       time.Time // what EndBy has noted in the record, or zero
+	loggedIn    time.Time // when a request with a Login last wrote the record, and
+	loggedBy    *exchange // which one
 	key         string    // the hash of the current one
-	presented   []*token  // in that order
 	keys        int       // that were stored, also of responses that brought none
 	explicit    []renewal // in their order
 	last        time.Time // when the newest key was stored
@@ -196,6 +198,9 @@ func (t *truth) written(x *exchange, r *session.Record) {
 		if r.User != "" && (x == nil || x.login != r.User) {
 			t.violation(x, "nobody as somebody else", "session %d is of %q, who has not logged in", s.number, r.User)
 		}
+		if x != nil && x.remember != 0 {
+			s.remember = time.Now().Add(x.remember)
+		}
 	}
 	if !s.ended.IsZero() {
 		t.violation(x, "logout wins", "session %d was written after its end", s.number)
@@ -206,6 +211,7 @@ func (t *truth) written(x *exchange, r *session.Record) {
 		Next   string `json:"session.next"`
 		Key    string `json:"session.key"`
 		Unseen int64  `json:"session.unseen"`
+		EndBy  int64  `json:"session.endby"`
 		Marks  []int  `json:"marks"`
 		Older  map[string]struct {
 			Issued int64 `json:"issued"`
@@ -221,6 +227,7 @@ func (t *truth) written(x *exchange, r *session.Record) {
 		t.endedBy(x, s, data.Ended, data.Next)
 		return
 	}
+	t.ends(x, s, r, data.EndBy)
 	if !isNew && r.User != s.user {
 		t.violation(x, "nobody as somebody else", "session %d is of %q and not of %q now", s.number, r.User, s.user)
 	}
@@ -274,17 +281,23 @@ func (t *truth) written(x *exchange, r *session.Record) {
 	t.touched(x, r.ID)
 }
 
-// notes is called when the store has it that a token was presented.
-func (t *truth) notes(x *exchange, k *token) {
-	if !k.noted.IsZero() {
-		return
+// ends checks that a record ends when EndBy says, and that only a Login removes that.
+func (t *truth) ends(x *exchange, s *sessionTruth, r *session.Record, unixMilli int64) {
+	var endBy time.Time
+	if unixMilli != 0 {
+		endBy = time.UnixMilli(unixMilli)
+		t.count("writes of sessions that EndBy ends")
+		if r.Deadline.After(endBy) {
+			t.violation(x, "EndBy", "session %d ends at %v, later than EndBy says", s.number, r.Deadline.Sub(t.w.began))
+		}
 	}
-	k.noted = time.Now()
-	// An earlier request may have presented the token while the store failed. A newer one
-	// has then ended it as one that was not presented, and it comes in time.
-	if x != nil && x.token == k.value && !x.sent.After(k.max.Add(t.skew)) {
-		k.max = time.Time{}
+	switch isLost := !s.endBy.IsZero() && (endBy.IsZero() || endBy.After(s.endBy)); {
+	case x != nil && x.login != "":
+		s.loggedIn, s.loggedBy = time.Now(), x
+	case isLost:
+		t.violation(x, "EndBy", "session %d forgets its end at %v", s.number, s.endBy.Sub(t.w.began))
 	}
+	s.endBy = endBy
 }
 
 // touched checks that the clocks of a session's record were not set back, and that a
@@ -345,7 +358,7 @@ func (t *truth) endedBy(x *exchange, s *sessionTruth, why, next string) {
 	t.w.log(x, "session %d has ended: %s", s.number, why)
 	switch {
 	case x == nil:
-	case why == "logout" && !x.logout && x.login == "":
+	case why == "logout" && !x.logout && !x.ends && x.login == "":
 		t.violation(x, "ends only what was asked", "session %d was ended by a request without a Logout", s.number)
 	case why == "logout" && errors.Is(x.err, session.ErrReplaced) && s.id == t.idOf(x.token):
 		t.violation(x, "a replaced token ends nothing", "session %d was ended by a request that has no session", s.number)
@@ -405,9 +418,9 @@ func (t *truth) issuedTo(x *exchange) {
 			break
 		}
 	}
-	for _, newer := range s.presented {
-		if newer.number > k.number && k.min.IsZero() {
-			k.min, k.minSet = k.end(newer.presented, time.Time{}), time.Now()
+	for _, newer := range t.tokens {
+		if newer.s == s && newer.number > k.number && !newer.noted.IsZero() {
+			k.endsAfter(newer)
 		}
 	}
 	t.tokens[value] = k

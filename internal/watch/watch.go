@@ -82,6 +82,8 @@ type session struct {
 	at       int // index in that part
 	watchers map[*Watcher]bool
 	call     *storectx.Context // of the check that runs, or nil
+	extra    *time.Timer       // fires when the session is to be checked out of turn; nil: does not run
+	extraAt  time.Time         // when extra fires
 }
 
 // A Watcher waits for the end of a session.
@@ -89,7 +91,6 @@ type Watcher struct {
 	session *session
 	holder  Holder // Watch.mu guards it
 	ended   chan struct{}
-	timer   *time.Timer // fires when StatusReplaced takes the session away; nil: does not run
 }
 
 // New returns a Watch.
@@ -128,7 +129,7 @@ func (w *Watch) Add(h Holder, until time.Time) *Watcher {
 	r := &Watcher{session: e, holder: h, ended: make(chan struct{})}
 	e.watchers[r] = true
 	if !until.IsZero() {
-		w.checkAt(r, until)
+		w.checkAt(e, until)
 	}
 	return r
 }
@@ -142,22 +143,30 @@ func (w *Watch) enter(id string) *session {
 	return e
 }
 
-// checkAt checks a watcher's session at that time, out of turn. mu is held.
-func (w *Watch) checkAt(r *Watcher, at time.Time) {
-	if r.timer != nil {
-		return
+// checkAt checks a session at that time, out of turn. mu is held.
+func (w *Watch) checkAt(e *session, at time.Time) {
+	if e.extra != nil && !at.Before(e.extraAt) {
+		return // the check at extraAt finds out that there is another one to make
 	}
-	id := r.session.id
-	r.timer = time.AfterFunc(time.Until(at), func() {
-		w.Resumed("grace", id)
+	e.stopExtra()
+	e.extraAt = at
+	e.extra = time.AfterFunc(time.Until(at), func() {
+		w.Resumed("grace", e.id)
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		r.timer = nil
-		if w.has(r.session) && r.session.watchers[r] {
-			w.urgent = append(w.urgent, r.session)
+		if w.has(e) && e.extraAt.Equal(at) {
+			e.extra = nil
+			w.urgent = append(w.urgent, e)
 			w.changed()
 		}
 	})
+}
+
+func (e *session) stopExtra() {
+	if e.extra != nil {
+		e.extra.Stop()
+		e.extra = nil
+	}
 }
 
 // Remove is for a request that no longer waits. Its channel stays open. Nil is no Watcher.
@@ -167,17 +176,8 @@ func (w *Watch) Remove(r *Watcher) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.remove(r)
-	w.tidy(r.session)
-}
-
-// remove removes a watcher from its session. mu is held.
-func (w *Watch) remove(r *Watcher) {
 	delete(r.session.watchers, r)
-	if r.timer != nil {
-		r.timer.Stop()
-		r.timer = nil
-	}
+	w.tidy(r.session)
 }
 
 // Rekey is for a request that has renewed its session: it waits on with the new key. Nil and
@@ -197,9 +197,7 @@ func (w *Watch) Renewed(id string, grace time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if e := w.sessions[id]; e != nil {
-		for r := range e.watchers {
-			w.checkAt(r, time.Now().Add(grace))
-		}
+		w.checkAt(e, time.Now().Add(grace))
 	}
 }
 
@@ -218,7 +216,7 @@ func (w *Watch) Ended(id string) {
 
 // end closes a watcher's channel. mu is held.
 func (w *Watch) end(r *Watcher) {
-	w.remove(r)
+	delete(r.session.watchers, r)
 	close(r.ended)
 }
 
@@ -228,6 +226,7 @@ func (w *Watch) tidy(e *session) {
 		return
 	}
 	delete(w.sessions, e.id)
+	e.stopExtra()
 	part := w.parts[e.part]
 	last := part[len(part)-1]
 	part[e.at], last.at = last, e.at
@@ -341,7 +340,7 @@ func (w *Watch) apply(e *session, status func(*Holder) (Status, time.Time), bega
 			w.end(r)
 		case status != StatusReplaced || !began.After(r.holder.Since):
 		case now.Before(until):
-			w.checkAt(r, until)
+			w.checkAt(e, until)
 		default:
 			w.end(r)
 		}

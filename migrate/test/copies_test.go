@@ -1,11 +1,8 @@
 package migrate_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/gob"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -14,7 +11,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/alexedwards/scs/v2"
 	"github.com/coatcheck/session"
 	"github.com/coatcheck/session/migrate"
 	"github.com/gorilla/sessions"
@@ -227,58 +223,4 @@ func TestMaxAgeOfASession(t *testing.T) {
 			t.Errorf("in as %q, with %q", body, ours)
 		}
 	})
-}
-
-type userID int
-
-// Users may be of types of the application's own.
-func TestUserOfAType(t *testing.T) {
-	gob.Register(userID(0))
-	a := newApps(t)
-	_, h := a.app(a.new)
-	if body, _ := do(h, "/", a.login(userID(7))); body != "7" {
-		t.Errorf("in as %q", body)
-	}
-}
-
-// As does not take over a value that would lose a part of itself: the value is reported
-// by name, and the rest of the session is taken over.
-func TestLosses(t *testing.T) {
-	gob.Register([]int{})
-	gob.Register([]any{})
-	gob.Register(struct{ N int }{})
-	var log bytes.Buffer
-	defer slog.SetDefault(slog.Default())
-	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
-	for _, c := range []struct {
-		take migrate.Value
-		old  any
-		lost bool
-	}{
-		{migrate.As("v", session.NewKey[[2]int]("a")), []int{1, 2, 3}, true},
-		{migrate.As("v", session.NewKey[[3]int]("b")), []int{1, 2, 3}, false},
-		{migrate.As("v", session.NewKey[float32]("c")), 16777217.0, true},
-		{migrate.As("v", session.NewKey[float32]("d")), 0.1, false},
-		{migrate.As("v", session.NewKey[float64]("e")), int64(1<<53 + 1), true},
-		{migrate.As("v", session.NewKey[int64]("f")), uint64(1<<53 + 1), false},
-		{migrate.As("v", session.NewKey[struct{ N, Extra int8 }]("g")), struct{ N int }{7}, false},
-		{migrate.As("v", session.NewKey[int8]("h")), 300, true},
-		{migrate.As("v", session.NewKey[time.Time]("i")), "2026-01-02T03:04:05+02:00", false},
-		{migrate.As("v", session.NewKey[string]("j")), "\xff", true}, // which the session refuses
-		{migrate.As("v", session.NewKey[[]string]("k")), []any{"\xff"}, true},
-	} {
-		log.Reset()
-		old := scs.New()
-		l := ofSCS(old)
-		l.login = func(_ http.ResponseWriter, r *http.Request, user any) {
-			old.Put(r.Context(), "user", user)
-			old.Put(r.Context(), "v", c.old)
-		}
-		v := newMove(t, l, func(_ *session.Options, o *migrate.Options) { o.Values = []migrate.Value{c.take} })
-		v.get(v.browser, v.before+"/login?user=ann")
-		v.expect(v.browser, "ann 0 [] 00:00:00")
-		if strings.Contains(log.String(), "name=v") != c.lost || !c.lost && log.Len() > 0 {
-			t.Errorf("%T %v: the log is %q", c.old, c.old, &log)
-		}
-	}
 }

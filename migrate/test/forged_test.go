@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/alexedwards/scs/v2"
 )
 
 // Cookies that the old library has not made cost no call of the store, and change
@@ -32,6 +34,33 @@ func TestForgedCookies(t *testing.T) {
 				t.Errorf("%s, %s: %d calls of the store", name, what, v.store.calls)
 				v.store.calls = 0
 			}
+		}
+	}
+}
+
+// A countingStore counts what scs looks for.
+type countingStore struct {
+	scs.Store
+	finds int
+}
+
+func (c *countingStore) Find(token string) ([]byte, bool, error) {
+	c.finds++
+	return c.Store.Find(token)
+}
+
+// The old store is asked for what can be one of its tokens, and for nothing else.
+func TestTokensOfAnotherLength(t *testing.T) {
+	for length := range 100 {
+		old := scs.New()
+		store := &countingStore{Store: old.Store}
+		old.Store = store
+		v := newMove(t, ofSCS(old), nil)
+		u, _ := url.Parse(v.after)
+		v.browser.Jar.SetCookies(u, []*http.Cookie{{Name: "old", Value: strings.Repeat("A", length)}})
+		v.expect(v.browser, " 0 [] 00:00:00")
+		if length == 43 && store.finds != 1 || length != 43 && store.finds > 0 {
+			t.Errorf("%d letters: the old store was asked %d times", length, store.finds)
 		}
 	}
 }

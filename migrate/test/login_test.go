@@ -1,8 +1,10 @@
 package migrate_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,4 +80,49 @@ func TestMovedDeadlineBesideMaxPerUser(t *testing.T) {
 	v.get(other, v.after+"/login")
 	v.expect(other, "ann")
 	v.expect(v.browser, "")
+}
+
+// A hookedStore calls a function before it creates the session of a user.
+type hookedStore struct {
+	session.Store
+	before func()
+}
+
+func (h *hookedStore) Create(ctx context.Context, r *session.Record) error {
+	if f := h.before; f != nil && r.User == "ann" {
+		h.before = nil
+		f()
+	}
+	return h.Store.Create(ctx, r)
+}
+
+// While a session is taken over its user logs in elsewhere, and may have one session
+// only. The one that is taken over ends, as an older login does.
+func TestLoginElsewhereDuringATakeover(t *testing.T) {
+	var v *move
+	store := &hookedStore{}
+	v = newMove(t, ofSCS(scs.New()), func(so *session.Options, mo *migrate.Options) {
+		store.Store = so.Store
+		so.Store, mo.Store, so.MaxPerUser = store, store, 1
+	})
+	v.handle(func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		if r.URL.Path == "/login" {
+			s.Login("ann")
+		}
+		fmt.Fprint(w, s.User())
+	})
+	other := newBrowser()
+	store.before = func() {
+		time.Sleep(2 * time.Millisecond) // times are in milliseconds
+		v.get(other, v.after+"/login")
+	}
+	log := logged(t)
+	v.get(v.browser, v.before+"/login?user=ann")
+	v.expect(v.browser, "")
+	v.expect(v.browser, "")
+	v.expect(other, "ann")
+	if got := v.cookies(); len(got) > 0 || strings.Contains(log.String(), "level=ERROR") {
+		t.Errorf("cookies %q, log %s", got, log)
+	}
 }

@@ -730,6 +730,7 @@ func TestOptions(t *testing.T) {
 		"Options.Store": {Old: migrate.SCS(scs.New()), User: "user"},
 		"Options.User":  {Old: migrate.SCS(scs.New()), Store: session.NewMemoryStore(nil)},
 		"twice":         {Old: migrate.SCS(scs.New()), Store: session.NewMemoryStore(nil), User: "a", Values: []migrate.Value{migrate.As("a", visits)}},
+		"UserFunc":      {Old: migrate.SCS(scs.New()), Store: session.NewMemoryStore(nil), User: "a", UserFunc: func(map[string]any) (string, bool) { return "", false }},
 		"made by As":    {Old: migrate.SCS(scs.New()), Store: session.NewMemoryStore(nil), User: "a", Values: []migrate.Value{{}}},
 	} {
 		if _, err := migrate.New(m, o); err == nil || !strings.Contains(err.Error(), want) {

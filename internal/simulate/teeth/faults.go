@@ -8,6 +8,7 @@ const (
 	noLostUpdate    = "no lost update"
 	newestIsRenewed = "the newest key is renewed"
 	twoClocks       = "two clocks"
+	endBy           = "EndBy"
 	done            = "Done"
 	refreshOnce     = "Refresh once"
 	asked           = "ends only what was asked"
@@ -63,6 +64,10 @@ var faults = []fault{
 		"rec.Expires = earlier(later(rec.Expires, now.Add(t.m.idle)), rec.Deadline)\n", "rec.Expires = rec.Deadline\n", twoClocks},
 	{"the lifetime is never over", "draft.go",
 		"rec.Deadline = rec.Created.Add(t.m.lifetime)\n", "rec.Deadline = rec.Created.Add(1000 * t.m.lifetime)\n", twoClocks},
+	{"a Remember exceeds the end of an EndBy", "draft.go",
+		"rec.Deadline = earlier(rec.Deadline, end)\n", "rec.Deadline = later(rec.Deadline, end)\n", endBy},
+	{"a later EndBy counts", "internal/body/body.go",
+		"(was.IsZero() || t.Before(was))", "(was.IsZero() || !t.IsZero())", endBy},
 	{"a request in the background is a use", "touch.go",
 		"return s.source != nil && !s.isPassive.Load()", "return s.source != nil", twoClocks},
 	{"MemoryStore.Save takes a use back", "memory.go",
