@@ -411,7 +411,7 @@ func (t *truth) mustRenew(x *exchange, k *token) bool {
 	for _, o := range t.tokens {
 		if o.s == s && o.number > k.number {
 			newest = false
-			if o.presented.IsZero() {
+			if o.presented.IsZero() && o.min.IsZero() { // nor a newer one, which ends the wait for it
 				unpresented++
 			}
 		}

@@ -152,7 +152,7 @@ func (m *room) judgeRefusal(x *exchange, r *session.Record) {
 		x.isRefused = true
 	}
 	for _, k := range m.kept {
-		if k.r.User == "" {
+		if k.r.User == "" && most(r) <= m.max { // else it may not fit into an empty store
 			t.violation(x, "bounded memory", "a record was refused although session %d could be evicted", t.number(k.r.ID))
 		}
 	}
