@@ -277,9 +277,10 @@ func (t *truth) written(p *process, x *exchange, r *session.Record) {
 			t.renewed(x, s, was)
 		}
 	}
+	isRenewed := !isNew && x != nil && x.storedKey == data.Key // by x, whose own token is perhaps not in data any more
 	for _, k := range t.tokens {
 		older, isOlder := data.Older[k.key]
-		if k.s == s && (k.key == data.Key && data.Unseen == 0 || isOlder && older.Issued == 0) {
+		if k.s == s && (k.key == data.Key && data.Unseen == 0 || isOlder && older.Issued == 0 || isRenewed && k.value == x.token) {
 			t.notes(x, k)
 		}
 	}
