@@ -479,7 +479,7 @@ func (t *truth) issuedTo(x *exchange) {
 		}
 	}
 	for _, newer := range t.tokens {
-		if newer.s == s && newer.number > k.number && !newer.noted.IsZero() {
+		if newer.s == s && newer.number > k.number {
 			k.endsAfter(newer)
 		}
 	}
