@@ -38,13 +38,13 @@ func (b *bearer) read(r *http.Request) (found candidates) {
 
 // apply implements carrier.
 func (b *bearer) apply(what cookie, to http.Header, r *http.Request, _ time.Duration) error {
-	switch what.do {
-	case carry:
+	switch {
+	case what.action == cookieSend && what.value != nil: // else the client has it
 		to[tokenHeader] = []string{what.value()}
 		if !isEncrypted(r) && !isLoopback(r.Host) {
 			b.warnings.log(r, "session: token sent on a request without TLS, which everyone on the way can read; serve HTTPS, or let the proxy that does set X-Forwarded-Proto")
 		}
-	case remove:
+	case what.action == cookieDelete:
 		to[tokenHeader] = []string{""}
 	}
 	return nil
@@ -55,6 +55,9 @@ func (b *bearer) readAll(r *http.Request) []token.Ref {
 	found := b.read(r)
 	return found.refs[:found.n]
 }
+
+// challenge implements carrier.
+func (b *bearer) challenge() string { return "Bearer" }
 
 // place implements carrier.
 func (b *bearer) place() string { return "Authorization" }

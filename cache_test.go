@@ -1,6 +1,8 @@
 package session_test
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -71,6 +73,86 @@ func TestCachesAreTold(t *testing.T) {
 		if got := resp.Header["Cache-Control"]; !slices.Equal(got, c.wantCache) {
 			t.Errorf("%s: Cache-Control is %q, want %q", c.name, got, c.wantCache)
 		}
+	}
+}
+
+// A page that was made for a user is not stored, whatever becomes of the session before
+// the header leaves.
+func TestCachesAreToldOfASessionThatEnds(t *testing.T) {
+	spy := newSpy()
+	m := newManager(t, session.Options{Store: spy})
+	asBob := func(s *session.Session) { s.Login("bob") }
+	fails := func(t *testing.T, s *session.Session) {
+		t.Helper()
+		if err := s.Save(t.Context()); !errors.Is(err, session.ErrStore) || s.User() != "bob" {
+			t.Errorf("Save: %v, in as %q", err, s.User())
+		}
+		spy.hook(nil)
+	}
+	for name, c := range map[string]struct {
+		from string
+		do   func(t *testing.T, s *session.Session, inAnotherTab func(func(*session.Session)))
+	}{
+		"a Logout in another tab": {"alice", func(t *testing.T, s *session.Session, inAnotherTab func(func(*session.Session))) {
+			inAnotherTab(logOut)
+			write(s) // the commit finds out
+		}},
+		"a Login in another tab": {"alice", func(t *testing.T, s *session.Session, inAnotherTab func(func(*session.Session))) {
+			inAnotherTab(asBob)
+			if err := s.Reload(t.Context()); err != session.ErrReplaced {
+				t.Errorf("Reload: %v", err)
+			}
+		}},
+		"a Logout in both tabs": {"alice", func(t *testing.T, s *session.Session, inAnotherTab func(func(*session.Session))) {
+			inAnotherTab(logOut)
+			if err := s.Reload(t.Context()); err != session.ErrEnded {
+				t.Errorf("Reload: %v", err)
+			}
+			s.Logout()
+		}},
+		"a Reload, and the store fails": {"alice", func(t *testing.T, s *session.Session, _ func(func(*session.Session))) {
+			spy.hook(failing("Load", errDown))
+			s.Reload(t.Context())
+			if err := s.Save(t.Context()); !errors.Is(err, session.ErrStore) { // and the response stays the handler's
+				t.Errorf("Save: %v", err)
+			}
+			spy.hook(nil)
+		}},
+		"Logins in two tabs, and the store fails": {"alice", func(t *testing.T, s *session.Session, inAnotherTab func(func(*session.Session))) {
+			inAnotherTab(asBob)
+			s.Login("bob")
+			loads := 0
+			spy.hook(func(_ context.Context, call, _ string) error {
+				if call == "Load" {
+					loads++
+				}
+				if loads == 2 { // of the session that the other tab has begun
+					return errDown
+				}
+				return nil
+			})
+			fails(t, s)
+		}},
+		"a Login that begins a session, and the store fails": {"", func(t *testing.T, s *session.Session, _ func(func(*session.Session))) {
+			s.Login("bob")
+			spy.hook(failing("Create", errDown))
+			fails(t, s)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sent := open(t, m, c.from)
+			b := newBrowser(t, m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				read(s)
+				c.do(t, s, func(f func(*session.Session)) {
+					tab := newBrowser(t, m.Handler(routes{"/": func(_ http.ResponseWriter, _ *http.Request, s *session.Session) { f(s) }}))
+					tab.replay(sent).get("/")
+				})
+			}}))
+			resp := b.replay(sent).get("/")
+			if got := resp.Header.Get("Cache-Control"); resp.StatusCode != http.StatusOK || setsCookie(resp) || got != "no-store" {
+				t.Errorf("%s, a cookie: %v, Cache-Control is %q, want no-store", resp.Status, setsCookie(resp), got)
+			}
+		})
 	}
 }
 

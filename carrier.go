@@ -24,6 +24,9 @@ type carrier interface {
 	// depends returns the request header that a response depends on.
 	depends() string
 
+	// challenge returns the WWW-Authenticate header of a 401, or "" for none.
+	challenge() string
+
 	// place names where the tokens travel.
 	place() string
 }
@@ -54,11 +57,9 @@ func newCarrier(o *Options) (carrier, *token.Verified, error) {
 	}
 	tokens := token.NewVerified(format)
 	if o.Bearer {
-		return &bearer{tokens: tokens}, tokens, nil
+		return &bearer{tokens: tokens, warnings: warnings{to: o.Logger}}, tokens, nil
 	}
-	cookies := newCookies(&o.Cookie, tokens)
-	cookies.firstCounts = o.Tokens != nil
-	return cookies, tokens, nil
+	return newCookies(o, tokens), tokens, nil
 }
 
 func newFormat(o *Options) (token.Format, error) {

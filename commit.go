@@ -2,236 +2,300 @@ package session
 
 import (
 	"errors"
+	"time"
 
 	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/storectx"
 )
 
-// A commit carries out what plan says, until nothing is left to do. The
-// session's changing is held, so that nobody else writes its fields; they are
-// read here without mu, and written under it.
-type commit struct {
-	*Session
-	c    *storectx.Context
-	todo *pending // the session's, or what is stored without it
-}
-
-func (k commit) run() error {
+// commit carries out what plan says, until nothing is left to do.
+func (t *tx) commit() error {
 	for {
 		var err error
-		asked := k.todo.logout || k.todo.asks()
-		switch k.plan() {
-		case rest:
-			k.succeeded()
+		isAsked := t.pending.logout || t.pending.hasWork()
+		switch t.plan() {
+		case actNothing:
+			if t.problem.kind == problemPassing {
+				t.problem = problem{}
+			}
 			return nil
-		case refuse:
-			return k.problem.err
-		case end:
-			err = k.end()
-		case drop:
-			err = k.drop()
-		case create:
-			err = k.create()
-		case save:
-			err = k.save()
-		case replace:
-			err = k.replace()
+		case actRefuse:
+			return t.problem.err
+		case actEnd:
+			err = t.end()
+		case actDrop:
+			err = t.drop()
+		case actCreate:
+			err = t.create()
+		case actSave:
+			err = t.save(&t.pending)
+		case actReplace:
+			err = t.replace()
 		}
 		if err != nil {
-			return k.failed(err, asked)
+			return t.fail(err, isAsked)
 		}
-	}
-}
-
-// succeeded clears a problem that only stood until now.
-func (k commit) succeeded() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.problem.is == passing {
-		k.problem = problem{}
 	}
 }
 
 // create stores a new session and asks for its cookie.
-func (k commit) create() error {
-	d, err := k.first(nil)
+func (t *tx) create() error {
+	d, err := t.draftNew(nil)
 	if err != nil {
 		return err
 	}
-	if err := k.m.store.Create(k.c, d.rec); err != nil {
-		return k.uncreated(d.rec, err)
+	if err := t.m.store.Create(t.context(), d.rec); err != nil {
+		return t.uncreated(d.rec, err)
 	}
-	k.install(d)
-	k.limit()
+	t.install(d, &t.pending)
+	t.limit()
 	return nil
 }
 
 // uncreated tries to leave nothing behind of a Create that may have been applied.
-func (k commit) uncreated(rec *Record, err error) error {
+func (t *tx) uncreated(rec *Record, err error) error {
 	if err = storeError("create", err); errors.Is(err, ErrIndeterminate) {
-		return k.undo(rec, err) // nobody will ever hold its token
+		return t.undo(rec, err)
 	}
 	return err
 }
 
-// undo deletes a record that is not to be, and returns err. Its own deadline
-// lets it do so although the store's silence has used up the commit's.
-func (k commit) undo(rec *Record, err error) error {
-	c := storectx.New(k.ctx, k.m.timeout)
+// undo deletes a record whose token no client will get, and returns err. If it fails, the
+// record stays until it expires. It has a deadline of its own, for the store's silence may
+// have used up the commit's.
+func (t *tx) undo(rec *Record, err error) error {
+	c := storectx.New(t.s.ctx, t.m.timeout)
 	defer c.Release()
-	_ = k.m.store.Delete(c, rec.ID) // what is left if it fails is a record whose token nobody holds
+	_ = t.m.store.Delete(c, rec.ID)
 	return err
 }
 
-// save replaces the record by the next version of it. If another commit was faster,
-// the changes are applied to the newer record, and the commits of this process go one
-// after the other.
-func (k commit) save() error {
-	n := contender{m: k.m, c: k.c, id: k.stored.rec.ID}
+// save replaces the record by what p makes of it. If another commit was faster, p is applied
+// to the newer record, and the commits of this process go one after the other.
+func (t *tx) save(p *pending) error {
+	n := contender{m: t.m, c: t.context(), id: t.stored.rec.ID}
 	defer n.leave()
 	newer, err := n.join()
 	if err != nil {
 		return err
 	}
-	hasMerged := newer != nil
-	if hasMerged {
-		k.merge(newer, false)
+	isReported := newer != nil
+	if isReported {
+		t.merge(newer, false)
 	}
-	for k.stored.is == live {
-		k.dropRenewal()
-		d, err := k.next()
+	for t.stored.status == statusLive {
+		t.dropRenewal(p)
+		d, err := t.draftNext(p)
 		if err != nil {
 			return err
 		}
 		if d.rec == nil {
-			k.install(draft{rec: k.stored.rec})
+			t.install(draft{rec: t.stored.rec}, p)
 			return nil
 		}
-		login := k.todo.user != ""
-		err = n.save(d.rec, k.stored.rec.Version)
+		isLogin := p.user != ""
+		err = n.save(d.rec, t.stored.rec.Version)
 		if err != nil && d.token != nil && errors.Is(err, ErrIndeterminate) {
-			err = k.resolve(d, err)
+			err = t.resolve(d, err)
 		}
-		if err == nil {
-			k.install(d)
-			if n.leave(); login {
-				k.limit()
+		switch {
+		case err != nil:
+		case !isLive(d.rec):
+			t.hasEnded(p)
+			return nil
+		default:
+			t.install(d, p)
+			if n.leave(); isLogin {
+				t.limit()
 			}
 			return nil
 		}
 		if newer, err = n.reread(err); err != nil {
 			return err
 		}
-		k.merge(newer, hasMerged)
-		hasMerged = true
+		t.merge(newer, isReported)
+		isReported = true
 	}
-	return nil // it has ended: the plan is another one
+	return nil // the session has ended: the plan is another one
 }
 
-// merge continues with newer, the current record, nil if it is gone. isReported is
-// whether the commit has reported a conflict before.
-func (k commit) merge(newer *Record, isReported bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.becomes(newer); k.stored.is == live && !isReported {
-		k.note(EventConflict, newer, nil)
+// resolve asks the store whether a renewal's Save of unknown outcome was applied. If so, the
+// renewal's key has access; it is not the current key if another Login has come since. If the
+// record cannot be loaded, a Reload finds out.
+func (t *tx) resolve(d draft, err error) error {
+	t.stored.unresolved = &d
+	rec, failed := t.outcome(d.rec.ID)
+	if failed == nil && rec != nil && body.HasAccess(rec.Data, d.ref.Key, time.Now()) {
+		return nil
+	}
+	return err
+}
+
+// outcome loads a record after a Save of unknown outcome. The load has a deadline of
+// its own, for the store's silence may have used up the commit's.
+func (t *tx) outcome(id string) (*Record, error) {
+	c := storectx.New(t.s.ctx, t.m.timeout)
+	defer c.Release()
+	return t.m.load(c, id)
+}
+
+// merge is rebase after a conflict. isReported is whether the commit has reported a
+// conflict before.
+func (t *tx) merge(newer *Record, isReported bool) {
+	if t.rebase(newer); t.stored.status == statusLive && !isReported {
+		t.note(EventConflict, newer, nil)
 	}
 }
 
-// install makes d what is stored, and its token, if it has one, what the cookie
-// gets.
-func (k commit) install(d draft) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	st := &k.stored
+// rebase continues with rec, the current record. If rec is nil or a tombstone, or another
+// program has given the session to another user, the session has ended.
+func (t *tx) rebase(rec *Record) {
+	if !isLive(rec) {
+		t.lose(statusEnded)
+		t.stored.setStatus(rec)
+		return
+	}
+	st, now := &t.stored, time.Now()
+	if isTaken(rec, st.rec.User) {
+		t.lose(statusReplaced)
+		return
+	}
+	isRenewed := body.ExplicitKey(rec.Data) != body.ExplicitKey(st.rec.Data) && !body.HasAccess(rec.Data, st.ref.Key, now)
+	if t.s.source != nil && st.frozen == nil && isRenewed {
+		was, _ := body.FrozenFor(rec.Data, st.ref.Key, now)
+		st.frozen, st.frozenUntil = st.rec, was.Until
+	}
+	st.isOvertaken = st.isOvertaken || body.IsOvertaken(st.rec.Data, rec.Data, st.ref.Key)
+	st.rec = rec
+	st.due = t.maintenanceOf(st, now)
+}
+
+// isTaken reports whether another program has given the session of this user to another
+// one, or to none. It leaves the id as it is; a Login of ours begins another session.
+func isTaken(rec *Record, user string) bool { return user != "" && rec.User != user }
+
+// hasMoved reports whether a Save was refused because the record is another one now.
+func hasMoved(err error) bool {
+	return !errors.Is(err, ErrIndeterminate) && (errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound))
+}
+
+// install continues with d, which is stored, and with its token, if it has a new one. p is
+// what d was made by.
+func (t *tx) install(d draft, p *pending) {
+	st := &t.stored
+	isRenewal := d.token != nil && st.rec != nil && st.rec.ID == d.rec.ID
 	if d.token != nil {
-		k.cookie = cookie{carry, d.token, d.event == EventRenewed && !k.todo.wantsToken()}
-		if st.rec != nil {
-			first := body.ExplicitKey(d.rec.Data)
-			k.m.watch.rekey(k.watched, d.ref.Key, first)
-			if first == d.ref.Key {
-				k.m.watch.renewed(d.rec.ID, k.m.renewGrace)
-			}
-		}
-		*st = stored{held: d.ref, isOwn: true}
+		t.cookie = cookie{cookieSend, d.token, d.isAutomatic}
+		*st = stored{ref: d.ref, isOwn: true}
+	} else {
+		movesEnd := !p.remember.IsZero() || p.user != "" && body.IsRemembered(d.rec.Data) // which EndBy had capped
+		t.sendAgain(d.rec, !movesEnd)
 	}
 	if d.event != "" {
-		k.note(d.event, d.rec, nil)
+		t.note(d.event, d.rec, nil)
 	}
 	if d.lost != nil {
-		k.note(EventDropped, d.rec, d.lost)
+		t.note(EventDropped, d.rec, d.lost)
 	}
 	if st.frozen != nil {
-		k.seeOwnChanges()
+		st.freezeOwnChanges(p.changes)
 	}
-	st.is, st.rec, st.due = live, d.rec, body.Maintenance{}
-	*k.todo = pending{}
+	st.status, st.rec, st.due = statusLive, d.rec, body.Maintenance{}
+	*p = pending{}
+	if isRenewal {
+		t.hasNewKey = true
+		t.rekey()
+		if !d.isAutomatic {
+			t.m.watch.Renewed(d.rec.ID, t.m.renewGrace)
+		}
+	}
 }
 
-// seeOwnChanges lets a request that sees the session as it was before a renewal
-// see what it did itself. mu is held.
-func (k commit) seeOwnChanges() {
-	frozen := *k.stored.frozen
-	if values, err := k.todo.changes.ApplyTo(frozen.Data); err == nil {
+// freezeOwnChanges lets a request that sees the session as it was before a renewal see what
+// it has changed itself.
+func (st *stored) freezeOwnChanges(changes body.Changes) {
+	frozen := *st.frozen
+	if values, err := changes.ApplyTo(frozen.Data); err == nil {
 		frozen.Data = values
 	}
-	k.stored.frozen = &frozen
+	st.frozen = &frozen
 }
 
-// lose forgets the stored session, which is over, and with it any cookie that
-// was due. mu is held.
-func (k commit) lose(is knowledge) {
-	k.stored = stored{is: is, held: k.stored.held, wasHad: k.stored.is == live}
-	k.cookie = cookie{}
+// lose forgets the stored session, which has ended, and the cookie that was to be sent.
+func (t *tx) lose(s status) {
+	t.stored = stored{status: s, ref: t.stored.ref, wasLoaded: t.stored.wasLive()}
+	t.cookie = cookie{}
 }
 
-// drop forgets the changes that no session is there to hold.
-func (k commit) drop() error {
-	err := k.stored.over()
-	switch k.stored.is {
-	case nothing:
-		err = errWithheld
-		k.m.warnWithheld(k.ctx)
-	case twins:
-		err = errTwins
+// hasEnded is called when a tombstone is stored because the time of an EndBy has passed. The
+// client may have a newer cookie if another request has renewed the session.
+func (t *tx) hasEnded(p *pending) {
+	t.m.watch.Ended(t.stored.rec.ID)
+	t.note(EventLoggedOut, t.stored.rec, nil)
+	mayHaveNewer := t.stored.frozen != nil
+	t.lose(statusEnded)
+	if t.carried != carriedNone && !mayHaveNewer {
+		t.cookie.action = cookieDelete
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.note(EventDropped, &Record{ID: k.stored.held.ID}, err)
-	*k.todo = pending{}
+	*p = pending{}
+}
+
+// drop forgets changes that there is no session to hold.
+func (t *tx) drop() error {
+	err := t.stored.err()
+	switch s := t.stored.status; {
+	case s == statusAmbiguous:
+		err = errTwins
+	case s == statusNone && t.pending.hasEnded(time.Now()):
+		err = ErrEnded
+	case s == statusNone:
+		err = errWithheld
+		t.m.warnWithheld(t.s.ctx)
+	}
+	t.note(EventDropped, &Record{ID: t.stored.ref.ID}, err)
+	t.pending = pending{}
 	return err
 }
 
 var errWithheld = errors.New("session: a request from another site came without a cookie, which SameSite keeps back: a new anonymous session would take the place of the one that the browser may have. Redirect to a page of this site, and begin it there")
 
-// failed makes err the session's. That there is no session to hold a change is
-// none of its problems, and neither is an upkeep that failed: the next request
-// sees to that.
-func (k commit) failed(err error, asked bool) error {
+// fail makes err the session's problem, and returns it. That there is no session to hold a
+// change is no problem of the session's, and neither is maintenance that failed: isAsked is
+// whether the program has asked for anything. The next request maintains the keys then.
+func (t *tx) fail(err error, isAsked bool) error {
 	if isEnding(err) {
 		return err
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	if errors.Is(err, ErrStore) {
-		k.note(EventStoreFailed, k.stored.rec, err)
+		t.note(EventStoreFailed, t.stored.rec, err)
 	}
 	switch {
-	case !asked:
-		k.stored.due = body.Maintenance{}
+	case !isAsked:
+		t.stored.due = body.Maintenance{}
 		return nil
-	case k.problem.lasts(): // and stands when an ending has succeeded
-	case errors.Is(err, ErrIndeterminate) && !k.todo.logout:
+	case t.problem.isLasting(): // and stays when an ending has succeeded
+	case errors.Is(err, ErrIndeterminate) && !t.pending.logout:
 		// A write that may have been applied is never repeated with the changes
 		// applied anew: an Update would count twice. An ending may be repeated.
-		k.problem = problem{lasting, err}
+		t.problem = problem{problemLasting, err}
 	default:
-		k.problem = problem{passing, err}
+		t.problem = problem{problemPassing, err}
 	}
 	return err
 }
 
-// isEnding tells whether an error says that there is no session to hold a change.
+// isEnding reports whether an error says that there is no session to hold a change.
 func isEnding(err error) bool {
 	return err == ErrEnded || err == ErrReplaced || err == errTwins || err == errWithheld
+}
+
+// maintain commits the maintenance of the session's keys alone: what the request has changed
+// cannot be stored, for a reason that is not the store's.
+func (t *tx) maintain() {
+	if errors.Is(t.problem.err, ErrStore) || !t.stored.isMaintenanceDue(t.phase()) {
+		return
+	}
+	if err := t.save(new(pending)); err != nil {
+		_ = t.fail(err, false)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coatcheck/session/internal/crosssite"
 	"github.com/coatcheck/session/internal/token"
 )
 
@@ -22,8 +23,11 @@ type cookies struct {
 	warnings    warnings
 }
 
-func newCookies(o *CookieOptions, tokens *token.Verified) *cookies {
-	c := &cookies{name: o.Name, tokens: tokens, template: *o.template(), adapt: o.Adapt}
+func newCookies(o *Options, tokens *token.Verified) *cookies {
+	c := &cookies{
+		name: o.Cookie.Name, tokens: tokens, firstCounts: o.Tokens != nil,
+		template: *o.Cookie.template(), adapt: o.Cookie.Adapt, warnings: warnings{to: o.Logger},
+	}
 	c.line = c.template.String()
 	return c
 }
@@ -87,20 +91,10 @@ func (c *cookies) readAll(r *http.Request) (refs []token.Ref) {
 }
 
 // withheld reports whether a browser keeps our cookie back from such a request,
-// because another site made it (RFC 6265bis, 5.6.7.1 and 5.8.3): then a session that
-// seems to be a first visit may not be one.
+// because another site made it: then a session that seems to be a first visit may not
+// be one.
 func (c *cookies) withheld(r *http.Request) bool {
-	if !isCrossSite(r) {
-		return false
-	}
-	switch c.adapted(r).SameSite {
-	case http.SameSiteStrictMode:
-		return true
-	case http.SameSiteLaxMode:
-		isRead := r.Method == http.MethodGet || r.Method == http.MethodHead
-		return !isRead || first(r.Header["Sec-Fetch-Dest"]) != "document" && !isForwardedNavigation(r.Header)
-	}
-	return false
+	return crosssite.Is(r) && crosssite.Withholds(r, c.adapted(r).SameSite)
 }
 
 // values yields the values of our cookie, as the Cookie header has them.
@@ -151,7 +145,7 @@ func (c *cookies) adapted(r *http.Request) http.Cookie {
 // apply implements carrier. A cookie with a life of zero lasts until the browser
 // closes.
 func (c *cookies) apply(what cookie, h http.Header, r *http.Request, life time.Duration) error {
-	if what.do == leave {
+	if what.action == cookieKeep {
 		return nil
 	}
 	cookie, line := c.adapted(r), c.line
@@ -162,13 +156,17 @@ func (c *cookies) apply(what cookie, h http.Header, r *http.Request, life time.D
 	}
 	value := ""
 	switch {
-	case what.do == remove:
+	case what.action == cookieDelete:
 		cookie.MaxAge = -1
 	case life > 0:
 		cookie.MaxAge = int((min(life, maxAge) + time.Second - 1) / time.Second)
 	}
-	if what.do == carry {
-		value = what.value()
+	if what.action == cookieSend {
+		if what.value != nil {
+			value = what.value()
+		} else {
+			c.values(r.Header)(func(v string) bool { value = v; return false }) // the first counts
+		}
 		c.warn(r, &cookie)
 	}
 	if c.adapt != nil || cookie.MaxAge != 0 {
@@ -182,6 +180,9 @@ func (c *cookies) apply(what cookie, h http.Header, r *http.Request, life time.D
 
 // depends implements carrier.
 func (c *cookies) depends() string { return "Cookie" }
+
+// challenge implements carrier: there is no scheme for cookies.
+func (c *cookies) challenge() string { return "" }
 
 // place implements carrier.
 func (c *cookies) place() string { return "Cookie " + c.name }

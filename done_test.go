@@ -636,7 +636,7 @@ func TestDoneCosts(t *testing.T) {
 			}
 			synctest.Wait()
 			loads = spy.count("Load")
-			if s := stacks(); strings.Contains(s, "session.(*watch)") {
+			if s := stacks(); strings.Contains(s, "watch.(*Watch)") {
 				t.Error("left behind:\n", s)
 			}
 			if time.Sleep(minute); spy.count("Load") != loads {
@@ -696,7 +696,7 @@ func TestDoneIsSpread(t *testing.T) {
 			t.Errorf("%d of %d sessions were asked for", len(ids), sessions)
 		}
 		mu.Unlock()
-		if n := strings.Count(stacks(), "created by github.com/coatcheck/session.(*watch)"); n != 1 {
+		if n := strings.Count(stacks(), "created by github.com/coatcheck/session/internal/watch.(*Watch)"); n != 1 {
 			t.Errorf("%d goroutines for %d sessions", n, sessions)
 		}
 		for _, st := range all {

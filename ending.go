@@ -2,7 +2,6 @@ package session
 
 import (
 	"cmp"
-	"errors"
 	"time"
 
 	"github.com/coatcheck/session/internal/body"
@@ -34,28 +33,29 @@ func tombstone(rec *Record, why body.Reason, next string) *Record {
 	}
 }
 
-// statusOf returns what a record says of its session, nil: that it has ended, and
-// the id that a tombstone names.
-func statusOf(rec *Record) (is knowledge, next string) {
+// isLive reports whether rec is that of a session, and no tombstone or nil.
+func isLive(rec *Record) bool { return rec != nil && !body.IsTombstone(rec.Data) }
+
+// setStatus sets the status that a record, or nil, says of its session, and what a tombstone
+// says beside that.
+func (st *stored) setStatus(rec *Record) {
+	st.status, st.successor, st.reason = statusOf(rec)
+}
+
+// statusOf returns what a record says of its session: nil, that it has ended. A tombstone
+// names the session that a Login began in its place, and why the session has ended.
+func statusOf(rec *Record) (s status, successor string, why body.Reason) {
 	if rec == nil {
-		return ended, ""
+		return statusEnded, "", ""
 	}
 	ending, ok := body.EndingOf(rec.Data)
 	switch {
 	case !ok:
-		return live, ""
-	case ending.Next == "":
-		return ended, ""
-	case ending.Reason == body.ReasonRenew:
-		return renewed, ending.Next
+		return statusLive, "", ""
+	case ending.Next != "":
+		return statusReplaced, ending.Next, ending.Reason
 	}
-	return replaced, ending.Next
-}
-
-// reasonOf returns why a tombstone's session ended.
-func reasonOf(rec *Record) body.Reason {
-	ending, _ := body.EndingOf(rec.Data)
-	return ending.Reason
+	return statusEnded, "", ending.Reason
 }
 
 // endOf returns when a tombstone's session ended.
@@ -67,12 +67,12 @@ func endOf(rec *Record) time.Time {
 	return ending.At
 }
 
-// end ends the session with this id, however often it is changed meanwhile, and if
-// a Login gave its place to another session, or a renewal another id, that one. It
-// returns the record that it ended. If there was none, or none of this user's ("":
-// anybody's), it returns nil, and why the session had ended already if that is
-// known. A rec that is not nil is what the caller knows of it and spares a load.
-func (m *Manager) end(c *storectx.Context, id, user string, why body.Reason, rec *Record) (_ *Record, already body.Reason, _ error) {
+// end ends the session with this id, however often it is changed meanwhile. If a Login has
+// replaced it by another session, end ends that one. It returns the record that it ended. If
+// there was none, or none of this user's ("": any user's), it returns nil, and why the session
+// had ended before if that is known. A rec that is not nil is what the caller knows of the
+// session and spares a load.
+func (m *Manager) end(c *storectx.Context, id, user string, why body.Reason, rec *Record) (_ *Record, before body.Reason, _ error) {
 	n := contender{m: m, c: c, id: id, isEnding: true}
 	defer func() { n.leave() }()
 	newer, err := n.join()
@@ -86,19 +86,19 @@ func (m *Manager) end(c *storectx.Context, id, user string, why body.Reason, rec
 				return nil, "", err
 			}
 		}
-		is, next := statusOf(rec)
+		status, successor, reason := statusOf(rec)
 		switch {
-		case is == ended:
-			return nil, reasonOf(rec), nil
-		case is != live:
+		case status == statusEnded:
+			return nil, reason, nil
+		case status == statusReplaced:
 			n.leave()
-			n, rec = contender{m: m, c: c, id: next, isEnding: true}, nil
+			n, rec = contender{m: m, c: c, id: successor, isEnding: true}, nil
 			continue
 		case user != "" && rec.User != user:
 			return nil, "", nil
 		}
 		if err = n.save(tombstone(rec, why, ""), rec.Version); err == nil {
-			m.watch.ended(n.id)
+			m.watch.Ended(n.id)
 			return rec, "", nil
 		}
 		if rec, err = n.reread(err); err != nil || rec == nil {
@@ -108,268 +108,79 @@ func (m *Manager) end(c *storectx.Context, id, user string, why body.Reason, rec
 }
 
 // end carries out a Logout.
-func (k commit) end() error {
-	st, user, why, kind := k.stored, "", body.ReasonLogout, EventLoggedOut
+func (t *tx) end() error {
+	st, user, why, kind := t.stored, "", body.ReasonLogout, EventLoggedOut
 	var known, last *Record
-	var already body.Reason
-	if st.is == live {
+	var before body.Reason
+	if st.status == statusLive {
 		known = st.rec
 	}
-	if k.source == nil { // as Revoke does it
+	if t.s.source == nil { // as Revoke does it
 		why, kind = body.ReasonRevoke, EventRevoked
 		if known != nil {
 			user = known.User
 		}
 	}
-	ids, err := k.toEnd()
+	ids, err := t.idsToEnd()
 	if err != nil {
 		return err
 	}
 	for _, id := range ids {
-		rec, reason, err := k.m.end(k.c, id, user, why, known)
+		rec, reason, err := t.m.end(t.context(), id, user, why, known)
 		if err != nil {
 			return err
 		}
-		already = reason
+		before = reason
 		if rec != nil {
 			last = rec
-			k.mu.Lock()
-			k.note(kind, rec, nil)
-			k.mu.Unlock()
+			t.note(kind, rec, nil)
 		}
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.todo.logout = false
-	if st.over() == ErrReplaced && !st.wasHad {
+	t.pending.logout = false
+	if st.err() == ErrReplaced && !st.wasLoaded {
 		return nil // the request had no session
 	}
-	if already == "" && last == nil {
-		already = st.why
+	if before == "" && last == nil {
+		before = st.reason
 	}
-	k.lose(ended)
-	if k.source == nil || k.mayHaveNewer(&st, last, already) {
+	t.lose(statusEnded)
+	if t.s.source == nil || st.mayHaveNewerCookie(last, before) {
 		return nil
 	}
-	k.stored = stored{is: nothing}
-	if k.brought != noToken {
-		k.cookie.do = remove
+	t.stored = stored{status: statusNone}
+	if t.carried != carriedNone {
+		t.cookie.action = cookieDelete
 	}
 	return nil
 }
 
-// mayHaveNewer reports whether the client may have a newer cookie than the one that
-// a Logout would delete. last is the record that the Logout ended; if that is nil
-// the session had ended already, for the reason given.
-func (k commit) mayHaveNewer(st *stored, last *Record, already body.Reason) bool {
+// mayHaveNewerCookie reports whether the client may have a newer cookie than the one that
+// a Logout would delete. last is the record that the Logout ended; nil: the session had ended
+// before, for the reason given.
+func (st *stored) mayHaveNewerCookie(last *Record, before body.Reason) bool {
 	switch {
-	case st.is == nothing, st.is == twins:
+	case st.status == statusNone, st.status == statusAmbiguous:
 		return false
 	case last != nil:
-		return st.frozen != nil || st.is != live || body.ExplicitKey(last.Data) != body.ExplicitKey(st.rec.Data)
+		return st.frozen != nil || st.status != statusLive || body.ExplicitKey(last.Data) != body.ExplicitKey(st.rec.Data)
 	}
-	return already != body.ReasonRevoke // by this request, or from another device
+	return before != body.ReasonRevoke // by this request, or from another device
 }
 
-// toEnd returns the ids of the sessions that a Logout ends. If the request's tokens
-// open several it ends them all; those that a crowd opens are looked for only now. A request that arrived after its session had ended
-// or had been replaced ends nothing: a token that was planted or stolen must not
+// idsToEnd returns the ids of the sessions that a Logout ends: all that the request's tokens
+// open. Those of a crowd are looked for only now. A request that arrived after its session had
+// ended or had been replaced ends nothing: a token that was planted or stolen must not
 // sign out the user who has logged in since.
-func (k commit) toEnd() (ids []string, _ error) {
-	switch st := &k.stored; {
-	case st.is == twins && st.opened == nil:
-		return look{k.Session, k.c}.findAll()
-	case st.is == twins:
-		return st.opened, nil
-	case st.is == live:
+func (t *tx) idsToEnd() (ids []string, _ error) {
+	switch st := &t.stored; {
+	case st.status == statusAmbiguous && st.twins == nil:
+		return t.findAll()
+	case st.status == statusAmbiguous:
+		return st.twins, nil
+	case st.status == statusLive:
 		ids = append(ids, st.rec.ID)
-	case st.over() == ErrReplaced && st.is != stale && st.wasHad:
-		ids = append(ids, st.held.ID)
+	case st.status == statusReplaced && st.wasLoaded:
+		ids = append(ids, st.ref.ID)
 	}
 	return ids, nil
-}
-
-// replace gives the client a new session for the user who logs in, or the same one
-// under another id, where a token has no key: it creates that record, and then swaps
-// a tombstone over the old one. What other requests save meanwhile in an anonymous
-// session, or in the same, belongs to the new one too. A process that dies in
-// between leaves a record whose token no client has.
-func (k commit) replace() error {
-	old, why, err := k.predecessor()
-	if err != nil {
-		return err
-	}
-	var d draft
-	d.newToken(k.m, "", k.event())
-	if err = k.successor(&d, old, why); err != nil {
-		return err
-	}
-	if err := k.m.store.Create(k.c, d.rec); err != nil {
-		return k.uncreated(d.rec, err)
-	}
-	var n contender
-	defer func() { n.leave() }()
-	for hasMerged := false; old != nil; hasMerged = true {
-		if n.id != old.ID {
-			n.leave()
-			n = contender{m: k.m, c: k.c, id: old.ID, isEnding: true}
-		}
-		err := n.save(tombstone(old, why, d.rec.ID), old.Version)
-		if errors.Is(err, ErrIndeterminate) && k.hasLeft(old.ID, d.rec.ID) {
-			err = nil
-		}
-		if err == nil {
-			k.left(old.ID, why, d.rec.ID)
-			break
-		}
-		rec, err := n.reread(err)
-		if err != nil {
-			return k.undo(d.rec, err)
-		}
-		if k.stored.is == live {
-			k.merge(rec, hasMerged)
-		}
-		var inherits bool
-		switch old, inherits, err = k.nextPredecessor(old, rec, why); {
-		case err == errSuperseded:
-			return k.undo(d.rec, nil)
-		case err != nil:
-			return k.undo(d.rec, err)
-		case !inherits:
-			continue
-		}
-		newer := d
-		if err := k.successor(&newer, old, why); err != nil {
-			return k.undo(d.rec, err)
-		}
-		err = k.m.store.Save(k.c, newer.rec, d.rec.Version)
-		switch {
-		case err == nil:
-			d = newer
-		case hasMoved(err):
-			n.leave()
-			return k.overtaken(d.rec, old)
-		default:
-			return k.undo(d.rec, storeError("save", err))
-		}
-	}
-	n.leave()
-	k.install(d)
-	k.limit()
-	return nil
-}
-
-// predecessor returns the session whose place another one is to take, and why. If
-// another Login has replaced the request's session already, that is the session
-// which the user has now, or nil.
-func (k commit) predecessor() (old *Record, why body.Reason, err error) {
-	switch {
-	case k.stored.is != live:
-		old, err = k.heir(k.stored.next)
-		return old, body.ReasonLogin, err
-	case k.todo.user == "" || k.todo.user == k.stored.rec.User:
-		return k.stored.rec, body.ReasonRenew, nil
-	}
-	return k.stored.rec, body.ReasonLogin, nil
-}
-
-var errSuperseded = errors.New("session: the session has ended, or another request has renewed it")
-
-// nextPredecessor is predecessor after the record of old has become rec, or nil.
-// inherits reports whether the new session's values have to be made again.
-func (k commit) nextPredecessor(old, rec *Record, why body.Reason) (_ *Record, inherits bool, _ error) {
-	is, next := statusOf(rec)
-	if is == live && rec.User != old.User {
-		is = replaced // by another program, which leaves the id as it is
-	}
-	switch {
-	case is != live && k.todo.user == "", is == live && why == body.ReasonRenew && k.stored.frozen != nil:
-		return nil, false, errSuperseded
-	case is == live:
-		return rec, why == body.ReasonRenew || k.inherited(rec) != nil, nil
-	case is == ended:
-		// The new session began with a password and stands, but without the values:
-		// another request may have used one of them up before the end.
-		return nil, true, nil
-	}
-	heir, err := k.heir(next)
-	return heir, true, err
-}
-
-// heir returns the session that the user has now, if Logins have replaced another
-// one by that of this id: a login form that was sent twice loses no values.
-func (k commit) heir(id string) (*Record, error) {
-	for id != "" {
-		rec, err := k.m.load(k.c, id)
-		if err != nil {
-			return nil, err
-		}
-		is, next := statusOf(rec)
-		if is == live && rec.User == k.todo.user {
-			return rec, nil
-		}
-		id = next
-	}
-	return nil, nil
-}
-
-// hasLeft asks the store whether a session has given its place to another, when the
-// outcome of the Save is unknown, so that a lost reply signs out no user.
-func (k commit) hasLeft(id, next string) bool {
-	rec, err := k.outcome(id)
-	if err != nil {
-		return false
-	}
-	_, got := statusOf(rec)
-	return got == next
-}
-
-// left tells requests that wait for the end of a session that it has given its place
-// to another, or its id for another.
-func (k commit) left(id string, why body.Reason, next string) {
-	if why == body.ReasonRenew {
-		k.m.watch.moved(id, next)
-	} else {
-		k.m.watch.ended(id)
-	}
-}
-
-// overtaken deals with a new session that was changed by a request that found it in
-// its user's list, before its token was out: it begins again, unless it was revoked.
-// Then it is one with the old session, which ends too.
-func (k commit) overtaken(rec, old *Record) error {
-	now, err := k.m.load(k.c, rec.ID)
-	if is, _ := statusOf(now); err != nil || is == live {
-		return k.undo(rec, err)
-	}
-	if old != nil {
-		if _, _, err := k.m.end(k.c, old.ID, "", body.ReasonRevoke, old); err != nil {
-			return err
-		}
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.lose(ended)
-	k.todo.user, k.todo.renew = "", true // which is dropped
-	return nil
-}
-
-// inherited returns the values that a Login takes over from old: those of an
-// anonymous session, or of the user who logs in once more. If the request sees the
-// session as it was before an explicit renewal, values that have changed since stay
-// behind: the old ones are used up, and the newer ones not for this request to see.
-func (k commit) inherited(old *Record) []byte {
-	st := &k.stored
-	if old != nil && st.is == live {
-		old = st.shown()
-	}
-	if old == nil || old.User != "" && old.User != k.todo.user {
-		return nil
-	}
-	if st.frozen != nil {
-		if values, err := body.Unchanged(old.Data, st.rec.Data); err == nil {
-			return values
-		}
-	}
-	return old.Data
 }

@@ -545,3 +545,30 @@ func TestLogoutOfAnEndedSession(t *testing.T) {
 		}
 	}
 }
+
+// Promise 2. A Login in another tab replaces the session that a request has loaded. Its
+// Logout ends the successor too, whatever Reloads have told it before.
+func TestLogoutAfterReloads(t *testing.T) {
+	for _, fails := range []bool{false, true} { // the first Reload
+		spy := newSpy()
+		m := newManager(t, session.Options{Store: spy})
+		sent := open(t, m, "alice")
+		tab := newBrowser(t, m.Handler(routes{"/": func(_ http.ResponseWriter, _ *http.Request, s *session.Session) { s.Login("bob") }})).replay(sent)
+		newBrowser(t, m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			s.User()
+			tab.get("/")
+			if fails {
+				spy.hook(failing("Load", errDown))
+			}
+			s.Reload(r.Context())
+			spy.hook(nil)
+			if err := s.Reload(r.Context()); err != session.ErrReplaced {
+				t.Errorf("Reload: %v", err)
+			}
+			s.Logout()
+		}})).replay(sent).get("/")
+		if got := opens(t, m, tab.cookie()); got != closed {
+			t.Errorf("a Reload fails: %v; after the Logout the tab's cookie opens %q", fails, got)
+		}
+	}
+}

@@ -2,7 +2,10 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
+
+	"github.com/coatcheck/session/internal/mistake"
 )
 
 // An EventKind names what happened to a session.
@@ -15,9 +18,11 @@ const (
 	// EventLoggedIn: Login took effect. ID is a new session's, or, if the user
 	// was logged in already, the same as before.
 	EventLoggedIn EventKind = "logged_in"
-	// EventLoggedOut: Logout took effect. ID is the ended session's.
+	// EventLoggedOut: Logout took effect, or an EndBy whose time had passed. ID is the
+	// ended session's.
 	EventLoggedOut EventKind = "logged_out"
-	// EventRenewed: Renew, Remember or Options.RenewAfter replaced the token.
+	// EventRenewed: Renew, Remember or Options.RenewAfter replaced the token, which
+	// with Options.Tokens none of them does.
 	EventRenewed EventKind = "renewed"
 	// EventRevoked: the session was ended from elsewhere: Revoke, RevokeOthers,
 	// RevokeAll, Options.MaxPerUser, or Logout of a session that List returned.
@@ -57,7 +62,11 @@ func (m *Manager) emit(ctx context.Context, kind EventKind, rec *Record, err err
 	}
 }
 
-// storeError wraps what a store answered, so that ErrStore finds it.
+// storeError wraps what a store answered, so that ErrStore finds it, unless that is a
+// mistake of the program.
 func storeError(call string, err error) error {
+	if m := (*mistake.Error)(nil); errors.As(err, &m) {
+		return err
+	}
 	return fmt.Errorf("%w: %s: %w", ErrStore, call, err)
 }

@@ -95,6 +95,19 @@ func ExampleSession_Remember() {
 	}
 }
 
+// An identity provider says until when its user may be logged in. The zero time is a
+// mistake of the program: a provider that sets no end needs no EndBy.
+func ExampleSession_EndBy() {
+	type samlAssertion struct {
+		User                string
+		SessionNotOnOrAfter time.Time
+	}
+	_ = func(s *session.Session, assertion samlAssertion) {
+		s.Login(assertion.User)
+		s.EndBy(assertion.SessionNotOnOrAfter) // SAML 2.0 core, 2.7.2
+	}
+}
+
 func ExampleManager_RevokeOthers() {
 	sessions := session.Must(session.New(nil))
 	_ = func(w http.ResponseWriter, r *http.Request) {
@@ -164,14 +177,10 @@ func ExampleSession_Background() {
 	// without putting it off (WCAG 2, success criterion 2.2.1).
 	left := func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
-		if s.User() == "" {
-			http.Error(w, "Please log in.", http.StatusUnauthorized)
-			return
-		}
 		fmt.Fprint(w, int(time.Until(s.Expires()).Seconds()))
 	}
 	sessions := session.Must(session.New(nil))
-	_ = sessions.Handler(background(http.HandlerFunc(left)))
+	_ = sessions.Handler(background(sessions.RequireUser(http.HandlerFunc(left), nil)))
 }
 
 // Who prefers it signs out both thief and owner when a token comes back that was

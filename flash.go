@@ -59,10 +59,14 @@ func trimFlashes(b *body.Body, maxData int) error {
 	return nil
 }
 
-// Flashes returns the messages in the order they were added and forgets them.
+// Flashes returns the messages of these kinds, or without kinds all of them, in the
+// order in which they were added, and removes them. It leaves messages of other kinds.
 // Call it where they are shown, before the first byte of the page.
-func (s *Session) Flashes() []Flash {
-	stored, _ := decode[[]storedFlash](s.value(body.Flashes))
+func (s *Session) Flashes(kinds ...string) []Flash {
+	stored, _ := decode[[]storedFlash](s.use().value(body.Flashes))
+	if len(kinds) > 0 {
+		stored = slices.DeleteFunc(stored, func(f storedFlash) bool { return !slices.Contains(kinds, f.Kind) })
+	}
 	if len(stored) == 0 {
 		return nil
 	}

@@ -6,16 +6,25 @@ import "github.com/coatcheck/session/internal/token"
 // of token than ours: for sharing sessions with a program that has its own. It is
 // safe for concurrent use. Package expressjs has one.
 //
-// Such a token is an id and no more: it has no key of its own, which could be
-// replaced under the same id. So Renew, Remember and every Login give the session
-// a new id, as the other program does it, and requests that come with the old
-// token afterwards are nobody's (ErrReplaced). A request that has loaded the
-// session by then keeps it: what it changes is saved under the new id. Done stays
-// open. Options.RenewAfter is an error of New: it would sign out whoever has a slow
-// request under way; and so is a WatchEvery above 30 seconds, which could miss the
-// change of id. Where the other program gives an id to another user, requests under
-// way are treated as after a Login of that one. And who reads the store can make no
-// token only if the format signs the id, with a secret that the store does not have.
+// Such a token is an id without a key, and it belongs to the other program too: that
+// program may send it in any response, also after we have replaced it. So a session
+// keeps its token where that is safe. Renew changes nothing; Remember sets the end of the
+// session and sends the cookie again; a Login of the user who is logged in already starts
+// the clocks again. A stolen token is not ended by any of them. Only a Login from
+// anonymous or as another user takes another id (session fixation): the old token is
+// ErrReplaced at once, for in-flight requests too, which may still log the user out.
+// Options.RenewAfter and RenewGrace must be 0.
+//
+// With CookieOptions.Persistent the token is sent again, for as long as the session
+// lives by then, in each response whose request has saved the session before the first
+// byte, or moves its clocks. The latter costs a Load: a request whose session has ended
+// meanwhile must not put its token over a newer one.
+//
+// Where the other program gives an id to another user, or logs the user out and keeps the
+// id, in-flight requests are treated as after a Login as another user, and Done is closed.
+//
+// A leaked store does not reveal valid tokens only if the format signs the id, with a
+// secret that the store does not have.
 type TokenFormat interface {
 	// New returns a new random token, as it stands in a cookie or header, and the
 	// id of the record that it opens, of 1 to 128 bytes. Ids have at least 128

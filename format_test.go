@@ -43,63 +43,172 @@ func keyless(t testing.TB, o session.Options) *session.Manager {
 	return m
 }
 
-// everyRenewal is what gives the session of alice another token.
+// everyRenewal is what gives alice another token, where tokens are ours.
 var everyRenewal = []string{"/renew", "/remember", "/again"}
 
-// Where a token has no key a renewal gives the session another id: all else stays,
-// and the old token is nobody's.
-func TestForeignRenewal(t *testing.T) {
-	for _, path := range everyRenewal {
-		synctest.Test(t, func(t *testing.T) {
-			spy := newSpy()
-			var log events
-			m := keyless(t, session.Options{Store: spy, OnEvent: log.on})
-			shop := maps.Clone(endRoutes)
-			ids := map[string]string{}
-			shop["/name"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-				ids[r.URL.RawQuery] = s.ID()
-				fmt.Fprintf(w, "%s %s, since %s; %v", s.User(), name.Get(s), s.Authenticated().Format("15:04"), s.Err())
-			}
-			b := newBrowser(t, m.Handler(shop))
-			b.get("/set")
-			b.get("/login")
-			before := b.cookie()
-			at := time.Now()
-			time.Sleep(10 * minute)
-			if b.get(path); b.cookie() == before {
-				t.Fatalf("%s: no new token", path)
-			}
-			if path == "/again" {
-				at = time.Now()
-			}
-			want := "alice value, since " + at.Format("15:04") + "; <nil>"
-			if got := body(b.get("/name?new")); got != want {
-				t.Errorf("%s: %q, want %q", path, got, want)
-			}
-			shop["/expired"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) { fmt.Fprint(w, s.Expired()) }
-			if got := body(b.replay(before).get("/expired")); got != "false" {
-				t.Errorf("%s: that its session lives on is %s", path, got)
-			}
-			old := b.replay(before)
-			if got := body(old.get("/name?old")); !strings.HasPrefix(got, " ") || !strings.HasSuffix(got, session.ErrReplaced.Error()) || old.cookie() != before {
-				t.Errorf("%s: the old token is %q", path, got)
-			}
-			records, err := spy.List(t.Context(), "alice")
-			if err != nil || len(records) != 1 || records[0].ID != ids["new"] || strings.Contains(string(records[0].Data), "session.key") {
-				t.Errorf("%s: stored are %v, %v", path, records, err)
-			}
-			if n := log.count(session.EventReplayed) + log.count(session.EventDropped) + log.count(session.EventLoggedOut); n != 0 {
-				t.Errorf("%s: %v", path, log.all)
-			}
-			if left := time.Until(records[0].Deadline); path == "/remember" && left < 29*day {
-				t.Errorf("remembered for %v", left)
-			}
+// A token without a key stays: Renew changes nothing, Remember sets the end and sends the
+// cookie again, and a Login of the same user starts the clocks again.
+func TestForeignTokenStays(t *testing.T) {
+	for path, want := range map[string]struct {
+		saves    int
+		age      time.Duration // what AuthTime says half an hour later
+		deadline time.Duration // until the absolute end by then
+		sends    bool
+		events   map[session.EventKind]int
+	}{
+		"/renew":    {0, 40 * minute, day - 40*minute, false, nil},
+		"/remember": {1, 40 * minute, 30*day - 30*minute, true, nil},
+		"/again":    {1, 30 * minute, day - 30*minute, false, map[session.EventKind]int{session.EventLoggedIn: 1}},
+	} {
+		t.Run(path, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				spy := newSpy()
+				var log events
+				m := keyless(t, session.Options{Store: spy, OnEvent: log.on})
+				shop := maps.Clone(endRoutes)
+				shop["/state"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+					fmt.Fprintf(w, "%s %s %s %v %v", s.ID(), s.User(), name.Get(s), time.Since(s.Authenticated()), s.Err())
+				}
+				b := newBrowser(t, m.Handler(shop))
+				b.get("/set")
+				b.get("/login")
+				id, _, _ := strings.Cut(body(b.get("/state")), " ")
+				before, saves := b.cookie(), spy.count("Save")
+				log.all = nil
+				time.Sleep(10 * minute)
+				resp := b.get(path)
+				if n := spy.count("Save") - saves; n != want.saves {
+					t.Errorf("%d Saves", n)
+				}
+				if sent := resp.Header.Get("Set-Cookie"); (sent != "") != want.sends || sent != "" && !strings.Contains(sent, "; Max-Age=2592000;") {
+					t.Errorf("sends %q", sent)
+				}
+				if b.cookie() != before {
+					t.Error("another token")
+				}
+				for _, kind := range []session.EventKind{session.EventLoggedIn, session.EventRenewed, session.EventDropped, session.EventReplayed} {
+					if n := log.count(kind); n != want.events[kind] {
+						t.Errorf("%d of %s", n, kind)
+					}
+				}
+				time.Sleep(30 * minute)
+				if got := body(b.replay(before).get("/state")); got != fmt.Sprintf("%s alice value %v <nil>", id, want.age) {
+					t.Error(got)
+				}
+				records, err := spy.List(t.Context(), "alice")
+				if err != nil || len(records) != 1 || time.Until(records[0].Deadline) != want.deadline {
+					t.Error(records, err)
+				}
+			})
 		})
 	}
 }
 
-// What the session is remembered for stays with it, whatever else renews it.
-func TestForeignRenewalKeepsRemember(t *testing.T) {
+// A Renew needs no cookie, and so is not too late after the first byte. The others are.
+func TestLateForeignRenewal(t *testing.T) {
+	m := keyless(t, session.Options{})
+	shop := maps.Clone(endRoutes)
+	for _, path := range everyRenewal {
+		shop["/late"+path] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			s.User()
+			fmt.Fprint(w, "begins; ")
+			endRoutes[path](w, r, s)
+			fmt.Fprint(w, s.Err() != nil)
+		}
+	}
+	b := newBrowser(t, m.Handler(shop))
+	b.get("/login")
+	for path, isLate := range map[string]bool{"/renew": false, "/remember": true, "/again": true} {
+		if got := body(b.get("/late" + path)); got != fmt.Sprint("begins; ", isLate) {
+			t.Errorf("%s: %s", path, got)
+		}
+	}
+}
+
+// A Login from anonymous or as another user takes another id. The old token is replaced
+// at once, for requests in flight too, and nothing follows it but the Logout of a request
+// that had loaded the session.
+func TestForeignLoginTakesAnotherToken(t *testing.T) {
+	for _, first := range []string{"/set", "/bob"} {
+		for _, logsOut := range []bool{false, true} {
+			var log events
+			m := keyless(t, session.Options{OnEvent: log.on})
+			shop, g := maps.Clone(endRoutes), newGate()
+			shop["/slow"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				user := s.User()
+				g.pass()
+				if s.Err() != nil || s.User() != user {
+					t.Errorf("%s: sees %q, %v", first, s.User(), s.Err())
+				}
+				visits.Set(s, 7)
+				if err := s.Save(r.Context()); err != session.ErrReplaced {
+					t.Errorf("%s: Save: %v", first, err)
+				}
+				if logsOut {
+					s.Logout()
+				}
+			}
+			shop["/state"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				fmt.Fprintf(w, "%q %q %d %v", s.User(), name.Get(s), visits.Get(s), s.Err())
+			}
+			b := newBrowser(t, m.Handler(shop))
+			b.get(first)
+			before := b.cookie()
+			old := b.replay(before)
+			g.during(old, "/slow", func() { b.get("/login") })
+			if b.cookie() == before {
+				t.Errorf("%s: the token stays", first)
+			}
+			if got := body(b.replay(before).get("/state")); got != fmt.Sprintf(`"" "" 0 %v`, session.ErrReplaced) {
+				t.Errorf("%s: the old token sees %s", first, got)
+			}
+			b.replay(before).get("/logout") // ends nothing: it had loaded no session
+			want := map[string]string{"/set": `"alice" "value" 0 <nil>`, "/bob": `"alice" "" 0 <nil>`}[first]
+			if logsOut {
+				want = `"" "" 0 <nil>`
+			}
+			if got := body(b.get("/state")); got != want {
+				t.Errorf("%s, Logout %v: the new token sees %s, want %s", first, logsOut, got, want)
+			}
+			if n := log.count(session.EventDropped); n != 1 {
+				t.Errorf("%s: %d dropped", first, n)
+			}
+		}
+	}
+}
+
+// A Login meets one of another program, which gives the session to another user under the
+// same id. An anonymous session ends, whomever it was given to, for its id may be planted; one
+// that was taken from its user is left to the new one.
+func TestForeignLoginMeetsALoginOfAnotherProgram(t *testing.T) {
+	for _, c := range []struct{ first, other, want string }{
+		{"/set", "alice", "alice's has value, then \"\""},
+		{"/set", "carol", "alice's has value, then \"\""},
+		{"/bob", "carol", "alice's has , then \"carol\""},
+		{"/bob", "alice", "alice's has , then \"alice\""},
+		{"/bob", "", "alice's has , then \"\""},
+	} {
+		spy := newSpy()
+		m := keyless(t, session.Options{Store: spy})
+		shop := maps.Clone(endRoutes)
+		shop["/name"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			fmt.Fprintf(w, "%s's has %s", s.User(), name.Get(s))
+		}
+		b := newBrowser(t, m.Handler(shop))
+		b.get(c.first)
+		old := b.replay(b.cookie())
+		spy.hook(once(spy, "Save", func(context.Context) { give(t, spy.Store, old.cookie(), c.other) }))
+		if resp := b.get("/login"); resp.StatusCode != 200 || b.cookie() == old.cookie() {
+			t.Errorf("%v: %s, %v", c, resp.Status, resp.Header)
+		}
+		if got := fmt.Sprintf("%s, then %q", body(b.get("/name")), body(old.get("/look"))); got != c.want {
+			t.Errorf("%v: %s", c, got)
+		}
+	}
+}
+
+// What the session is remembered for stays with it, whatever else happens to it.
+func TestForeignRememberStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		spy := newSpy()
 		b := newBrowser(t, keyless(t, session.Options{Store: spy}).Handler(endRoutes))
@@ -112,8 +221,8 @@ func TestForeignRenewalKeepsRemember(t *testing.T) {
 	})
 }
 
-// Twenty requests that are under way when a renewal gives the session another id
-// keep what they change, and see the session as it was. None sets a cookie.
+// Twenty requests that are in flight when the user logs in once more, or the session is
+// renewed or remembered, keep what they change. None sets a cookie.
 func TestChangesOverlapAForeignRenewal(t *testing.T) {
 	for _, path := range everyRenewal {
 		const n = 20
@@ -157,7 +266,7 @@ func TestChangesOverlapAForeignRenewal(t *testing.T) {
 	}
 }
 
-// Of many renewals at once one gives the session another id, and the browser is in.
+// Many renewals at once leave one session, with the token that the browser has.
 func TestParallelForeignRenewals(t *testing.T) {
 	for _, path := range everyRenewal {
 		const n = 20
@@ -178,17 +287,14 @@ func TestParallelForeignRenewals(t *testing.T) {
 		}
 		b := newBrowser(t, overTheWire(t, m.Handler(shop)))
 		b.get("/login")
-		cookies := 0
+		before := b.cookie()
 		for _, resp := range together(b, n, func(i int) string { return fmt.Sprint("/all?", i) }) {
-			if resp.StatusCode != 200 {
-				t.Error(path, resp.Status)
-			}
-			if setsCookie(resp) {
-				cookies++
+			if resp.StatusCode != 200 || setsCookie(resp) != (path == "/remember") {
+				t.Error(path, resp.Status, resp.Header)
 			}
 		}
-		if live, err := spy.List(t.Context(), "alice"); cookies != 1 || len(live) != 1 || err != nil {
-			t.Errorf("%s: %d cookies, %d live records, %v", path, cookies, len(live), err)
+		if live, err := spy.List(t.Context(), "alice"); b.cookie() != before || len(live) != 1 || err != nil {
+			t.Errorf("%s: another token: %v, %d live records, %v", path, b.cookie() != before, len(live), err)
 		}
 		if got := body(b.get("/keys")); got != fmt.Sprint("alice", n) {
 			t.Errorf("%s: %s writes were kept, of %d", path, got, n)
@@ -265,22 +371,20 @@ func TestForeignLoginAsAnother(t *testing.T) {
 	}
 }
 
-// Done stays open over renewals that give the session another id, here or in
-// another process, and closes when the session ends; who waits under several of its
-// ids waits for the same.
+// Done stays open while the token stays, here and in another process, and closes when the
+// session ends.
 func TestDoneOverForeignRenewals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		spy := newSpy()
-		o := session.Options{Store: spy, IdleTimeout: 20 * minute}
+		o := session.Options{Store: spy, IdleTimeout: 20 * minute, WatchEvery: minute}
 		here, there := keyless(t, o), keyless(t, o)
 		b := newBrowser(t, here.Handler(endRoutes))
 		b.get("/login")
 		streams := []*stream{b.listen(here), b.listen(there)}
-		for _, at := range []*session.Manager{here, there, here} {
+		for _, at := range []*session.Manager{here, there} {
 			for _, path := range everyRenewal {
 				b.at(at).get(path)
-				streams = append(streams, b.listen(here), b.listen(there))
-				time.Sleep(2 * watchEvery)
+				time.Sleep(2 * minute)
 			}
 		}
 		for _, st := range streams {
@@ -288,143 +392,144 @@ func TestDoneOverForeignRenewals(t *testing.T) {
 				t.Error(st)
 			}
 		}
-		streams[3].hangUp() // others of the same go on
-		<-streams[3].stopped
-		began := time.Now()
 		b.get("/logout")
-		time.Sleep(2 * watchEvery)
-		for i, st := range streams {
-			if i == 3 {
-				continue
-			}
-			if st.String() == "open" {
-				t.Errorf("stream %d is open", i)
-			}
-			<-st.stopped
-		}
-		if d := time.Since(began); d > 2*watchEvery {
-			t.Errorf("after %v", d)
-		}
-		loads := spy.count("Load")
 		time.Sleep(minute)
-		if n := spy.count("Load") - loads; n != 0 {
-			t.Errorf("%d loads although nobody waits", n)
-		}
-	})
-}
-
-// A stream that waits under an id that the session no longer has learns in time that
-// it has ended, though nobody here knew of the other id then.
-func TestDoneOfAnIDThatHasMoved(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		for range 10 {
-			spy := newSpy()
-			o := session.Options{Store: spy}
-			here, there := keyless(t, o), keyless(t, o)
-			b := newBrowser(t, here.Handler(endRoutes))
-			b.get("/login")
-			st := b.listen(here)
-			b.at(there).get("/renew")
-			b.get("/logout")
-			time.Sleep(watchEvery)
-			synctest.Wait()
+		for _, st := range streams {
 			if st.String() == "open" {
-				t.Error("still open after WatchEvery")
+				t.Error("open after the Logout")
 			}
 			<-st.stopped
 		}
 	})
 }
 
-// A request that was overtaken by a renewal ends the session under its other id, and
-// who waits for that learns of it at once.
-func TestOvertakenRequestEndsAForeignSession(t *testing.T) {
+// Done costs no Load but those of its turns.
+func TestForeignDoneAsksInItsTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		spy := newSpy()
+		m := keyless(t, session.Options{Store: spy})
+		b := newBrowser(t, m.Handler(endRoutes))
+		b.get("/login")
+		time.Sleep(minute)
+		loads := spy.count("Load")
+		st := b.listen(m)
+		time.Sleep(10*watchEvery + 1)
+		if n := spy.count("Load") - loads; n != 11 { // with that of the request
+			t.Errorf("%d loads", n)
+		}
+		st.hangUp()
+		<-st.stopped
+	})
+}
+
+// Done is closed when another program gives the session to another user, or to none,
+// under the same id: within WatchEvery. An anonymous session's is not.
+func TestDoneOfAForeignSessionThatIsTaken(t *testing.T) {
+	for _, c := range []struct {
+		path, user string
+		closes     bool
+	}{{"/login", "bob", true}, {"/login", "", true}, {"/login", "alice", false}, {"/set", "bob", false}} {
+		synctest.Test(t, func(t *testing.T) {
+			store := session.NewMemoryStore(nil)
+			m := keyless(t, session.Options{Store: store})
+			b := newBrowser(t, m.Handler(endRoutes))
+			b.get(c.path)
+			time.Sleep(minute)
+			st := b.listen(m)
+			give(t, store, b.cookie(), c.user)
+			late := b.listen(m) // as whom the session belongs to now
+			time.Sleep(watchEvery)
+			if synctest.Wait(); (st.String() != "open") != c.closes || late.String() != "open" {
+				t.Errorf("%+v: %s; a later one: %s", c, st, late)
+			}
+			st.hangUp()
+			late.hangUp()
+			<-st.stopped
+			<-late.stopped
+		})
+	}
+}
+
+// give gives the session of a plainTokens cookie to another user, as another program does.
+func give(t testing.TB, store session.Store, cookie, user string) {
+	t.Helper()
+	_, id, _ := strings.Cut(cookie, "good.")
+	rec, err := store.Load(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	given := *rec
+	given.User, given.Version = user, rec.Version^1
+	if err := store.Save(t.Context(), &given, rec.Version); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A Login whose Save of the old session's end was carried out, and its answer lost, is a
+// Login. If it was not carried out, the old session goes on.
+func TestLostReplyToAForeignLogin(t *testing.T) {
+	for _, applied := range []bool{true, false} {
+		spy := newSpy()
+		m := keyless(t, session.Options{Store: spy})
+		b := newBrowser(t, m.Handler(endRoutes))
+		b.get("/bob")
+		if applied {
+			spy.hookAfter(lost("Save"))
+		} else {
+			spy.hook(failing("Save", session.ErrIndeterminate))
+		}
+		if resp := b.get("/login"); (resp.StatusCode == 200) != applied {
+			t.Errorf("applied=%v: answers %s", applied, resp.Status)
+		}
+		spy.hookAfter(nil)
+		spy.hook(nil)
+		want := map[bool]string{true: "alice", false: "bob"}[applied]
+		if got := body(b.get("/look")); got != want {
+			t.Errorf("applied=%v: afterwards %q", applied, got)
+		}
+		for _, user := range []string{"alice", "bob"} {
+			if all, err := m.List(t.Context(), user); err != nil || len(all) != map[bool]int{true: 1}[user == want] {
+				t.Errorf("applied=%v: %d sessions of %s, %v", applied, len(all), user, err)
+			}
+		}
+	}
+}
+
+// A Reload keeps the session over whatever keeps the token, and finds it replaced after a
+// Login as another user.
+func TestForeignReload(t *testing.T) {
+	for _, path := range append([]string{"/bob"}, everyRenewal...) {
 		m := keyless(t, session.Options{})
 		shop, g := maps.Clone(endRoutes), newGate()
 		shop["/slow"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 			s.User()
 			g.pass()
-			name.Set(s, "value")
-			if err := s.Save(r.Context()); err != nil {
-				t.Error(err)
+			user, want := "alice", error(nil)
+			if path == "/bob" {
+				user, want = "", session.ErrReplaced
 			}
-			s.Logout()
+			if err := s.Reload(r.Context()); err != want || s.User() != user {
+				t.Errorf("%s: %q, %v", path, s.User(), err)
+			}
 		}
 		b := newBrowser(t, m.Handler(shop))
 		b.get("/login")
-		var st *stream
-		g.during(b.replay(b.cookie()), "/slow", func() {
-			b.get("/renew")
-			st = b.listen(m)
-		})
-		synctest.Wait()
-		if st.String() != "ended after 0s" {
-			t.Error(st)
-		}
-		<-st.stopped
-	})
-}
-
-// A renewal whose Save was carried out, and its answer lost, is a renewal: the session is
-// there, under the id whose token the browser gets.
-func TestLostReplyToAForeignRenewal(t *testing.T) {
-	for _, path := range everyRenewal {
-		for _, applied := range []bool{true, false} {
-			spy := newSpy()
-			m := keyless(t, session.Options{Store: spy})
-			b := newBrowser(t, m.Handler(endRoutes))
-			b.get("/set")
-			b.get("/login")
-			if applied {
-				spy.after = lost("Save")
-			} else {
-				spy.hook(failing("Save", session.ErrIndeterminate))
-			}
-			if resp := b.get(path); (resp.StatusCode == 200) != applied {
-				t.Errorf("%s, applied=%v: answers %s", path, applied, resp.Status)
-			}
-			spy.after = nil
-			spy.hook(nil)
-			if all, err := m.List(t.Context(), "alice"); err != nil || len(all) != 1 {
-				t.Errorf("%s, applied=%v: %d sessions, %v", path, applied, len(all), err)
-			}
-			if got := body(b.get("/look")); got != "alice" {
-				t.Errorf("%s, applied=%v: afterwards %q", path, applied, got)
-			}
-		}
+		g.during(b.replay(b.cookie()), "/slow", func() { b.get(path) })
 	}
 }
 
-// A Reload of a request whose session has another id by now is nobody's, as is
-// every request that comes with the old token.
-func TestForeignReload(t *testing.T) {
-	m := keyless(t, session.Options{})
-	shop, g := maps.Clone(endRoutes), newGate()
-	shop["/slow"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-		s.User()
-		g.pass()
-		if err := s.Reload(r.Context()); err != session.ErrReplaced || s.User() != "" {
-			t.Errorf("%q, %v", s.User(), err)
-		}
-	}
-	b := newBrowser(t, m.Handler(shop))
-	b.get("/login")
-	g.during(b.replay(b.cookie()), "/slow", func() { b.get("/renew") })
-}
-
-// Refresh calls f once, also if a renewal gives the session another id meanwhile.
+// Refresh calls f once, also if the user logs in once more meanwhile.
 func TestForeignRefresh(t *testing.T) {
 	m := keyless(t, session.Options{})
 	var calls atomic.Int64
 	key := session.NewKey[string]("tokens")
 	shop := maps.Clone(endRoutes)
-	inside, renewed := make(chan struct{}), make(chan struct{})
+	inside, again := make(chan struct{}), make(chan struct{})
 	shop["/refresh"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 		v, err := key.Refresh(r.Context(), s, func(v string) bool { return v != "" }, func(context.Context, string) (string, error) {
 			calls.Add(1)
 			close(inside)
-			<-renewed
+			<-again
 			return "new", nil
 		})
 		if v != "new" || err != nil {
@@ -437,9 +542,9 @@ func TestForeignRefresh(t *testing.T) {
 	old, done := b.replay(b.cookie()), make(chan bool)
 	go func() { old.get("/refresh"); done <- true }()
 	<-inside
-	b.get("/renew")
+	b.get("/again")
 	go func() { b.get("/refresh"); done <- true }()
-	close(renewed)
+	close(again)
 	<-done
 	<-done
 	if got := body(b.get("/value")); got != "new" || calls.Load() != 1 {
@@ -447,8 +552,8 @@ func TestForeignRefresh(t *testing.T) {
 	}
 }
 
-// Who waits for another one's Refresh goes on when a renewal gives the session another
-// id, and calls f if that one has failed.
+// A request that waits for the Refresh of another goes on when the user logs in once more,
+// and calls f if the other has failed.
 func TestForeignRefreshThatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := keyless(t, session.Options{})
@@ -485,7 +590,7 @@ func TestForeignRefreshThatFails(t *testing.T) {
 		go func(b *browser) { b.get("/waits"); done <- true }(b.replay(b.cookie()))
 		<-loaded
 		time.Sleep(20 * time.Millisecond) // it has seen the lease
-		b.get("/renew")
+		b.get("/again")
 		time.Sleep(50 * time.Millisecond) // and what the session has become
 		close(fail)
 		<-done
@@ -567,7 +672,8 @@ func TestForeignBearer(t *testing.T) {
 	}
 }
 
-// All writes of many requests survive many renewals among them, over a real server.
+// All writes of many requests survive renewals and Logins of the same user among them,
+// over a real server.
 func TestForeignCrowd(t *testing.T) {
 	const n = 60
 	m := keyless(t, session.Options{})
@@ -586,7 +692,7 @@ func TestForeignCrowd(t *testing.T) {
 	var want []string
 	for i, resp := range together(b, n, func(i int) string {
 		if i%10 == 9 {
-			return everyRenewal[i/10%2] // a Login with the old token would begin another session
+			return everyRenewal[i/10%3]
 		}
 		return fmt.Sprint("/write?k", i)
 	}) {

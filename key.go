@@ -18,11 +18,13 @@ import (
 //
 // Values are kept as JSON, in any type that encoding/json can encode and decode. A
 // stored value that no longer decodes into T, because the program changed, is
-// absent, and the rest of the session lives on. Of what is stored, only what JSON
-// holds comes back: a number in an any is a float64 afterwards, exact up to 2⁵³
-// (use a type of its own, or json.Number); a field that is unexported or tagged
-// `json:"-"` is its zero value. Text that is not UTF-8 is an error: keep bytes as
-// []byte.
+// absent, and the rest of the session lives on. Text that is not UTF-8 is an error:
+// keep bytes as []byte.
+//
+// What JSON does not hold is lost without an error, also where gob kept it: a field
+// that is unexported or tagged `json:"-"` comes back as its zero value, so that a
+// User{ID int64 `json:"-"`} becomes user 0. A number in an any comes back as a
+// float64, exact up to 2⁵³ (use a type of its own, or json.Number).
 type Key[T any] struct{ name string }
 
 // NewKey returns the key of this name. It panics if name is empty, is not
@@ -40,6 +42,17 @@ func NewKey[T any](name string) Key[T] {
 	return Key[T]{string(quoted)}
 }
 
+// nameOf returns the name of a member as it stands in JSON. It returns false if NewKey
+// makes no key of that member.
+func nameOf(quoted string) (name string, ok bool) {
+	name, ok = decode[string]([]byte(quoted))
+	if !ok || name == "" || strings.HasPrefix(quoted, body.Reserved) {
+		return "", false
+	}
+	spelled, err := encodeValue(name)
+	return name, err == nil && string(spelled) == quoted // text with half a surrogate pair decodes to U+FFFD
+}
+
 // Get returns the value, or the zero value of T if there is none: see Lookup.
 func (k Key[T]) Get(s *Session) T {
 	v, _ := k.Lookup(s)
@@ -50,7 +63,7 @@ func (k Key[T]) Get(s *Session) T {
 // time, so that a slice or map it returned may be changed without changing the
 // session. If the store fails, every value is absent and s.Err tells.
 func (k Key[T]) Lookup(s *Session) (T, bool) {
-	return decode[T](s.value(k.name))
+	return decode[T](s.use().value(k.name))
 }
 
 // Set stores v. It encodes at once: what v refers to may change afterwards. A
@@ -100,7 +113,7 @@ func (k Key[T]) Take(ctx context.Context, s *Session) (T, bool, error) {
 
 // Delete forgets the value.
 func (k Key[T]) Delete(s *Session) {
-	if s.value(k.name) != nil {
+	if s.use().value(k.name) != nil {
 		s.change(body.Change{Call: "Delete", Name: k.name})
 	}
 }

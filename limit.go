@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/coatcheck/session/internal/body"
-	"github.com/coatcheck/session/internal/storectx"
 )
 
 // Options.MaxPerUser, after a Login.
@@ -97,48 +96,45 @@ func (ls *logins) abandon(l *loginLimit) bool {
 
 // limit ends the sessions beyond Options.MaxPerUser, now that this one has logged in.
 // If it fails the login stands.
-func (k commit) limit() {
-	rec := k.stored.rec
-	if rec.User == "" || k.m.maxUser == 0 {
+func (t *tx) limit() {
+	rec := t.stored.rec
+	if rec.User == "" || t.m.maxUser == 0 {
 		return
 	}
-	l, isFirst := k.m.logins.join(rec)
+	l, isFirst := t.m.logins.join(rec)
 	var err error
 	if !isFirst {
 		select {
 		case <-l.lists:
 		case <-l.decided:
-		case <-k.c.Done():
-			if k.m.logins.abandon(l) {
-				err = storeError("list", k.c.Err())
+		case <-t.context().Done():
+			if t.m.logins.abandon(l) {
+				err = storeError("list", t.c.Err())
 			} else {
 				<-l.decided // within StoreTimeout: the list has a deadline
 			}
 		}
-		resumed(k.ctx)
-		k.c = storectx.New(k.ctx, k.m.timeout) // the wait has used up the commit's time
-		defer k.c.Release()
+		resumed(t.s.ctx)
+		t.renewContext()
 	}
 	var others []*Record // that this login ends for all
 	if err == nil && l.doomed == nil {
-		others, err = k.decide(rec.User)
+		others, err = t.decide(rec.User)
 	}
 	if err == nil {
-		err = inParallel(len(others), func(i int) error { return k.endBeyondLimit(others[i]) })
+		err = t.endBeyondLimit(others)
 	}
 	if err == nil && l.doomed[rec.ID] {
-		err = k.endBeyondLimit(rec)
+		err = t.endBeyondLimit([]*Record{rec})
 	}
 	if err != nil {
-		k.mu.Lock()
-		k.note(EventStoreFailed, rec, err)
-		k.mu.Unlock()
+		t.note(EventStoreFailed, rec, err)
 	}
 }
 
 // decide lists the user's sessions and decides which of them end, for all logins that
 // wait. It returns those that are of none of these.
-func (k commit) decide(user string) (others []*Record, err error) {
+func (t *tx) decide(user string) (others []*Record, err error) {
 	var all []*loginLimit
 	doomed := map[string]bool{}
 	defer func() { // also if the store panics
@@ -146,10 +142,10 @@ func (k commit) decide(user string) (others []*Record, err error) {
 			l.doomed = doomed
 			close(l.decided)
 		}
-		k.m.logins.next(user)
+		t.m.logins.next(user)
 	}()
-	all = k.m.logins.take(user)
-	records, err := k.m.live(k.c, user)
+	all = t.m.logins.take(user)
+	records, err := t.m.live(t.context(), user)
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +153,7 @@ func (k commit) decide(user string) (others []*Record, err error) {
 	for _, l := range all {
 		own[l.rec.ID] = true
 	}
-	for _, r := range beyondLimit(records, all, k.m.maxUser) {
+	for _, r := range beyondLimit(records, all, t.m.maxUser) {
 		doomed[r.ID] = true
 		if !own[r.ID] {
 			others = append(others, r)
@@ -221,17 +217,22 @@ func isNewer(r, login *Record) bool {
 	return compareLogins(r, login) > 0 && r.Created.Sub(login.Created) <= newerWithin
 }
 
-// endBeyondLimit ends a session of the user's.
-func (k commit) endBeyondLimit(rec *Record) error {
-	over, _, err := k.m.end(k.c, rec.ID, rec.User, body.ReasonRevoke, rec)
-	if over == nil {
+// endBeyondLimit ends sessions of the user's.
+func (t *tx) endBeyondLimit(records []*Record) error {
+	c, ended := t.context(), make([]*Record, len(records))
+	defer func() { // also if the store panics
+		for _, rec := range ended {
+			switch {
+			case rec == nil:
+				continue
+			case rec.ID == t.stored.rec.ID:
+				t.lose(statusEnded)
+			}
+			t.note(EventRevoked, rec, nil)
+		}
+	}()
+	return inParallel(len(records), func(i int) (err error) {
+		ended[i], _, err = t.m.end(c, records[i].ID, records[i].User, body.ReasonRevoke, records[i])
 		return err
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.note(EventRevoked, over, nil)
-	if over.ID == k.stored.rec.ID {
-		k.lose(ended)
-	}
-	return err
+	})
 }

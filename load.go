@@ -17,170 +17,176 @@ type source interface {
 	allTokens() []token.Ref
 }
 
-// load looks for the request's session, for the first time. s.mu is held. c is
-// the context of a call that the program gave one, or nil.
-func (s *Session) load(c *storectx.Context) {
-	found := s.carry()
+// loadSession looks for the request's session, for the first time.
+func (t *tx) loadSession() {
+	found := t.carry()
 	switch {
 	case found.isCrowd:
-		s.note(EventRejected, nil, errCrowd)
-		s.stored.is = twins
+		t.note(EventRejected, nil, errCrowd)
+		t.stored.status = statusAmbiguous
 		return
 	case found.n == 0:
-		s.stored.is = nothing
+		t.stored.status = statusNone
 		return
 	}
-	if c == nil {
-		c = s.context()
-		defer c.Release()
-	}
-	s.loaded = c.Began()
-	s.settle(look{s, c}.find(&found, new(stored)))
-	s.presentAtLoad(c)
-	s.touchAtLoad(c)
+	t.loaded = t.context().Began()
+	t.settle(t.find(&found, new(stored)))
+	t.presentAtLoad()
+	t.touchAtLoad()
 }
 
-// presentAtLoad notes at once that a key was presented of which a newer one was issued
-// since: the handler may take longer than the key lasts. If it fails, the commit does it.
-// mu is held.
-func (s *Session) presentAtLoad(c *storectx.Context) {
-	st := &s.stored
-	if st.is != live || !st.due.Present || body.IsCurrent(st.rec.Data, st.held.Key) {
+// presentAtLoad notes at once that a key was presented for the first time. The handler may
+// take longer than the key lasts if other requests renew the session, and longer than the
+// keys before it may have access. If the store fails, the commit notes it.
+func (t *tx) presentAtLoad() {
+	st := &t.stored
+	if st.status != statusLive || !st.due.Present {
 		return
 	}
-	now := milliseconds(time.Now())
-	b, err := parse(nil, st.rec.Data, now)
-	if err != nil {
-		return
-	}
-	b.Present(st.held.Key, now)
-	rec := *st.rec
-	rec.Data, rec.Version = b.Bytes(), newVersion()
-	if s.m.store.Save(c, &rec, st.rec.Version) == nil {
-		st.rec, st.due.Present = &rec, false
+	n := contender{m: t.m, c: t.context(), id: st.rec.ID}
+	defer n.leave()
+	for st.status == statusLive && st.due.Present {
+		now := milliseconds(time.Now())
+		b, err := parse(nil, st.rec.Data, now)
+		if err != nil {
+			return
+		}
+		st.present(&b, now)
+		rec := *st.rec
+		rec.Data, rec.Version = b.Bytes(), newVersion()
+		if err = n.save(&rec, st.rec.Version); err == nil {
+			st.rec, st.due.Present, st.due.Tidy = &rec, false, false
+			return
+		}
+		newer, err := n.reread(err)
+		if err != nil {
+			return
+		}
+		t.rebase(newer)
+		t.settle(t.stored, t.problem)
 	}
 }
 
-// settle keeps what a look at the store has found. mu is held.
-func (s *Session) settle(st stored, p problem) {
-	s.stored, s.problem = st, p
-	switch st.is {
-	case nothing, ended, replaced:
-		s.brought = overToken
+// present notes in b that a request has arrived with the key of ref.
+func (st *stored) present(b *body.Body, now time.Time) {
+	if st.isOvertaken {
+		b.Mark(st.ref.Key)
+	} else {
+		b.Present(st.ref.Key, now)
 	}
 }
 
-// carry returns the tokens in the request. s.mu is held.
-func (s *Session) carry() candidates {
-	found := s.source.tokens()
-	s.withheld = found.withheld
-	switch s.brought = noToken; {
+// settle keeps what find has returned.
+func (t *tx) settle(st stored, p problem) {
+	t.stored, t.problem = st, p
+	switch st.status {
+	case statusNone, statusEnded, statusReplaced:
+		t.carried = carriedEnded
+	}
+}
+
+// carry returns the tokens in the request.
+func (t *tx) carry() candidates {
+	found := t.s.source.tokens()
+	t.withheld = found.withheld
+	switch t.carried = carriedNone; {
 	case found.n > 0, found.isCrowd:
-		s.brought = goodToken
+		t.carried = carriedGood
 	case found.carried:
-		s.brought = badToken
-		s.note(EventRejected, nil, errBadSignature)
+		t.carried = carriedBad
+		t.note(EventRejected, nil, errBadSignature)
 	}
 	return found
 }
 
-// A look at the store finds the session of a request, or what became of it. mu
-// is held.
-type look struct {
-	*Session
-	c *storectx.Context
-}
-
-// find asks the store which of the tokens opens a session. was is what a Reload
-// knew before it.
-func (k look) find(found *candidates, was *stored) (best stored, _ problem) {
-	var over stored // of the first session that has ended or whose token was replaced
+// find asks the store which of the tokens opens a session. was is what the request knew
+// before a Reload, and zero at the first load.
+func (t *tx) find(found *candidates, was *stored) (best stored, _ problem) {
+	var closed stored // the first session that has ended or whose token was replaced
+	isClosed := false
 	var stales []*Record
-	var opened []string
+	var twins []string
+	isReload := was.ref.ID != ""
 	for i := range found.refs[:found.n] {
-		this := stored{held: found.refs[i]}
-		if this.rec = best.rec; this.held.ID != best.held.ID { // else two tokens of one session
+		next := stored{ref: found.refs[i]}
+		if next.rec = best.rec; next.ref.ID != best.ref.ID { // else two tokens of one session
 			var err error
-			if this.rec, err = k.loadWithKey(this.held.ID); err != nil {
-				k.note(EventStoreFailed, &Record{ID: this.held.ID}, err)
+			if next.rec, err = t.loadWithKey(next.ref.ID); err != nil {
+				t.note(EventStoreFailed, &Record{ID: next.ref.ID}, err)
 				failed := *was
-				failed.is = unknown
-				return failed, problem{lasting, err}
+				failed.status, failed.wasLoaded = statusUnknown, was.wasLive()
+				return failed, problem{problemLasting, err}
 			}
 		}
-		rec := this.rec
-		k.recognise(&this, was)
+		rec := next.rec
+		t.recognise(&next, was)
 		switch {
-		case this.is == live && best.is == live && best.held.ID != this.held.ID:
-			if opened == nil {
-				opened = append(opened, best.held.ID)
+		case next.status == statusLive && best.status == statusLive && best.ref.ID != next.ref.ID:
+			if twins == nil {
+				twins = append(twins, best.ref.ID)
 			}
-			opened = append(opened, this.held.ID)
-		case this.is == live && (best.is != live || best.frozen != nil):
-			best = this
-		case this.is == live, this.is == nothing:
+			twins = append(twins, next.ref.ID)
+		case next.status == statusLive && (best.status != statusLive || best.frozen != nil):
+			best = next
+		case next.status == statusLive, next.status == statusNone:
 		default:
-			if over.is == unread {
-				over = this
-				over.rec = nil // else a later Reload takes it for what this request had
+			if !isClosed {
+				isClosed, closed = true, next
+				closed.rec, closed.wasLoaded = nil, was.wasLive() // rec: else a later Reload takes it for what this request had
 			}
-			if this.is == stale {
+			if next.status == statusStale {
 				stales = append(stales, rec)
 			}
 		}
 	}
-	if was.held.ID == "" { // a Reload is no replay: its request came in time
-		k.noteReplays(stales, &best)
+	if !isReload { // a Reload is no replay: its request came in time
+		t.noteReplays(stales, &best)
 	}
 	switch {
-	case opened != nil:
-		k.note(EventRejected, best.rec, errTwins)
-		return stored{is: twins, opened: opened}, problem{}
-	case best.is == live:
+	case twins != nil:
+		t.note(EventRejected, best.rec, errTwins)
+		return stored{status: statusAmbiguous, twins: twins}, problem{}
+	case best.status == statusLive:
 		return best, problem{}
-	case over.is != unread:
-		over.wasHad = was.wasHad || was.is == live
-		return over, problem{}
-	case was.held.ID != "", time.Since(k.m.start)-k.arrived >= tombstoneLife:
+	case isClosed:
+		return closed, problem{}
+	case isReload, time.Since(t.m.start)-t.s.arrived >= tombstoneLife:
 		// Nothing is where a session was, or a tombstone may have come and gone
 		// since the request began.
-		return stored{is: ended, held: found.refs[0], wasHad: was.wasHad || was.is == live}, problem{}
+		return stored{status: statusEnded, ref: found.refs[0], wasLoaded: was.wasLive()}, problem{}
 	}
-	return stored{is: nothing}, problem{}
+	return stored{status: statusNone}, problem{}
 }
 
-// findAll returns the ids of the sessions that the tokens of a crowd open. Unlike
-// those of find's callers, its mu is not held.
-func (k look) findAll() (ids []string, _ error) {
+// findAll returns the ids of the live sessions that the tokens of a crowd open.
+func (t *tx) findAll() (ids []string, _ error) {
 	var stales []*Record
-	for _, ref := range k.source.allTokens() {
-		rec, err := k.loadWithKey(ref.ID)
+	for _, ref := range t.s.source.allTokens() {
+		rec, err := t.loadWithKey(ref.ID)
 		if err != nil {
 			return nil, err
 		}
-		this := stored{held: ref, rec: rec}
-		switch k.recognise(&this, new(stored)); this.is {
-		case live:
+		st := stored{ref: ref, rec: rec}
+		switch t.recognise(&st, new(stored)); st.status {
+		case statusLive:
 			ids = append(ids, ref.ID)
-		case stale:
+		case statusStale:
 			stales = append(stales, rec)
 		}
 	}
 	stales = slices.DeleteFunc(stales, func(rec *Record) bool { return slices.Contains(ids, rec.ID) })
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.noteReplays(stales, new(stored))
+	t.noteReplays(stales, new(stored))
 	return ids, nil
 }
 
 // noteReplays reports the sessions whose tokens are stale, once each, unless another
 // token in the request opens the same one.
-func (k look) noteReplays(stales []*Record, best *stored) {
+func (t *tx) noteReplays(stales []*Record, best *stored) {
 	for i, rec := range stales {
-		isOpen := best.is == live && best.held.ID == rec.ID
+		isOpen := best.status == statusLive && best.ref.ID == rec.ID
 		isNoted := slices.ContainsFunc(stales[:i], func(r *Record) bool { return r.ID == rec.ID })
 		if !isOpen && !isNoted {
-			k.note(EventReplayed, rec, ErrReplaced)
+			t.note(EventReplayed, rec, ErrReplaced)
 		}
 	}
 }
@@ -190,43 +196,40 @@ var (
 	errCrowd        = fmt.Errorf("session: more than %d cookies of our name: none counts until a Login or Logout ends their sessions", maxCandidates)
 	errTwins        = errors.New("session: two live sessions in one request: a Login or Logout ends them")
 	errNoKey        = storeError("load", errors.New("the stored data does not begin with a session.key"))
-	errPanicked     = storeError("load", errors.New("it panicked"))
 )
 
 // loadWithKey is load of a record that a token may open: one without a key is
 // damaged, unless tokens have none.
-func (k look) loadWithKey(id string) (*Record, error) {
-	rec, err := k.m.load(k.c, id)
-	if err == nil && rec != nil && !k.m.keyless && !body.HasKey(rec.Data) {
-		if is, _ := statusOf(rec); is == live {
-			return nil, errNoKey
-		}
+func (t *tx) loadWithKey(id string) (*Record, error) {
+	rec, err := t.m.load(t.context(), id)
+	if err == nil && rec != nil && !t.m.keyless && !body.HasKey(rec.Data) && !body.IsTombstone(rec.Data) {
+		return nil, errNoKey
 	}
 	return rec, err
 }
 
-// recognise determines the status of st.rec for a request that holds st.held, which
+// recognise determines the status of st.rec for a request that holds st.ref, which
 // has its id.
-func (k look) recognise(st, was *stored) {
-	rec, held, now := st.rec, &st.held, k.c.Began()
-	st.isOwn = was.isOwn && *held == was.held || was.maybe != nil && *held == was.maybe.ref
-	if was.rec != nil && rec != nil && *held == was.held && was.due.Present {
-		st.isOvertaken = was.isOvertaken || body.IsOvertaken(was.rec.Data, rec.Data, held.Key)
+func (t *tx) recognise(st, was *stored) {
+	rec, ref, now := st.rec, st.ref, t.context().Began()
+	st.isOwn = was.isOwn && ref == was.ref || was.unresolved != nil && ref == was.unresolved.ref
+	if was.rec != nil && rec != nil && ref == was.ref {
+		st.isOvertaken = was.isOvertaken || body.IsOvertaken(was.rec.Data, rec.Data, ref.Key)
 	}
-	st.is, st.next = statusOf(rec)
+	st.setStatus(rec)
 	switch {
 	case rec == nil:
-		st.is = nothing
-	case st.is == ended && k.arrivedAfter(endOf(rec).Add(dropAfterEnd), now):
-		st.is, st.rec = nothing, nil
-	case st.is != live:
-		st.why, st.rec = reasonOf(rec), nil
-	case k.source == nil, body.HasAccess(rec.Data, held.Key, now), was.keeps(st):
-		st.due = k.upkeep(st, now)
+		st.status = statusNone
+	case st.status == statusEnded && t.arrivedAfter(endOf(rec).Add(dropAfterEnd), now):
+		st.status, st.rec = statusNone, nil
+	case st.status != statusLive:
+		st.rec = nil
+	case t.s.source == nil, body.HasAccess(rec.Data, ref.Key, now), was.keeps(st):
+		st.due = t.maintenanceOf(st, now)
 	default:
-		was, ok := body.FrozenFor(rec.Data, held.Key, now)
+		was, ok := body.FrozenFor(rec.Data, ref.Key, now)
 		if !ok {
-			st.is = stale
+			st.status = statusStale
 			return
 		}
 		frozen := *rec
@@ -235,66 +238,44 @@ func (k look) recognise(st, was *stored) {
 	}
 }
 
-// arrivedAfter reports whether the request arrived later than at t.
-func (s *Session) arrivedAfter(t, now time.Time) bool {
-	return now.Add(s.arrived - time.Since(s.m.start)).After(t)
+// arrivedAfter reports whether the request arrived later than at that time.
+func (t *tx) arrivedAfter(at, now time.Time) bool {
+	return now.Add(t.s.arrived - time.Since(t.m.start)).After(at)
 }
 
-// keeps tells whether a Reload finds the session that the request had, and nobody
-// asked for a renewal since: across renewals by age a request keeps it.
+// keeps reports whether a Reload finds the session that the request had, and no explicit
+// renewal since: across automatic renewals a request keeps its session.
 func (was *stored) keeps(st *stored) bool {
-	return st.held == was.held && was.frozen == nil && was.rec != nil && body.ExplicitKey(was.rec.Data) == body.ExplicitKey(st.rec.Data)
+	return st.ref == was.ref && was.frozen == nil && was.rec != nil && body.ExplicitKey(was.rec.Data) == body.ExplicitKey(st.rec.Data)
 }
 
-// upkeep returns the maintenance that st.rec needs. A key that this request made
-// was not presented, and needs none.
-func (s *Session) upkeep(st *stored, now time.Time) body.Maintenance {
-	if s.source == nil || st.isOwn {
+// maintenanceOf returns the maintenance that st.rec needs. A key that this request made
+// was not presented, and needs none. A key that was overtaken is not renewed: the client has
+// an older one now, which the response would overwrite.
+func (t *tx) maintenanceOf(st *stored, now time.Time) body.Maintenance {
+	if t.s.source == nil || st.isOwn {
 		return body.Maintenance{}
 	}
-	renewAfter := s.m.renewAfter
+	renewAfter := t.m.renewAfter
 	if st.rec.User == "" {
 		renewAfter = 0
 	}
-	return body.MaintenanceFor(st.rec.Data, st.held.Key, st.rec.Created, renewAfter, now)
+	due := body.MaintenanceFor(st.rec.Data, st.ref.Key, st.rec.Created, renewAfter, now)
+	due.Renew = due.Renew && !st.isOvertaken
+	return due
 }
 
-// load returns the record of this id, a tombstone too, or nil if there is none
-// or its time was up when the store was asked.
+// load returns the record of this id, a tombstone too, or nil if there is none or it had
+// expired when the store was asked.
 func (m *Manager) load(c *storectx.Context, id string) (*Record, error) {
 	rec, err := m.store.Load(c, id)
 	switch {
 	case err == nil && (rec == nil || rec.ID != id):
 		return nil, storeError("load", errors.New("the store answered with another record"))
-	case err == nil && rec.expired(c.Began()):
-		m.watch.expired(id, c.Began())
+	case err == nil && rec.hasExpired(c.Began()), errors.Is(err, ErrNotFound):
 		return nil, nil
-	case errors.Is(err, ErrNotFound):
-		rec = nil
 	case err != nil:
 		return nil, storeError("load", err)
 	}
-	switch is, next := statusOf(rec); is {
-	case live:
-	case renewed:
-		m.watch.moved(id, next)
-	default:
-		m.watch.over(id)
-	}
 	return rec, nil
-}
-
-// follow is load of a session that may have got another id by a renewal since.
-func (m *Manager) follow(c *storectx.Context, id string) (*Record, error) {
-	for {
-		rec, err := m.load(c, id)
-		if err != nil {
-			return nil, err
-		}
-		is, next := statusOf(rec)
-		if is != renewed {
-			return rec, nil
-		}
-		id = next
-	}
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"time"
 
@@ -29,7 +28,8 @@ const maxUser = 1024
 // request's own token has been replaced meanwhile: a browser whose user clicks twice
 // throws the first response away. With a token that another Login of the same user
 // has replaced less than a minute before, it takes over the values of the session
-// that the user has now, and ends that.
+// that the user has now, and ends that. With Options.Tokens a Login of the user who is
+// logged in already keeps the token.
 func (s *Session) Login(user string) {
 	if user == "" {
 		s.refuse(errors.New("session: Login: the user is empty"))
@@ -39,16 +39,17 @@ func (s *Session) Login(user string) {
 		s.refuse(fmt.Errorf("session: Login: the user has %d bytes, the limit is %d", len(user), maxUser))
 		return
 	}
-	s.revise("Login", func(t *pending) {
-		was := s.visible().User
-		if t.user != "" {
-			was = t.user
+	s.revise("Login", func(t *tx, p *pending) {
+		was := t.record().User
+		if p.user != "" {
+			was = p.user
 		}
 		if was != "" && was != user {
-			*t = pending{logout: t.logout, remember: t.remember}
+			*p = pending{logout: p.logout, remember: p.remember}
 		}
-		t.logout = t.logout || s.stored.is == twins
-		t.user, t.at = strings.Clone(user), milliseconds(time.Now())
+		p.endBy = time.Time{}
+		p.logout = p.logout || t.stored.status == statusAmbiguous
+		p.user, p.at = strings.Clone(user), milliseconds(time.Now())
 	})
 }
 
@@ -60,13 +61,13 @@ func (s *Session) Login(user string) {
 // have a newer one. A request whose token was replaced before it arrived, or whose
 // grace is over, has no session, and its Logout ends none.
 func (s *Session) Logout() {
-	s.revise("", func(t *pending) {
-		*t = pending{logout: true}
-		s.awaitSave("Logout")
-		if errors.Is(s.problem.err, ErrStore) {
-			s.problem.is = passing // it stands until a Save succeeds, but not in the way of the ending
+	s.revise("", func(t *tx, p *pending) {
+		*p = pending{logout: true}
+		t.awaitSave("Logout")
+		if errors.Is(t.problem.err, ErrStore) {
+			t.problem.kind = problemPassing // until a Save succeeds, but not in the way of the ending
 		} else {
-			s.problem = problem{}
+			t.problem = problem{}
 		}
 	})
 }
@@ -83,13 +84,18 @@ func (s *Session) Logout() {
 //
 // The grace is counted by the clock of the process that renews. In another process
 // it is shorter by as much as the clock there is ahead.
+//
+// With Options.Tokens Renew changes nothing.
 func (s *Session) Renew() {
-	s.revise("Renew", func(t *pending) { t.renew = t.renew || !t.logout && s.stored.is != nothing })
+	if s.m.keyless {
+		return
+	}
+	s.revise("Renew", func(t *tx, p *pending) { p.renew = p.renew || !p.logout && t.stored.status != statusNone })
 }
 
 // Remember ends the session d from now, in place of both clocks and beyond
 // Options.Lifetime too, in a cookie that survives the closing of the browser,
-// with a new token as by Renew. Renew and a Login of the same user keep it;
+// with a new token as by Renew (with Options.Tokens with the same token). Renew and a Login of the same user keep it;
 // Logout and a later Login of another user end it. A d of zero or less fails
 // the request. Browsers keep a cookie for 400 days at most (RFC 6265bis, 5.5).
 // A remembered session has no idle timeout and so does not meet AAL2; one of more
@@ -99,15 +105,39 @@ func (s *Session) Remember(d time.Duration) {
 		s.refuse(errors.New("session: Remember: the duration is not positive"))
 		return
 	}
-	s.revise("Remember", func(t *pending) { t.remember = milliseconds(time.Now().Add(d)) })
+	s.revise("Remember", func(_ *tx, p *pending) { p.remember = milliseconds(time.Now().Add(d)) })
+}
+
+// EndBy ends the session at t at the latest, whatever Options.Lifetime says, and
+// Remember, before this call or after it: for an end that an identity provider sets
+// (SAML 2.0 core, 2.7.2: SessionNotOnOrAfter). Of several times the earliest counts. It
+// holds until the next Login, so call EndBy after Login. t is truncated to milliseconds.
+//
+// EndBy needs no cookie, so that it also works after the first byte of the response, and
+// begins no session; one that another change begins ends at t too. If t has passed at
+// the commit, that ends the session as Logout does, and stores nothing else: a pending
+// Login begins no session then, and what it should have stored is ErrEnded. A zero t
+// fails the request.
+func (s *Session) EndBy(t time.Time) {
+	if t.IsZero() {
+		s.refuse(errors.New("session: EndBy: the time is zero"))
+		return
+	}
+	end := milliseconds(t)
+	s.revise("", func(t *tx, p *pending) {
+		if t.problem.kind != problemLateLogin && (p.endBy.IsZero() || end.Before(p.endBy)) {
+			p.endBy = end
+		}
+		t.awaitSave("EndBy")
+	})
 }
 
 // Clear forgets all values and flashes. User, clocks and token stay.
 func (s *Session) Clear() {
-	s.revise("", func(t *pending) {
-		if s.visible() != noRecord || len(t.changes) > 0 {
-			s.keep(body.Change{Call: "Clear"})
-			s.awaitSave("Clear")
+	s.revise("", func(t *tx, p *pending) {
+		if t.record() != noRecord || len(p.changes) > 0 {
+			t.keep(body.Change{Call: "Clear"})
+			t.awaitSave("Clear")
 		}
 	})
 }
@@ -116,74 +146,83 @@ func (s *Session) Clear() {
 // page that asks how long is left. Such a request moves neither LastSeen nor the
 // idle end, whatever it changes; a Login does. Call it before Save and before the
 // first byte of the response. It alone does not load the session.
-func (s *Session) Background() {
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.background = true
-}
-
-// isUse tells whether the request moves the session's clocks.
-func (s *Session) isUse() bool { return s.source != nil && !s.background }
+func (s *Session) Background() { s.isPassive.Store(true) }
 
 // change keeps a change for the commit.
 func (s *Session) change(c body.Change) {
-	s.revise("", func(*pending) { s.keep(c); s.awaitSave(c.Call) })
+	s.revise("", func(t *tx, _ *pending) {
+		t.keep(c)
+		t.awaitSave(c.Call)
+	})
 }
 
 // update applies f to a member's value and keeps f for the case that the
 // commit finds another value there.
 func (s *Session) update(call, name string, f func(in []byte) ([]byte, error)) {
-	for done := false; !done; {
-		done = true // also if there is nothing to revise
-		in := s.value(name)
-		raw, err := f(in) // without a lock: it is the program's code
+	for isDone := false; !isDone; {
+		isDone = true // also if nothing can be changed
+		in := s.use().value(name)
+		raw, err := f(in) // outside the transaction: f is the program's code
 		if err != nil {
 			s.refuse(err)
 			return
 		}
-		s.revise("", func(t *pending) {
-			if done = bytes.Equal(in, t.changes.Value(s.base(), name)); done {
-				s.keep(body.Change{Call: call, Name: name, Raw: raw, In: in, Again: f})
-				s.awaitSave(call)
+		s.revise("", func(t *tx, _ *pending) {
+			if isDone = bytes.Equal(in, t.value(name)); isDone {
+				t.keep(body.Change{Call: call, Name: name, Raw: raw, In: in, Again: f})
+				t.awaitSave(call)
 			}
 		})
 	}
 }
 
+// revise changes what is pending, unless the session could not be loaded: then
+// nothing is changed, and Err tells why. tokenCall names the call if it always needs a
+// cookie, and is "" for others.
+func (s *Session) revise(tokenCall string, f func(t *tx, p *pending)) {
+	_ = s.transact(func(t *tx) error {
+		switch {
+		case !t.stored.isKnown():
+		case t.phase() != phaseOpen && tokenCall != "":
+			var asked pending
+			f(t, &asked)
+			if asked.needsToken() {
+				t.tooLate(tokenCall, t.changesUser(asked.user))
+			}
+		default:
+			f(t, &t.pending)
+			t.problem.retry()
+			if t.phase() != phaseOpen {
+				t.takeBack()
+			}
+		}
+		return nil
+	})
+}
+
+// refuse fails the request: nothing of the session is stored.
+func (s *Session) refuse(err error) {
+	_ = s.transact(func(t *tx) error {
+		if !t.problem.isLasting() {
+			t.problem = problem{problemLasting, err}
+			if t.phase() != phaseOpen {
+				t.report(err)
+			}
+		}
+		return nil
+	})
+}
+
 // keep adds a change to what is pending.
-func (s *Session) keep(c body.Change) {
+func (t *tx) keep(c body.Change) {
 	if c.Name == "" && c.Call != "Clear" {
 		panic("session: a Key must be made by NewKey")
 	}
-	if s.problem.is != missedLogin {
-		s.todo.changes = s.todo.changes.Add(c)
+	if t.pending.changes == nil {
+		t.pending.changes = t.room[:0]
 	}
-}
-
-// revise changes what is pending, unless the session could not be loaded: then
-// nothing is changed, and Err tells why. token names the call if it is one that
-// always needs a cookie.
-func (s *Session) revise(token string, f func(*pending)) {
-	s.changing.Lock()
-	defer s.done()
-	s.lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.stored.is == unknown:
-	case s.at != open && token != "":
-		var t pending
-		f(&t)
-		if t.wantsToken() {
-			s.tooLate(token, s.changesUser(t.user))
-		}
-	default:
-		f(&s.todo)
-		s.problem.retry()
-		if s.at != open {
-			s.takeBack()
-		}
+	if t.problem.kind != problemLateLogin {
+		t.pending.changes = t.pending.changes.Add(c)
 	}
 }
 
@@ -193,13 +232,14 @@ const timeToSave = time.Second
 // awaitSave is called for each change. If the handler has returned, only a Save, an
 // UpdateNow or a Take stores the change: awaitSave logs the first one, and if none of
 // these is called in time it reports the change as dropped. In a session that would
-// have to begin, takeBack reports it. mu is held.
-func (s *Session) awaitSave(call string) {
-	if s.at != returned || s.stored.is == nothing {
+// have to begin, takeBack reports it.
+func (t *tx) awaitSave(call string) {
+	if t.phase() != phaseReturned || t.stored.status == statusNone {
 		return
 	}
+	s := t.s
 	if s.m.unsaved.CompareAndSwap(false, true) {
-		slog.WarnContext(s.ctx, "session: a change after the handler has returned is not stored by itself; call Save, or Key.UpdateNow or Key.Take in its place (logged once)", "call", call)
+		s.m.log.WarnContext(s.ctx, "session: a change after the handler has returned is not stored by itself; call Save, or Key.UpdateNow or Key.Take in its place (logged once)", "call", call)
 	}
 	if s.m.onEvent == nil {
 		return
@@ -208,92 +248,73 @@ func (s *Session) awaitSave(call string) {
 	time.AfterFunc(timeToSave, func() {
 		defer func() {
 			if v := recover(); v != nil {
-				slog.ErrorContext(s.ctx, "session: OnEvent panicked", "panic", v)
+				s.m.log.ErrorContext(s.ctx, "session: OnEvent panicked", "panic", v)
 			}
 		}()
 		s.mu.Lock()
-		defer s.unlock()
-		if s.saves == saves {
-			s.note(EventDropped, s.stored.rec, fmt.Errorf("session: %s: called after the handler has returned, and not followed by a Save", call))
+		isSaved := s.saves != saves
+		s.mu.Unlock()
+		if !isSaved {
+			s.m.emit(s.ctx, EventDropped, s.state.Load().stored.rec, fmt.Errorf("session: %s: called after the handler has returned, and not followed by a Save", call))
 		}
 	})
 }
 
-// changesUser tells whether a Login would give the session to another user.
-func (s *Session) changesUser(user string) bool {
-	was := s.visible().User
-	return user != "" && was != "" && was != user
-}
-
-// refuse fails the request: nothing of the session is stored.
-func (s *Session) refuse(err error) {
-	s.changing.Lock()
-	defer s.done()
-	s.lock()
-	defer s.mu.Unlock()
-	if !s.problem.lasts() {
-		s.problem = problem{lasting, err}
-		if s.at != open {
-			s.report(err)
-		}
-	}
-}
-
-// takeBack forgets what needs a cookie, now that none can be set, and reports
+// takeBack drops what needs a cookie, when none can be set any more, and reports
 // it by the name of the call.
-func (s *Session) takeBack() {
-	t, call, another := &s.todo, "", false
+func (t *tx) takeBack() {
+	p, call, isOtherUser := &t.pending, "", false
 	switch {
-	case t.user != "":
+	case p.user != "":
 		call = "Login"
-		if another = s.changesUser(t.user); another {
-			t.changes = nil // they were the other user's
+		if isOtherUser = t.changesUser(p.user); isOtherUser {
+			p.changes, p.endBy = nil, time.Time{} // they were the other user's
 		}
-	case t.renew:
+	case p.renew:
 		call = "Renew"
-	case !t.remember.IsZero():
+	case !p.remember.IsZero():
 		call = "Remember"
-	case s.cookie.do == carry && s.at == open:
+	case t.cookie.action == cookieSend && !t.cookie.isAutomatic && t.phase() == phaseOpen:
 		call = "Save"
 	}
-	t.user, t.renew, t.remember = "", false, time.Time{}
-	if s.source != nil && (s.stored.is == nothing || t.logout) && t.holds() {
+	p.user, p.renew, p.remember = "", false, time.Time{}
+	if t.s.source != nil && (t.stored.status == statusNone || p.logout) && p.changes.AddValues() {
 		if call == "" {
-			call = t.changes[0].Call
+			call = p.changes[0].Call
 		}
-		t.changes = nil
+		p.changes = nil
 	}
 	if call != "" {
-		s.tooLate(call, another)
+		t.tooLate(call, isOtherUser)
 	}
 }
 
-// tooLate reports a call whose cookie can no longer be set. another is whether
-// it was a Login that would have given the session to another user.
-func (s *Session) tooLate(call string, another bool) {
-	if s.source == nil {
-		s.problem = problem{lasting, fmt.Errorf("session: %s: a session that List returned has no cookie", call)}
+// tooLate reports a call whose cookie can no longer be set. isOtherUser is whether
+// it was a Login as another user.
+func (t *tx) tooLate(call string, isOtherUser bool) {
+	if t.s.source == nil {
+		t.problem = problem{problemLasting, fmt.Errorf("session: %s: a session that List returned has no cookie", call)}
 		return
 	}
 	err := lateError(call)
 	switch {
-	case s.problem.lasts():
-	case another || s.problem.is == missedLogin:
-		s.problem = problem{missedLogin, err}
+	case t.problem.isLasting():
+	case isOtherUser || t.problem.kind == problemLateLogin:
+		t.problem = problem{problemLateLogin, err}
 	default:
-		s.problem = problem{missed, err}
+		t.problem = problem{problemLate, err}
 	}
-	s.report(err)
+	t.report(err)
 }
 
 func lateError(call string) error {
 	return fmt.Errorf("session: %s: the header of the response has left, and with it the cookie that this needs: call it before the first byte", call)
 }
 
-// report tells of an error that came too late to replace the response.
-func (s *Session) report(err error) {
+// report logs an error that came too late to replace the response.
+func (t *tx) report(err error) {
 	if !errors.Is(err, ErrStore) { // which has its event already
-		s.note(EventDropped, s.stored.rec, err)
+		t.note(EventDropped, t.stored.rec, err)
 	}
-	slog.ErrorContext(s.ctx, "session: too late to answer with an error", "err", err)
+	t.m.log.ErrorContext(t.s.ctx, "session: too late to answer with an error", "err", err)
 }

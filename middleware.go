@@ -2,11 +2,14 @@ package session
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"net/http"
 	"sync/atomic"
 	"time"
 
 	"github.com/coatcheck/session/internal/token"
+	"github.com/coatcheck/session/internal/watch"
 )
 
 // A Manager gives the requests of an http.Handler their sessions. Make one with
@@ -25,7 +28,10 @@ type Manager struct {
 	renewGrace time.Duration // 0 or less: none
 	maxData    int
 	maxUser    int
-	persistent bool // Options.Cookie.Persistent
+	persistent bool          // Options.Cookie.Persistent
+	isShared   bool          // the store keeps another program's records: see package shared
+	newIdle    time.Duration // the idle timeout that a new session has of its own, if isShared; 0: none
+	log        *slog.Logger
 	onError    func(http.ResponseWriter, *http.Request, error)
 	onEvent    func(context.Context, Event)
 	start      time.Time   // when New was called
@@ -34,7 +40,7 @@ type Manager struct {
 	nested     atomic.Bool // likewise
 	dropped    atomic.Bool // likewise
 	unsaved    atomic.Bool // likewise
-	watch      *watch
+	watch      *watch.Watch
 	queues     queues
 	logins     logins
 	touches    touches
@@ -60,10 +66,13 @@ func New(opts *Options) (*Manager, error) {
 		store: o.Store, carrier: carrier, tokens: tokens, keyless: o.Tokens != nil,
 		lifetime: o.Lifetime, idle: o.IdleTimeout, timeout: o.StoreTimeout, renewAfter: o.RenewAfter, renewGrace: o.RenewGrace,
 		maxData: o.MaxDataSize, maxUser: o.MaxPerUser, persistent: o.Cookie.Persistent,
-		onError: o.ErrorHandler, onEvent: o.OnEvent,
+		log: o.Logger, onError: o.ErrorHandler, onEvent: o.OnEvent,
 		start: time.Now(),
 	}
-	m.watch = newWatch(m, o.WatchEvery)
+	if s, ok := sharedStore(o.Store); ok {
+		m.isShared, m.newIdle = true, s.Lifetimes().MaxAge
+	}
+	m.watch = watch.New(watch.Config{Every: o.WatchEvery, Timeout: o.StoreTimeout, Check: m.check, Random: random[time.Duration], Resumed: m.resumed})
 	return m, nil
 }
 
@@ -90,12 +99,49 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 		}
 		q := &request{m: m, r: r}
 		q.session.m, q.session.ctx, q.session.source, q.session.arrived = m, r.Context(), q, time.Since(m.start)
-		q.writer.ResponseWriter, q.writer.q, q.writer.before = w, q, fieldsOf(w.Header())
+		q.before = fieldsOf(w.Header())
 		q.sent = r.WithContext(q)
 		defer q.finish()
-		next.ServeHTTP(q.writer.as(w), q.sent)
+		next.ServeHTTP(q.writer.Wrap(w, q), q.sent)
 		q.returned = true
 	})
+}
+
+// RequireUser returns a handler that calls next if a user is logged in, and otherwise
+// if not. A Login that the request has not saved yet counts. otherwise also answers a
+// request whose token was replaced, where Session.Err is ErrReplaced, and one whose
+// session has ended. A nil otherwise answers 401 with an empty body, with Options.Bearer
+// and the header WWW-Authenticate: Bearer (RFC 6750, 3).
+//
+// While the store fails, RequireUser calls neither: the response is that of
+// Options.ErrorHandler, 503 by default.
+//
+// RequireUser panics outside this Manager's Handler.
+func (m *Manager) RequireUser(next, otherwise http.Handler) http.Handler {
+	if otherwise == nil {
+		otherwise = http.HandlerFunc(m.answerUnauthorized)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := m.From(r.Context())
+		user, err := s.User(), s.Err()
+		switch {
+		case errors.Is(err, ErrStore):
+			s.failResponse(err)
+			w.WriteHeader(errorStatus(err)) // in its place ErrorHandler answers
+		case user != "":
+			next.ServeHTTP(w, r)
+		default:
+			otherwise.ServeHTTP(w, r)
+		}
+	})
+}
+
+// answerUnauthorized answers 401 with an empty body.
+func (m *Manager) answerUnauthorized(w http.ResponseWriter, _ *http.Request) {
+	if challenge := m.carrier.challenge(); challenge != "" {
+		w.Header().Set("WWW-Authenticate", challenge)
+	}
+	w.WriteHeader(http.StatusUnauthorized)
 }
 
 // From returns the session of the request that ctx belongs to: the innermost,

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"reflect"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coatcheck/session/internal/shared"
 	"github.com/coatcheck/session/internal/token"
 )
 
@@ -31,12 +33,18 @@ type Options struct {
 	Secrets [][]byte
 
 	// Lifetime is the absolute end, counted from creation or Login
-	// (OWASP ASVS 5, 7.3.2; NIST SP 800-63B-4, 2.2.3). 0: 24 hours.
+	// (OWASP ASVS 5, 7.3.2; NIST SP 800-63B-4, 2.2.3). Session.Remember sets another
+	// one, Session.EndBy an earlier one. A session keeps the Lifetime of the process that
+	// created it or logged it in last. 0: 24 hours.
 	Lifetime time.Duration
 
 	// IdleTimeout ends a session that nobody used for this long, give or take
-	// 1/20 (OWASP ASVS 5, 7.3.1; NIST SP 800-63B-4, 2.2.3). 0: 1 hour, or Lifetime if
-	// that is shorter.
+	// 1/20 (OWASP ASVS 5, 7.3.1; NIST SP 800-63B-4, 2.2.3). If a
+	// deployment makes it longer, that holds for a session from its next use on. If it
+	// makes it shorter, a session keeps the idle end that it has until a use moves that
+	// on: no write moves it back. 0: 1 hour, or Lifetime if
+	// that is shorter. With a store of package expressjs a session whose cookie has a
+	// maxAge has that in its place, and 0 is the store's TTL.
 	IdleTimeout time.Duration
 
 	// StoreTimeout limits a load, and all the store calls of one commit
@@ -46,7 +54,8 @@ type Options struct {
 	// MaxDataSize limits the encoded values and flashes of one session, in bytes. A
 	// commit over it that makes the session larger fails (ErrTooLarge, 500). At a
 	// Login as the first user, the values of the anonymous session are dropped if
-	// they do not fit (EventDropped). For RenewGrace after a Renew, Remember or Login
+	// they do not fit (EventDropped). With Tokens, what another program has stored beyond
+	// it does not count. For RenewGrace after a Renew, Remember or Login
 	// of the same user the record also holds the values as they were, of the last
 	// three of them: up to four times this size. 0: 64 KiB.
 	MaxDataSize int
@@ -77,7 +86,7 @@ type Options struct {
 	RenewGrace time.Duration
 
 	// WatchEvery is how often Session.Done asks the store for a session that
-	// another process, or another Manager, may have ended. 0: 5 seconds. With Tokens at most 30 seconds.
+	// another process, or another Manager, may have ended. 0: 5 seconds.
 	WatchEvery time.Duration
 
 	// Bearer is for native apps, command lines and other clients that keep a
@@ -91,16 +100,21 @@ type Options struct {
 	// Tokens, if set, is another kind of token than ours, for sharing sessions with
 	// another program: Cookie.Name is then the name that this program uses, of
 	// several cookies of that name the first counts, Secrets are not used, and
-	// RenewAfter must be 0. See TokenFormat for what else is different. Nil: ours.
+	// RenewAfter and RenewGrace must be 0. See TokenFormat for what else is different.
+	// Nil: ours.
 	Tokens TokenFormat
 
 	Cookie CookieOptions
+
+	// Logger gets all log lines of the Manager; docs/operations.md lists them. Nil:
+	// slog.Default, looked up for each line.
+	Logger *slog.Logger
 
 	// ErrorHandler answers a request whose session could not be loaded or
 	// saved. The handler's own response has not begun; its Set-Cookie and
 	// content headers are gone, and the answer is never cached. errors.Is(err,
 	// ErrStore) tells a failing store from a mistake of the program. Nil: log
-	// with slog and answer 503 or, for a mistake, 500.
+	// to Logger and answer 503 or, for a mistake, 500.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
 	// OnEvent is told what happens to sessions, after the fact and outside
@@ -109,7 +123,8 @@ type Options struct {
 	OnEvent func(ctx context.Context, e Event)
 }
 
-// CookieOptions shape the cookie. It is always HttpOnly.
+// CookieOptions shape the cookie. It is always HttpOnly. With a store of package expressjs,
+// what is zero here is taken from expressjs.Options.Cookie, and the other way round.
 type CookieOptions struct {
 	// Name is "__Host-session" by default, "__Secure-session" with a Domain or
 	// Path, and "session" if Insecure. Browsers hold the prefixes' promises
@@ -127,7 +142,10 @@ type CookieOptions struct {
 
 	// Persistent makes the cookie survive the closing of the browser. Its
 	// Max-Age is the time to the absolute end, at most 400 days, sent with the
-	// token and never refreshed: the record decides.
+	// token and never refreshed: the record decides. With Options.Tokens it is the
+	// time to Session.Expires, and refreshed while the session is used: see
+	// TokenFormat. With a store of package expressjs the record's maxAge says
+	// whether its cookie is persistent, and this has no effect.
 	Persistent bool
 
 	// Partitioned gives the cookie its own jar per top-level site (CHIPS).
@@ -154,10 +172,7 @@ const (
 	maxSecrets    = 4
 	minRenewAfter = time.Minute
 	maxRenewGrace = time.Minute
-	// mostWatchEvery is with Options.Tokens: a renewal leaves a tombstone, which stays
-	// for twice as long.
-	mostWatchEvery = tombstoneLife / 2
-	maxAge         = 400 * 24 * time.Hour // RFC 6265bis, 5.5
+	maxAge        = 400 * 24 * time.Hour // RFC 6265bis, 5.5
 )
 
 // resolve returns o with the defaults in place, or every mistake at once.
@@ -188,7 +203,15 @@ func (o Options) resolve() (Options, error) {
 		o.Store = NewMemoryStore(nil)
 	}
 	fallback("Lifetime", &o.Lifetime, 24*time.Hour)
-	fallback("IdleTimeout", &o.IdleTimeout, min(time.Hour, o.Lifetime))
+	idle := time.Hour
+	other, isShared := sharedStore(o.Store)
+	if isShared {
+		lives := other.Lifetimes()
+		idle = lives.TTL
+		rule(lives.MaxAge <= o.Lifetime, "Lifetime: must be at least the maxAge of the store's cookies, %v", lives.MaxAge)
+		rule(o.IdleTimeout == 0 || o.IdleTimeout >= lives.MaxAge, "IdleTimeout: must not be shorter than the maxAge of the store's cookies, %v, or 0", lives.MaxAge)
+	}
+	fallback("IdleTimeout", &o.IdleTimeout, min(idle, o.Lifetime))
 	fallback("StoreTimeout", &o.StoreTimeout, 5*time.Second)
 	fallback("WatchEvery", &o.WatchEvery, 5*time.Second)
 	rule(o.IdleTimeout <= o.Lifetime, "IdleTimeout: must not be longer than Lifetime")
@@ -196,8 +219,11 @@ func (o Options) resolve() (Options, error) {
 	if o.MaxDataSize == 0 {
 		o.MaxDataSize = 64 << 10
 	}
+	if o.Logger == nil {
+		o.Logger = defaultLogger
+	}
 	if o.ErrorHandler == nil {
-		o.ErrorHandler = answerError
+		o.ErrorHandler = answerError(o.Logger)
 	}
 	rule(o.RenewAfter == 0 || o.RenewAfter >= minRenewAfter, "RenewAfter: must be at least a minute, or 0 for never")
 	rule(o.RenewAfter == 0 || o.Tokens == nil, "RenewAfter: must be 0 with Tokens, which have no key of their own to renew")
@@ -212,12 +238,16 @@ func (o Options) resolve() (Options, error) {
 	default:
 		o.RenewGrace = o.RenewGrace.Truncate(time.Millisecond)
 	}
-	rule(o.WatchEvery <= mostWatchEvery || o.Tokens == nil, "WatchEvery: must be at most 30 s with Tokens, or it could miss a renewal, which is a change of id there")
 	rule(o.MaxPerUser >= 0, "MaxPerUser: must not be negative")
 	c := &o.Cookie
 	if o.Bearer {
 		rule(reflect.ValueOf(*c).IsZero(), "Cookie: must be zero with Bearer, which sets none")
 		return o, errors.Join(errs...)
+	}
+	if isShared {
+		agreed, err := other.Agree(shared.Cookie{Domain: c.Domain, Path: c.Path, SameSite: c.SameSite, Insecure: c.Insecure, Partitioned: c.Partitioned})
+		c.Domain, c.Path, c.SameSite, c.Insecure, c.Partitioned = agreed.Domain, agreed.Path, agreed.SameSite, agreed.Insecure, agreed.Partitioned
+		errs = append(errs, err)
 	}
 	if c.Name == "" {
 		switch {
@@ -239,6 +269,21 @@ func (o Options) resolve() (Options, error) {
 	rule(len(c.Name) <= 4096-token.MaxLength, "Cookie.Name: must leave room for the value, together at most 4096 bytes (RFC 6265bis, 5.6)")
 	errs = append(errs, cookieRules(c.template())...)
 	return o, errors.Join(errs...)
+}
+
+// sharedStore returns the store that keeps another program's records, if o.Store is one or
+// is around one.
+func sharedStore(store Store) (shared.Store, bool) {
+	for {
+		if s, ok := store.(shared.Store); ok {
+			return s, true
+		}
+		around, ok := store.(interface{ Unwrap() Store })
+		if !ok {
+			return nil, false
+		}
+		store = around.Unwrap()
+	}
 }
 
 // template is the cookie before Adapt and without its value.

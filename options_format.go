@@ -7,7 +7,7 @@ import (
 )
 
 // Format implements fmt.Formatter. Whatever the verb, it prints no secret: of Secrets
-// only the number, and of the Store, Tokens and functions only the type.
+// only the number, and of the Store, Tokens, Logger and functions only the type.
 func (o Options) Format(f fmt.State, _ rune) { fmt.Fprint(f, "session.Options", attrs(o)) }
 
 // LogValue implements slog.LogValuer. It says what Format prints.
@@ -28,7 +28,7 @@ func attrs(options any) (all []slog.Attr) {
 		case field.IsZero():
 		case name == "Secrets":
 			all = append(all, slog.Int(name, field.Len()))
-		case field.Kind() == reflect.Func, field.Kind() == reflect.Interface:
+		case field.Kind() == reflect.Func, field.Kind() == reflect.Interface, field.Kind() == reflect.Pointer:
 			all = append(all, slog.String(name, fmt.Sprintf("%T", field.Interface())))
 		default:
 			all = append(all, slog.Any(name, field.Interface()))

@@ -2,7 +2,6 @@ package session
 
 import (
 	"errors"
-	"fmt"
 	"testing"
 	"time"
 
@@ -19,52 +18,64 @@ func TestPlan(t *testing.T) {
 		another  = pending{user: "bob"}
 		renew    = pending{renew: true}
 		remember = pending{remember: time.Unix(1, 0)}
+		endBy    = pending{endBy: time.Unix(1, 0)}
 		logout   = pending{logout: true}
 		anew     = pending{logout: true, user: "bob", changes: set.changes}
-		wrong    = problem{lasting, errors.New("wrong")}
+		wrong    = problem{problemLasting, errors.New("wrong")}
 	)
 	every := map[string]pending{"nothing": {}, "Set": set, "Delete": forget, "Login": login, "Login as another": another,
-		"Renew": renew, "Remember": remember, "Logout": logout, "Logout and Login": anew}
+		"Renew": renew, "Remember": remember, "EndBy": endBy, "Logout": logout, "Logout and Login": anew}
 	for _, c := range []struct {
 		name string
 		st   stored
-		want map[string]action // of every; what is not there rests
+		want map[string]action // of every; what is not there does nothing
 	}{
-		{"nothing stored", stored{is: nothing}, map[string]action{"Set": create, "Login": create, "Login as another": create, "Logout": end, "Logout and Login": end}},
-		{"live", stored{is: live, rec: alice}, map[string]action{"Set": save, "Delete": save, "Login": save, "Login as another": replace, "Renew": save, "Remember": save, "Logout": end, "Logout and Login": end}},
-		{"anonymous", stored{is: live, rec: &Record{}}, map[string]action{"Set": save, "Delete": save, "Login": replace, "Login as another": replace, "Renew": save, "Remember": save, "Logout": end, "Logout and Login": end}},
-		{"before a renewal", stored{is: live, rec: alice, frozen: alice}, map[string]action{"Set": save, "Delete": save, "Login": save, "Login as another": replace, "Renew": save, "Remember": save, "Logout": end, "Logout and Login": end}},
-		{"first use", stored{is: live, rec: alice, due: body.Maintenance{Present: true}}, map[string]action{"nothing": save, "Set": save, "Delete": save, "Login": save, "Login as another": replace, "Renew": save, "Remember": save, "Logout": end, "Logout and Login": end}},
+		{"nothing stored", stored{status: statusNone}, map[string]action{"Set": actCreate, "Login": actCreate, "Login as another": actCreate, "Logout": actEnd, "Logout and Login": actEnd}},
+		{"live", stored{status: statusLive, rec: alice}, map[string]action{"Set": actSave, "Delete": actSave, "Login": actSave, "Login as another": actReplace, "Renew": actSave, "Remember": actSave, "EndBy": actSave, "Logout": actEnd, "Logout and Login": actEnd}},
+		{"anonymous", stored{status: statusLive, rec: &Record{}}, map[string]action{"Set": actSave, "Delete": actSave, "Login": actReplace, "Login as another": actReplace, "Renew": actSave, "Remember": actSave, "EndBy": actSave, "Logout": actEnd, "Logout and Login": actEnd}},
+		{"before a renewal", stored{status: statusLive, rec: alice, frozen: alice}, map[string]action{"Set": actSave, "Delete": actSave, "Login": actSave, "Login as another": actReplace, "Renew": actSave, "Remember": actSave, "EndBy": actSave, "Logout": actEnd, "Logout and Login": actEnd}},
+		{"first use", stored{status: statusLive, rec: alice, due: body.Maintenance{Present: true}}, map[string]action{"nothing": actSave, "Set": actSave, "Delete": actSave, "Login": actSave, "Login as another": actReplace, "Renew": actSave, "Remember": actSave, "EndBy": actSave, "Logout": actEnd, "Logout and Login": actEnd}},
 	} {
 		for what, todo := range every {
-			if got := plan(open, &c.st, &todo, problem{}, false, false); got != c.want[what] {
-				t.Errorf("%s, %s: %d, want %d", c.name, what, got, c.want[what])
+			if got := (&state{stored: c.st, pending: todo}).plan(phaseOpen, time.Time{}); got != c.want[what] {
+				t.Errorf("%s, %s: %s, want %s", c.name, what, got, c.want[what])
 			}
 		}
 	}
-	for _, is := range []knowledge{twins, stale, replaced, renewed, ended} {
-		for what, want := range map[string]action{"Set": drop, "Delete": drop, "Renew": drop, "Remember": drop,
-			"Login": create, "Login as another": create, "Logout": end, "Logout and Login": end} {
+	for _, is := range []status{statusAmbiguous, statusStale, statusReplaced, statusEnded} {
+		for what, want := range map[string]action{"Set": actDrop, "Delete": actDrop, "Renew": actDrop, "Remember": actDrop, "EndBy": actDrop,
+			"Login": actCreate, "Login as another": actCreate, "Logout": actEnd, "Logout and Login": actEnd} {
 			todo := every[what]
-			if is == replaced && want == create {
-				want = replace // whose values the Login may take over
+			if is == statusReplaced && want == actCreate {
+				want = actReplace // whose values the Login may take over
 			}
-			if got := plan(open, &stored{is: is}, &todo, problem{}, false, false); got != want {
-				t.Errorf("knowledge %d, %s: %d, want %d", is, what, got, want)
+			if got := (&state{stored: stored{status: is}, pending: todo}).plan(phaseOpen, time.Time{}); got != want {
+				t.Errorf("%s, %s: %s, want %s", is, what, got, want)
 			}
 		}
 	}
-	// Where a token has no key every new one means another id.
-	for what, want := range map[string]action{"nothing": rest, "Set": save, "Login": replace, "Login as another": replace, "Renew": replace, "Remember": replace, "Logout": end} {
-		todo := every[what]
-		if got := plan(open, &stored{is: live, rec: alice}, &todo, problem{}, false, true); got != want {
-			t.Errorf("without a key, %s: %d, want %d", what, got, want)
-		}
-	}
-	for what, want := range map[string]action{"Set": save, "Login": save, "Login as another": replace, "Renew": save, "Logout": end} {
-		todo := every[what]
-		if got := plan(open, &stored{is: live, rec: alice, frozen: alice}, &todo, problem{}, false, true); got != want {
-			t.Errorf("without a key, before a renewal, %s: %d, want %d", what, got, want)
+	// The time of an EndBy has passed.
+	past, before := endBy.endBy, endBy.endBy.Add(-time.Millisecond)
+	for _, c := range []struct {
+		name   string
+		st     stored
+		todo   pending
+		before action // that time, and after it
+		after  action
+	}{
+		{"live", stored{status: statusLive, rec: alice}, pending{endBy: past}, actSave, actSave},
+		{"live, Login as another", stored{status: statusLive, rec: alice}, pending{endBy: past, user: "bob"}, actReplace, actSave},
+		{"live, Logout", stored{status: statusLive, rec: alice}, pending{endBy: past, logout: true}, actEnd, actEnd},
+		{"nothing", stored{status: statusNone}, pending{endBy: past}, actNothing, actNothing},
+		{"nothing, Set", stored{status: statusNone}, pending{endBy: past, changes: set.changes}, actCreate, actDrop},
+		{"nothing, Login", stored{status: statusNone}, pending{endBy: past, user: "bob"}, actCreate, actDrop},
+		{"replaced, Login", stored{status: statusReplaced}, pending{endBy: past, user: "bob"}, actReplace, actDrop},
+		{"ended, Login", stored{status: statusEnded}, pending{endBy: past, user: "bob"}, actCreate, actDrop},
+	} {
+		for now, want := range map[time.Time]action{before: c.before, past: c.after, past.Add(time.Hour): c.after} {
+			if got := (&state{stored: c.st, pending: c.todo}).plan(phaseOpen, now); got != want {
+				t.Errorf("%s, EndBy %v ago: %s, want %s", c.name, now.Sub(past), got, want)
+			}
 		}
 	}
 	for _, c := range []struct {
@@ -76,21 +87,21 @@ func TestPlan(t *testing.T) {
 		withheld bool
 		want     action
 	}{
-		{"an old key", open, stored{is: live, rec: alice, due: body.Maintenance{Renew: true}}, pending{}, problem{}, false, save},
-		{"an old key, and no cookie can leave", sent, stored{is: live, rec: alice, due: body.Maintenance{Renew: true}}, pending{}, problem{}, false, rest},
-		{"an old key after the handler", returned, stored{is: live, rec: alice, due: body.Maintenance{Renew: true}}, pending{}, problem{}, false, rest},
-		{"something ended", open, stored{is: live, rec: alice, due: body.Maintenance{Tidy: true}}, pending{}, problem{}, false, save},
-		{"first use, late", sent, stored{is: live, rec: alice, due: body.Maintenance{Present: true}}, pending{}, problem{}, false, save},
-		{"a cookie may be withheld", open, stored{is: nothing}, set, problem{}, true, drop},
-		{"a cookie may be withheld from a Login", open, stored{is: nothing}, login, problem{}, true, create},
-		{"a lasting problem", open, stored{is: live, rec: alice}, set, wrong, false, refuse},
-		{"a lasting problem, reported", open, stored{is: live, rec: alice}, set, problem{lastingReported, wrong.err}, false, refuse},
-		{"a passing problem", open, stored{is: live, rec: alice}, set, problem{passing, wrong.err}, false, save},
-		{"a lasting problem of a Logout", open, stored{is: live, rec: alice}, logout, wrong, false, end},
-		{"the store failed", open, stored{is: unknown}, logout, wrong, false, refuse},
+		{"an old key", phaseOpen, stored{status: statusLive, rec: alice, due: body.Maintenance{Renew: true}}, pending{}, problem{}, false, actSave},
+		{"an old key, and no cookie can leave", phaseSent, stored{status: statusLive, rec: alice, due: body.Maintenance{Renew: true}}, pending{}, problem{}, false, actNothing},
+		{"an old key after the handler", phaseReturned, stored{status: statusLive, rec: alice, due: body.Maintenance{Renew: true}}, pending{}, problem{}, false, actNothing},
+		{"something ended", phaseOpen, stored{status: statusLive, rec: alice, due: body.Maintenance{Tidy: true}}, pending{}, problem{}, false, actSave},
+		{"first use, late", phaseSent, stored{status: statusLive, rec: alice, due: body.Maintenance{Present: true}}, pending{}, problem{}, false, actSave},
+		{"a cookie may be withheld", phaseOpen, stored{status: statusNone}, set, problem{}, true, actDrop},
+		{"a cookie may be withheld from a Login", phaseOpen, stored{status: statusNone}, login, problem{}, true, actCreate},
+		{"a lasting problem", phaseOpen, stored{status: statusLive, rec: alice}, set, wrong, false, actRefuse},
+		{"a lasting problem, reported", phaseOpen, stored{status: statusLive, rec: alice}, set, problem{problemLastingReported, wrong.err}, false, actRefuse},
+		{"a passing problem", phaseOpen, stored{status: statusLive, rec: alice}, set, problem{problemPassing, wrong.err}, false, actSave},
+		{"a lasting problem of a Logout", phaseOpen, stored{status: statusLive, rec: alice}, logout, wrong, false, actEnd},
+		{"the store failed", phaseOpen, stored{status: statusUnknown}, logout, wrong, false, actRefuse},
 	} {
-		if got := plan(c.at, &c.st, &c.todo, c.p, c.withheld, false); got != c.want {
-			t.Errorf("%s: %d, want %d", c.name, got, c.want)
+		if got := (&state{stored: c.st, pending: c.todo, problem: c.p, withheld: c.withheld}).plan(c.at, time.Time{}); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
 	}
 }
@@ -99,22 +110,21 @@ func TestPlan(t *testing.T) {
 // after that.
 func TestProblem(t *testing.T) {
 	err := errors.New("wrong")
-	for is, want := range map[gravity]string{
-		none:            "report none, retry none",
-		passing:         "report passingReported, retry passing",
-		passingReported: "report passingReported, retry passing",
-		lasting:         "report lastingReported, retry lastingReported",
-		lastingReported: "report lastingReported, retry lastingReported",
-		missed:          "report passingReported, retry passing",
-		missedLogin:     "report missedLogin, retry missedLogin",
+	for kind, want := range map[problemKind][2]problemKind{ // after report, and after retry
+		problemNone:            {problemNone, problemNone},
+		problemPassing:         {problemPassingReported, problemPassing},
+		problemPassingReported: {problemPassingReported, problemPassing},
+		problemLasting:         {problemLastingReported, problemLastingReported},
+		problemLastingReported: {problemLastingReported, problemLastingReported},
+		problemLate:            {problemPassingReported, problemPassing},
+		problemLateLogin:       {problemLateLogin, problemLateLogin},
 	} {
-		names := []string{"none", "passing", "passingReported", "lasting", "lastingReported", "missed", "missedLogin"}
-		p := problem{is, err}
+		p := problem{kind, err}
 		p.report()
-		reported := p
+		reported := p.kind
 		p.retry()
-		if got := fmt.Sprintf("report %s, retry %s", names[reported.is], names[p.is]); got != want {
-			t.Errorf("%s: %s, want %s", names[is], got, want)
+		if got := [2]problemKind{reported, p.kind}; got != want {
+			t.Errorf("%s: report and retry make it %s, want %s", kind, got, want)
 		}
 		if p.err != err {
 			t.Error("the error is lost")

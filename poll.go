@@ -105,7 +105,7 @@ func (p *poll) look(ctx context.Context, m *Manager, look *pollLook, try int) (*
 	p.polls.mu.Unlock()
 	c := storectx.Within(ctx, m.timeout)
 	defer c.Release()
-	rec, err := m.follow(c, p.id)
+	rec, err := m.load(c, p.id)
 	look.isKnown = err == nil || ctx.Err() == nil // else perhaps for want of time of its own
 	look.rec, look.err = rec, err
 	return rec, err

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/coatcheck/session/internal/storectx"
 )
@@ -142,11 +143,11 @@ func (n *contender) save(rec *Record, old uint64) error {
 	return err
 }
 
-// follow loads what the record has become.
-func (n *contender) follow() (err error) {
+// load loads what the record has become.
+func (n *contender) load() (err error) {
 	at := n.m.queues.entered.Load()
 	n.last = view{}
-	rec, err := n.m.follow(n.c, n.id)
+	rec, err := n.m.load(n.c, n.id)
 	if err == nil {
 		n.last = view{rec, at}
 	}
@@ -163,14 +164,10 @@ func (n *contender) join() (*Record, error) {
 	return n.last.rec, err
 }
 
-// enter waits for the turn. If the member before has given the session another id, it
-// follows that.
+// enter waits for the turn.
 func (n *contender) enter() (err error) {
 	if n.turn, n.last, err = n.m.queues.enter(n.c, n.id, n.isEnding); err != nil {
 		return storeError("save", err)
-	}
-	if is, _ := statusOf(n.last.rec); is == renewed {
-		return n.follow()
 	}
 	return nil
 }
@@ -197,7 +194,7 @@ func (n *contender) reread(err error) (*Record, error) {
 		}
 		n.tries++
 	}
-	err = n.follow()
+	err = n.load()
 	return n.last.rec, err
 }
 
@@ -208,3 +205,22 @@ func (n *contender) leave() {
 		n.turn = nil
 	}
 }
+
+// pause sleeps before retry number try: exponential backoff from d with full jitter, capped
+// at 128·d. It returns early with ctx.Err().
+func pause(ctx context.Context, d time.Duration, try int) error {
+	if try == 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(random(d << min(try, 7)))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	resumed(ctx)
+	return ctx.Err()
+}
+
+// betweenSaves is d of a pause after a conflict with another process.
+const betweenSaves = 250 * time.Microsecond

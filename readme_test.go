@@ -14,14 +14,14 @@ import (
 // examples/quickstart and in sessiontest's examples.
 
 func readmeHowTo(w http.ResponseWriter, r *http.Request, s *session.Session, user struct{ ID string }) {
-	var theme = session.NewKey[string]("theme") // once; a key knows its type
+	var theme = session.NewKey[string]("theme") // once, as a package variable; a key knows its type
 
 	theme.Set(s, "dark")
 	v, ok := theme.Lookup(s) // or theme.Get(s), theme.Delete(s), theme.Pop(s)
 	fmt.Fprintln(w, v, ok)
 
-	visits.Update(s, func(n int) int { return n + 1 }) // again on the newer value, if another request was faster
-	voucher.Take(r.Context(), s)                       // at once: of concurrent requests one gets it
+	visits.Update(s, func(n int) int { return n + 1 }) // f runs again if another request has saved first
+	voucher.Take(r.Context(), s)                       // commits now: of concurrent requests, one gets the value
 
 	s.AddFlash("info", "Saved.")
 	for _, f := range s.Flashes() { // on the next page, once
@@ -30,17 +30,19 @@ func readmeHowTo(w http.ResponseWriter, r *http.Request, s *session.Session, use
 
 	s.Login(user.ID) // after you have checked the password: a new token, and both clocks restart
 	s.Remember(30 * 24 * time.Hour)
-	s.Logout() // everywhere at once for this token
+	s.Logout() // ends the session in the store, for every process
 }
 
 func readmeGuard(w http.ResponseWriter, s *session.Session) {
 	if errors.Is(s.Err(), session.ErrStore) {
 		return // before anything that leaves this response
 	}
-	if s.User() == "" {
-		http.Error(w, "Please log in.", http.StatusUnauthorized)
-		return
-	}
+	fmt.Fprint(w, "Sent.")
+}
+
+func readmeUsers(mux *http.ServeMux, account http.Handler) {
+	mux.Handle("GET /account", sessions.RequireUser(account, http.RedirectHandler("/login", http.StatusSeeOther)))
+	mux.Handle("GET /api/account", sessions.RequireUser(account, nil)) // nil: 401
 }
 
 func readmeDevices(ctx context.Context, s *session.Session, id string) ([]*session.Session, error) {
@@ -52,4 +54,4 @@ func readmeDevices(ctx context.Context, s *session.Session, id string) ([]*sessi
 	return devices, err
 }
 
-var _ = []any{readmeHowTo, readmeGuard, readmeDevices} // compiled, and no more
+var _ = []any{readmeHowTo, readmeUsers, readmeGuard, readmeDevices} // compiled, and no more

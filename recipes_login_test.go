@@ -378,23 +378,13 @@ func TestRecipeVoucherIsSpentOnce(t *testing.T) {
 	})
 }
 
-var comesBack = session.NewKey[bool]("comes-back")
-
-// rememberVisits logs a user in who wants to stay so for as long as they come back
-// within 30 days.
-func rememberVisits(s *session.Session, user string) {
-	s.Login(user)
-	s.Remember(30 * 24 * time.Hour)
-	comesBack.Set(s, true)
-}
-
-// extend moves the end of such a session, about once a week and until a year after
+// extend moves the end of a remembered session, about once a week and until a year after
 // the login. It is for pages, not for what they load.
 func extend(page http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
 		young := time.Since(s.Authenticated()) < 365*24*time.Hour
-		if comesBack.Get(s) && young && time.Until(s.Expires()) < 23*24*time.Hour {
+		if s.Remembered() && young && time.Until(s.Expires()) < 23*24*time.Hour {
 			s.Remember(30 * 24 * time.Hour)
 		}
 		page.ServeHTTP(w, r)
@@ -411,7 +401,7 @@ func TestRecipeRememberWhoComesBack(t *testing.T) {
 		b := sessiontest.NewBrowser(t, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			tabs.ServeHTTP(w, r)
 		})))
-		b.Session(m, func(s *session.Session) { rememberVisits(s, "ann") })
+		b.Session(m, func(s *session.Session) { s.Login("ann"); s.Remember(30 * day) })
 		begun := time.Now()
 		for last := false; !last; {
 			time.Sleep(20 * day)

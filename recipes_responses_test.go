@@ -1,7 +1,6 @@
 package session_test
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -19,25 +18,11 @@ import (
 	"github.com/coatcheck/session/sessiontest"
 )
 
-// users lets only requests with a logged-in user through.
-func users(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s := session.From(r.Context())
-		switch {
-		case errors.Is(s.Err(), session.ErrStore): // the Manager answers 503
-		case s.User() == "":
-			http.Redirect(w, r, "/login", http.StatusSeeOther)
-		default:
-			next.ServeHTTP(w, r)
-		}
-	})
-}
-
 // site serves assets beside the check for a user, not behind it.
-func site(assets, pages http.Handler) http.Handler {
+func site(sessions *session.Manager, assets, pages http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /assets/", assets) // never calls session.From
-	mux.Handle("/", users(pages))
+	mux.Handle("/", sessions.RequireUser(pages, http.RedirectHandler("/login", http.StatusSeeOther)))
 	return mux
 }
 
@@ -66,7 +51,7 @@ func TestRecipeStaticFiles(t *testing.T) {
 	paths := []string{"/assets/app.js", "/pages/start", "/files/report.pdf"}
 	var arrived sync.WaitGroup
 	arrived.Add(len(paths) * n)
-	app := m.Handler(site(files, pages))
+	app := m.Handler(site(m, files, pages))
 	b := sessiontest.NewBrowser(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Overlap") != "" {
 			arrived.Done()
@@ -212,10 +197,10 @@ func TestRecipeReverseProxy(t *testing.T) {
 	}
 	mux := http.NewServeMux()
 	proxy := upstream(to, "__Host-session")
-	mux.Handle("/write/{i}", overlap(n, users(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	mux.Handle("/write/{i}", overlap(n, m.RequireUser(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		writing(w, r)
 		proxy.ServeHTTP(w, r)
-	}))))
+	}), nil)))
 	b := sessiontest.NewBrowser(t, m.Handler(mux))
 	b.Session(m, func(s *session.Session) { s.Login("ann") })
 	atOnce(n, func(i int) {

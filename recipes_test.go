@@ -113,7 +113,7 @@ func problem(w http.ResponseWriter, status int) {
 	json.NewEncoder(w).Encode(map[string]any{"status": status, "title": http.StatusText(status)})
 }
 
-// api answers 401 to who is not logged in, and 503 while nobody can tell.
+// api answers 503 while the store fails.
 var api = session.Must(session.New(&session.Options{
 	Store:   store,
 	Secrets: [][]byte{secret},
@@ -127,14 +127,14 @@ var api = session.Must(session.New(&session.Options{
 	},
 }))
 
+// unauthorized answers a client that is not logged in.
+func unauthorized(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("WWW-Authenticate", `Cookie realm="api"`)
+	problem(w, http.StatusUnauthorized)
+}
+
 func me(w http.ResponseWriter, r *http.Request) {
-	user := session.From(r.Context()).User()
-	if user == "" {
-		w.Header().Set("WWW-Authenticate", `Cookie realm="api"`)
-		problem(w, http.StatusUnauthorized)
-		return
-	}
-	json.NewEncoder(w).Encode(map[string]string{"user": user})
+	json.NewEncoder(w).Encode(map[string]string{"user": session.From(r.Context()).User()})
 }
 
 var (
@@ -143,7 +143,9 @@ var (
 )
 
 func TestRecipeJSON(t *testing.T) {
-	b := sessiontest.NewBrowser(t, api.Handler(http.HandlerFunc(me)))
+	mux := http.NewServeMux()
+	mux.Handle("GET /me", api.RequireUser(http.HandlerFunc(me), http.HandlerFunc(unauthorized)))
+	b := sessiontest.NewBrowser(t, api.Handler(mux))
 	expect := func(want string) {
 		t.Helper()
 		if got := body(b.Get("/me")); got != want+"\n" {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/coatcheck/session/internal/body"
-	"github.com/coatcheck/session/internal/storectx"
 )
 
 // A lease is the right to refresh one value. Who has it stands in the session,
@@ -16,7 +15,8 @@ import (
 //
 //	"session.leases":{"tokens":{"by":"…","until":1732639200000}}
 type lease struct {
-	*Session
+	s     *Session
+	m     *Manager
 	ctx   context.Context
 	name  string    // of the value, as it stands in JSON
 	by    string    // names this lease, and no other
@@ -28,8 +28,7 @@ type lease struct {
 	isStored bool
 }
 
-// betweenLooks is what a pause before the first look at somebody else's lease is
-// about.
+// betweenLooks is the mean pause before the first look at another request's lease.
 const betweenLooks = 4 * time.Millisecond
 
 const (
@@ -44,12 +43,12 @@ const (
 
 // refresh is Key.Refresh, of values as they stand in JSON.
 func (s *Session) refresh(ctx context.Context, name string, fresh func([]byte) bool, f func(context.Context, []byte) ([]byte, error)) ([]byte, error) {
-	l := &lease{Session: s, ctx: ctx, name: name, by: rand.Text()}
-	l.loadWithin(ctx)
+	l := &lease{s: s, m: s.m, ctx: ctx, name: name, by: rand.Text()}
+	s.useWithin(ctx)
 	defer l.end() // also if the program's functions panic
 	defer func() { l.m.polls.leave(l.poll) }()
 	for {
-		raw, err := l.current(l.name)
+		raw, err := s.use().current(l.name)
 		switch {
 		case err != nil:
 			return nil, err
@@ -75,12 +74,10 @@ func (l *lease) isHeld() bool {
 	if l.until.IsZero() || l.isStored {
 		return !l.until.IsZero()
 	}
-	l.changing.Lock()
-	defer l.changing.Unlock()
-	return !l.shared()
+	return !l.s.use().isShared()
 }
 
-// claim takes the lease, unless somebody else has it.
+// claim takes the lease, unless another request has it.
 func (l *lease) claim() error {
 	if err := l.ctx.Err(); err != nil {
 		return err
@@ -115,27 +112,23 @@ func (l *lease) claim() error {
 // request is to wait for a process that is alive. It has a deadline of its own, for the
 // store's silence may have used up the claim's.
 func (l *lease) giveBack(mine body.Lease) {
-	l.changing.Lock()
-	defer l.done()
-	if l.stored.is != live { // another goroutine of the request has ended or reloaded it
-		return
-	}
-	c := storectx.New(l.ctx, l.m.timeout)
-	defer c.Release()
-	rec, err := l.m.follow(c, l.stored.rec.ID)
-	if is, _ := statusOf(rec); err != nil || is != live {
-		return
-	}
-	k := commit{l.Session, c, &pending{changes: body.Changes{l.edit(l.ended)}}}
-	l.mu.Lock()
-	k.becomes(rec)
-	l.mu.Unlock()
-	if l.stored.is == live && body.LeaseOf(rec.Data, l.name) == mine {
-		_ = k.save() // if it fails, the lease runs out
-	}
+	_ = l.s.transact(func(t *tx) error {
+		if t.stored.status != statusLive { // another goroutine of the request has ended or reloaded it
+			return nil
+		}
+		rec, err := l.m.load(t.context(), t.stored.rec.ID)
+		if err != nil || !isLive(rec) {
+			return err
+		}
+		t.rebase(rec)
+		if t.stored.status != statusLive || body.LeaseOf(rec.Data, l.name) != mine {
+			return nil
+		}
+		return t.save(&pending{changes: body.Changes{l.edit(l.ended)}}) // if it fails, the lease runs out
+	})
 }
 
-var errLeased = errors.New("session: somebody else has the lease")
+var errLeased = errors.New("session: another request has the lease")
 
 // end gives the lease back, if this one has it.
 func (l *lease) end() {
@@ -144,7 +137,7 @@ func (l *lease) end() {
 	}
 }
 
-// ended is nobody's lease, in place of this one.
+// ended returns no lease in place of this one.
 func (l *lease) ended(has body.Lease) (body.Lease, error) {
 	if has.By == l.by {
 		return body.Lease{}, nil
@@ -169,25 +162,27 @@ func (l *lease) run(raw []byte, f func(context.Context, []byte) ([]byte, error))
 	return value, l.save(ctx, raw, value)
 }
 
-// save saves the value, unless somebody has changed it meanwhile, and ends the
+// save saves the value, unless another request has changed it meanwhile, and ends the
 // lease. A store that fails is tried again until the lease is over: what f has
 // used up cannot be had a second time. Each try makes the changes again, for another
 // goroutine of the request may have dropped them by a Reload; made twice they are what
 // they are once.
 func (l *lease) save(ctx context.Context, was, value []byte) error {
-	prepare := func() error {
+	prepare := func(t *tx) error {
 		switch {
-		case l.isStored && (l.todo.logout || l.stored.is == nothing):
+		case l.isStored && (t.pending.logout || t.stored.status == statusNone):
 			return ErrEnded // by this request: a value of its session must not begin another
-		case l.stored.is != unknown:
-			l.keep(body.Change{Call: "Refresh", Name: l.name, Raw: value, In: was, Again: func(in []byte) ([]byte, error) { return in, nil }})
-			l.keep(l.edit(l.ended))
-			l.problem.retry()
+		case t.pending.hasEnded(time.Now()):
+			return ErrEnded
+		case t.stored.isKnown():
+			t.keep(body.Change{Call: "Refresh", Name: l.name, Raw: value, In: was, Again: func(in []byte) ([]byte, error) { return in, nil }})
+			t.keep(l.edit(l.ended))
+			t.problem.retry()
 		}
 		return nil
 	}
 	for try := 0; ; try++ {
-		err := l.saveAfter(context.WithoutCancel(ctx), prepare)
+		err := l.s.saveAfter(context.WithoutCancel(ctx), prepare)
 		if !errors.Is(err, ErrStore) || errors.Is(err, ErrIndeterminate) || pause(ctx, betweenLooks, try+1) != nil {
 			return err
 		}
@@ -197,9 +192,7 @@ func (l *lease) save(ctx context.Context, was, value []byte) error {
 // wait waits for the next look at the session, which all that wait for it in this
 // process share.
 func (l *lease) wait() error {
-	l.mu.Lock()
-	was := l.stored.rec
-	l.mu.Unlock()
+	was := l.s.use().stored.rec
 	if was == nil {
 		return nil // another goroutine of the request has ended or reloaded it
 	}
@@ -211,56 +204,44 @@ func (l *lease) wait() error {
 	if err != nil && l.ctx.Err() != nil {
 		return l.ctx.Err()
 	}
-	l.changing.Lock()
-	defer l.done()
-	if !l.shared() || l.stored.rec != was { // another goroutine knows more than the look
+	return l.s.transact(func(t *tx) error {
+		switch {
+		case !t.isShared() || t.stored.rec != was: // another goroutine knows more than the look
+			return nil
+		case err != nil:
+			t.note(EventStoreFailed, t.stored.rec, err)
+			return err
+		}
+		t.rebase(rec)
 		return nil
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err != nil {
-		l.note(EventStoreFailed, l.stored.rec, err)
-		return err
-	}
-	commit{l.Session, nil, &l.todo}.becomes(rec)
-	return nil
-}
-
-// shared reports whether other requests may have the value, now or later: it stands in
-// the session, or will, and a Login keeps it. changing is held.
-func (l *lease) shared() bool {
-	st, user := &l.stored, l.todo.user
-	return st.is == live && !l.todo.logout && (user == "" || st.rec.User == "" || user == st.rec.User)
+	})
 }
 
 // store changes who has the lease, by a Save of its own: what is pending stays so. It
 // returns false if the session needs no lease.
 func (l *lease) store(ctx context.Context, edit func(body.Lease) (body.Lease, error)) (isShared bool, err error) {
-	l.changing.Lock()
-	defer l.done()
-	if !l.shared() {
-		return false, nil
-	}
-	c := storectx.Within(ctx, l.m.timeout)
-	defer c.Release()
-	ch, now := l.edit(edit), body.Value(l.stored.rec.Data, body.Leases)
-	if raw, err := ch.Again(now); err != nil || bytes.Equal(raw, now) {
-		return true, err
-	}
-	err = commit{l.Session, c, &pending{changes: body.Changes{ch}}}.save()
-	if errors.Is(err, ErrStore) {
-		l.mu.Lock()
-		l.note(EventStoreFailed, l.stored.rec, err)
-		l.mu.Unlock()
-	}
-	return true, err
+	err = l.s.transactWithin(ctx, func(t *tx) error {
+		if isShared = t.isShared(); !isShared {
+			return nil
+		}
+		change, leases := l.edit(edit), body.Value(t.stored.rec.Data, body.Leases)
+		if raw, err := change.Again(leases); err != nil || bytes.Equal(raw, leases) {
+			return err
+		}
+		err := t.save(&pending{changes: body.Changes{change}})
+		if errors.Is(err, ErrStore) {
+			t.note(EventStoreFailed, t.stored.rec, err)
+		}
+		return err
+	})
+	return isShared, err
 }
 
 // notJSON is the value of no member: what was made from it is always made anew.
 var notJSON = []byte{0}
 
-// edit returns a change of the value's lease, to be made in whatever the session has
-// become.
+// edit returns a change of the value's lease, to be made in whatever the session
+// has become.
 func (l *lease) edit(f func(body.Lease) (body.Lease, error)) body.Change {
 	return body.Change{Call: "Refresh", Name: body.Leases, In: notJSON, Again: func(in []byte) ([]byte, error) {
 		return body.EditLease(in, l.name, f)

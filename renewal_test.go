@@ -43,11 +43,16 @@ func atDesk(t *testing.T, o session.Options, f func(d *desk)) {
 	})
 }
 
-// browser returns one that is logged in as alice, and has the name "before".
-func (d *desk) browser() *browser {
-	b := newBrowser(d.t, d.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+// visitor returns a browser without cookies.
+func (d *desk) visitor() *browser {
+	return newBrowser(d.t, d.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		d.f(session.From(r.Context()))
 	})))
+}
+
+// browser returns one that is logged in as alice, and has the name "before".
+func (d *desk) browser() *browser {
+	b := d.visitor()
 	d.do(b, func(s *session.Session) {
 		s.Login("alice")
 		name.Set(s, "before")
@@ -530,41 +535,54 @@ func TestThiefCannotHoldOffRenewal(t *testing.T) {
 
 // Promise 3. A slow request presents a key and meanwhile the slow response with an older
 // one arrives: the older key, which the browser has now, was presented later. The slow
-// request does not end it, also if it reads the store again.
+// request does not end it, also if it reads the store again, or if the store fails as the
+// request begins and as it saves.
 func TestSlowRequestDoesNotEndWhatCameLater(t *testing.T) {
-	for name, atEnd := range map[string]func(*session.Session){
-		"nothing": func(*session.Session) {},
-		"Reload":  func(s *session.Session) { _ = s.Reload(t.Context()) },
+	for name, atEnd := range map[string]func(*desk, *session.Session){
+		"nothing": func(*desk, *session.Session) {},
+		"Reload":  func(_ *desk, s *session.Session) { _ = s.Reload(t.Context()) },
+		"a Save that fails, and a change": func(d *desk, s *session.Session) {
+			d.spy.hook(failing("Save", errDown))
+			_ = s.Save(t.Context()) // drops what is due
+			d.spy.hook(nil)
+			visits.Set(s, 1)
+		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
-				b := d.browser()
-				time.Sleep(minute)
-				late := b.replay(b.cookie())
-				d.expect(late, "before") // gets a key, and its response is slow
-				time.Sleep(11 * second)
-				d.expect(b, "before") // gets a newer one
-				begun, again := make(chan struct{}), b.replay(b.cookie())
-				var all sync.WaitGroup
-				all.Go(func() {
-					d.do(b.replay(b.cookie()), func(s *session.Session) {
-						s.User()
-						close(begun)
-						time.Sleep(3 * second)
-						atEnd(s)
+		for _, fails := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, " fails: ", fails), func(t *testing.T) {
+				atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+					b := d.browser()
+					time.Sleep(minute)
+					late := b.replay(b.cookie())
+					d.expect(late, "before") // gets a key, and its response is slow
+					time.Sleep(11 * second)
+					d.expect(b, "before") // gets a newer one
+					begun, again := make(chan struct{}), b.replay(b.cookie())
+					if fails {
+						d.spy.hook(failing("Save", errDown))
+					}
+					var all sync.WaitGroup
+					all.Go(func() {
+						d.do(b.replay(b.cookie()), func(s *session.Session) {
+							s.User()
+							close(begun)
+							time.Sleep(3 * second)
+							atEnd(d, s)
+						})
 					})
-				})
-				<-begun
-				time.Sleep(second)
-				d.expect(late, "before")
-				all.Wait()
-				d.expect(again, "before") // sent once more by a proxy
-				for range 30 {
+					<-begun
+					d.spy.hook(nil)
+					time.Sleep(second)
 					d.expect(late, "before")
-					time.Sleep(3 * second)
-				}
+					all.Wait()
+					d.expect(again, "before") // sent once more by a proxy
+					for range 30 {
+						d.expect(late, "before")
+						time.Sleep(3 * second)
+					}
+				})
 			})
-		})
+		}
 	}
 }
 
@@ -650,33 +668,91 @@ func TestCookieOfAnAutomaticRenewalInAnOutage(t *testing.T) {
 }
 
 // An attacker asks for a key each second while a slow request presents the one that the
-// owner has got. It was presented, and so it is not among those that are forgotten.
+// owner has got. It was presented as the request arrived: it is not among those that are
+// forgotten, and the attacker's ends ten seconds later.
 func TestSlowRequestUnderAttack(t *testing.T) {
-	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
-		owner := d.browser()
-		thief := owner.replay(owner.cookie())
-		time.Sleep(minute)
-		d.expect(owner, "before") // gets a key
-		asks := func(n int) {
-			for range n {
-				time.Sleep(1100 * time.Millisecond)
-				d.do(thief.replay(thief.cookie()), func(s *session.Session) { s.User() })
-			}
-		}
-		asks(20)
-		begun := make(chan struct{})
-		var all sync.WaitGroup
-		all.Go(func() {
-			d.do(owner.replay(owner.cookie()), func(s *session.Session) {
-				s.User()
-				close(begun)
-				time.Sleep(2 * minute)
+	for _, newer := range []int{0, 20} { // keys that the attacker has got before that
+		t.Run(fmt.Sprint("newer keys: ", newer), func(t *testing.T) {
+			atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+				owner := d.browser()
+				thief := owner.replay(owner.cookie())
+				time.Sleep(minute)
+				d.expect(owner, "before") // gets a key
+				asks := func(n int) {
+					for range n {
+						time.Sleep(1100 * time.Millisecond)
+						d.do(thief.replay(thief.cookie()), func(s *session.Session) { s.User() })
+					}
+				}
+				asks(newer)
+				begun := make(chan struct{})
+				var all sync.WaitGroup
+				all.Go(func() {
+					d.do(owner.replay(owner.cookie()), func(s *session.Session) {
+						s.User()
+						close(begun)
+						time.Sleep(2 * minute)
+					})
+				})
+				<-begun
+				asks(9)
+				d.expect(thief.replay(thief.cookie()), "before")
+				asks(1)
+				d.expectReplaced(thief)
+				asks(90)
+				all.Wait()
+				d.expect(owner, "before")
 			})
 		})
-		<-begun
-		asks(100)
-		all.Wait()
-		d.expect(owner, "before")
+	}
+}
+
+// Promise 3. Another request writes the session while a slow one notes that it has
+// presented a key: the key is noted nevertheless, unless the session has ended.
+func TestKeyIsNotedBesideOtherWrites(t *testing.T) {
+	for how, meanwhile := range map[string]func(s *session.Session){
+		"a change": func(s *session.Session) { visits.Set(s, 1) },
+		"a Logout": func(s *session.Session) { s.Logout() },
+	} {
+		t.Run(how, func(t *testing.T) {
+			atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+				b := d.browser()
+				time.Sleep(minute)
+				old := b.replay(b.cookie())
+				d.expect(b, "before") // gets a key
+				other := old.replay(old.cookie())
+				d.spy.hook(once(d.spy, "Save", func(context.Context) { d.do(other, meanwhile) }))
+				d.do(b, func(s *session.Session) {
+					isIn := s.User() == "alice" && name.Get(s) == "before" && visits.Get(s) == 1
+					if isEnded := how == "a Logout"; isIn == isEnded || s.Expired() != isEnded || s.Err() != nil {
+						t.Errorf("in as %q, Expired: %v, Err: %v", s.User(), s.Expired(), s.Err())
+					}
+					if time.Sleep(10 * second); isIn {
+						d.expectReplaced(old)
+					}
+				})
+			})
+		})
+	}
+}
+
+// Promise 3. A slow request has presented the key of a Login when another Login of the
+// user replaces that. The Renew of the slow request does nothing, and its client is not
+// the one that has the newer key.
+func TestSlowRequestRenewsAfterALogin(t *testing.T) {
+	atDesk(t, session.Options{}, func(d *desk) {
+		b := d.browser()
+		other := b.replay(b.cookie())
+		d.do(b, func(s *session.Session) { s.Login("alice") })
+		if d.do(b.replay(b.cookie()), func(s *session.Session) {
+			s.User()
+			d.do(other, func(s *session.Session) { s.Login("alice") })
+			s.Renew()
+		}) {
+			t.Error("the Renew makes a key")
+		}
+		time.Sleep(11 * second)
+		d.expect(other, "before")
 	})
 }
 
@@ -745,6 +821,76 @@ func TestOvertakenKeyGetsNoOther(t *testing.T) {
 		d.expect(slow, "before")
 		d.expect(slow, "before")
 		d.expectReplacedAfter(b, 10*second)
+	})
+}
+
+// Promise 3. A request that has presented a key gets no other if an older one, whose
+// response was slow, was presented while it was in flight: the client has that now.
+func TestOvertakenRequestGetsNoKey(t *testing.T) {
+	change := func(s *session.Session) { visits.Update(s, func(n int) int { return n + 1 }) }
+	for how, begin := range map[string]func(d *desk, b *browser) (late *browser){
+		"automatic renewals": func(d *desk, b *browser) *browser {
+			time.Sleep(minute)
+			late := b.replay(b.cookie())
+			d.expect(late, "before")
+			time.Sleep(11 * second)
+			d.expect(b, "before")
+			return late
+		},
+		"Logins": func(d *desk, b *browser) *browser {
+			late := b.replay(b.cookie())
+			d.do(late, func(s *session.Session) { s.Login("alice") })
+			d.do(b, func(s *session.Session) { s.Login("alice") })
+			return late
+		},
+	} {
+		t.Run(how, func(t *testing.T) {
+			atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+				b := d.browser()
+				late := begin(d, b)
+				if d.do(b.replay(b.cookie()), func(s *session.Session) {
+					s.User()
+					time.Sleep(second)
+					d.expect(late, "before")
+					time.Sleep(2 * minute)
+					change(s)
+				}) {
+					t.Error("the overtaken key gets another")
+				}
+				d.expect(late, "before")
+			})
+		})
+	}
+}
+
+// Promise 3. Of three keys whose responses were slow the second was presented, and then
+// the first, which gets another. The second, which was not the newest, gets no other.
+func TestOvertakenKeyThatIsNotTheNewest(t *testing.T) {
+	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+		read := func(s *session.Session) { s.User() }
+		b := d.browser()
+		time.Sleep(minute)
+		var late []*browser
+		for range 3 {
+			time.Sleep(11 * second)
+			late = append(late, b.replay(b.cookie()))
+			if !d.do(late[len(late)-1], read) {
+				t.Fatal("no key")
+			}
+		}
+		d.expect(late[1].replay(late[1].cookie()), "before")
+		time.Sleep(11 * second)
+		if !d.do(late[0], read) {
+			t.Fatal("the late key gets no other")
+		}
+		for range 3 {
+			time.Sleep(11 * second)
+			if d.do(late[1].replay(late[1].cookie()), read) {
+				t.Error("the overtaken key gets another")
+			}
+		}
+		d.expect(late[0], "before")
+		d.expectReplacedAfter(late[1], 10*second)
 	})
 }
 
@@ -1025,25 +1171,96 @@ func TestRenewalThatWasSavedEarly(t *testing.T) {
 		}, false},
 		"nothing, by age":   {func(s *session.Session) {}, func(*desk, *browser) { time.Sleep(minute / 2) }, true},
 		"a login elsewhere": {func(s *session.Session) { s.Login("alice") }, func(d *desk, _ *browser) { d.browser() }, true},
+
+		// A Login's key keeps full access, whatever keys other Logins make.
+		"a login in another tab": {func(s *session.Session) { s.Login("alice") }, func(d *desk, old *browser) {
+			d.do(old, func(s *session.Session) { s.Login("alice") })
+		}, true},
+		"a login in another tab, whose key is presented": {func(s *session.Session) { s.Login("alice") }, func(d *desk, old *browser) {
+			d.do(old, func(s *session.Session) { s.Login("alice") })
+			time.Sleep(minute - time.Millisecond)
+			d.expect(old, "before")
+		}, true},
+		"a login in another tab, whose key was presented a minute ago": {func(s *session.Session) { s.Login("alice") }, func(d *desk, old *browser) {
+			d.do(old, func(s *session.Session) { s.Login("alice") })
+			d.expect(old, "before")
+			time.Sleep(minute)
+		}, false},
+		"a login in another tab, whose key is renewed": {func(s *session.Session) { s.Login("alice") }, func(d *desk, old *browser) {
+			d.do(old, func(s *session.Session) { s.Login("alice") })
+			d.do(old, func(s *session.Session) { s.Renew() })
+		}, false},
+		"a login after a renewal": {func(s *session.Session) { s.Renew() }, func(d *desk, old *browser) {
+			d.do(old, func(s *session.Session) { s.Login("alice") })
+		}, false},
+		"a login after a renewal by age": {func(s *session.Session) {}, func(d *desk, old *browser) {
+			d.do(old, func(s *session.Session) { s.Login("alice") })
+		}, false},
 	} {
-		t.Run(what, func(t *testing.T) {
-			atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
-				b := d.browser()
-				time.Sleep(minute)
-				old := b.replay(b.cookie())
-				if got := d.do(b, func(s *session.Session) {
-					c.early(s)
-					s.User()
-					if err := s.Save(t.Context()); err != nil {
-						t.Error(err)
+		for how, save := range map[string]func(d *desk, s *session.Session) error{
+			"by Save": func(d *desk, s *session.Session) error { return s.Save(t.Context()) },
+			"by a Save whose outcome only a Reload knows": func(d *desk, s *session.Session) error {
+				d.spy.hook(failing("Load", errDown))
+				d.spy.hookAfter(lost("Save"))
+				s.Save(t.Context())
+				d.spy.hook(nil)
+				d.spy.hookAfter(nil)
+				return s.Reload(t.Context())
+			},
+		} {
+			t.Run(what+", "+how, func(t *testing.T) {
+				atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+					b := d.browser()
+					time.Sleep(minute)
+					old := b.replay(b.cookie())
+					if got := d.do(b, func(s *session.Session) {
+						c.early(s)
+						s.User()
+						if err := save(d, s); err != nil {
+							t.Error(err)
+						}
+						c.meanwhile(d, old)
+					}); got != c.sends {
+						t.Errorf("a cookie: %v", got)
 					}
-					c.meanwhile(d, old)
-				}); got != c.sends {
-					t.Errorf("a cookie: %v", got)
-				}
+					if c.sends {
+						d.expect(b, "before")
+					}
+				})
 			})
-		})
+		}
 	}
+}
+
+// Promise 3. A request saves, which renews its token by age, and then logs in. Another
+// tab logs in while the store answers that Login. Both responses bring a token.
+func TestLoginsInTwoTabsAfterASave(t *testing.T) {
+	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
+		b := d.browser()
+		time.Sleep(minute)
+		tab := b.replay(b.cookie())
+		if !d.do(b, func(s *session.Session) {
+			s.User()
+			if err := s.Save(t.Context()); err != nil {
+				t.Error(err)
+			}
+			s.Login("alice")
+			d.spy.hookAfter(func(_ context.Context, call, _ string, err error) error {
+				if call == "Save" {
+					d.spy.hookAfter(nil)
+					if !d.do(tab, func(s *session.Session) { s.Login("alice") }) {
+						t.Error("no cookie for the Login of the other tab")
+					}
+				}
+				return err
+			})
+		}) {
+			t.Error("no cookie for the Login")
+		}
+		time.Sleep(minute - time.Millisecond)
+		d.expect(b, "before")
+		d.expect(tab, "before")
+	})
 }
 
 // Promise 3. A long request whose key was replaced by age, and has ended, keeps its
@@ -1217,6 +1434,40 @@ func TestIndeterminateRenewal(t *testing.T) {
 	}
 }
 
+// The answer of the store to a Login is lost, and another tab logs in before the store is
+// asked what became of the first Login. The record has both keys: both Logins are answered.
+func TestIndeterminateLoginAndAnother(t *testing.T) {
+	atDesk(t, session.Options{}, func(d *desk) {
+		b := d.browser()
+		tab := b.replay(b.cookie())
+		if !d.do(b, func(s *session.Session) {
+			s.Login("alice")
+			visits.Update(s, func(n int) int { return n + 1 })
+			d.spy.hookAfter(func(_ context.Context, call, _ string, err error) error {
+				if call != "Save" {
+					return err
+				}
+				d.spy.hookAfter(nil)
+				d.do(tab, func(s *session.Session) {
+					s.Login("alice")
+					visits.Update(s, func(n int) int { return n + 1 })
+				})
+				return session.ErrIndeterminate
+			})
+		}) {
+			t.Error("no cookie")
+		}
+		for _, b := range []*browser{b, tab} {
+			d.expect(b, "before")
+			d.do(b, func(s *session.Session) {
+				if got := visits.Get(s); got != 2 {
+					t.Errorf("%d visits, want 2", got)
+				}
+			})
+		}
+	})
+}
+
 // What nobody asked for fails no request: neither a renewal by age nor the note
 // that the new token has come.
 func TestFailingUpkeepIsAnEvent(t *testing.T) {
@@ -1241,6 +1492,67 @@ func TestFailingUpkeepIsAnEvent(t *testing.T) {
 				d.expect(b, "before")
 				d.expect(old, "before")
 			}
+		})
+	}
+}
+
+// Promises 3 and 11. A request whose changes cannot be stored, although the store does not
+// fail, presents its key and uses the session like any other. Its response brings another
+// key if that is due, unless the header has left or ErrorHandler answers.
+func TestRequestWhoseChangesAreRefused(t *testing.T) {
+	tooLarge := func(s *session.Session) { visits.Set(s, 1) } // the session is full
+	notJSON := func(s *session.Session) { session.NewKey[any]("bad").Set(s, func() {}) }
+	for what, c := range map[string]struct {
+		f      func(w http.ResponseWriter, s *session.Session)
+		status int
+		renews bool
+	}{
+		"too large":       {func(_ http.ResponseWriter, s *session.Session) { tooLarge(s) }, 500, false},
+		"too large, Save": {func(_ http.ResponseWriter, s *session.Session) { tooLarge(s); _ = s.Save(t.Context()) }, 200, true},
+		"too large, UpdateNow": {func(_ http.ResponseWriter, s *session.Session) {
+			_, _ = visits.UpdateNow(t.Context(), s, func(int) int { return 1 })
+		}, 200, true},
+		"too large, late": {func(w http.ResponseWriter, s *session.Session) { w.WriteHeader(200); tooLarge(s) }, 200, false},
+		"too large, late Save": {func(w http.ResponseWriter, s *session.Session) {
+			w.WriteHeader(200)
+			tooLarge(s)
+			_ = s.Save(t.Context())
+		}, 200, false},
+		"no JSON":                {func(_ http.ResponseWriter, s *session.Session) { notJSON(s) }, 500, false},
+		"no JSON, Save":          {func(_ http.ResponseWriter, s *session.Session) { notJSON(s); _ = s.Save(t.Context()) }, 200, true},
+		"no JSON, late":          {func(w http.ResponseWriter, s *session.Session) { w.WriteHeader(200); notJSON(s) }, 200, false},
+		"the user's name":        {func(_ http.ResponseWriter, s *session.Session) { s.Login(strings.Repeat("x", 2000)) }, 500, false},
+		"another user too large": {func(_ http.ResponseWriter, s *session.Session) { s.Login("bob"); name.Set(s, strings.Repeat("x", 50)) }, 500, false},
+	} {
+		t.Run(what, func(t *testing.T) {
+			atDesk(t, session.Options{RenewAfter: 5 * minute, MaxDataSize: len(`"name":"before"`) + 5}, func(d *desk) {
+				b := d.browser()
+				refusing := newBrowser(t, d.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { c.f(w, session.From(r.Context())) })))
+				refusing.jar = b.jar
+				refused := func() (isRenewed bool) {
+					t.Helper()
+					resp := refusing.get("/")
+					if resp.StatusCode != c.status {
+						t.Errorf("answers %s", resp.Status)
+					}
+					return setsCookie(resp)
+				}
+				time.Sleep(5 * minute)
+				old := b.replay(b.cookie())
+				d.expect(b, "before") // gets a key
+				refused()             // presents it
+				time.Sleep(10 * second)
+				d.expectReplaced(old)
+				time.Sleep(5 * minute)
+				if got := refused(); got != c.renews {
+					t.Errorf("another key: %v, want %v", got, c.renews)
+				}
+				d.expect(b, "before")
+				time.Sleep(9 * minute)
+				refused()
+				time.Sleep(19 * minute)
+				d.expect(b, "before")
+			})
 		})
 	}
 }

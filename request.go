@@ -1,12 +1,12 @@
 package session
 
 import (
-	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/coatcheck/session/internal/firstbyte"
 	"github.com/coatcheck/session/internal/token"
 )
 
@@ -18,9 +18,11 @@ type request struct {
 	r             *http.Request // as it came
 	sent          *http.Request // the copy that the handler gets
 	session       Session
-	writer        writer
-	returned      bool // the handler did
-	panicked      bool // or it did not: the response is not ours to write
+	writer        firstbyte.Writer
+	before        []field     // what stood in the header when Handler was entered
+	kept          http.Header // of a response that was replaced, as ErrorHandler left it
+	returned      bool        // the handler did
+	panicked      bool        // or it did not: the response is not ours to write
 	vary, control [1]string
 }
 
@@ -48,9 +50,9 @@ func (q *request) tokens() candidates { return q.m.carrier.read(q.r) }
 // allTokens implements source.
 func (q *request) allTokens() []token.Ref { return q.m.carrier.readAll(q.r) }
 
-// beforeFirstByte commits the session just before the header leaves, and
-// completes the header, or writes another response in place of the handler's.
-func (q *request) beforeFirstByte(hijack bool) error {
+// BeforeFirstByte implements firstbyte.Hook: it commits the session and completes the
+// header, or writes another response in place of the handler's.
+func (q *request) BeforeFirstByte(hijack bool) error {
 	h, err := q.session.beforeFirstByte(hijack)
 	if err == nil {
 		err = q.complete(h)
@@ -63,22 +65,22 @@ func (q *request) beforeFirstByte(hijack bool) error {
 
 // complete tells caches what the response depends on, and sets the cookie.
 func (q *request) complete(h header) error {
-	if !h.used {
+	if !h.isUsed {
 		return nil
 	}
 	to, control := q.writer.Header(), ""
 	canonicalize(to)
 	switch {
-	case h.cookie.do != leave:
+	case h.cookie.action != cookieKeep:
 		control = "no-store"
 	case len(to["Cache-Control"]) > 0: // the handler knows better
-	case h.user:
+	case h.hasUser:
 		control = "no-store"
-	case h.found:
+	case h.exists:
 		control = "private"
 	}
 	q.tellCaches(to, control)
-	if h.cookie.do == carry {
+	if h.cookie.action == cookieSend {
 		q.m.warnNested(&q.session)
 	}
 	return q.m.carrier.apply(h.cookie, to, q.r, h.life)
@@ -128,23 +130,21 @@ func (q *request) finish() {
 	finished := false
 	defer func() {
 		if !finished { // the store panicked
-			q.session.mu.Lock()
 			q.session.unwatch()
-			q.session.mu.Unlock()
 		}
 	}()
 	if q.panicked = !q.returned; q.panicked {
 		q.session.abandon()
 	}
-	if !q.writer.began {
+	if !q.writer.Began() {
 		if q.bypassed() {
 			q.session.headerLeft(q.r.URL.Path)
-		} else if err := q.writer.begin(false); err != nil && q.panicked {
-			slog.ErrorContext(q, "session: not saved in a panic", "err", err)
+		} else if err := q.writer.Begin(); err != nil && q.panicked {
+			q.m.log.ErrorContext(q, "session: not saved in a panic", "err", err)
 		}
 	}
-	q.writer.restore()
-	q.session.finish(q.writer.err == nil)
+	q.restore()
+	q.session.finish(q.writer.Err() == nil)
 	finished = true
 }
 

@@ -1,15 +1,16 @@
 package session
 
 import (
+	"cmp"
 	"context"
-	"log/slog"
+	"errors"
 	"time"
 
 	"github.com/coatcheck/session/internal/body"
-	"github.com/coatcheck/session/internal/storectx"
 )
 
-// This file is about when: commit.go says what and how.
+// This file says when a session is committed: by the program's call, before the first byte
+// of the response, and after the handler. commit.go says how.
 
 // Save commits now, instead of at the first byte of the response, and counts as
 // use: it touches the session if that is due. It takes ctx's values and
@@ -17,46 +18,39 @@ import (
 // and does not replace the response. It is ErrEnded if the session has ended, and
 // ErrReplaced if its token was replaced; what was changed is dropped then.
 func (s *Session) Save(ctx context.Context) error {
-	return s.saveAfter(ctx, func() error { return nil })
+	return s.saveAfter(ctx, func(*tx) error { return nil })
 }
 
-// saveAfter is Save after prepare, which is called once the session is loaded. No Reload
-// comes between it and the commit. If it returns an error, nothing is saved.
-func (s *Session) saveAfter(ctx context.Context, prepare func() error) error {
-	s.changing.Lock()
-	defer s.done()
-	c := storectx.Within(ctx, s.m.timeout)
-	defer c.Release()
-	s.lockWithin(c)
-	if err := prepare(); err != nil {
-		s.mu.Unlock()
+// saveAfter is Save after prepare, in one transaction. If prepare returns an error, nothing is
+// saved.
+func (s *Session) saveAfter(ctx context.Context, prepare func(t *tx) error) error {
+	return s.transactWithin(ctx, func(t *tx) error {
+		asksEnd := t.pending.logout || t.pending.hasEnded(time.Now())
+		if err := prepare(t); err != nil {
+			return err
+		}
+		s.saves++
+		if t.phase() != phaseOpen {
+			t.takeBack() // what an earlier Save failed to do in time
+		}
+		err := t.commit()
+		if err == nil && !asksEnd {
+			err = t.stored.err()
+		}
+		if err == nil {
+			err = t.touch(time.Now())
+		}
+		switch {
+		case err == nil && t.problem.isLate():
+			err = t.problem.err // saved, but for the call that came too late
+		case err == nil:
+			t.problem = problem{}
+		case !isEnding(err) && t.problem.err == nil:
+			t.problem = problem{problemPassing, err}
+		}
+		t.problem.report()
 		return err
-	}
-	s.saves++
-	if s.at != open {
-		s.takeBack() // what an earlier Save failed to do in time
-	}
-	s.mu.Unlock()
-	logout := s.todo.logout
-	err := commit{s, c, &s.todo}.run()
-	if err == nil && !logout {
-		err = s.stored.over()
-	}
-	if err == nil {
-		err = s.touch(c, time.Now())
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case err == nil && s.problem.late():
-		err = s.problem.err // saved, but for the call that came too late
-	case err == nil:
-		s.problem = problem{}
-	case !isEnding(err) && s.problem.err == nil:
-		s.problem = problem{passing, err}
-	}
-	s.problem.report()
-	return err
+	})
 }
 
 // Reload forgets all unsaved changes, a Login or Logout among them, and reads
@@ -65,181 +59,259 @@ func (s *Session) saveAfter(ctx context.Context, prepare func() error) error {
 // replaced by a Login or an explicit renewal. It takes ctx's values and deadline, not
 // its cancellation.
 func (s *Session) Reload(ctx context.Context) error {
-	s.changing.Lock()
-	defer s.done()
-	c := storectx.Within(ctx, s.m.timeout)
-	defer c.Release()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.saves++
-	was := s.stored
-	if s.loaded.IsZero() {
-		s.loaded = c.Began()
+	if s.state.Load() == nil {
+		st := s.useWithin(ctx)
+		return cmp.Or(st.problem.err, st.stored.err())
+	}
+	return s.transactWithin(ctx, func(t *tx) error {
+		s.saves++
+		return t.reload()
+	})
+}
+
+func (t *tx) reload() error {
+	was := t.stored
+	if t.loaded.IsZero() {
+		t.loaded = t.c.Began()
 	}
 	var found candidates
 	switch {
-	case was.maybe != nil:
-		found.refs[0], found.refs[1], found.n = was.maybe.ref, was.held, 2
-	case was.held.ID != "":
-		found.refs[0], found.n = was.held, 1
-	case was.is != nothing:
-		found = s.carry()
+	case was.unresolved != nil:
+		found.refs[0], found.refs[1], found.n = was.unresolved.ref, was.ref, 2
+	case was.ref.ID != "":
+		found.refs[0], found.n = was.ref, 1
+	case was.status != statusNone:
+		found = t.carry()
 	}
-	s.todo = pending{}
-	s.stored.is, s.problem = unknown, problem{lasting, errPanicked} // until it is known to be otherwise
+	t.pending = pending{}
 	switch {
 	case found.isCrowd:
-		s.stored, s.problem = stored{is: twins}, problem{}
+		t.stored, t.problem = stored{status: statusAmbiguous}, problem{}
 	case found.n == 0:
-		s.stored, s.problem = stored{is: nothing}, problem{}
+		t.stored, t.problem = stored{status: statusNone}, problem{}
 	default:
-		s.settle(look{s, c}.find(&found, &was))
+		t.settle(t.find(&found, &was))
 	}
 	switch {
-	case s.problem.err != nil:
-		return s.problem.err
-	case was.maybe != nil && s.stored.is == live && s.stored.held == was.maybe.ref:
-		s.cookie = cookie{carry, was.maybe.token, false}
-	case s.stored.is != live && s.cookie.do == carry:
-		s.cookie = cookie{}
+	case t.problem.err != nil:
+		return t.problem.err
+	case was.unresolved != nil && t.stored.status == statusLive && t.stored.ref == was.unresolved.ref:
+		t.cookie = cookie{cookieSend, was.unresolved.token, was.unresolved.isAutomatic}
+	case t.stored.status != statusLive && t.cookie.action == cookieSend:
+		t.cookie = cookie{}
 	}
-	return s.stored.over()
+	return t.stored.err()
 }
 
-// A header is what the session asks of the response's header.
+// A header is what the session does to the response's header.
 type header struct {
-	used   bool // it was loaded or looked for
-	found  bool // and a stored one was there
-	user   bool // of somebody who is logged in
-	cookie cookie
-	life   time.Duration // of the cookie, 0: for as long as the browser is open
+	isUsed  bool // the session was looked for
+	exists  bool // the request's tokens opened a session
+	hasUser bool // the page may be a user's: a user is logged in, the session was lost meanwhile, or a Login was not saved
+	cookie  cookie
+	life    time.Duration // of the cookie; 0: until the browser is closed
 }
 
-// beforeFirstByte commits and closes the header: what needs a cookie comes too
-// late from here on, or, with Hijack, already. It returns an error only if that
-// must replace the response.
-func (s *Session) beforeFirstByte(hijack bool) (header, error) {
-	s.changing.Lock()
-	defer s.done()
+// header returns what the session does to the response's header. isTouched is whether the
+// session is touched when the handler has returned.
+func (s *Session) header(st *state, isTouched bool) header {
+	h := header{isUsed: true, exists: st.stored.exists(), hasUser: st.stored.wasLoaded || st.pending.user != "", cookie: st.cookie}
+	rec := st.stored.shown()
+	if rec == nil {
+		return h
+	}
+	h.hasUser = h.hasUser || rec.User != ""
+	switch {
+	case st.cookie.action != cookieSend, !s.m.isPersistent(rec) && !body.IsRemembered(rec.Data):
+	case !s.m.keyless:
+		h.life = time.Until(rec.Deadline)
+	case isTouched:
+		h.life = time.Until(s.m.used(rec).Expires)
+	default:
+		h.life = time.Until(rec.Expires)
+	}
+	return h
+}
+
+// beforeFirstByte commits, and ends phaseOpen: a call that needs a cookie is too late from
+// here on, and with hijack already in this commit. It returns an error only if that must
+// replace the response.
+func (s *Session) beforeFirstByte(hijack bool) (h header, err error) {
+	if !s.isUsed() {
+		return header{}, nil
+	}
 	s.mu.Lock()
-	if hijack {
-		s.takeBack()
-		s.at = sent
-	}
-	var err error
-	saved := s.cookie.do == carry && s.brought != noToken
-	if s.stored.is != unread && !s.problem.reported() && s.plan() != rest {
+	st := s.state.Load()
+	isTouched := s.isTouchDue(&st.stored, st.loaded)
+	if !hijack && st.plan(s.phase.load(), time.Now()) == actNothing && st.cookie.action == cookieKeep && !(isTouched && s.m.sendsAgain(st.stored.rec)) {
+		s.phase.advance(phaseSent)
 		s.mu.Unlock()
-		err = s.commitNow()
-		s.mu.Lock()
+		return s.header(st, isTouched), nil
 	}
-	defer s.mu.Unlock()
-	if saved && err == nil {
-		s.confirm()
-	}
-	s.at = max(s.at, sent)
-	h := header{used: s.stored.is != unread, found: s.stored.is > nothing, cookie: s.cookie}
-	if rec := s.stored.shown(); rec != nil {
-		h.user = rec.User != ""
-		if s.cookie.do == carry && (s.m.persistent || body.IsRemembered(rec.Data)) {
-			h.life = time.Until(rec.Deadline)
+	err = s.transactLocked(func(t *tx) error {
+		if hijack {
+			t.takeBack()
+			s.phase.advance(phaseSent)
 		}
-	}
+		isOlder := t.cookie.action == cookieSend && t.carried != carriedNone && t.phase() == phaseOpen
+		var err error
+		switch {
+		case t.plan() == actNothing:
+		case t.problem.isReported():
+			t.maintain()
+		default:
+			err = t.commitForResponse()
+		}
+		isTouched := s.isTouchDue(&t.stored, t.loaded)
+		if isTouched && t.cookie.action == cookieKeep {
+			t.sendAgain(t.stored.rec, true)
+			isOlder = true
+		}
+		if isOlder && err == nil {
+			t.confirmCookie()
+		}
+		s.phase.advance(phaseSent)
+		h = s.header(&t.state, isTouched)
+		return err
+	})
 	return h, err
 }
 
-// confirm looks whether a cookie that is due since an earlier Save has the newest
-// token of a live session still, and forgets it if not: the browser, which had
-// another one before, may have a newer one since. If the store cannot say, the
-// cookie leaves, unless the one that the browser has is as good. mu is held.
-func (s *Session) confirm() {
-	if s.cookie.do != carry {
-		return
+// isUsed reports whether the session was looked for, at the first byte. If not, it ends
+// phaseOpen.
+func (s *Session) isUsed() bool {
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	if s.state.Load() != nil {
+		return true
 	}
-	c := s.context()
-	defer c.Release()
-	rec, err := s.m.load(c, s.stored.held.ID)
-	if err != nil {
-		if s.cookie.isAutomatic {
-			s.cookie = cookie{}
+	s.phase.advance(phaseSent)
+	return false
+}
+
+// failResponse lets err replace the response, also if a Save or Reload has returned err
+// to the program.
+func (s *Session) failResponse(err error) {
+	_ = s.transact(func(t *tx) error {
+		if t.phase() == phaseOpen {
+			t.problem = problem{problemLasting, err}
 		}
-		return
+		return nil
+	})
+}
+
+// isPersistent reports whether the session's cookie survives the closing of the browser
+// without a Remember. Where another program reads the record, the record says so.
+func (m *Manager) isPersistent(rec *Record) bool {
+	if m.isShared {
+		return body.IdleOf(rec.Data) > 0
 	}
-	if is, _ := statusOf(rec); is != live || !body.IsCurrent(rec.Data, s.stored.held.Key) {
-		s.cookie = cookie{}
+	return m.persistent
+}
+
+// sendsAgain reports whether the session's token is sent again when the session is saved or
+// touched: a renewal does not replace another program's token, and the browser is to keep a
+// persistent cookie for as long as the session lives now.
+func (m *Manager) sendsAgain(rec *Record) bool { return m.keyless && m.isPersistent(rec) }
+
+// sendAgain has the response carry the token that the request brought for rec, if that is
+// another program's. isAutomatic is whether the program has not asked for that, by Remember.
+func (t *tx) sendAgain(rec *Record, isAutomatic bool) {
+	if t.m.keyless && (!isAutomatic || t.m.isPersistent(rec)) && t.phase() == phaseOpen && t.cookie.action == cookieKeep {
+		t.cookie = cookie{action: cookieSend, isAutomatic: isAutomatic}
 	}
 }
 
-// headerLeft closes the header of a response that left without our knowledge,
-// and if that matters logs the fix, once.
-func (s *Session) headerLeft(path string) {
-	s.changing.Lock()
-	defer s.done()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stored.is != unread {
-		s.takeBack()
-		if s.m.bypassed.CompareAndSwap(false, true) {
-			slog.ErrorContext(s.ctx, "session: the response was not written to the http.ResponseWriter that Manager.Handler gives to its handler, so that no cookie was set: wrap the whole framework (sessions.Handler(engine)), not a handler inside it (logged once)", "path", path)
-		}
+// confirmCookie removes the cookie that an earlier Save has asked for, unless it has the
+// newest token of a live session still: the browser, which had another one before, may have
+// a newer one since. The token of a Login also leaves if another Login has made a newer one:
+// it keeps full access, and may be the only one of the two that arrives. If the store cannot
+// say, the cookie leaves. The cookie of an automatic renewal does neither: the one that the
+// browser has is as good.
+func (t *tx) confirmCookie() {
+	if t.cookie.action != cookieSend {
+		return
 	}
-	s.at = sent
+	rec, err := t.m.load(t.context(), t.stored.ref.ID)
+	if err != nil {
+		if t.cookie.isAutomatic {
+			t.cookie = cookie{}
+		}
+		return
+	}
+	key := t.stored.ref.Key
+	if !isLive(rec) || isTaken(rec, t.stored.rec.User) || !body.HasAccess(rec.Data, key, t.c.Began()) || t.cookie.isAutomatic && !body.IsCurrent(rec.Data, key) {
+		t.cookie = cookie{}
+	}
+}
+
+// headerLeft ends phaseOpen for a response that another writer has sent, and logs the fix,
+// once, if that matters.
+func (s *Session) headerLeft(path string) {
+	if !s.isUsed() {
+		return
+	}
+	_ = s.transact(func(t *tx) error {
+		t.takeBack()
+		s.phase.advance(phaseSent)
+		return nil
+	})
+	if s.m.bypassed.CompareAndSwap(false, true) {
+		s.m.log.ErrorContext(s.ctx, "session: the response was not written to the http.ResponseWriter that Manager.Handler gives to its handler, so that no cookie was set: wrap the whole framework (sessions.Handler(engine)), not a handler inside it (logged once)", "path", path)
+	}
 }
 
 // abandon drops what is pending, except a Logout: the handler panicked.
 func (s *Session) abandon() {
-	s.changing.Lock()
-	defer s.done()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.todo = pending{logout: s.todo.logout}
-	if s.stored.is != unknown {
-		s.problem = problem{}
-	}
-}
-
-// finish commits what was changed after the first byte, now that the handler
-// has returned, and touches the record if that is due.
-func (s *Session) finish(answered bool) {
-	s.changing.Lock()
-	defer s.done()
-	s.mu.Lock()
-	s.unwatch()
-	ready := answered && s.stored.is != unread && !s.problem.reported() && (!s.problem.lasts() || s.todo.logout)
-	known := s.problem.err
-	s.mu.Unlock()
-	if !ready {
+	if s.state.Load() == nil {
 		return
 	}
-	if s.plan() != rest {
-		if err := s.commitNow(); err != nil && err != known {
-			s.mu.Lock()
-			s.report(err)
-			s.mu.Unlock()
+	_ = s.transact(func(t *tx) error {
+		t.pending = pending{logout: t.pending.logout}
+		if t.stored.isKnown() {
+			t.problem = problem{}
 		}
-	}
-	s.touch(nil, s.loaded)
+		return nil
+	})
 }
 
-// commitNow is a commit for the response. That no session is there to hold a change
-// does not replace the response: Err tells of it.
-func (s *Session) commitNow() error {
-	c := s.context()
-	defer c.Release()
-	err := commit{s, c, &s.todo}.run()
+// finish commits what was changed after the first byte, now that the handler has returned,
+// and touches the record if that is due. A store that has failed is left alone. isAnswered is
+// whether the response is the handler's.
+func (s *Session) finish(isAnswered bool) {
+	s.unwatch()
+	s.mu.Lock()
+	s.phase.advance(phaseReturned)
+	st := s.state.Load()
+	if st == nil || st.plan(phaseReturned, time.Now()) == actNothing && !s.isTouchDue(&st.stored, st.loaded) {
+		s.mu.Unlock()
+		return
+	}
+	_ = s.transactLocked(func(t *tx) error {
+		known := t.problem.err
+		isReady := isAnswered && !t.problem.isReported() && (!t.problem.isLasting() || t.pending.logout)
+		switch {
+		case !isReady && errors.Is(known, ErrStore):
+			return nil
+		case isReady && t.plan() != actNothing:
+			if err := t.commitForResponse(); err != nil && err != known {
+				t.report(err)
+			}
+		}
+		t.maintain()
+		return t.touch(t.loaded)
+	})
+}
+
+// commitForResponse is commit, but that there is no session to hold a change does not
+// replace the response: Err tells of it.
+func (t *tx) commitForResponse() error {
+	err := t.commit()
 	if !isEnding(err) {
 		return err
 	}
 	if err != ErrReplaced { // which Err returns anyway
-		s.mu.Lock()
-		s.problem = problem{passingReported, err}
-		s.mu.Unlock()
+		t.problem = problem{problemPassingReported, err}
 	}
 	return nil
-}
-
-// plan is what a commit would do next.
-func (s *Session) plan() action {
-	withheld := s.withheld && s.stored.is == nothing && s.todo.holds()
-	return plan(s.at, &s.stored, &s.todo, s.problem, withheld, s.m.keyless)
 }

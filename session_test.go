@@ -70,7 +70,7 @@ func TestConcurrentUse(t *testing.T) {
 	methods := []func(ctx context.Context, s *session.Session){
 		func(ctx context.Context, s *session.Session) { s.ID(); s.User(); s.IsNew() },
 		func(ctx context.Context, s *session.Session) { s.Created(); s.LastSeen(); s.Expires() },
-		func(ctx context.Context, s *session.Session) { s.Authenticated(); s.Expired(); s.Err() },
+		func(ctx context.Context, s *session.Session) { s.Authenticated(); s.Expired(); s.Remembered(); s.Err() },
 		func(ctx context.Context, s *session.Session) { s.Keys(); name.Get(s); visits.Get(s) },
 		func(ctx context.Context, s *session.Session) { name.Set(s, "value") },
 		func(ctx context.Context, s *session.Session) { visits.Update(s, func(n int) int { return n + 1 }) },

@@ -11,5 +11,5 @@ import (
 // What the simulator says of the library is worth nothing if its store breaks the contract
 // by itself.
 func TestSimulatedStore(t *testing.T) {
-	storetest.Run(t, func(*testing.T) session.Store { return simulate.NewStore() })
+	storetest.Run(t, func(*testing.T) session.Store { return simulate.NewStore(library) })
 }

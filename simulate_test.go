@@ -20,6 +20,9 @@ var (
 	simulateTotals = flag.String("simulate.totals", "", "a file to which TestSimulate writes the sum of what happened, in JSON")
 )
 
+// library is what the simulator needs of the package beside its public names.
+var library = simulate.Library{Simulate: session.Simulate, Peek: session.Peek}
+
 // maxFailed is after how many seeds that break a promise TestSimulate stops.
 const maxFailed = 20
 
@@ -77,7 +80,7 @@ func simulated(t *testing.T, p simulate.Plan) (r *simulate.Result) {
 	}()
 	synctest.Test(t, func(t *testing.T) {
 		seedRandom(t, p.Seed)
-		r = simulate.Run(p, session.Simulate)
+		r = simulate.Run(p, library)
 	})
 	return r
 }

@@ -33,8 +33,8 @@ func resumed(ctx context.Context) {
 
 // resumed is called where a goroutine of the watch begins, or goes on after a wait. what
 // says which it is, and id for which session, if for one.
-func (w *watch) resumed(what, id string) {
+func (m *Manager) resumed(what, id string) {
 	if simulated.resumed != nil {
-		simulated.resumed(context.Background(), w.m, what, id)
+		simulated.resumed(context.Background(), m, what, id)
 	}
 }

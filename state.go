@@ -1,70 +1,104 @@
 package session
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/token"
 )
 
-// The state of a Session is a few small types, which say what is so and know
-// nothing of each other. plan, at the end, decides by them what a commit does.
-
-// A phase is where the request is.
-type phase uint8
-
-const (
-	open     phase = iota // the header has not left
-	sent                  // it has, or somebody else writes it: no cookie can be set
-	returned              // the handler has returned: only Save saves changes
-)
-
-// brought is what the request came with.
-type brought uint8
-
-const (
-	noToken   brought = iota
-	badToken          // none that we have signed
-	goodToken         // one of ours, or several
-	overToken         // likewise, and its session is over
-)
-
-// stored is what the store has, as far as this request knows.
-type stored struct {
-	is          knowledge
-	due         body.Maintenance
-	held        token.Ref   // the token by which the request has it; of a listed session only the id
-	isOwn       bool        // this request made held, so that it was not presented
-	isOvertaken bool        // a client has presented an older key since the request loaded: held ends none
-	wasHad      bool        // the request had loaded the session live, before it ended or was replaced
-	next        string      // the id of the session that replaced it
-	why         body.Reason // the reason that its tombstone gives
-	rec         *Record     // as it was last read or written, while live
-	frozen      *Record     // the record from before an explicit renewal by another request. If set, this request sees it instead of rec
-	frozenUntil time.Time   // until when a new request with this key sees frozen
-	maybe       *draft      // a renewal whose write had an unknown outcome
-	opened      []string    // of twins: the ids of the live sessions; nil: not looked for yet
+// A state is what a request knows of its session, and what the program has asked for. It is
+// made of a few types that know nothing of each other. plan, at the end of this file,
+// decides by them what a commit does.
+//
+// A state that is published is never modified: see [tx].
+type state struct {
+	carried  carried   // what the request came with
+	withheld bool      // the browser may have kept back a cookie that a new anonymous session would overwrite
+	loaded   time.Time // when the store was first asked for the session
+	stored   stored
+	pending  pending
+	cookie   cookie
+	problem  problem
 }
 
-// knowledge of the stored session.
-type knowledge uint8
+// A phase is how far the response is. It is not part of a state, because every request goes
+// through all phases.
+type phase int32
 
 const (
-	unread   knowledge = iota // nobody has asked yet
-	unknown                   // the store failed: nothing can be changed
-	nothing                   // nothing is stored, or this request has ended it: changes begin a session
-	twins                     // two sessions are live, and neither counts
-	live                      // it is there, and the token opens it
-	stale                     // it is there, but the token's key was replaced, and not just now
-	replaced                  // a Login gave its place to another session
-	renewed                   // it has another id since a renewal, for its token has no key
-	ended                     // a Logout or Revoke ended it, or its time was up
+	phaseOpen     phase = iota // the header has not left
+	phaseSent                  // the header has left, or another writer sends it: no cookie can be set
+	phaseReturned              // the handler has returned: only Save and its like commit
 )
 
-// shown is the record that the program sees, or nil.
+func (p phase) String() string {
+	return [...]string{"open", "sent", "returned"}[p]
+}
+
+// An atomicPhase is a phase that moves only forward.
+type atomicPhase struct{ v atomic.Int32 }
+
+func (p *atomicPhase) load() phase { return phase(p.v.Load()) }
+
+func (p *atomicPhase) advance(to phase) {
+	for is := p.v.Load(); is < int32(to) && !p.v.CompareAndSwap(is, int32(to)); is = p.v.Load() {
+	}
+}
+
+// carried is which tokens a request came with.
+type carried uint8
+
+const (
+	carriedNone  carried = iota
+	carriedBad           // a token of our name, and none that we have signed
+	carriedGood          // one or several tokens of ours
+	carriedEnded         // the same, and the session has ended
+)
+
+func (c carried) String() string {
+	return [...]string{"none", "bad", "good", "ended"}[c]
+}
+
+// A status is what the store has, as far as the request knows.
+type status uint8
+
+const (
+	statusUnknown   status = iota // the store failed: nothing can be changed
+	statusNone                    // nothing is stored, or this request has ended it: changes begin a session
+	statusAmbiguous               // two sessions are live, and neither counts
+	statusLive                    // the session exists, and the request's key opens it
+	statusStale                   // the session exists, and the request's key was replaced
+	statusReplaced                // a Login began another session in its place
+	statusEnded                   // a Logout or Revoke ended the session, or it expired
+)
+
+func (s status) String() string {
+	return [...]string{"unknown", "none", "ambiguous", "live", "stale", "replaced", "ended"}[s]
+}
+
+// stored is the session in the store.
+type stored struct {
+	status      status
+	ref         token.Ref   // the token by which the request has the session
+	isOwn       bool        // this request made the token of ref, so that the token was not presented
+	isOvertaken bool        // a client has presented an older key since the request loaded: the key of ref ends none, and is not renewed
+	wasLoaded   bool        // the request had loaded the session live, before it ended, was replaced, or a Reload failed
+	successor   string      // the id of the session that a Login began in its place
+	reason      body.Reason // why the session ended; "": expired, or not known
+	rec         *Record     // as it was last read or written, while live
+	due         body.Maintenance
+	frozen      *Record   // the record from before an explicit renewal by another request. If set, this request sees it instead of rec
+	frozenUntil time.Time // until when a new request with this key sees frozen
+	unresolved  *draft    // a renewal whose write had an unknown outcome
+	twins       []string  // the ids of the live sessions, if the status is ambiguous; nil: not looked for yet
+}
+
+// shown returns the record that the program sees, or nil.
 func (st *stored) shown() *Record {
 	switch {
-	case st.is != live:
+	case st.status != statusLive:
 		return nil
 	case st.frozen != nil:
 		return st.frozen
@@ -72,133 +106,217 @@ func (st *stored) shown() *Record {
 	return st.rec
 }
 
-// over is what Save says of a session that the request no longer has, or nil.
-func (st *stored) over() error {
-	switch st.is {
-	case stale, replaced, renewed:
+// wasLive reports whether the request has the session, or has had it.
+func (st *stored) wasLive() bool { return st.status == statusLive || st.wasLoaded }
+
+// isKnown reports whether the store has answered.
+func (st *stored) isKnown() bool { return st.status != statusUnknown }
+
+// exists reports whether the request's tokens opened a session, which may have ended since.
+func (st *stored) exists() bool { return st.isKnown() && st.status != statusNone }
+
+// err returns what Save says of a session that the request no longer has, or nil.
+func (st *stored) err() error {
+	switch st.status {
+	case statusStale, statusReplaced:
 		return ErrReplaced
-	case ended:
+	case statusEnded:
 		return ErrEnded
 	}
 	return nil
 }
 
-// pending is what was asked for and is not committed.
+// pending is what the program has asked for and is not committed.
 type pending struct {
-	logout   bool      // end the stored session first: all else came after
-	user     string    // Login
-	at       time.Time // Login
+	logout   bool      // end the stored session first: all else was asked for after that
+	user     string    // of a Login; "": none
+	at       time.Time // of the Login
 	renew    bool
-	remember time.Time    // the end that Remember set
+	remember time.Time    // the end that Remember set; zero: none
+	endBy    time.Time    // the earliest time of EndBy since the last Login; zero: none
 	changes  body.Changes // of values and flashes
 }
 
-// asks tells whether there is anything to store of a stored session.
-func (t *pending) asks() bool {
-	return t.wantsToken() || len(t.changes) > 0
-}
+// hasWork reports whether an existing record must be written.
+func (p *pending) hasWork() bool { return p.needsToken() || len(p.changes) > 0 || !p.endBy.IsZero() }
 
-// wantsToken tells whether a stored session needs another token.
-func (t *pending) wantsToken() bool { return t.user != "" || t.renew || !t.remember.IsZero() }
+// hasEnded reports whether the time of an EndBy has passed: the commit ends the session, and
+// begins none.
+func (p *pending) hasEnded(now time.Time) bool { return !p.endBy.IsZero() && !now.Before(p.endBy) }
 
-// holds tells whether there is anything to store of a session that is not.
-func (t *pending) holds() bool {
-	return t.changes.AddValues()
-}
+// needsToken reports whether a stored session must get another token.
+func (p *pending) needsToken() bool { return p.user != "" || p.renew || !p.remember.IsZero() }
 
-// cookie is what the response must do to the browser's cookie, or to the token
-// that another client keeps.
+// A cookie is what the response does to the browser's cookie, or to the token that another
+// client keeps.
 type cookie struct {
-	do          cookieAction
-	value       func() string // for carry; a func has no contents that a log could print
-	isAutomatic bool          // it is of an automatic renewal: the client may do without
+	action      cookieAction
+	value       func() string // the token to send; nil: the one that the request brought. A func has no contents that a log could print
+	isAutomatic bool          // the program has not asked for the new token: the client may do without
 }
 
 type cookieAction uint8
 
 const (
-	leave  cookieAction = iota
-	carry               // a token that this request made
-	remove              // the session has ended
+	cookieKeep   cookieAction = iota
+	cookieSend                // a token that this request made, or the one that it brought
+	cookieDelete              // the session has ended
 )
 
-// A problem is what stands between the session and the store.
-type problem struct {
-	is  gravity
-	err error // nil if there is none
+func (a cookieAction) String() string {
+	return [...]string{"keep", "send", "delete"}[a]
 }
 
-type gravity uint8
+// A problem is why a session cannot be committed.
+type problem struct {
+	kind problemKind
+	err  error // nil if there is none
+}
+
+type problemKind uint8
 
 const (
-	none            gravity = iota
-	passing                 // the next commit may clear it
-	passingReported         // likewise, and a Save returned it: until something is changed nothing is committed
-	lasting                 // nothing is stored before a Reload
-	lastingReported         // likewise, and a Save returned it: the response stays the handler's
-	missed                  // a call came too late for its cookie; the next Save returns it
-	missedLogin             // as somebody else: what follows it was not meant for this session
+	problemNone            problemKind = iota
+	problemPassing                     // the next commit may clear it
+	problemPassingReported             // the same, and a Save has returned it: nothing is committed before the next change
+	problemLasting                     // nothing is stored before a Reload
+	problemLastingReported             // the same, and a Save has returned it: the response stays the handler's
+	problemLate                        // a call came too late for its cookie; the next Save returns it
+	problemLateLogin                   // the same, of a Login as another user: later changes were not meant for this session
 )
 
-func (p problem) lasts() bool    { return p.is == lasting || p.is == lastingReported }
-func (p problem) late() bool     { return p.is == missed || p.is == missedLogin }
-func (p problem) reported() bool { return p.is == passingReported || p.is == lastingReported }
+func (k problemKind) String() string {
+	return [...]string{"none", "passing", "passing, reported", "lasting", "lasting, reported", "late", "late Login"}[k]
+}
 
-// report makes a problem the one of a Save's caller.
+func (p problem) isLasting() bool {
+	return p.kind == problemLasting || p.kind == problemLastingReported
+}
+
+func (p problem) isLate() bool { return p.kind == problemLate || p.kind == problemLateLogin }
+
+func (p problem) isReported() bool {
+	return p.kind == problemPassingReported || p.kind == problemLastingReported
+}
+
+// report notes that the problem was returned to the program, whose it is now.
 func (p *problem) report() {
-	switch p.is {
-	case passing, missed:
-		p.is = passingReported
-	case lasting:
-		p.is = lastingReported
+	switch p.kind {
+	case problemPassing, problemLate:
+		p.kind = problemPassingReported
+	case problemLasting:
+		p.kind = problemLastingReported
 	}
 }
 
-// retry lets the next commit try again, now that something was changed.
+// retry lets the next commit try again, after a change.
 func (p *problem) retry() {
-	if p.is == passingReported {
-		p.is = passing
+	if p.kind == problemPassingReported {
+		p.kind = problemPassing
 	}
 }
 
-// An action is what a commit must do next.
+// user returns what Session.User does.
+func (st *state) user() string {
+	if st.pending.user != "" {
+		return st.pending.user
+	}
+	return st.record().User
+}
+
+var noRecord = new(Record)
+
+// record returns the record that the program sees, an empty one if there is none.
+func (st *state) record() *Record {
+	if rec := st.stored.shown(); rec != nil && !st.pending.logout {
+		return rec
+	}
+	return noRecord
+}
+
+// data returns the stored values that the pending changes apply to, which are not those of
+// another user than the pending Login's.
+func (st *state) data() []byte {
+	rec := st.record()
+	if st.changesUser(st.pending.user) {
+		return nil
+	}
+	return rec.Data
+}
+
+// value returns the raw value of a member, or nil.
+func (st *state) value(name string) []byte { return st.pending.changes.Value(st.data(), name) }
+
+// changesUser reports whether a Login of user would replace another user's session.
+func (st *state) changesUser(user string) bool {
+	was := st.record().User
+	return user != "" && was != "" && was != user
+}
+
+// isOutdated reports whether a value that this request sees has changed since an explicit
+// renewal by another request. The request's value is used up then, and it must not see the
+// newer one.
+func (st *state) isOutdated(name string) bool {
+	s := &st.stored
+	return s.frozen != nil && st.data() != nil && string(body.Value(s.rec.Data, name)) != string(body.Value(s.frozen.Data, name))
+}
+
+// isShared reports whether other requests may have the values, now or later: the session is
+// stored, and the pending Login keeps it.
+func (st *state) isShared() bool {
+	s, user := &st.stored, st.pending.user
+	return s.status == statusLive && !st.pending.logout && (user == "" || s.rec.User == "" || user == s.rec.User)
+}
+
+// An action is what a commit does next.
 type action uint8
 
 const (
-	rest    action = iota
-	end            // the stored session; what came after is a second action
-	refuse         // a problem stands in the way
-	drop           // what was changed: there is no session to hold it
-	create         // a record, and a cookie
-	save           // the changes, perhaps with a new key
-	replace        // the session by another user's, or by itself under another id
+	actNothing action = iota
+	actEnd            // end the stored session; what was asked for after that is another action
+	actRefuse         // return the problem
+	actDrop           // drop the changes: there is no session to hold them
+	actCreate         // create a record, and send a cookie
+	actSave           // save the changes, perhaps with a new key
+	actReplace        // replace the session by another user's
 )
 
-// plan decides what a commit does next. withheld is whether the browser may have
-// kept a cookie back that a new anonymous session would overwrite. keyless is
-// whether a new token means another id.
-func plan(at phase, st *stored, t *pending, p problem, withheld, keyless bool) action {
+func (a action) String() string {
+	return [...]string{"nothing", "end", "refuse", "drop", "create", "save", "replace"}[a]
+}
+
+// plan decides what a commit does next.
+func (st *state) plan(at phase, now time.Time) action {
+	s, p := &st.stored, &st.pending
 	switch {
-	case t.logout && st.is > unknown:
-		return end
-	case p.lasts():
-		return refuse
-	case st.is == live && t.user != "" && t.user != st.rec.User,
-		st.is == replaced && t.user != "", // the form was sent twice, perhaps
-		st.is == live && st.frozen == nil && keyless && t.wantsToken():
-		return replace
-	case st.is == live && (t.asks() || st.due.IsDue() || st.due.Renew && at == open):
-		return save
-	case st.is == live:
-		return rest
-	case t.user != "":
-		return create
-	case st.is == nothing && !t.holds():
-		return rest
-	case st.is == nothing && !withheld:
-		return create
-	case t.asks():
-		return drop
+	case p.logout && s.isKnown():
+		return actEnd
+	case st.problem.isLasting():
+		return actRefuse
+	case s.status == statusLive && p.hasEnded(now):
+		return actSave // of a tombstone
+	case p.hasEnded(now) && (p.user != "" || p.changes.AddValues()):
+		return actDrop
+	case s.status == statusLive && p.user != "" && p.user != s.rec.User,
+		s.status == statusReplaced && p.user != "": // perhaps the login form was sent twice
+		return actReplace
+	case s.status == statusLive && p.hasWork(), s.isMaintenanceDue(at):
+		return actSave
+	case s.status == statusLive:
+		return actNothing
+	case p.user != "":
+		return actCreate
+	case s.status == statusNone && !p.changes.AddValues():
+		return actNothing
+	case s.status == statusNone && !st.withheld:
+		return actCreate
+	case p.hasWork():
+		return actDrop
 	}
-	return rest
+	return actNothing
+}
+
+// isMaintenanceDue reports whether a live record must be written for its keys' sake.
+func (s *stored) isMaintenanceDue(at phase) bool {
+	return s.status == statusLive && (s.due.IsDue() || s.due.Renew && at == phaseOpen)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -406,6 +407,60 @@ func TestTombstonesLastAMinute(t *testing.T) {
 	}
 }
 
+// Remembered tells of a Remember before the commit and after it, for as long as Remember's
+// end is the session's.
+func TestRemembered(t *testing.T) {
+	remember := func(s *session.Session) { s.Remember(30 * day) }
+	login := func(user string) func(*session.Session) { return func(s *session.Session) { s.Login(user) } }
+	clearAll := func(s *session.Session) { s.Clear() }
+	logout := func(s *session.Session) { s.Logout() }
+	set := func(s *session.Session) { name.Set(s, "value") }
+	renew := func(s *session.Session) { s.Renew() }
+	type steps []func(*session.Session)
+	for what, c := range map[string]struct {
+		steps
+		want bool
+	}{
+		"nothing":                          {nil, false},
+		"a value":                          {steps{set}, false},
+		"a Login":                          {steps{login("alice")}, false},
+		"Remember":                         {steps{set, remember}, true},
+		"Login, Remember":                  {steps{login("alice"), remember}, true},
+		"Remember, values":                 {steps{login("alice"), remember, set}, true},
+		"Remember, Clear":                  {steps{login("alice"), remember, clearAll}, true},
+		"Remember, Renew":                  {steps{login("alice"), remember, renew}, true},
+		"Remember, Login of the same user": {steps{login("alice"), remember, login("alice")}, true},
+		"Remember, Login of another user":  {steps{login("alice"), remember, login("bob")}, false},
+		"anonymous, Remember, Login":       {steps{set, remember, login("alice")}, false},
+		"Remember, Logout":                 {steps{login("alice"), remember, logout}, false},
+		"Remember, Logout, a value":        {steps{login("alice"), remember, logout, set}, false},
+	} {
+		atDesk(t, session.Options{}, func(d *desk) {
+			b := d.visitor()
+			pending := false
+			for _, step := range c.steps {
+				d.do(b, func(s *session.Session) { step(s); pending = s.Remembered() })
+			}
+			d.do(b, func(s *session.Session) {
+				if got := s.Remembered(); got != c.want || pending != c.want {
+					t.Errorf("%s: %v before the last commit, then %v; want %v", what, pending, got, c.want)
+				}
+			})
+		})
+	}
+	// A request with the previous token sees that the session's end has moved, as Expires does.
+	atDesk(t, session.Options{}, func(d *desk) {
+		b := d.browser()
+		old := b.replay(b.cookie())
+		d.do(b, remember)
+		d.do(old, func(s *session.Session) {
+			if !s.Remembered() || time.Until(s.Expires()) < 29*day {
+				t.Errorf("in the grace: %v, expires at %v", s.Remembered(), s.Expires())
+			}
+		})
+	})
+}
+
 // Remember's end is the session's, in place of both clocks.
 func TestRemember(t *testing.T) {
 	const d = 30 * day
@@ -594,6 +649,39 @@ func TestNearerDeadline(t *testing.T) {
 			t.Errorf("the response is %d", resp.StatusCode)
 		}
 	})
+}
+
+// A request is a use of its session although a Save or an UpdateNow of its handler has
+// failed, unless the store did.
+func TestFailedSaveIsUse(t *testing.T) {
+	for name, save := range map[string]func(ctx context.Context, s *session.Session) error{
+		"Save": func(ctx context.Context, s *session.Session) error {
+			name.Set(s, strings.Repeat("x", 1000))
+			return s.Save(ctx)
+		},
+		"UpdateNow": func(ctx context.Context, s *session.Session) error {
+			_, err := name.UpdateNow(ctx, s, func(string) string { return strings.Repeat("x", 1000) })
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, session.Options{MaxDataSize: 100}, func(t *testing.T, _ *spyStore, m *session.Manager) {
+				b := newBrowser(t, m.Handler(routes{"/login": clockRoutes["/login"], "/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+					fmt.Fprint(w, s.User())
+					if err := save(r.Context(), s); s.User() != "" && !errors.Is(err, session.ErrTooLarge) {
+						t.Errorf("the error is %v", err)
+					}
+				}}))
+				b.get("/login")
+				for _, pause := range []time.Duration{9 * minute, 15 * minute} { // after half of the idle time a load touches
+					time.Sleep(pause)
+					if got := body(b.get("/")); got != "alice" {
+						t.Errorf("the user is %q, want alice", got)
+					}
+				}
+			})
+		})
+	}
 }
 
 // After a login the user's least recently used other sessions beyond

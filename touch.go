@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/storectx"
 )
 
@@ -50,65 +51,91 @@ func (ts *touches) end(id string, hasSucceeded bool) {
 	}
 }
 
-// touch moves the record's clocks forward, if at that time they were old enough
-// to bother. A nil c is a context of its own.
-func (s *Session) touch(c *storectx.Context, used time.Time) error {
-	rec := s.stored.rec
-	if s.stored.is != live || !s.isUse() || used.Sub(rec.LastSeen) <= s.m.idle/20 {
-		return nil
+// isTouchDue reports whether the request, a use at that time, is to move the record's clocks
+// forward: one of them by more than 1/20 of the idle timeout. Expires may have further to go
+// than LastSeen after a deployment of a longer idle timeout.
+func (s *Session) isTouchDue(st *stored, used time.Time) bool {
+	if st.status != statusLive || !s.isUse() {
+		return false
 	}
-	if !s.m.touches.begin(rec.ID, used) {
-		return nil
-	}
-	if c == nil {
-		c = s.context()
-		defer c.Release()
-	}
-	touched, err := s.m.touch(c, rec)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.touched(touched, err)
+	rec := st.rec
+	return max(used.Sub(rec.LastSeen), s.m.idleEnd(rec, used).Sub(rec.Expires)) > s.m.idleOf(rec)/20
 }
 
-// touchAtLoad touches a session at once of whose idle time more than half is gone: the
+// idleEnd returns when a session ends that is used at that time, and not afterwards.
+func (m *Manager) idleEnd(rec *Record, used time.Time) time.Time {
+	return earlier(used.Add(m.idleOf(rec)), rec.Deadline)
+}
+
+// isUse reports whether the request moves the session's clocks.
+func (s *Session) isUse() bool { return s.source != nil && !s.isPassive.Load() }
+
+// touch moves the record's clocks forward if that is due.
+func (t *tx) touch(used time.Time) error {
+	rec := t.stored.rec
+	if !t.s.isTouchDue(&t.stored, used) || !t.m.touches.begin(rec.ID, used) {
+		return nil
+	}
+	touched, err := t.m.touch(t.context(), rec)
+	return t.touched(touched, err)
+}
+
+// touchAtLoad touches a session at once that has less than half of the idle time left: the
 // request may take longer than the rest. LastSeen and Expires go on showing what was
-// before this request. mu is held.
-func (s *Session) touchAtLoad(c *storectx.Context) {
-	rec, now := s.stored.rec, s.loaded
+// before this request.
+func (t *tx) touchAtLoad() {
+	rec, now := t.stored.rec, t.loaded
 	switch {
-	case s.stored.is != live, !s.isUse(), now.Sub(rec.LastSeen) <= s.m.idle/2:
+	case t.stored.status != statusLive, !t.s.isUse(), rec.Expires.Sub(now) >= t.m.idleOf(rec)/2:
 	case !rec.Expires.Before(rec.Deadline): // no use puts off its end
-	case s.m.touches.begin(rec.ID, now):
-		if _, err := s.m.touch(c, rec); err != nil {
-			_ = s.touched(rec, err) // it is tried again after the handler
+	case t.m.touches.begin(rec.ID, now):
+		if _, err := t.m.touch(t.context(), rec); err != nil {
+			_ = t.touched(rec, err) // it is tried again after the handler
 		}
 	}
 }
 
+// used returns a record as a use now leaves it.
+func (m *Manager) used(rec *Record) *Record {
+	used, now := *rec, milliseconds(time.Now())
+	used.LastSeen, used.Expires = now, later(rec.Expires, m.idleEnd(rec, now))
+	return &used
+}
+
+// idleOf returns the idle timeout of a session: its own, if another program has given it one,
+// or the Manager's.
+func (m *Manager) idleOf(rec *Record) time.Duration {
+	if m.isShared {
+		if d := body.IdleOf(rec.Data); d > 0 {
+			return d
+		}
+	}
+	return m.idle
+}
+
 // touch moves the clocks of a record forward in the store.
 func (m *Manager) touch(c *storectx.Context, rec *Record) (*Record, error) {
-	now := milliseconds(time.Now())
-	touched := *rec
-	touched.LastSeen, touched.Expires = now, later(rec.Expires, earlier(now.Add(m.idle), rec.Deadline))
+	touched := m.used(rec)
 	hasSucceeded := false
 	defer func() { m.touches.end(rec.ID, hasSucceeded) }() // also if the store panics
 	err := m.store.Touch(c, rec.ID, touched.LastSeen, touched.Expires)
 	hasSucceeded = err == nil
-	return &touched, err
+	return touched, err
 }
 
-// touched keeps what a touch has made of the record. mu is held.
-func (s *Session) touched(rec *Record, err error) error {
+// touched keeps what a touch has made of the record.
+func (t *tx) touched(rec *Record, err error) error {
 	switch {
 	case err == nil:
-		s.stored.rec = rec
+		t.stored.rec = rec
+		t.sendAgain(rec, true)
 		return nil
 	case errors.Is(err, ErrNotFound):
-		s.note(EventDropped, s.stored.rec, ErrEnded)
-		s.stored = stored{is: ended, held: s.stored.held, wasHad: true}
+		t.note(EventDropped, t.stored.rec, ErrEnded)
+		t.stored = stored{status: statusEnded, ref: t.stored.ref, wasLoaded: true}
 		return ErrEnded
 	}
 	err = storeError("touch", err)
-	s.note(EventStoreFailed, s.stored.rec, err)
+	t.note(EventStoreFailed, t.stored.rec, err)
 	return err
 }

@@ -35,7 +35,9 @@ func (m *Manager) List(ctx context.Context, user string) ([]*Session, error) {
 	}
 	sessions := make([]*Session, len(records))
 	for i, rec := range records {
-		sessions[i] = &Session{m: m, ctx: ctx, at: sent, stored: stored{is: live, rec: rec, held: token.Ref{ID: rec.ID}}}
+		sessions[i] = &Session{m: m, ctx: ctx}
+		sessions[i].phase.advance(phaseSent)
+		sessions[i].state.Store(&state{stored: stored{status: statusLive, rec: rec, ref: token.Ref{ID: rec.ID}}})
 	}
 	return sessions, nil
 }
@@ -131,8 +133,7 @@ func (m *Manager) live(c *storectx.Context, user string) ([]*Record, error) {
 	}
 	now := time.Now()
 	records = slices.DeleteFunc(records, func(r *Record) bool {
-		is, _ := statusOf(r)
-		return is != live || r.User != user || r.expired(now)
+		return !isLive(r) || r.User != user || r.hasExpired(now)
 	})
 	slices.SortStableFunc(records, func(a, b *Record) int { return b.LastSeen.Compare(a.LastSeen) })
 	return records, nil

@@ -509,6 +509,58 @@ func TestFlashes(t *testing.T) {
 	}
 }
 
+// Flashes of some kinds leave those of others, in this request and in the store, and
+// those that another request adds meanwhile.
+func TestFlashesOfAKind(t *testing.T) {
+	added := []session.Flash{{"info", "1"}, {"error", "2"}, {"", "3"}, {"info", "4"}, {"warning", "5"}}
+	for _, c := range []struct {
+		kinds      []string
+		shown, now string // texts, now and in the next request
+	}{
+		{nil, "12345", "67"},
+		{[]string{}, "12345", "67"},
+		{[]string{"info"}, "14", "23567"},
+		{[]string{"warning", "error"}, "25", "13467"},
+		{[]string{""}, "3", "124567"},
+		{[]string{"info", "info"}, "14", "23567"},
+		{[]string{"Info", "err"}, "", "1234567"},
+	} {
+		atDesk(t, session.Options{}, func(d *desk) {
+			texts := func(all []session.Flash) (text string) {
+				for _, f := range all {
+					text += f.Text
+				}
+				return text
+			}
+			b := d.browser()
+			d.do(b, func(s *session.Session) {
+				for _, f := range added {
+					s.AddFlash(f.Kind, f.Text)
+				}
+			})
+			saves := 0
+			d.do(b, func(s *session.Session) {
+				if got := texts(s.Flashes(c.kinds...)); got != c.shown {
+					t.Errorf("%q: shows %s, want %s", c.kinds, got, c.shown)
+				}
+				if got := s.Flashes(c.kinds...); got != nil {
+					t.Errorf("%q: shows them again: %v", c.kinds, got)
+				}
+				d.do(b, func(s *session.Session) { s.AddFlash("info", "6"); s.AddFlash("error", "7") })
+				saves = d.spy.count("Save")
+			})
+			if got := d.spy.count("Save") > saves; got != (c.shown != "") {
+				t.Errorf("%q: saves: %v", c.kinds, got)
+			}
+			d.do(b, func(s *session.Session) {
+				if got := texts(s.Flashes()); got != c.now {
+					t.Errorf("%q: leaves %s, want %s", c.kinds, got, c.now)
+				}
+			})
+		})
+	}
+}
+
 // Promise 13. Flashes that no page shows do not pile up: the newest 50 stay, of long ones
 // as many as fit, and no request fails for them.
 func TestFlashesThatAreNeverShown(t *testing.T) {
@@ -568,6 +620,7 @@ func TestMaxDataSize(t *testing.T) {
 			name.Set(s, text(c.fits))
 			s.Login("alice")
 			s.Remember(day) // our own metadata does not count
+			s.EndBy(time.Now().Add(day))
 		})
 		status(500, func(s *session.Session) { name.Set(s, text(c.over)) })
 		status(500, func(s *session.Session) { s.AddFlash("", text(100)) })

@@ -12,6 +12,7 @@ import (
 // warnings are log lines about the way in which requests arrive. Each is logged once
 // for a host, and for a few hosts: the Host header is the client's.
 type warnings struct {
+	to     *slog.Logger
 	mu     sync.Mutex
 	logged map[string]bool
 }
@@ -32,7 +33,7 @@ func (w *warnings) log(r *http.Request, line string, args ...any) {
 	}
 	w.mu.Unlock()
 	if isNew {
-		slog.WarnContext(r.Context(), line, append([]any{"host", r.Host}, args...)...)
+		w.to.WarnContext(r.Context(), line, append([]any{"host", r.Host}, args...)...)
 	}
 }
 
@@ -54,7 +55,7 @@ func (c *cookies) warn(r *http.Request, cookie *http.Cookie) {
 func (m *Manager) warnNested(s *Session) {
 	for outer, _ := s.ctx.Value(innermost{}).(*Session); outer != nil; outer, _ = outer.ctx.Value(innermost{}).(*Session) {
 		if place := m.carrier.place(); outer.m.carrier.place() == place && m.nested.CompareAndSwap(false, true) {
-			slog.WarnContext(s.ctx, "session: two nested Managers take each other's token; give the outer and the inner Manager different Options.Cookie.Name (logged once)", "outer", place, "inner", place)
+			m.log.WarnContext(s.ctx, "session: two nested Managers take each other's token; give the outer and the inner Manager different Options.Cookie.Name (logged once)", "outer", place, "inner", place)
 		}
 	}
 }
@@ -62,7 +63,7 @@ func (m *Manager) warnNested(s *Session) {
 // warnWithheld logs that values were dropped which would have begun a session.
 func (m *Manager) warnWithheld(ctx context.Context) {
 	if m.dropped.CompareAndSwap(false, true) {
-		slog.WarnContext(ctx, "session: values of a request from another site dropped, because SameSite kept the cookie back; redirect to a page of this site and set them there; behind a proxy, pass Host on (logged once)")
+		m.log.WarnContext(ctx, "session: values of a request from another site dropped, because SameSite kept the cookie back; redirect to a page of this site and set them there; behind a proxy, pass Host on (logged once)")
 	}
 }
 
@@ -75,8 +76,8 @@ func isEncrypted(r *http.Request) bool {
 // saysHTTPS reports whether a request came by TLS, here or to the first of the proxies
 // (RFC 7239, 5.4, which permits quotes).
 func saysHTTPS(r *http.Request) bool {
-	proto, _, _ := strings.Cut(first(r.Header["X-Forwarded-Proto"]), ",")
-	forwarded, _, _ := strings.Cut(first(r.Header["Forwarded"]), ",")
+	proto, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Proto"), ",")
+	forwarded, _, _ := strings.Cut(r.Header.Get("Forwarded"), ",")
 	return r.TLS != nil || strings.EqualFold(trim(proto), "https") ||
 		strings.Contains(strings.ToLower(strings.ReplaceAll(forwarded, `"`, "")), "proto=https")
 }

@@ -1,12 +1,17 @@
 package expressjs
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/coatcheck/session/internal/object"
+	"github.com/coatcheck/session/internal/shared"
 )
 
 // A cookie is the cookie object of a record, its members as they stand there. A
@@ -17,7 +22,7 @@ type cookie struct{ members []object.Member }
 // newCookie is the cookie object of a new session, in the order in which
 // express-session writes it.
 func (o *Options) newCookie() *cookie {
-	c, from := &cookie{}, &o.Cookie
+	c, from := &cookie{}, o.cookie()
 	add := func(name string, raw string, there bool) {
 		if there {
 			c.members = append(c.members, object.Member{Name: []byte(`"` + name + `"`), Raw: []byte(raw)})
@@ -31,12 +36,56 @@ func (o *Options) newCookie() *cookie {
 	add("partitioned", "true", from.Partitioned)
 	add("priority", `"`+from.Priority+`"`, from.Priority != "")
 	add("expires", end, true)
-	add("secure", "true", from.Secure)
+	add("secure", "true", !from.Insecure)
 	add("httpOnly", "true", true)
 	add("domain", string(text(from.Domain)), from.Domain != "")
 	add("path", string(text(from.Path)), true)
 	add("sameSite", `"`+from.SameSite+`"`, from.SameSite != "")
 	return c
+}
+
+// cookie returns the options of a new session's cookie.
+func (o *Options) cookie() *Cookie {
+	if c := o.agreed.Load(); c != nil {
+		return c
+	}
+	return o.Cookie.withDefaults()
+}
+
+func (c Cookie) withDefaults() *Cookie {
+	c.Path, c.SameSite = cmp.Or(c.Path, "/"), cmp.Or(c.SameSite, "lax")
+	return &c
+}
+
+var sameSites = map[http.SameSite]string{http.SameSiteLaxMode: "lax", http.SameSiteStrictMode: "strict", http.SameSiteNoneMode: "none"}
+
+// Agree implements shared.Store. [session.New] calls it.
+func (s *records) Agree(c shared.Cookie) (shared.Cookie, error) {
+	var errs []error
+	with := s.o.Cookie
+	either := func(name, here, there string) string {
+		if here != "" && there != "" && here != there {
+			errs = append(errs, fmt.Errorf("expressjs: Options.Cookie.%s: is %q, and in session.Options.Cookie %q: leave out one of them", name, here, there))
+		}
+		return cmp.Or(here, there)
+	}
+	with.Path = either("Path", with.Path, c.Path)
+	with.Domain = either("Domain", with.Domain, c.Domain)
+	with.SameSite = either("SameSite", with.SameSite, sameSites[c.SameSite])
+	with.Insecure = with.Insecure || c.Insecure
+	with.Partitioned = with.Partitioned || c.Partitioned
+	s.o.agreed.Store(with.withDefaults())
+	for mode, name := range sameSites {
+		if name == with.SameSite {
+			c.SameSite = mode
+		}
+	}
+	return shared.Cookie{Path: with.Path, Domain: with.Domain, SameSite: c.SameSite, Insecure: with.Insecure, Partitioned: with.Partitioned}, errors.Join(errs...)
+}
+
+// Lifetimes implements shared.Store. [session.New] calls it.
+func (s *records) Lifetimes() shared.Lifetimes {
+	return shared.Lifetimes{MaxAge: s.o.Cookie.MaxAge, TTL: s.o.TTL}
 }
 
 // cookieOf returns the cookie object as it stands in a record, without the members
@@ -95,11 +144,17 @@ func (c *cookie) maxAge() (ms int64, ok bool) {
 	return int64(f), err == nil && f >= 1 && f < 1<<53
 }
 
-// until makes the cookie say when the session ends if nobody uses it again: where it
-// has a maxAge, and with remembered, which gives it one.
-func (c *cookie) until(end, now time.Time, remembered bool) {
-	if remembered {
-		c.members = object.Set(c.members, `"originalMaxAge"`, strconv.AppendInt(nil, max(1, end.Sub(now).Milliseconds()), 10))
+// idle returns the session's own idle timeout in milliseconds, if the cookie has a maxAge.
+func (c *cookie) idle() (ms int64, ok bool) {
+	ms, ok = c.maxAge()
+	return duration(ms).Milliseconds(), ok
+}
+
+// until makes the cookie say when the session ends if nobody uses it again, where it has a
+// maxAge. idle is the session's own idle timeout in milliseconds; 0: as it was.
+func (c *cookie) until(end time.Time, idle int64) {
+	if was, ok := c.idle(); idle > 0 && (!ok || was != idle) {
+		c.members = object.Set(c.members, `"originalMaxAge"`, strconv.AppendInt(nil, idle, 10))
 	}
 	if _, ok := c.maxAge(); ok {
 		c.members = object.Set(c.members, `"expires"`, []byte(end.UTC().Format(`"2006-01-02T15:04:05.000Z"`)))

@@ -20,17 +20,17 @@ func Example() {
 		log.Fatal(err)
 	}
 	store, err := expressjs.NewRedisStore(client, &expressjs.Options{
-		Cookie:     expressjs.Cookie{MaxAge: 24 * time.Hour, Secure: true, SameSite: "lax"},
-		UserMember: "userId", // or Passport: true
+		Cookie:     expressjs.Cookie{MaxAge: 24 * time.Hour}, // as in Express
+		UserMember: "userId",                                 // or Passport: true
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
 	sessions, err := session.New(&session.Options{
-		Tokens:      tokens,
-		Store:       store,
-		IdleTimeout: 24 * time.Hour, // Express's maxAge
-		Cookie:      session.CookieOptions{Name: "connect.sid", Persistent: true},
+		Tokens:   tokens,
+		Store:    store,
+		Lifetime: 30 * 24 * time.Hour, // of a login at Go, however it is used: Express has no such end
+		Cookie:   session.CookieOptions{Name: "connect.sid", SameSite: http.SameSiteLaxMode},
 	})
 	if err != nil {
 		log.Fatal(err)

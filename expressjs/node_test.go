@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -88,6 +89,7 @@ type express struct {
 	secrets []string // of Express
 	ours    []string // of Go; nil: the same
 	options expressjs.Options
+	cookie  session.CookieOptions // but for the name, and that it is Insecure
 }
 
 func onRedis(t *testing.T, o expressjs.Options) (session.Store, string) {
@@ -167,9 +169,10 @@ func (p *pair) startGo(x express, store session.Store) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	x.cookie.Name, x.cookie.Insecure = "connect.sid", true
 	p.m = session.Must(session.New(&session.Options{
 		Store: store, Tokens: tokens, IdleTimeout: 24 * time.Hour, StoreTimeout: time.Minute, // of a busy machine
-		Cookie: session.CookieOptions{Name: "connect.sid", Insecure: true},
+		Cookie: x.cookie,
 	}))
 	server := httptest.NewServer(p.m.Handler(http.HandlerFunc(goRoutes)))
 	p.t.Cleanup(server.Close)
@@ -205,7 +208,11 @@ func goRoutes(w http.ResponseWriter, r *http.Request) {
 	case "/destroy":
 		s.Logout()
 	case "/regenerate":
+		s.Login("ann") // whoever is logged in already keeps the id
+	case "/renew":
 		s.Renew()
+	case "/remember":
+		s.Remember(30 * 24 * time.Hour)
 	case "/login":
 		s.Login(q.Get("user"))
 	}
@@ -247,6 +254,39 @@ func (p *pair) get(at string) (a answer) {
 func (p *pair) set(at, values string) *http.Response {
 	p.t.Helper()
 	return p.do(at, "/set?values="+url.QueryEscape(values))
+}
+
+// slow is a request that has loaded its session before the function is called, and that
+// changes values, if there are any, when the function has returned.
+func (p *pair) slow(at, values string, meanwhile func()) {
+	p.t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p.do(at, "/slow?values="+url.QueryEscape(values))
+	}()
+	if at == p.golang {
+		<-inside
+	} else {
+		p.gate("/inside")
+	}
+	meanwhile()
+	if at == p.golang {
+		release <- struct{}{}
+	} else {
+		p.gate("/open")
+	}
+	<-done
+}
+
+// gate asks Express about a slow request, without a cookie.
+func (p *pair) gate(path string) {
+	p.t.Helper()
+	resp, err := http.Get(p.node + path)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	resp.Body.Close()
 }
 
 // cookie is the browser's.
@@ -308,39 +348,51 @@ func TestBothWays(t *testing.T) {
 	}
 }
 
+// Express sends its cookie in each response, also of a request that only reads and that was
+// in flight while the user confirmed the password at Go. The user stays in, and may then go
+// on at either.
+func TestRolling(t *testing.T) {
+	for name, x := range versions {
+		t.Run(name, func(t *testing.T) {
+			x.env = append(slices.Clone(x.env), "ROLLING=true")
+			x.options = expressjs.Options{UserMember: "userId", Cookie: expressjs.Cookie{MaxAge: time.Hour, SameSite: "lax"}}
+			x.cookie = session.CookieOptions{Persistent: true}
+			p := x.start(t)
+			for _, path := range []string{"/login?user=ann", "/renew", "/remember", "/set?values=%7B%22go%22%3A1%7D"} {
+				p.set(p.node, `{"userId":"ann"}`)
+				id := p.get(p.node).ID
+				p.slow(p.node, `{}`, func() {
+					p.do(p.golang, path)
+					if a := p.get(p.golang); a.User != "ann" || a.ID != id {
+						t.Errorf("%s: at Go before Express has answered: %+v", path, a)
+					}
+				})
+				if a := p.get(p.golang); a.User != "ann" || a.ID != id {
+					t.Errorf("%s: at Go: %+v", path, a)
+				}
+				if a := p.get(p.node); a.Values["userId"] != "ann" || a.ID != id {
+					t.Errorf("%s: at Express: %+v", path, a)
+				}
+				p.do(p.golang, "/destroy")
+			}
+		})
+	}
+}
+
 // A slow writer of Go beside a writer of Express, and beside an Express that ends the
 // session. And a slow request of Express that brings back what Go has ended.
 func TestSlowWriters(t *testing.T) {
 	for name, x := range versions {
 		t.Run(name, func(t *testing.T) {
 			p := x.start(t)
-			slow := func(at, values string, meanwhile func()) {
-				done := make(chan struct{})
-				go func() {
-					defer close(done)
-					p.do(at, "/slow?values="+url.QueryEscape(values))
-				}()
-				if at == p.golang {
-					<-inside
-				} else {
-					p.do(p.node, "/inside")
-				}
-				meanwhile()
-				if at == p.golang {
-					release <- struct{}{}
-				} else {
-					p.do(p.node, "/open")
-				}
-				<-done
-			}
 			p.set(p.node, `{"a":1}`)
-			slow(p.golang, `{"go":1}`, func() { p.set(p.node, `{"node":1}`) })
+			p.slow(p.golang, `{"go":1}`, func() { p.set(p.node, `{"node":1}`) })
 			p.expect(`{"a":1,"go":1,"node":1}`)
-			slow(p.golang, `{"go":2}`, func() { p.do(p.node, "/destroy") })
+			p.slow(p.golang, `{"go":2}`, func() { p.do(p.node, "/destroy") })
 			p.expect(`{}`)
 
 			p.set(p.node, `{"a":1}`)
-			slow(p.node, `{"node":2}`, func() { p.do(p.golang, "/destroy") })
+			p.slow(p.node, `{"node":2}`, func() { p.do(p.golang, "/destroy") })
 			if a := p.get(p.golang); a.ID != "" || len(a.Values) > 0 {
 				t.Errorf("Go ended it, and has %v", a)
 			}

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
+	"unicode/utf8"
 )
 
 // Options say what the Express app is configured with, so that Go writes what it
@@ -27,23 +29,29 @@ type Options struct {
 	TTL time.Duration
 
 	// Cookie is the cookie option of express-session. New sessions get it; for those
-	// that are there, the record decides, as in Express.
+	// that are there, the record decides, as in Express. What is zero here is taken from
+	// session.Options.Cookie, and the other way round; of what is set in both, a
+	// difference is an error of session.New.
 	Cookie Cookie
 
-	// Passport writes the user of a Login where Passport looks for it, in
-	// passport.user, and reads it there: who logs in on one side is logged in on the
-	// other. What the app's serializeUser makes must be text or a number.
+	// Passport is UserMember "passport.user", for apps whose serializeUser makes text or
+	// a number. If it makes an object, set UserMember "passport.user.id".
 	Passport bool
 
-	// UserMember is a member of the app's own that names the user, "userId" for
-	// example: Login writes it, and Session.User reads it. It may be text or a number.
-	// Only Login and Logout are to change it, not a Key of this name.
-	// At most one of Passport and UserMember is set; with neither, a user who logged
-	// in at Express has no Session.User, and only Key tells who he is.
+	// UserMember is the member of req.session that names the user, by text or a number:
+	// "userId", or with dots a member of an object, "user.id" or "passport.user.id". Login
+	// writes that member, and leaves the object's others; Session.User reads it. A Key of
+	// the member that changes whom it names fails the request. A user who is not UTF-8
+	// fails the Login.
+	//
+	// At most one of Passport and UserMember is set. With neither, Session.User is whom Go
+	// has logged in, until Express writes the session: then it is "", because Express may
+	// have logged the user out or another one in. A user who logged in at Express has no
+	// Session.User, and only a Key tells who that is.
 	UserMember string
 
-	// NumericUser writes users that are decimal integers as numbers, for apps whose
-	// ids are numbers.
+	// NumericUser writes users as numbers, for apps whose ids are numbers. A user who is
+	// no integer of at most 2^53-1, which JavaScript does not round, fails the Login.
 	NumericUser bool
 
 	// AwaitWrite is for Express routes that log in and redirect without
@@ -52,15 +60,20 @@ type Options struct {
 	// more after this long. It delays every request with the cookie of a session that
 	// is over; 50 ms is plenty. 0: not.
 	AwaitWrite time.Duration
+
+	agreed *atomic.Pointer[Cookie] // what Agree made of Cookie; nil inside: no Manager uses the store yet
 }
 
 // Cookie is express-session's cookie option. httpOnly is always true.
 type Cookie struct {
-	MaxAge      time.Duration // 0: none, for as long as the browser is open
-	Path        string        // "": "/"
+	// MaxAge is the idle timeout of a new session, and of its cookie, which is persistent
+	// then. 0: none; the session lives for TTL, and its cookie until the browser is closed.
+	MaxAge time.Duration
+
+	Path        string // "": "/"
 	Domain      string
-	Secure      bool
-	SameSite    string // "", "lax", "strict" or "none"
+	SameSite    string // "lax", "strict" or "none". "": "lax"
+	Insecure    bool   // no Secure attribute: Express's cookie.secure is false
 	Partitioned bool
 	Priority    string // "", "low", "medium" or "high"
 }
@@ -92,18 +105,21 @@ func (o Options) resolve() (Options, error) {
 	if o.TTL == 0 {
 		o.TTL = 24 * time.Hour
 	}
-	if o.Cookie.Path == "" {
-		o.Cookie.Path = "/"
-	}
+	o.agreed = new(atomic.Pointer[Cookie])
 	rule(!strings.HasPrefix(ownPrefix, o.Prefix), "Prefix: must not be one that Go's own keys begin with, %q", ownPrefix)
 	rule(o.TTL >= time.Second, "TTL: must be at least a second, or 0 for 24 hours")
 	rule(o.AwaitWrite >= 0, "AwaitWrite: must not be negative")
 	rule(!o.Passport || o.UserMember == "", "UserMember: must be empty with Passport")
-	rule(!reserved[o.UserMember], "UserMember: %q is a property of every Express session, or its cookie", o.UserMember)
+	for i, name := range o.userPath() {
+		rule(name != "" && utf8.ValidString(name), "UserMember: must be a name, or names with a dot between them")
+		rule(i > 0 || !reserved[name], "UserMember: %q is a property of every Express session, or its cookie", name)
+		rule(i > 0 || name != "session", "UserMember: the names that begin \"session.\" are package session's own")
+	}
 	rule(!o.NumericUser || o.Passport || o.UserMember != "", "NumericUser: needs Passport or UserMember")
 	c := &o.Cookie
 	rule(c.MaxAge >= 0 && c.MaxAge == c.MaxAge.Truncate(time.Millisecond), "Cookie.MaxAge: must be whole milliseconds, or 0 for none")
 	rule(c.MaxAge == 0 || c.MaxAge >= time.Second, "Cookie.MaxAge: must be at least a second")
+	rule(c.MaxAge <= longest, "Cookie.MaxAge: must be at most 200 years")
 	rule(oneOf(c.SameSite, "lax", "strict", "none"), `Cookie.SameSite: must be "lax", "strict" or "none"`)
 	rule(oneOf(c.Priority, "low", "medium", "high"), `Cookie.Priority: must be "low", "medium" or "high"`)
 	return o, errors.Join(errs...)
@@ -123,8 +139,11 @@ func (o *Options) windowOf(raw []byte) time.Duration {
 	return o.window(o.cookieOf(find(list, "cookie")))
 }
 
-// duration is so many milliseconds, but at most two hundred years: a time.Duration
-// reaches no farther than 292, and some apps say 9999.
+// longest bounds lifetimes: a time.Duration reaches no farther than 292 years, and some
+// apps say 9999.
+const longest = 200 * 365 * 24 * time.Hour
+
+// duration is so many milliseconds, but at most longest.
 func duration(ms int64) time.Duration {
-	return time.Duration(min(ms, 200*365*24*time.Hour.Milliseconds())) * time.Millisecond
+	return time.Duration(min(ms, longest.Milliseconds())) * time.Millisecond
 }

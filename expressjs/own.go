@@ -21,17 +21,18 @@ type own struct {
 	tombstone []byte // Data, once Go has ended the session
 	exact     []byte // Data, if it cannot be had from the record
 	isExact   bool
+	until     time.Time // how long the store keeps this; a load does not read it
 }
 
-// isOver tells whether Go has ended the session, so that Express is not to have it
-// either: a request of Express that was under way when it ended has brought it back,
-// or Express goes on with it after its absolute end.
+// isOver reports whether Go has ended the session, or its absolute end has passed. A
+// record that is there all the same was written by a request of Express that had loaded
+// the session before, or by Express going on after the absolute end.
 func (w *own) isOver(now time.Time) bool {
 	return w != nil && (w.tombstone != nil || !now.Before(w.deadline))
 }
 
-// last is the last that Go knows of when a session ends: its absolute end, or its idle
-// end where Express made it, and it has no other.
+// last returns when a session ends at the latest, as far as Go knows: its absolute end,
+// or its idle end if Express made it, for then it has no other.
 func last(deadline, expires time.Time) time.Time {
 	if deadline.Equal(forever) {
 		return expires
@@ -39,16 +40,30 @@ func last(deadline, expires time.Time) time.Time {
 	return deadline
 }
 
-// beyond is for how long what Go knows of a session outlives that, for Express may go
-// on with it.
-const beyond = 30 * 24 * time.Hour
+// afterEnd is how much longer Go remembers an ended session than Express could go on
+// with it by itself: a request of Express may run for minutes, and clocks differ.
+const afterEnd = time.Hour
 
-// until is for how long this is to be kept.
-func (w *own) until() time.Time {
-	if w.tombstone != nil {
-		return w.deadline
+// untilEnded returns how long Go remembers that a session has ended: a request of Express
+// that had loaded the session before brings the record back when it ends, and the record
+// then lives for window. Each time that Go finds the record back the time is counted again.
+func untilEnded(deadline, now time.Time, window time.Duration) time.Time {
+	until := now.Add(window)
+	if !deadline.Equal(forever) && deadline.After(until) {
+		until = deadline
 	}
-	return last(w.deadline, w.expires).Add(beyond)
+	return until.Add(afterEnd)
+}
+
+// untilLive returns how long Go remembers a live session: as long as its record, unless
+// a user has logged in at Go. What only Go knows of an anonymous session, or of one that
+// Express made, is worth nothing without the record. The absolute end of a login must be
+// known for as long as Express can have prolonged the record past it.
+func (w *own) untilLive(window time.Duration) time.Time {
+	if w.user == "" || w.deadline.Equal(forever) {
+		return w.expires
+	}
+	return untilEnded(w.deadline, w.deadline, window)
 }
 
 // day is how exactly a user's list has to know when a session ends: it keeps it far

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/coatcheck/session"
 	"github.com/jackc/pgx/v5"
@@ -73,6 +74,9 @@ func (s *PostgresStore) Save(ctx context.Context, r *session.Record, old uint64)
 
 // Delete implements session.Store.
 func (s *PostgresStore) Delete(ctx context.Context, id string) error {
+	if !isText(id) {
+		return ctx.Err()
+	}
 	err := s.prepare(ctx)
 	if err == nil {
 		_, err = s.pool.Exec(ctx, s.table.Replace(`WITH o AS (DELETE FROM @own WHERE sid = $1) DELETE FROM @session WHERE sid = $1`), id)
@@ -84,9 +88,9 @@ func (s *PostgresStore) Delete(ctx context.Context, id string) error {
 }
 
 // forget implements place.
-func (s *PostgresStore) forget(ctx context.Context, id string) error {
-	_, err := s.pool.Exec(ctx, s.table.Replace(`DELETE FROM @session WHERE sid = $1`), id)
-	return err
+func (s *PostgresStore) forget(ctx context.Context, id string, until time.Time) error {
+	_, err := s.pool.Exec(ctx, s.table.Replace(`WITH o AS (UPDATE @own SET until = greatest(until, $2) WHERE sid = $1) DELETE FROM @session WHERE sid = $1`), id, until.UnixMilli())
+	return stated(err)
 }
 
 // state is what there is of a session, with its record as s and what Go knows as o.
@@ -118,6 +122,9 @@ func scan(row pgx.Row, before ...any) (*snapshot, error) {
 
 // look implements place.
 func (s *PostgresStore) look(ctx context.Context, id string) (*snapshot, error) {
+	if !isText(id) {
+		return &snapshot{}, nil
+	}
 	if err := s.prepare(ctx); err != nil {
 		return nil, err
 	}
@@ -136,13 +143,17 @@ func (s *PostgresStore) swap(ctx context.Context, id string, found *snapshot, re
 		v := int64(found.own.version)
 		version = &v
 	}
+	until := w.until
+	if record != nil {
+		until = w.expires // Sweep leaves it for as long as the record is there
+	}
 	var exact []byte
 	if w.isExact {
 		exact = append([]byte{}, w.exact...)
 	}
 	args := []any{id, version, string(found.raw), string(record), s.o.windowOf(found.raw).Milliseconds(), seconds(now),
 		int64(w.version), []byte(w.sum), []byte(w.user), w.created.UnixMilli(), w.seen.UnixMilli(),
-		w.deadline.UnixMilli(), w.expires.UnixMilli(), w.tombstone, exact, w.until().UnixMilli()}
+		w.deadline.UnixMilli(), w.expires.UnixMilli(), w.tombstone, exact, until.UnixMilli()}
 	var batch pgx.Batch // which is a transaction
 	batch.Queue(s.table.Replace(`SELECT 1 FROM @session WHERE sid = $1 FOR UPDATE`), id)
 	batch.Queue(s.table.Replace(`SELECT 1 FROM @own WHERE sid = $1 FOR UPDATE`), id)
@@ -175,7 +186,8 @@ var changes = map[bool]map[bool]string{
 }
 
 // LastSeen and Expires move forward only, from what a Load would return (see
-// Options.record), and Expires no further than the Deadline.
+// Options.record), and Expires no further than the Deadline. A session that has ended
+// stays in its user's list: a List deletes the record if Express brings it back.
 const (
 	swapBegin = `WITH x AS (
 			SELECT o.seen, o.deadline, o.expires, e.expire, abs(e.expire - o.expires) < 1000 AS ours
@@ -190,9 +202,9 @@ const (
 			WHERE (SELECT version FROM @own WHERE sid = $1::varchar) IS NOT DISTINCT FROM $2::bigint
 		), w AS (`
 	swapEnd = ` RETURNING 1)
-		INSERT INTO @own (sid, version, sum, usr, listed, created, seen, deadline, expires, tombstone, exact, until)
+		INSERT INTO @own AS o (sid, version, sum, usr, listed, created, seen, deadline, expires, tombstone, exact, until)
 		SELECT $1::varchar, $7::bigint, $8::bytea, $9::bytea, $9::bytea, $10::bigint, a.seen, $12::bigint, a.expires, $14::bytea, $15::bytea, $16::bigint + a.expires - $13::bigint FROM a, w
-		ON CONFLICT (sid) DO UPDATE SET version = EXCLUDED.version, sum = EXCLUDED.sum, usr = EXCLUDED.usr, listed = EXCLUDED.listed, created = EXCLUDED.created, seen = EXCLUDED.seen,
+		ON CONFLICT (sid) DO UPDATE SET version = EXCLUDED.version, sum = EXCLUDED.sum, usr = EXCLUDED.usr, listed = coalesce(nullif(EXCLUDED.listed, ''::bytea), o.listed), created = EXCLUDED.created, seen = EXCLUDED.seen,
 			deadline = EXCLUDED.deadline, expires = EXCLUDED.expires, tombstone = EXCLUDED.tombstone, exact = EXCLUDED.exact, until = EXCLUDED.until`
 )
 
@@ -202,22 +214,25 @@ func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 
 // Touch implements session.Store.
 func (s *PostgresStore) Touch(ctx context.Context, id string, seen, expires time.Time) error {
+	if !isText(id) {
+		return session.ErrNotFound
+	}
 	if err := s.prepare(ctx); err != nil {
 		return fmt.Errorf("expressjs: touch: %w", err)
 	}
 	var raw string
 	err := s.pool.QueryRow(ctx, s.table.Replace(`WITH a AS (
 			SELECT $1::varchar AS sid, least($2::bigint, (SELECT deadline FROM @own WHERE sid = $1::varchar)) AS expires
-			WHERE NOT EXISTS (SELECT FROM @own WHERE sid = $1::varchar AND tombstone IS NOT NULL)
+			WHERE NOT EXISTS (SELECT FROM @own WHERE sid = $1::varchar AND (tombstone IS NOT NULL OR deadline <= $4::float8 * 1000))
 		), s AS (
 			UPDATE @session s SET expire = greatest(s.expire, to_timestamp(a.expires / 1000.0)::timestamp)
 			FROM a WHERE s.sid = a.sid AND s.expire > to_timestamp($4::float8) RETURNING s.sess::text
 		), o AS (
-			UPDATE @own o SET seen = greatest(o.seen, $3::bigint), expires = greatest(o.expires, a.expires), until = greatest(o.until, a.expires + $5::bigint) FROM a WHERE o.sid = a.sid AND EXISTS (SELECT FROM s)
-		) SELECT sess FROM s`), id, expires.UnixMilli(), seen.UnixMilli(), seconds(time.Now()), beyond.Milliseconds()).Scan(&raw)
+			UPDATE @own o SET seen = greatest(o.seen, $3::bigint), expires = greatest(o.expires, a.expires), until = greatest(o.until, a.expires) FROM a WHERE o.sid = a.sid AND EXISTS (SELECT FROM s)
+		) SELECT sess FROM s`), id, expires.UnixMilli(), seen.UnixMilli(), seconds(time.Now())).Scan(&raw)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		return session.ErrNotFound
+		return s.untouched(ctx, s, id)
 	case err == nil:
 		err = s.touched(ctx, s, id, []byte(raw), expires)
 	}
@@ -226,6 +241,10 @@ func (s *PostgresStore) Touch(ctx context.Context, id string, seen, expires time
 	}
 	return nil
 }
+
+// isText reports whether PostgreSQL can keep an id, which a stranger may have chosen: there
+// is no row of any other.
+func isText(id string) bool { return utf8.ValidString(id) && strings.IndexByte(id, 0) < 0 }
 
 // stated tells of a failed write whether it may have been carried out.
 func stated(err error) error {

@@ -7,7 +7,6 @@ import (
 
 	"github.com/coatcheck/session"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Schema returns the statements that make Go's own table, for teams whose
@@ -55,7 +54,7 @@ func (s *PostgresStore) index(ctx context.Context, user, id string, lasts time.T
 		return nil
 	}
 	_, err := s.pool.Exec(ctx, s.table.Replace(`INSERT INTO @own AS o (sid, listed, until) VALUES ($1, $2, $3)
-		ON CONFLICT (sid) DO UPDATE SET listed = EXCLUDED.listed, until = greatest(o.until, EXCLUDED.until)`), id, []byte(user), lasts.Add(beyond).UnixMilli())
+		ON CONFLICT (sid) DO UPDATE SET listed = EXCLUDED.listed, until = greatest(o.until, EXCLUDED.until)`), id, []byte(user), lasts.UnixMilli())
 	return stated(err)
 }
 
@@ -71,10 +70,12 @@ func (s *PostgresStore) List(ctx context.Context, user string) ([]*session.Recor
 	return records, nil
 }
 
-func (s *PostgresStore) list(ctx context.Context, user string) (records []*session.Record, err error) {
+func (s *PostgresStore) list(ctx context.Context, user string) ([]*session.Record, error) {
 	if err := s.prepare(ctx); err != nil {
 		return nil, err
 	}
+	var ids []string
+	var all []*snapshot
 	rows, err := s.pool.Query(ctx, s.table.Replace(`SELECT o.sid, `+state+` FROM @own o JOIN @session s ON s.sid = o.sid WHERE o.listed = $1`), []byte(user))
 	if err != nil {
 		return nil, err
@@ -86,25 +87,25 @@ func (s *PostgresStore) list(ctx context.Context, user string) (records []*sessi
 		if err != nil {
 			return nil, err
 		}
-		if r, err := s.o.record(id, found, time.Now()); err == nil && r.User == user {
-			records = append(records, r)
-		}
+		ids, all = append(ids, id), append(all, found)
 	}
-	return records, rows.Err()
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return s.of(ctx, s, user, ids, all)
 }
 
-// Sweep deletes sessions whose time is up, as connect-pg-simple does it too, and what
-// Go knows of sessions that are long over. It returns how many sessions it deleted.
+// Sweep deletes expired sessions, as connect-pg-simple does too, and what Go knows of
+// sessions that are no longer there. It returns how many sessions it deleted.
 // Run it every quarter of an hour, in one process or in all.
 func (s *PostgresStore) Sweep(ctx context.Context) (int, error) {
 	if err := s.prepare(ctx); err != nil {
 		return 0, fmt.Errorf("expressjs: sweep: %w", err)
 	}
 	now := time.Now()
-	_, err := s.pool.Exec(ctx, s.table.Replace(`DELETE FROM @own WHERE until < $1`), now.UnixMilli())
-	var tag pgconn.CommandTag
+	tag, err := s.pool.Exec(ctx, s.table.Replace(`DELETE FROM @session WHERE expire < to_timestamp($1)`), seconds(now))
 	if err == nil {
-		tag, err = s.pool.Exec(ctx, s.table.Replace(`DELETE FROM @session WHERE expire < to_timestamp($1)`), seconds(now))
+		_, err = s.pool.Exec(ctx, s.table.Replace(`DELETE FROM @own o WHERE until < $1 AND NOT EXISTS (SELECT FROM @session s WHERE s.sid = o.sid)`), now.UnixMilli())
 	}
 	if err != nil {
 		return 0, fmt.Errorf("expressjs: sweep: %w", err)

@@ -1,10 +1,12 @@
 package expressjs_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/coatcheck/session"
 	"github.com/coatcheck/session/expressjs"
@@ -62,4 +64,31 @@ func TestPostgresStore(t *testing.T) {
 func TestPostgresStoreManagers(t *testing.T) {
 	store, _ := postgresStore(t, expressjs.Options{})
 	storetest.RunManagers(t, func(t *testing.T) session.Store { return store })
+}
+
+// There is no row of an id or a user that PostgreSQL cannot keep: it is no failure of the
+// store.
+func TestOddIDs(t *testing.T) {
+	onShelves(t, expressjs.Options{UserMember: "userId"}, func(t *testing.T, s *shelf) {
+		m := service(t, s.store, nil)
+		now := time.Now().Truncate(time.Millisecond)
+		for _, id := range []string{"\x00", "a\x00", "\xff", "a\xc3", strings.Repeat("x", 1<<20), "{}", "a{b}c", "*", "'; drop table session; --", " "} {
+			r := &session.Record{ID: id, Data: []byte("{}"), Created: now, LastSeen: now, Deadline: now.Add(time.Hour), Expires: now.Add(time.Hour), Version: 2}
+			_, load := s.store.Load(t.Context(), id)
+			save := s.store.Save(t.Context(), r, 1)
+			touch := s.store.Touch(t.Context(), id, now, now.Add(time.Hour))
+			if load != session.ErrNotFound || save != session.ErrNotFound || touch != session.ErrNotFound {
+				t.Errorf("%.20q: Load %v, Save %v, Touch %v", id, load, save, touch)
+			}
+			if err := errors.Join(s.store.Delete(t.Context(), id), m.Revoke(t.Context(), "ann", id), m.RevokeAll(t.Context(), id)); err != nil {
+				t.Errorf("%.20q: %v", id, err)
+			}
+			if len(id) > 128 {
+				continue
+			}
+			if resp := in(t, m, id, func(s *session.Session) { s.User() }); resp.StatusCode != 200 {
+				t.Errorf("%.20q: %s", id, resp.Status)
+			}
+		}
+	})
 }

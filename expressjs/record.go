@@ -7,10 +7,14 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/object"
 )
 
@@ -41,13 +45,14 @@ func init() {
 // ours tells whether a member that begins "session." is one that the Manager keeps in
 // a session's values. The others are not to come from a record that Express wrote.
 func ours(name string) bool {
-	return name == "session.flashes" || name == "session.remember" || name == "session.leases"
+	return name == "session.flashes" || name == "session.remember" || name == "session.endby" || name == "session.leases"
 }
 
 var errDamaged = errors.New("the record is not a JSON object, and Express answers every request of this session with an error")
 
 // members returns the members of a record, their names decoded, and of several of a
-// name the last, as JSON.parse has it.
+// name the last, as JSON.parse has it. A name that no text of Go's is, because it has half
+// a surrogate pair, is as it stands in the JSON after a byte that is in no text.
 func members(raw []byte) ([]named, error) {
 	all, err := object.Append(make([]object.Member, 0, 16), raw)
 	if err != nil || len(raw) == 0 || !json.Valid(raw) {
@@ -60,6 +65,8 @@ func members(raw []byte) ([]named, error) {
 			n.name = string(inside)
 		} else if json.Unmarshal(m.Name, &n.name) != nil {
 			return nil, errDamaged
+		} else if hasLoneSurrogate(inside) {
+			n.name = notText + string(m.Name)
 		}
 		list = slices.DeleteFunc(list, func(other named) bool { return other.name == n.name })
 		list = append(list, n)
@@ -72,6 +79,34 @@ type named struct {
 	name string
 }
 
+const notText = "\xff"
+
+// hasLoneSurrogate reports whether text as it stands in JSON has an escape of half a
+// surrogate pair.
+func hasLoneSurrogate(text []byte) bool {
+	unit := func(at int) (r rune) {
+		if at+6 <= len(text) && text[at] == '\\' && text[at+1] == 'u' {
+			n, _ := strconv.ParseUint(string(text[at+2:at+6]), 16, 16)
+			r = rune(n)
+		}
+		return r
+	}
+	for i := 0; i < len(text); i++ {
+		if text[i] != '\\' {
+			continue
+		}
+		switch r := unit(i); {
+		case !utf16.IsSurrogate(r):
+			i++
+		case utf16.DecodeRune(r, unit(i+6)) == utf8.RuneError:
+			return true
+		default:
+			i += len(`\ud83d\ude00`) - 1
+		}
+	}
+	return false
+}
+
 // shared tells whether a member is a value for both sides.
 func (n *named) shared() bool {
 	return !reserved[n.name] && (!strings.HasPrefix(n.name, "session.") || ours(n.name))
@@ -79,6 +114,9 @@ func (n *named) shared() bool {
 
 // quoted is the name as encoding/json spells it, and so does the Manager.
 func (n *named) quoted() []byte {
+	if strings.HasPrefix(n.name, notText) {
+		return n.Name
+	}
 	for _, c := range n.Name[1 : len(n.Name)-1] {
 		if c < ' ' || c > '~' || c == '\\' || c == '<' || c == '>' || c == '&' {
 			return text(n.name)
@@ -106,48 +144,49 @@ func isNone(raw []byte) bool {
 }
 
 // record returns the snapshot as the Manager sees it, or session.ErrNotFound.
-func (o *Options) record(id string, s *snapshot, now time.Time) (*session.Record, error) {
+func (s *records) record(id string, found *snapshot, now time.Time) (*session.Record, error) {
 	r := &session.Record{ID: id, Deadline: forever}
-	if s.own != nil {
-		r.User, r.Created, r.LastSeen, r.Deadline = s.own.user, s.own.created, s.own.seen, s.own.deadline
-		if s.own.tombstone != nil {
-			r.Data, r.Version, r.Expires = s.own.tombstone, s.own.version, s.own.expires
+	if found.own != nil {
+		r.User, r.Created, r.LastSeen, r.Deadline = found.own.user, found.own.created, found.own.seen, found.own.deadline
+		if found.own.tombstone != nil {
+			r.Data, r.Version, r.Expires = found.own.tombstone, found.own.version, found.own.expires
 			return live(r, now)
 		}
 	}
-	if isNone(s.raw) {
+	if isNone(found.raw) {
 		return nil, session.ErrNotFound
 	}
-	list, err := members(s.raw)
+	list, err := members(found.raw)
 	if err != nil {
 		return nil, err
 	}
-	window := func() time.Duration { return o.window(o.cookieOf(find(list, "cookie"))) }
+	window := func() time.Duration { return s.o.window(s.o.cookieOf(find(list, "cookie"))) }
 	switch {
-	case s.lasting: // until the next touch
+	case found.lasting: // until the next touch
 		r.Expires = now.Add(window()).Truncate(time.Millisecond)
-	case s.own != nil && s.expires.Sub(s.own.expires).Abs() < time.Second:
-		r.Expires = s.own.expires
+	case found.own != nil && found.expires.Sub(found.own.expires).Abs() < time.Second:
+		r.Expires = found.own.expires
 	default: // Express has touched it since
-		r.Expires = s.expires.Truncate(time.Millisecond)
+		r.Expires = found.expires.Truncate(time.Millisecond)
 		if used := r.Expires.Add(-window()); used.After(r.LastSeen) && !used.After(now) {
 			r.LastSeen = used
 		}
 	}
-	sum, version := digest(s.raw)
-	if s.own != nil && s.own.sum == sum {
-		r.Version = s.own.version
-		if s.own.isExact {
-			r.Data = s.own.exact
+	sum, version := digest(found.raw)
+	if found.own != nil && found.own.sum == sum {
+		r.Version = found.own.version
+		if found.own.isExact {
+			r.Data = found.own.exact
 			return live(r, now)
 		}
 	} else {
 		r.Version = version
-		if o.namesUser() {
-			r.User = userText(o.userMember(list))
+		raw := s.o.userMember(list)
+		if r.User = userText(raw); r.User == "" { // whom Go has logged in, Express may have logged out
+			s.adviseUser(raw)
 		}
 	}
-	r.Data = data(list)
+	r.Data = object.Write(s.o.values(list))
 	return live(r, now)
 }
 
@@ -163,21 +202,21 @@ func live(r *session.Record, now time.Time) (*session.Record, error) {
 	return r, nil
 }
 
-// data returns the values of a record for the Manager: without the cookie and what
-// else only Express is to see, and with names as encoding/json spells them.
-func data(list []named) []byte {
-	values := make([]object.Member, 0, len(list))
+// values returns the values of a record for the Manager: without the cookie and what
+// else only Express is to see, and with names as encoding/json spells them. In place of the
+// cookie is the idle timeout, if the session has one of its own.
+func (o *Options) values(list []named) []object.Member {
+	values := make([]object.Member, 0, len(list)+1)
+	if ms, ok := o.cookieOf(find(list, "cookie")).idle(); ok {
+		values = append(values, object.Member{Name: []byte(body.IdleTimeout), Raw: object.Number(ms)})
+	}
 	for i := range list {
 		if list[i].shared() {
 			values = append(values, object.Member{Name: list[i].quoted(), Raw: list[i].Raw})
 		}
 	}
-	return object.Write(values)
+	return values
 }
-
-// isTombstone tells whether Data is a Manager's tombstone: the session has ended, and
-// Express is to find nothing.
-func isTombstone(data []byte) bool { return bytes.HasPrefix(data, []byte(`{"session.ended"`)) }
 
 // digest returns what tells one record from another, and the version of one that
 // Express wrote.

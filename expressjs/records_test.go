@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"os"
 	"strings"
@@ -25,7 +26,11 @@ type shelf struct {
 	put   func(id, record string, life time.Duration) // life < 0: none of its own
 	get   func(id string) (record string, life time.Duration)
 	drop  func(id string)
+	kept  func(id string) time.Duration    // how long what Go knows of a session is kept, or notKept
+	keep  func(id string, d time.Duration) // keeps it no longer than that
 }
+
+const notKept = time.Duration(math.MinInt64)
 
 // onShelves runs a test over Redis and over PostgreSQL.
 func onShelves(t *testing.T, o expressjs.Options, f func(t *testing.T, s *shelf)) {
@@ -61,6 +66,17 @@ func redisShelf(t *testing.T, store session.Store, client *redis.Client) *shelf 
 			return record, life
 		},
 		func(id string) { check(client.Del(ctx, "sess:"+id).Err()) },
+		func(id string) time.Duration {
+			ms, err := client.Do(ctx, "PTTL", expressjs.OwnKeyForTest("sess:"+id)).Int64()
+			check(err)
+			if ms == -2 {
+				return notKept
+			}
+			return time.Duration(ms) * time.Millisecond
+		},
+		func(id string, d time.Duration) {
+			check(client.PExpire(ctx, expressjs.OwnKeyForTest("sess:"+id), d).Err())
+		},
 	}
 }
 
@@ -85,6 +101,16 @@ func postgresShelf(t *testing.T, store session.Store, pool *pgxpool.Pool) *shelf
 			return record, time.Until(time.UnixMilli(ms))
 		},
 		func(id string) { exec(`DELETE FROM "session" WHERE sid = $1`, id) },
+		func(id string) time.Duration {
+			var ms int64
+			if err := pool.QueryRow(ctx, `SELECT until FROM session_go WHERE sid = $1`, id).Scan(&ms); err != nil {
+				return notKept
+			}
+			return time.Until(time.UnixMilli(ms))
+		},
+		func(id string, d time.Duration) {
+			exec(`UPDATE session_go SET until = $1 WHERE sid = $2`, time.Now().Add(d).UnixMilli(), id)
+		},
 	}
 }
 
@@ -176,9 +202,10 @@ func TestNewRecord(t *testing.T) {
 		o    expressjs.Options
 		want string
 	}{
-		"default": {expressjs.Options{}, `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"views":1}`},
-		"maxAge":  {expressjs.Options{Cookie: expressjs.Cookie{MaxAge: time.Hour}}, `{"cookie":{"originalMaxAge":3600000,"expires":"EXPIRES","httpOnly":true,"path":"/"},"views":1}`},
-		"all":     {expressjs.Options{Cookie: expressjs.Cookie{MaxAge: time.Hour, Secure: true, SameSite: "lax", Domain: "example.com", Path: "/app", Priority: "high", Partitioned: true}}, `{"cookie":{"originalMaxAge":3600000,"partitioned":true,"priority":"high","expires":"EXPIRES","secure":true,"httpOnly":true,"domain":"example.com","path":"/app","sameSite":"lax"},"views":1}`},
+		"default":  {expressjs.Options{}, `{"cookie":{"originalMaxAge":null,"expires":null,"secure":true,"httpOnly":true,"path":"/","sameSite":"lax"},"views":1}`},
+		"insecure": {expressjs.Options{Cookie: expressjs.Cookie{Insecure: true}}, `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/","sameSite":"lax"},"views":1}`},
+		"maxAge":   {expressjs.Options{Cookie: expressjs.Cookie{MaxAge: time.Hour}}, `{"cookie":{"originalMaxAge":3600000,"expires":"EXPIRES","secure":true,"httpOnly":true,"path":"/","sameSite":"lax"},"views":1}`},
+		"all":      {expressjs.Options{Cookie: expressjs.Cookie{MaxAge: time.Hour, SameSite: "lax", Domain: "example.com", Path: "/app", Priority: "high", Partitioned: true}}, `{"cookie":{"originalMaxAge":3600000,"partitioned":true,"priority":"high","expires":"EXPIRES","secure":true,"httpOnly":true,"domain":"example.com","path":"/app","sameSite":"lax"},"views":1}`},
 	} {
 		onShelves(t, c.o, func(t *testing.T, s *shelf) {
 			m := service(t, s.store, func(o *session.Options) { o.IdleTimeout = time.Hour })
@@ -312,7 +339,7 @@ func TestSaveKeepsAUse(t *testing.T) {
 func TestEveryWriteLeavesAGoodCookie(t *testing.T) {
 	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, nil)
-		const none = `{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"}`
+		none := strings.TrimPrefix(begun, `{"cookie":`)
 		for before, want := range map[string]string{
 			`{"x":1}`:               `{"cookie":` + none + `,"x":1,"y":2}`,
 			`{"cookie":null,"x":1}`: `{"cookie":` + none + `,"x":1,"y":2}`,
@@ -360,7 +387,16 @@ func TestDamagedRecords(t *testing.T) {
 func TestReservedNames(t *testing.T) {
 	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, func(o *session.Options) {
-			o.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, err error) { http.Error(w, err.Error(), 500) }
+			o.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, err error) {
+				if errors.Is(err, session.ErrStore) {
+					t.Errorf("a failure of the store: %v", err)
+				}
+			}
+			o.OnEvent = func(_ context.Context, e session.Event) {
+				if e.Kind == session.EventStoreFailed {
+					t.Error(e)
+				}
+			}
 		})
 		const record = `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"x":1}`
 		for name := range strings.FieldsSeq(`cookie id req touch resetMaxAge save reload destroy regenerate constructor hasOwnProperty isPrototypeOf propertyIsEnumerable
@@ -408,7 +444,7 @@ func TestExpressBringsBackWhatGoEnded(t *testing.T) {
 	const record = `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"x":1}`
 	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, nil)
-		for _, end := range []func(*session.Session){(*session.Session).Logout, (*session.Session).Renew, func(s *session.Session) { s.Login("ann") }} {
+		for _, end := range []func(*session.Session){(*session.Session).Logout, func(s *session.Session) { s.Login("ann") }} {
 			s.put(sid, record, time.Hour)
 			in(t, m, sid, end)
 			if got, _ := s.get(sid); got != "" {
@@ -462,111 +498,6 @@ func TestAbsoluteEnd(t *testing.T) {
 				t.Error("past its end there is", got)
 			}
 			return
-		}
-	})
-}
-
-// The user stands where Passport looks for it, or in a member of the app's own, and
-// is read there.
-func TestUser(t *testing.T) {
-	for name, c := range map[string]struct {
-		o              expressjs.Options
-		member, theirs string
-	}{
-		"Passport":         {expressjs.Options{Passport: true}, `"passport":{"user":"7"}`, `"passport":{"user":7}`},
-		"Passport, number": {expressjs.Options{Passport: true, NumericUser: true}, `"passport":{"user":7}`, `"passport":{"user":"7"}`},
-		"member":           {expressjs.Options{UserMember: "userId"}, `"userId":"7"`, `"userId":7`},
-		"member, number":   {expressjs.Options{UserMember: "userId", NumericUser: true}, `"userId":7`, `"userId":"7"`},
-	} {
-		onShelves(t, c.o, func(t *testing.T, s *shelf) {
-			m := service(t, s.store, nil)
-			var id string
-			r, _ := http.NewRequest("GET", "https://example.test/", nil)
-			sessiontest.Do(t, m, r, func(s *session.Session) { s.Login("7") })
-			sessiontest.Do(t, m, r, func(s *session.Session) {
-				if id = s.ID(); s.User() != "7" || time.Since(s.Authenticated()) > time.Minute {
-					t.Errorf("%s: %q", name, s.User())
-				}
-			})
-			if got, _ := s.get(id); !strings.Contains(got, c.member) {
-				t.Errorf("%s: %s", name, got)
-			}
-			// Somebody who logged in at Express, and has not been here.
-			record := `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},` + c.theirs + `}`
-			s.put(sid, record, time.Hour)
-			for range 2 {
-				in(t, m, sid, func(s *session.Session) {
-					if s.User() != "7" || !s.Authenticated().IsZero() {
-						t.Errorf("%s: %q, %v", name, s.User(), s.Authenticated())
-					}
-				})
-			}
-			if all, err := m.List(t.Context(), "7"); err != nil || len(all) != 2 {
-				t.Errorf("%s: %d sessions, %v", name, len(all), err)
-			}
-			in(t, m, sid, func(s *session.Session) { session.NewKey[int]("x").Set(s, 1) })
-			if got, _ := s.get(sid); !strings.Contains(got, c.theirs) {
-				t.Errorf("%s: %s", name, got)
-			}
-			// At Express somebody else takes the session over, and then nobody.
-			s.put(sid, strings.Replace(record, "7", "8", 1), time.Hour)
-			in(t, m, sid, func(s *session.Session) {
-				if s.User() != "8" {
-					t.Errorf("%s: %q", name, s.User())
-				}
-			})
-			s.put(sid, strings.Replace(record, c.theirs, `"x":1`, 1), time.Hour)
-			in(t, m, sid, func(s *session.Session) {
-				if s.User() != "" {
-					t.Errorf("%s: %q", name, s.User())
-				}
-			})
-			if err := m.RevokeAll(t.Context(), "7"); err != nil {
-				t.Error(err)
-			}
-			if got, _ := s.get(id); got != "" {
-				t.Errorf("%s: revoked, and now %s", name, got)
-			}
-		})
-	}
-}
-
-// What a request of one user changes does not get into the session of another, to whom
-// Express gives it meanwhile under the same id.
-func TestAnotherUserAtExpress(t *testing.T) {
-	onShelves(t, expressjs.Options{UserMember: "userId"}, func(t *testing.T, s *shelf) {
-		m := service(t, s.store, nil)
-		for _, now := range []string{strings.Replace(annAtExpress, "ann", "bob", 1), strings.Replace(annAtExpress, `"userId":"ann",`, "", 1)} {
-			s.put(sid, annAtExpress, time.Hour)
-			in(t, m, sid, func(is *session.Session) {
-				if is.User() != "ann" {
-					t.Errorf("in as %q", is.User())
-				}
-				s.put(sid, now, time.Hour)
-				session.NewKey[string]("address").Set(is, "ann's street")
-				if err := is.Save(context.Background()); !errors.Is(err, session.ErrReplaced) {
-					t.Errorf("Save: %v", err)
-				}
-			})
-			if got, _ := s.get(sid); got != now {
-				t.Errorf("%s becomes %s", now, got)
-			}
-		}
-	})
-}
-
-// A Login leaves what else is in passport.
-func TestPassportKeepsItsMembers(t *testing.T) {
-	onShelves(t, expressjs.Options{Passport: true}, func(t *testing.T, s *shelf) {
-		m := service(t, s.store, nil)
-		s.put(sid, `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"passport":{"to":"/cart"}}`, time.Hour)
-		in(t, m, sid, func(s *session.Session) { s.Login("7") })
-		all, err := s.store.List(t.Context(), "7")
-		if err != nil || len(all) != 1 {
-			t.Fatal(len(all), err)
-		}
-		if got, _ := s.get(all[0].ID); !strings.HasSuffix(got, `"passport":{"to":"/cart","user":"7"}}`) {
-			t.Error(got)
 		}
 	})
 }
@@ -652,6 +583,71 @@ func TestOddNames(t *testing.T) {
 			})
 			if got, _ := s.get(sid); got != want {
 				t.Errorf("%s becomes %s, want %s", before, got, want)
+			}
+		}
+	})
+}
+
+// Names that NewKey refuses are not listed, and stand in the record as they were, byte for
+// byte. A new session of a Login has them too.
+func TestUnspeakableNames(t *testing.T) {
+	const odd = `,"":1,"\ud800":2,"\udfff":3,"x\ud83dy":4,"\ude00\ud83d":5,"\\ud800":6,"\ud83d\ude00":7,"\ufffd":8,"session.":9}`
+	onShelves(t, expressjs.Options{UserMember: "userId"}, func(t *testing.T, s *shelf) {
+		m := service(t, s.store, nil)
+		s.put(sid, bare+odd, time.Hour)
+		in(t, m, sid, func(s *session.Session) {
+			if got := fmt.Sprintf("%q", s.Keys()); got != "[\"\\\\ud800\" \"�\" \"😀\"]" {
+				t.Error(got)
+			}
+			for i, name := range []string{`\ud800`, "😀", "\ufffd"} {
+				if got := session.NewKey[int](name).Get(s); got != 6+i {
+					t.Errorf("%q is %d", name, got)
+				}
+			}
+			session.NewKey[int]("n").Set(s, 1)
+		})
+		if got, _ := s.get(sid); got != bare+strings.TrimSuffix(odd, "}")+`,"n":1}` {
+			t.Errorf("written is %s", got)
+		}
+		in(t, m, sid, func(s *session.Session) { s.Login("ann") })
+		list, err := m.List(t.Context(), "ann")
+		if err != nil || len(list) != 1 {
+			t.Fatal(len(list), err)
+		}
+		got, _ := s.get(list[0].ID())
+		for member := range strings.SplitSeq(strings.Trim(odd, ",}"), ",") {
+			if !strings.Contains(got, member) && !strings.HasPrefix(member, `"session.`) && !strings.HasSuffix(member, ":7") && !strings.HasSuffix(member, ":8") {
+				t.Errorf("%s is not in %s", member, got)
+			}
+		}
+	})
+}
+
+// A value that Express wrote in another type is absent, and an Update of it fails the
+// request: it would overwrite what Express wrote.
+func TestUpdateOfAnotherType(t *testing.T) {
+	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
+		m, n := service(t, s.store, nil), session.NewKey[int]("n")
+		add := func(i int) int { return i + 1 }
+		for value, ok := range map[string]bool{`1`: true, `null`: true, `"1"`: false, `1.5`: false, `{"a":1}`: false, `[1]`: false, `true`: false} {
+			record := bare + `,"n":` + value + `}`
+			for name, update := range map[string]func(s *session.Session) error{
+				"Update":    func(s *session.Session) error { n.Update(s, add); return s.Save(t.Context()) },
+				"UpdateNow": func(s *session.Session) error { _, err := n.UpdateNow(t.Context(), s, add); return err },
+				"Refresh": func(s *session.Session) error {
+					_, err := n.Refresh(t.Context(), s, func(int) bool { return false }, func(_ context.Context, i int) (int, error) { return i + 1, nil })
+					return err
+				},
+			} {
+				s.put(sid, record, time.Hour)
+				in(t, m, sid, func(s *session.Session) {
+					if err := update(s); (err == nil) != ok || errors.Is(err, session.ErrStore) {
+						t.Errorf("%s of %s: %v", name, value, err)
+					}
+				})
+				if got, _ := s.get(sid); (got == record) == ok {
+					t.Errorf("%s of %s: the record is %s", name, value, got)
+				}
 			}
 		}
 	})

@@ -17,8 +17,8 @@ import (
 //
 // What only Go knows of a session stands beside it under a key of its own, and so do
 // its tombstones: "go-session:s:{" + the record's key + "}", or without the braces if
-// the key has a hash tag, on the same node of a Cluster. "go-session:u:" + the user is
-// an index of his sessions. A session that somebody began at Express comes into it when
+// the key has a hash tag, on the same node of a Cluster. "go-session:u:" + the prefix +
+// the user is an index of the user's sessions. A session that somebody began at Express comes into it when
 // Go first loads it.
 //
 // A load is one round trip, and so is a save of what this process has loaded.
@@ -47,7 +47,7 @@ func NewRedisStore(client redis.UniversalClient, opts *Options) (*RedisStore, er
 }
 
 func (s *RedisStore) key(id string) string    { return s.o.Prefix + id }
-func userKey(user string) string              { return ownPrefix + "u:" + user }
+func (s *RedisStore) userKey(u string) string { return ownPrefix + "u:" + s.o.Prefix + u }
 func (s *RedisStore) keys(id string) []string { return []string{s.key(id), ownKey(s.key(id))} }
 
 // ownKey is the key of what only Go knows: in the slot of the record's key, by that or
@@ -82,9 +82,17 @@ func (s *RedisStore) Delete(ctx context.Context, id string) error {
 	return nil
 }
 
+// forgetScript deletes a record, and keeps what Go knows of it for ARGV[1] milliseconds
+// at least.
+var forgetScript = redis.NewScript(`
+redis.call('DEL', KEYS[1])
+if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[1]) then redis.call('PEXPIRE', KEYS[2], ARGV[1]) end
+return 1
+`)
+
 // forget implements place.
-func (s *RedisStore) forget(ctx context.Context, id string) error {
-	return s.client.Del(ctx, s.key(id)).Err()
+func (s *RedisStore) forget(ctx context.Context, id string, until time.Time) error {
+	return written(forgetScript.Run(ctx, s.client, s.keys(id), time.Until(until).Milliseconds()).Err())
 }
 
 // look implements place.
@@ -139,7 +147,7 @@ func seen(values []any, life int64) (found *snapshot, err error) {
 // move forward only, from what a Load would return (see Options.record), and Expires
 // no further than the Deadline.
 // ARGV: before, after, now in Unix milliseconds, the versions before and after, what Go
-// knows then, for how many milliseconds that is to outlive Expires, and the window of
+// knows then, how many milliseconds longer than Expires that is kept, and the window of
 // the record before.
 var swapScript = redis.NewScript(`
 local is = redis.call('GET', KEYS[1]) or ''
@@ -179,13 +187,13 @@ func (s *RedisStore) swap(ctx context.Context, id string, before *snapshot, afte
 		version = before.own.pack()[:versionEnd]
 	}
 	n, err := swapScript.Run(ctx, s.client, s.keys(id), before.raw, after, now.UnixMilli(), version, packed[:versionEnd], packed,
-		w.until().Sub(w.expires).Milliseconds(), s.o.windowOf(before.raw).Milliseconds()).Int()
+		w.until.Sub(w.expires).Milliseconds(), s.o.windowOf(before.raw).Milliseconds()).Int()
 	return n == 1, written(err)
 }
 
 // touchScript moves the end of a record, from what a Load would return, and answers with
-// the record: EXPIRE and no more, as connect-redis does it. ARGV: seen, expires, now, all
-// Unix milliseconds, and for how many milliseconds what Go knows of it is to outlive it.
+// the record, or false if the session has ended: EXPIRE and no more, as connect-redis does
+// it. ARGV: seen, expires, now, all Unix milliseconds.
 var touchScript = redis.NewScript(`
 local raw = redis.call('GET', KEYS[1])
 if not raw then return false end
@@ -194,8 +202,8 @@ local expires, now = tonumber(ARGV[2]), tonumber(ARGV[3])
 local lives = redis.call('PTTL', KEYS[1])
 local was = now + lives
 if own ~= '' then
-	if string.byte(own, 41) == 1 then return false end
 	local deadline, last = struct.unpack('>i8i8', own, 25)
+	if string.byte(own, 41) == 1 or deadline <= now then return false end
 	expires = math.min(expires, deadline)
 	if lives ~= -1 and math.abs(was - last) < 1000 then was = last end
 end
@@ -206,18 +214,17 @@ if own ~= '' then
 	local seen = math.max(tonumber(ARGV[1]), (struct.unpack('>i8', own, 17)))
 	redis.call('SETRANGE', KEYS[2], 16, struct.pack('>i8', seen))
 	if further then redis.call('SETRANGE', KEYS[2], 32, struct.pack('>i8', expires)) end
-	local life = ttl + tonumber(ARGV[4])
-	if life > redis.call('PTTL', KEYS[2]) then redis.call('PEXPIRE', KEYS[2], string.format('%.0f', life)) end
+	if ttl > redis.call('PTTL', KEYS[2]) then redis.call('PEXPIRE', KEYS[2], string.format('%.0f', ttl)) end
 end
 return raw
 `)
 
 // Touch implements session.Store.
 func (s *RedisStore) Touch(ctx context.Context, id string, seen, expires time.Time) error {
-	reply, err := touchScript.Run(ctx, s.client, s.keys(id), seen.UnixMilli(), expires.UnixMilli(), time.Now().UnixMilli(), beyond.Milliseconds()).Result()
+	reply, err := touchScript.Run(ctx, s.client, s.keys(id), seen.UnixMilli(), expires.UnixMilli(), time.Now().UnixMilli()).Result()
 	switch {
 	case err == redis.Nil:
-		return session.ErrNotFound
+		return s.untouched(ctx, s, id)
 	case err != nil:
 		return fmt.Errorf("expressjs: touch: %w", written(err))
 	}
@@ -228,8 +235,13 @@ func (s *RedisStore) Touch(ctx context.Context, id string, seen, expires time.Ti
 	return nil
 }
 
+// beyond is how long a user's index keeps a session after the end that Go knows of:
+// Express may have prolonged the session since.
+const beyond = 30 * 24 * time.Hour
+
 // indexScript adds a session to its user's, and lets the index live longer than it.
-// Those are forgotten that were over before ARGV[4], as far as Go has heard. A touch
+// Those are forgotten that ended before ARGV[4], as far as Go knows, and no others: a
+// session may be in the index before its record is stored. A touch
 // knows the idle end only, and brings no end nearer.
 var indexScript = redis.NewScript(`
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[4])
@@ -244,7 +256,7 @@ func (s *RedisStore) index(ctx context.Context, user, id string, lasts time.Time
 		return nil
 	}
 	life := max(1, (time.Until(lasts) + beyond).Milliseconds())
-	return written(indexScript.Run(ctx, s.client, []string{userKey(user)}, lasts.UnixMilli(), id, life, time.Now().Add(-beyond).UnixMilli()).Err())
+	return written(indexScript.Run(ctx, s.client, []string{s.userKey(user)}, lasts.UnixMilli(), id, life, time.Now().Add(-beyond).UnixMilli()).Err())
 }
 
 // List implements session.Store.
@@ -252,7 +264,7 @@ func (s *RedisStore) List(ctx context.Context, user string) ([]*session.Record, 
 	if user == "" {
 		return nil, nil
 	}
-	ids, err := s.client.ZRange(ctx, userKey(user), 0, -1).Result()
+	ids, err := s.client.ZRange(ctx, s.userKey(user), 0, -1).Result()
 	var snaps []*snapshot
 	if err == nil && len(ids) > 0 {
 		snaps, err = s.lookAll(ctx, ids...)
@@ -260,19 +272,9 @@ func (s *RedisStore) List(ctx context.Context, user string) ([]*session.Record, 
 	if err != nil {
 		return nil, fmt.Errorf("expressjs: list: %w", err)
 	}
-	var records []*session.Record
-	var over []any
-	for i := range snaps {
-		r, err := s.o.record(ids[i], snaps[i], time.Now())
-		switch {
-		case err == session.ErrNotFound && snaps[i].raw == nil:
-			over = append(over, ids[i])
-		case err == nil && r.User == user:
-			records = append(records, r)
-		}
-	}
-	if len(over) > 0 {
-		_ = s.client.ZRem(ctx, userKey(user), over...) // else the next List does it
+	records, err := s.of(ctx, s, user, ids, snaps)
+	if err != nil {
+		return nil, fmt.Errorf("expressjs: list: %w", err)
 	}
 	return records, nil
 }

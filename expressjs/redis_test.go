@@ -60,6 +60,32 @@ func TestTouchAfterALateCreate(t *testing.T) {
 	}
 }
 
+// Two apps with prefixes of their own share a Redis, and have users of the same name.
+func TestPrefixes(t *testing.T) {
+	shop, client := redisStore(t, expressjs.Options{Prefix: "shop:"})
+	admin, err := expressjs.NewRedisStore(client, &expressjs.Options{Prefix: "admin:"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().Truncate(time.Millisecond)
+	for name, store := range map[string]session.Store{"shop": shop, "admin": admin} {
+		r := &session.Record{ID: name, User: "7", Data: []byte(`{}`), Created: now, LastSeen: now, Expires: now.Add(time.Hour), Deadline: now.Add(time.Hour), Version: 1}
+		if err := store.Create(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		for name, store := range map[string]session.Store{"shop": shop, "admin": admin} {
+			if list, err := store.List(t.Context(), "7"); err != nil || len(list) != 1 || list[0].ID != name {
+				t.Errorf("%s lists %d sessions, %v", name, len(list), err)
+			}
+		}
+	}
+	if n := client.ZCard(t.Context(), "go-session:u:shop:7").Val(); n != 1 {
+		t.Errorf("%d sessions in the index of one app", n)
+	}
+}
+
 // In a Cluster what Go knows is in the slot of the record, whatever hash tag the prefix has.
 func TestClusterSlots(t *testing.T) {
 	client := redis.NewClient(&redis.Options{Addr: testserver.Redis(t, "--cluster-enabled", "yes")})

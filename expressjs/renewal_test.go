@@ -2,43 +2,32 @@ package expressjs_test
 
 import (
 	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/coatcheck/session"
 	"github.com/coatcheck/session/expressjs"
 )
 
-// Requests that are under way in another process when Go gives a session another id
-// keep what they change, and none of several renewals at once leaves a second session.
+// Requests that are in flight in another process when the user logs in once more, or the
+// session is renewed or remembered, keep what they change. The token stays, and there is one
+// session.
 func TestRenewals(t *testing.T) {
 	for name, renew := range map[string]func(s *session.Session){
-		"Renew": (*session.Session).Renew, "Login": func(s *session.Session) { s.Login("ann") },
+		"Renew":    (*session.Session).Renew,
+		"Remember": func(s *session.Session) { s.Remember(30 * 24 * time.Hour) },
+		"Login":    func(s *session.Session) { s.Login("ann") },
 	} {
-		onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
+		onShelves(t, expressjs.Options{UserMember: "userId"}, func(t *testing.T, s *shelf) {
 			const n = 20
 			here, there := service(t, s.store, nil), service(t, s.store, nil)
-			var cookie *http.Cookie
-			do := func(m *session.Manager, f func(s *session.Session)) *http.Response {
-				r := httptest.NewRequest("GET", "https://example.test/", nil)
-				if cookie != nil {
-					r.AddCookie(cookie)
-				}
-				w := httptest.NewRecorder()
-				m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { f(session.From(r.Context())) })).ServeHTTP(w, r)
-				return w.Result()
-			}
-			cookie = do(here, func(s *session.Session) { s.Login("ann") }).Cookies()[0]
+			s.put(sid, annAtExpress, time.Hour)
 			var loaded, done sync.WaitGroup
-			var mu sync.Mutex
-			var next *http.Cookie
 			loaded.Add(n)
 			for i := range n {
 				done.Go(func() {
-					m := []*session.Manager{here, there}[i%2]
-					resp := do(m, func(s *session.Session) {
+					resp := in(t, []*session.Manager{here, there}[i%2], sid, func(s *session.Session) {
 						s.User()
 						loaded.Done()
 						loaded.Wait()
@@ -51,32 +40,120 @@ func TestRenewals(t *testing.T) {
 						t.Errorf("%s: %s", name, resp.Status)
 					}
 					for _, c := range resp.Cookies() {
-						mu.Lock()
-						if next != nil {
-							t.Errorf("%s: two cookies", name)
+						if c.Value != cookieOf(t, sid) || name != "Remember" || i >= 4 {
+							t.Errorf("%s: request %d sets %v", name, i, c)
 						}
-						next = c
-						mu.Unlock()
 					}
 				})
 			}
 			done.Wait()
-			old := cookie
-			if cookie = next; next == nil {
-				t.Fatalf("%s: no cookie", name)
-			}
-			do(there, func(s *session.Session) {
-				if got := len(s.Keys()); got != n || s.User() != "ann" {
-					t.Errorf("%s: %d of %d writes, in as %q", name, got, n, s.User())
+			in(t, there, sid, func(s *session.Session) {
+				kept := 0
+				for i := range n {
+					if _, ok := session.NewKey[int](fmt.Sprint("k", i)).Lookup(s); ok {
+						kept++
+					}
+				}
+				if kept != n || s.User() != "ann" {
+					t.Errorf("%s: %d of %d writes, in as %q", name, kept, n, s.User())
 				}
 			})
 			if list, err := here.List(t.Context(), "ann"); err != nil || len(list) != 1 {
 				t.Errorf("%s: %d sessions, %v", name, len(list), err)
 			}
-			cookie = old
-			do(there, func(s *session.Session) {
-				if s.User() != "" || s.Err() != session.ErrReplaced {
-					t.Errorf("%s: with the old token in as %q, %v", name, s.User(), s.Err())
+		})
+	}
+}
+
+// A Login from anonymous or as another user takes another id, and nobody has the session by
+// the old one: neither Go nor Express. Who logs in once more at Go keeps the id.
+func TestLoginTakesAnotherID(t *testing.T) {
+	anonymous := `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"x":1}`
+	onShelves(t, expressjs.Options{UserMember: "userId"}, func(t *testing.T, s *shelf) {
+		m := service(t, s.store, nil)
+		for name, c := range map[string]struct {
+			record, user string
+			isKept       bool
+		}{
+			"anonymous":    {anonymous, "ann", false},
+			"another-user": {annAtExpress, "bob", false},
+			"the-same":     {annAtExpress, "ann", true},
+		} {
+			s.put(name, c.record, time.Hour)
+			resp := in(t, m, name, func(s *session.Session) { s.Login(c.user) })
+			if got := len(resp.Cookies()) == 0; got != c.isKept {
+				t.Errorf("%s: sets %v", name, resp.Cookies())
+			}
+			if record, _ := s.get(name); (record != "") != c.isKept {
+				t.Errorf("%s: Express finds %q", name, record)
+			}
+			in(t, m, name, func(s *session.Session) {
+				user, err := map[bool]string{true: c.user}[c.isKept], map[bool]error{false: session.ErrReplaced}[c.isKept]
+				if s.User() != user || s.Err() != err || c.isKept && time.Since(s.Authenticated()) > time.Minute {
+					t.Errorf("%s: in as %q since %v, %v", name, s.User(), s.Authenticated(), s.Err())
+				}
+			})
+		}
+	})
+}
+
+// A persistent cookie is sent again as it came, for as long as the session lives: Express
+// counts its maxAge from its last response, and may not have sent one for hours.
+func TestCookieIsSentAgain(t *testing.T) {
+	onShelves(t, expressjs.Options{UserMember: "userId"}, func(t *testing.T, s *shelf) {
+		for isPersistent, m := range map[bool]*session.Manager{
+			true:  service(t, s.store, func(o *session.Options) { o.Cookie.Persistent = true }),
+			false: service(t, s.store, nil),
+		} {
+			for name, c := range map[string]struct {
+				life   time.Duration // of the record, which Express has last used that much less than a day ago
+				do     func(s *session.Session)
+				isSent bool
+			}{
+				"read-later":  {20 * time.Hour, func(s *session.Session) { s.User() }, true},
+				"read-soon":   {24*time.Hour - time.Minute, func(s *session.Session) { s.User() }, false},
+				"change-soon": {24*time.Hour - time.Minute, func(s *session.Session) { session.NewKey[int]("x").Set(s, 2) }, true},
+				"Login-soon":  {24*time.Hour - time.Minute, func(s *session.Session) { s.Login("ann") }, true},
+			} {
+				s.put(name, annAtExpress, c.life)
+				cookies := in(t, m, name, c.do).Cookies()
+				if isSent := len(cookies) > 0; isSent != (c.isSent && isPersistent) {
+					t.Errorf("%s, persistent %v: sets %v", name, isPersistent, cookies)
+				} else if isSent && (cookies[0].Value != cookieOf(t, name) || cookies[0].MaxAge < 86000 || cookies[0].MaxAge > 86400) {
+					t.Errorf("%s: sets %v", name, cookies)
+				}
+			}
+		}
+	})
+}
+
+// Done is closed when Express gives the session to another user, logs it out in place, or
+// destroys it.
+func TestDoneOfWhatExpressDoes(t *testing.T) {
+	const none = `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"x":1}`
+	for what, record := range map[string]string{"another user": "bob", "logged out": "", "destroyed": "-"} {
+		onShelves(t, expressjs.Options{UserMember: "userId"}, func(t *testing.T, s *shelf) {
+			m := service(t, s.store, func(o *session.Options) { o.WatchEvery = 64 * time.Millisecond })
+			s.put(sid, annAtExpress, time.Hour)
+			in(t, m, sid, func(ses *session.Session) {
+				done := ses.Done()
+				select {
+				case <-done:
+					t.Errorf("%s: closed before", what)
+				default:
+				}
+				switch record {
+				case "bob":
+					s.put(sid, none[:len(none)-1]+`,"userId":"bob"}`, time.Hour)
+				case "":
+					s.put(sid, none, time.Hour)
+				default:
+					s.drop(sid)
+				}
+				select {
+				case <-done:
+				case <-time.After(time.Minute):
+					t.Errorf("%s: still open", what)
 				}
 			})
 		})

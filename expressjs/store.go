@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/body"
 )
 
 // A place is where the records are. Its methods are what differs between Redis and
@@ -26,8 +27,9 @@ type place interface {
 	// lasts.
 	index(ctx context.Context, user, id string, lasts time.Time) error
 
-	// forget deletes a record that is not to be, and leaves what Go knows.
-	forget(ctx context.Context, id string) error
+	// forget deletes the record of a session that has ended, and keeps what Go knows at
+	// least until then.
+	forget(ctx context.Context, id string, until time.Time) error
 
 	Delete(ctx context.Context, id string) error
 }
@@ -40,6 +42,8 @@ type records struct {
 	// again. It is no cache of the sessions: what is there is compared when it is
 	// swapped.
 	found [512]atomic.Pointer[loaded]
+
+	advised atomic.Bool // adviseUser has logged
 
 	// Hashes of what this process has added to users' lists. Of two with the same place
 	// one is added again.
@@ -82,18 +86,39 @@ func (s *records) find(ctx context.Context, p place, id string) (*session.Record
 	if err != nil {
 		return nil, nil, err
 	}
-	if now := time.Now(); found.raw != nil && found.own.isOver(now) {
-		if err := p.forget(ctx, id); err != nil {
-			return nil, nil, err
-		}
-		found.raw = nil
-	}
-	r, err := s.o.record(id, found, time.Now())
+	r, err := s.see(ctx, p, id, found)
 	if err != nil {
 		return nil, found, err
 	}
 	s.slot(r.Version).Store(&loaded{id, r.Version, found})
 	return r, found, s.list(ctx, p, r, found.own) // for whoever logged in at Express
+}
+
+// see returns the session that was found, or session.ErrNotFound. If it has ended, see
+// deletes the record that Express has brought back.
+func (s *records) see(ctx context.Context, p place, id string, found *snapshot) (*session.Record, error) {
+	now := time.Now()
+	if found.raw != nil && found.own.isOver(now) {
+		if err := p.forget(ctx, id, untilEnded(forever, now, s.o.windowOf(found.raw))); err != nil {
+			return nil, err
+		}
+		found.raw = nil
+	}
+	return s.record(id, found, now)
+}
+
+// of returns the live sessions of a user among those that were found.
+func (s *records) of(ctx context.Context, p place, user string, ids []string, found []*snapshot) (all []*session.Record, _ error) {
+	for i, id := range ids {
+		r, err := s.see(ctx, p, id, found[i])
+		switch {
+		case err == nil && r.User == user:
+			all = append(all, r)
+		case err != nil && err != session.ErrNotFound && !errors.Is(err, errDamaged):
+			return nil, err
+		}
+	}
+	return all, nil
 }
 
 // list adds a session to those of its user, unless Go's last write or this process has
@@ -131,7 +156,7 @@ func (s *records) slot(version uint64) *atomic.Pointer[loaded] {
 // is not up.
 func (s *records) known(ctx context.Context, p place, id string, version uint64) (*session.Record, *snapshot, error) {
 	if l := s.slot(version).Load(); l != nil && l.id == id && l.version == version {
-		if r, err := s.o.record(id, l.snapshot, time.Now()); err == nil {
+		if r, err := s.record(id, l.snapshot, time.Now()); err == nil {
 			return r, l.snapshot, nil
 		}
 	}
@@ -151,7 +176,7 @@ func (s *records) create(ctx context.Context, p place, r *session.Record) error 
 	case !now.Before(r.Expires):
 		return nil
 	}
-	raw, w, err := s.o.write(r, nil, now)
+	raw, w, err := s.o.write(r, nil)
 	if err != nil {
 		return err
 	}
@@ -181,15 +206,14 @@ func (s *records) save(ctx context.Context, p place, r *session.Record, old uint
 		return nil
 	case was.Version != old:
 		return session.ErrConflict
-	case !now.Before(r.Deadline):
-		return p.Delete(ctx, r.ID)
 	}
 	var raw []byte
-	w := &own{version: r.Version, created: r.Created, seen: r.LastSeen, deadline: r.Deadline, expires: r.Expires, tombstone: r.Data}
-	if !isTombstone(r.Data) {
-		if raw, w, err = s.o.write(r, found.raw, now); err != nil {
-			return err
-		}
+	var w *own
+	if body.IsTombstone(r.Data) || !now.Before(r.Deadline) {
+		w = &own{version: r.Version, created: r.Created, seen: r.LastSeen, deadline: r.Deadline, expires: r.Expires, tombstone: r.Data,
+			until: untilEnded(was.Deadline, now, s.o.windowOf(found.raw))}
+	} else if raw, w, err = s.o.write(r, found.raw); err != nil {
+		return err
 	}
 	if err := s.list(ctx, p, r, found.own); err != nil {
 		return fmt.Errorf("expressjs: save: %w", err)
@@ -208,6 +232,15 @@ func (s *records) save(ctx context.Context, p place, r *session.Record, old uint
 		return nil
 	}
 	return session.ErrConflict
+}
+
+// untouched is what Touch returns if there is no live session. Express may have brought
+// the record of an ended one back, which a look deletes.
+func (s *records) untouched(ctx context.Context, p place, id string) error {
+	if _, _, err := s.find(ctx, p, id); err != nil && err != session.ErrNotFound {
+		return fmt.Errorf("expressjs: touch: %w", err)
+	}
+	return session.ErrNotFound
 }
 
 // touched adds a session that was used to those of its user: whoever logged in at

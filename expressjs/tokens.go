@@ -16,8 +16,9 @@
 //
 // Two things cannot be mended from here. A request of Express that changes its
 // session writes all of it, so that a change of Go's at the same time is lost. And if
-// Go ended that session meanwhile, the request brings the record back: Go does not
-// take it for a session for a minute after the ending, and deletes it when it sees it.
+// Go ended that session meanwhile, the request brings the record back. It is no session
+// for Go, however late, and Go deletes it when it sees it; until then it is one for
+// Express.
 package expressjs
 
 import (

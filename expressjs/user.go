@@ -1,25 +1,47 @@
 package expressjs
 
 import (
+	"bytes"
 	"encoding/json"
-	"fmt"
+	"log/slog"
 	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
 
+	"github.com/coatcheck/session/internal/mistake"
 	"github.com/coatcheck/session/internal/object"
 )
 
-// namesUser tells whether a member of the record is the user.
-func (o *Options) namesUser() bool { return o.Passport || o.UserMember != "" }
-
-// userMember returns the member that names the user, or nil.
-func (o *Options) userMember(list []named) []byte {
-	if o.Passport {
-		return object.Find(find(list, "passport"), `"user"`)
+// userPath returns the names that lead to the member that names the user, from the
+// record inward, or nil.
+func (o *Options) userPath() []string {
+	switch {
+	case o.Passport:
+		return []string{"passport", "user"}
+	case o.UserMember != "":
+		return strings.Split(o.UserMember, ".")
 	}
-	return find(list, o.UserMember)
+	return nil
 }
 
-// userText is the user whom a member names, as text or as a number.
+// namesUser reports whether a member of the record names the user.
+func (o *Options) namesUser() bool { return o.userPath() != nil }
+
+// userMember returns the member that names the user, or nil.
+func (o *Options) userMember(list []named) []byte { return memberAt(list, o.userPath()) }
+
+func memberAt(list []named, path []string) (raw []byte) {
+	for i, name := range path {
+		if i > 0 {
+			list, _ = members(raw)
+		}
+		raw = find(list, name)
+	}
+	return raw
+}
+
+// userText returns the user whom a member names as text or as a number, or "".
 func userText(raw []byte) string {
 	var s string
 	var n json.Number
@@ -32,27 +54,92 @@ func userText(raw []byte) string {
 	return ""
 }
 
-// withUser sees to it that the member that is to name the user does.
-func (o *Options) withUser(list []named, user string) ([]named, error) {
-	if !o.namesUser() || user == "" || userText(o.userMember(list)) == user {
+// userRaw returns how a record names a user.
+func (o *Options) userRaw(user string) ([]byte, error) {
+	if !utf8.ValidString(user) {
+		return nil, mistake.New("expressjs: Login: the user is not UTF-8, which a record cannot hold")
+	}
+	if !o.NumericUser {
+		return text(user), nil
+	}
+	const most = 1<<53 - 1 // which JavaScript does not round
+	if n, err := strconv.ParseInt(user, 10, 64); err != nil || strconv.FormatInt(n, 10) != user || n > most || n < -most {
+		return nil, mistake.New("expressjs: Login: with Options.NumericUser the user must be an integer of at most 2^53-1, as JSON spells it")
+	}
+	return []byte(user), nil
+}
+
+// withUser returns the values of a record with the member that names the user. was are
+// the values before. Only a Login changes that member: a value that does is a mistake.
+func (o *Options) withUser(list, was []named, user string) ([]named, error) {
+	path := o.userPath()
+	if path == nil {
 		return list, nil
 	}
-	raw := text(user)
-	if n := json.Number(user); o.NumericUser {
-		if _, err := n.Int64(); err != nil || userText([]byte(user)) != user {
-			return nil, fmt.Errorf("expressjs: Options.NumericUser: the user is no integer as JSON spells it")
-		}
-		raw = []byte(user)
+	raw := memberAt(list, path)
+	names := userText(raw)
+	isChanged := !isNone(raw) && !bytes.Equal(raw, memberAt(was, path))
+	isInherited := was == nil && user != "" && names == "" // by a Login
+	if isChanged && (user == "" || names != user) && !isInherited {
+		return nil, mistake.New("expressjs: only Login may change %s: use another Key", strings.Join(path, "."))
 	}
-	name := o.UserMember
-	if o.Passport {
-		name = "passport"
-		inside, err := object.Append(nil, find(list, name))
-		if err != nil {
-			inside = nil
-		}
-		raw = object.Write(object.Set(inside, `"user"`, raw))
+	if user == "" || names == user {
+		return list, nil
 	}
-	list = slices.DeleteFunc(slices.Clone(list), func(n named) bool { return n.name == name })
-	return append(list, named{object.Member{Name: text(name), Raw: raw}, name}), nil
+	raw, err := o.userRaw(user)
+	if err != nil {
+		return nil, err
+	}
+	return withMember(list, path, raw), nil
+}
+
+// withMember returns the members with another value at the end of path. Whatever is no
+// object on the way becomes one.
+func withMember(list []named, path []string, raw []byte) []named {
+	name := path[0]
+	if len(path) > 1 {
+		inside, _ := members(find(list, name))
+		raw = asObject(withMember(inside, path[1:], raw))
+	}
+	m := named{object.Member{Name: text(name), Raw: raw}, name}
+	if i := slices.IndexFunc(list, func(n named) bool { return n.name == name }); i >= 0 {
+		list = slices.Clone(list)
+		list[i].Raw = raw
+		return list
+	}
+	return append(slices.Clip(list), m)
+}
+
+func asObject(list []named) []byte {
+	all := make([]object.Member, len(list))
+	for i := range list {
+		all[i] = list[i].Member
+	}
+	return object.Write(all)
+}
+
+// adviseUser logs, once, if the member that is to name the user is an object.
+func (s *records) adviseUser(raw []byte) {
+	inside, err := members(raw)
+	if err != nil || !s.advised.CompareAndSwap(false, true) {
+		return
+	}
+	member := strings.Join(s.o.userPath(), ".")
+	slog.Warn("expressjs: the member of a record that is to name the user is an object; set Options.UserMember to the member in it that does, in place of Options.Passport (logged once)",
+		"member", member, "UserMember", member+"."+likelyUser(inside))
+}
+
+// likelyUser returns which member of an object most likely names a user.
+func likelyUser(list []named) string {
+	for _, name := range []string{"id", "_id", "userId", "uid", "sub", "username", "email"} {
+		if userText(find(list, name)) != "" {
+			return name
+		}
+	}
+	for i := range list {
+		if userText(list[i].Raw) != "" {
+			return list[i].name
+		}
+	}
+	return "id"
 }

@@ -3,19 +3,20 @@ package expressjs
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
+	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/body"
+	"github.com/coatcheck/session/internal/mistake"
 	"github.com/coatcheck/session/internal/object"
 )
 
 // write returns the record that Express is to find after a Create, or a Save over
 // the record before, and what Go notes beside it. What nobody changed stands where it
 // stood, byte for byte.
-func (o *Options) write(r *session.Record, before []byte, now time.Time) (raw []byte, w *own, err error) {
+func (o *Options) write(r *session.Record, before []byte) (raw []byte, w *own, err error) {
 	w = &own{version: r.Version, user: r.User, created: r.Created, seen: r.LastSeen, deadline: r.Deadline, expires: r.Expires}
 	var was []named
 	if before != nil {
@@ -27,20 +28,21 @@ func (o *Options) write(r *session.Record, before []byte, now time.Time) (raw []
 	if err != nil || !utf8.Valid(r.Data) { // none of a Manager's
 		is, w.isExact = nil, true
 	}
-	remembered := find(is, "session.remember") != nil
+	idle, _ := object.Int(find(is, idleName))
+	is = slices.DeleteFunc(is, func(n named) bool { return n.name == idleName })
 	for i := range is {
 		if !is[i].shared() && !strings.HasPrefix(is[i].name, "session.") {
-			return nil, nil, fmt.Errorf("expressjs: a value cannot have the name %q: it is a property of every Express session", is[i].name)
+			return nil, nil, mistake.New("expressjs: a value cannot have the name %q: it is a property of every Express session", is[i].name)
 		}
 	}
-	if is, err = o.withUser(is, r.User); err != nil {
+	if is, err = o.withUser(is, was, r.User); err != nil {
 		return nil, nil, err
 	}
 	c := o.newCookie()
 	if old := find(was, "cookie"); old != nil {
 		c = o.cookieOf(old)
 	}
-	c.until(r.Expires, now, remembered)
+	c.until(r.Expires, idle)
 	all := make([]object.Member, 0, len(was)+len(is)+1)
 	if find(was, "cookie") == nil {
 		all = append(all, object.Member{Name: []byte(`"cookie"`), Raw: c.json()})
@@ -64,15 +66,20 @@ func (o *Options) write(r *session.Record, before []byte, now time.Time) (raw []
 	}
 	raw = object.Write(all)
 	w.sum, _ = digest(raw)
-	if w.isExact = w.isExact || !same(raw, r.Data, o.namesUser() && r.User != ""); w.isExact {
+	if w.isExact = w.isExact || !o.same(raw, r.Data, o.namesUser() && r.User != ""); w.isExact {
 		w.exact = r.Data
 	}
+	w.until = w.untilLive(o.window(c))
 	return raw, w, nil
 }
 
-// same tells whether the values of the record are those of Data, in whatever order;
+// idleName is the name of the session's own idle timeout in Data. In the record it is
+// cookie.originalMaxAge.
+var idleName = object.Unquote([]byte(body.IdleTimeout))
+
+// same reports whether the values of the record are those of Data, in whatever order;
 // the user's member may come to them.
-func same(raw, data []byte, user bool) bool {
+func (o *Options) same(raw, data []byte, user bool) bool {
 	if user {
 		return json.Valid(data)
 	}
@@ -84,18 +91,12 @@ func same(raw, data []byte, user bool) bool {
 	if err != nil {
 		return false
 	}
-	n, size := 0, len("{}")
-	for i := range list {
-		if !list[i].shared() {
-			continue
-		}
-		n++
-		if v := object.Get(values, string(list[i].quoted())); !bytes.Equal(v, list[i].Raw) {
+	all, size := o.values(list), len("{}")
+	for _, m := range all {
+		if v := object.Get(values, string(m.Name)); !bytes.Equal(v, m.Raw) {
 			return false
 		}
+		size += m.Size()
 	}
-	for _, v := range values {
-		size += v.Size()
-	}
-	return n == len(values) && len(data) == size-min(n, 1)
+	return len(all) == len(values) && len(data) == size-min(len(all), 1)
 }

@@ -5,17 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/coatcheck/session"
-	"github.com/coatcheck/session/internal/object"
+	"github.com/coatcheck/session/internal/body"
 )
 
 // carry makes the new session, and ends the old one.
-func (t *Takeover) carry(ctx context.Context, r *http.Request, k ticket, claim *session.Record, old *oldSession) (is begun, err error) {
+func (t *Takeover) carry(ctx context.Context, r *http.Request, k ticket, claim *session.Record, old *oldSession, user string) (is begun, err error) {
 	sealed := false
 	defer func() {
 		if sealed {
@@ -27,8 +28,12 @@ func (t *Takeover) carry(ctx context.Context, r *http.Request, k ticket, claim *
 			_ = t.o.Store.Delete(ctx, is.ID)
 		}
 	}()
-	if is, err = t.begin(ctx, r, old); err != nil {
+	if is, err = t.begin(ctx, r, old, user); err != nil {
 		return is, err
+	}
+	// Asked again: a RevokeAll may have listed the sessions just before this one was stored.
+	if !t.allows(user, old) {
+		is.Cookie = nothing
 	}
 	if is.Cookie != nothing {
 		if err := t.seal(ctx, k, claim, is, old.ends); err != nil {
@@ -37,35 +42,38 @@ func (t *Takeover) carry(ctx context.Context, r *http.Request, k ticket, claim *
 		sealed = true
 		t.count.Add(1)
 	}
-	if err := old.end(); err != nil {
-		slog.ErrorContext(r.Context(), "migrate: an old session was taken over, and could not be ended in its store", "err", err)
-	}
+	t.end(ctx, old)
 	return is, nil
 }
 
-// begin begins a session with what the old one had, as a request of its own would.
-func (t *Takeover) begin(ctx context.Context, r *http.Request, old *oldSession) (is begun, err error) {
-	user, err := userText(old.values[t.o.User])
-	if err != nil {
-		return is, fmt.Errorf("the user, %q, of an old session: %w", t.o.User, err)
+// end ends an old session in its store.
+func (t *Takeover) end(ctx context.Context, old *oldSession) {
+	if err := old.end(); err != nil {
+		slog.ErrorContext(ctx, "migrate: an old session could not be ended in its store; end it there, or remove the old library", "err", err)
 	}
+}
+
+// begin begins a session with what the old one had, as a request of its own would.
+func (t *Takeover) begin(ctx context.Context, r *http.Request, old *oldSession, user string) (is begun, err error) {
+	var begins *session.Session
 	resp := t.apart(r, nil, func(s *session.Session) {
+		begins = s
 		if user != "" {
 			s.Login(user)
 		}
-		t.fill(r, s, old)
-		if err = s.Save(ctx); err != nil {
+		if err = t.fill(ctx, s, old); err != nil {
 			return
 		}
 		if is.ID = s.ID(); is.ID != "" {
 			is.Key, err = t.adjust(ctx, s, old)
-			is.ID = s.ID()
 		}
 	})
 	switch lines := resp.Header["Set-Cookie"]; {
 	case err != nil:
+	case resp.StatusCode != http.StatusOK && errors.Is(begins.Err(), session.ErrStore):
+		err = begins.Err()
 	case resp.StatusCode != http.StatusOK:
-		err = fmt.Errorf("the Manager answers %s", resp.Status)
+		err = mistake{fmt.Errorf("the Manager answers %s: see its log", resp.Status)}
 	case is.ID == "":
 		is.Cookie = nothing
 	case len(lines) != 1:
@@ -78,37 +86,63 @@ func (t *Takeover) begin(ctx context.Context, r *http.Request, old *oldSession) 
 	return is, err
 }
 
-// fill gives a session the values of an old one, and reports what it cannot take.
-func (t *Takeover) fill(r *http.Request, s *session.Session, old *oldSession) {
+// fill gives a session the values of an old one and saves it. It reports the values that
+// it cannot take: if they are more than Options.MaxDataSize, the largest.
+func (t *Takeover) fill(ctx context.Context, s *session.Session, old *oldSession) error {
 	report := func(name string, err error) {
-		slog.WarnContext(r.Context(), "migrate: a value of an old session was not taken over", "name", name, "err", err)
+		slog.WarnContext(ctx, "migrate: a value of an old session was not taken over", "name", name, "err", err)
 	}
+	type sized struct {
+		Value
+		size int
+	}
+	var taken []sized
 	for _, v := range t.o.Values {
 		if value, ok := old.values[v.name]; ok {
-			if err := v.take(s, value); err != nil {
+			size, err := v.take(s, value)
+			if err != nil {
 				report(v.name, err)
+				continue
 			}
+			taken = append(taken, sized{v, size})
 		}
 	}
 	for _, name := range t.unnamed(old) {
 		report(name, errors.New("neither Options.Values nor Options.Ignore names it"))
 	}
+	for _, name := range old.odd {
+		if !slices.Contains(t.o.Ignore, name) {
+			report(name, errors.New("its name is not a string: name it so in Options.Ignore"))
+		}
+	}
+	slices.SortStableFunc(taken, func(a, b sized) int { return a.size - b.size })
+	for {
+		err := s.Save(ctx)
+		switch last := len(taken) - 1; {
+		case errors.Is(err, session.ErrTooLarge) && last >= 0:
+			report(taken[last].name, err)
+			taken[last].leave(s)
+			taken = taken[:last]
+		case errors.Is(err, session.ErrEnded): // newer logins are MaxPerUser
+			return nil
+		case err == nil, errors.Is(err, session.ErrStore):
+			return err
+		default:
+			return mistake{err}
+		}
+	}
 }
 
 // unnamed returns the names of the values that the options do not name, sorted.
-func (t *Takeover) unnamed(old *oldSession) (names []string) {
-	for name := range old.values {
-		if name != t.o.User && !slices.Contains(t.o.Ignore, name) && !slices.ContainsFunc(t.o.Values, func(v Value) bool { return v.name == name }) {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
+func (t *Takeover) unnamed(old *oldSession) []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(old.values)), func(name string) bool {
+		return name == t.o.User || slices.Contains(t.o.Ignore, name) || slices.ContainsFunc(t.o.Values, func(v Value) bool { return v.name == name })
+	})
 }
 
-// adjust gives the new session what the old one had left, and its beginning, if
-// anybody knows it: it was then that somebody was authenticated, not now. It returns
-// the hash of the key.
+// adjust gives the new session the time that the old one had left, and its beginning, zero
+// if that is not known: the user was authenticated then, not now. It returns the hash of
+// the key.
 func (t *Takeover) adjust(ctx context.Context, s *session.Session, old *oldSession) (key string, err error) {
 	rec, err := t.o.Store.Load(ctx, s.ID())
 	if err != nil {
@@ -132,8 +166,5 @@ func (t *Takeover) adjust(ctx context.Context, s *session.Session, old *oldSessi
 		r.Expires = r.Deadline
 	}
 	r.Version = newVersion()
-	return keyOf(&r), t.o.Store.Save(ctx, &r, rec.Version) // nobody else has it yet
+	return body.ExplicitKey(r.Data), t.o.Store.Save(ctx, &r, rec.Version) // no other request has it yet
 }
-
-// keyOf returns the hash of the newest key of a session.
-func keyOf(r *session.Record) string { return string(object.Find(r.Data, `"session.key"`)) }

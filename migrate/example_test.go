@@ -3,6 +3,8 @@ package migrate_test
 import (
 	"log"
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/alexedwards/scs/v2"
 	"github.com/coatcheck/session"
@@ -21,6 +23,11 @@ var (
 	mux    = http.NewServeMux()
 	visits = session.NewKey[int]("visits")
 	cart   = session.NewKey[[]item]("cart")
+
+	accounts map[string]struct {
+		disabled        bool
+		passwordChanged time.Time
+	}
 )
 
 // From scs: the SessionManager stays as it was configured, and wraps nothing any more.
@@ -54,4 +61,28 @@ func ExampleGorilla() {
 		log.Fatal(err)
 	}
 	log.Fatal(http.ListenAndServe("localhost:8080", sessions.Handler(take.Handler(mux))))
+}
+
+// Who is logged in takes two values to tell, and some accounts were disabled or got a new
+// password since.
+func ExampleOptions() {
+	old := scs.New()
+	sessions := session.Must(session.New(&session.Options{Store: store, Secrets: [][]byte{secret}}))
+	_, err := migrate.New(sessions, &migrate.Options{
+		Old:   migrate.SCS(old),
+		Store: store,
+		UserFunc: func(old map[string]any) (user string, ok bool) {
+			id, _ := old["user_id"].(int64)
+			ok, _ = old["authenticated"].(bool) // a logout sets it to false, and leaves user_id
+			return strconv.FormatInt(id, 10), ok
+		},
+		Allow: func(user string, created time.Time) bool {
+			a := accounts[user]
+			return !a.disabled && !created.Before(a.passwordChanged)
+		},
+		Ignore: []string{"user_id", "authenticated"},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
 }

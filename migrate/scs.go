@@ -3,13 +3,24 @@ package migrate
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/alexedwards/scs/v2"
 )
 
 // SCS is alexedwards/scs: the SessionManager as the application had it, with its
 // store, codec and cookie. It must no longer wrap anything.
+//
+// Its Lifetime says when a session began, and so when its user logged in: that much
+// before its end. Give it the longest that the application ever had or gave a session by
+// SetDeadline, so that no login counts as younger than it is. A login that would be in
+// the future is at no time (see [Options.Allow]).
+//
+// A session that was taken over stays in the old store until its end, without values:
+// requests that bring its token find the one it has become, and a token that was made
+// up costs a look into the old store and none into the new one.
 func SCS(m *scs.SessionManager) Old { return scsSessions{m} }
 
 type scsSessions struct{ m *scs.SessionManager }
@@ -18,26 +29,56 @@ func (o scsSessions) cookie() string { return o.m.Cookie.Name }
 
 func (o scsSessions) spelled(value string) string { return value }
 
+// tokenLength is that of 32 random bytes in base64.
+const tokenLength = 43
+
 func (o scsSessions) read(r *http.Request) (*oldSession, error) {
 	c, err := r.Cookie(o.m.Cookie.Name)
-	if err != nil || len(c.Value) != 43 { // 32 random bytes
+	if err != nil || len(c.Value) != tokenLength {
 		return nil, nil
 	}
-	ctx, err := o.m.Load(context.WithoutCancel(r.Context()), c.Value)
+	m := *o.m
+	m.Codec = tellingCodec{m.Codec}
+	ctx, err := m.Load(context.WithoutCancel(r.Context()), c.Value)
+	var undecodable undecodableError
 	switch {
+	case errors.As(err, &undecodable):
+		return nil, mistake{fmt.Errorf("scs: %w", undecodable.error)}
 	case err != nil:
-		return nil, errors.New("scs: the store or the codec failed: " + err.Error())
-	case o.m.Token(ctx) == "": // it made a new one
+		return nil, fmt.Errorf("scs: the store failed: %w", err)
+	case m.Token(ctx) == "": // it made a new one
 		return nil, nil
 	}
-	old := &oldSession{values: map[string]any{}, ends: o.m.Deadline(ctx), end: func() error { return o.m.Destroy(ctx) }}
-	old.created = old.ends.Add(-o.m.Lifetime)
-	for _, name := range o.m.Keys(ctx) {
+	old := &oldSession{values: map[string]any{}, ends: m.Deadline(ctx)}
+	if began := old.ends.Add(-m.Lifetime); !began.After(time.Now()) {
+		old.created = began
+	}
+	for _, name := range m.Keys(ctx) {
 		if name != "__rememberMe" {
-			old.values[name] = o.m.Get(ctx, name)
+			old.values[name] = m.Get(ctx, name)
 		}
 	}
+	old.end = func() error {
+		if err := m.Clear(ctx); err != nil {
+			return err
+		}
+		_, _, err := m.Commit(ctx)
+		return err
+	}
 	return old, nil
+}
+
+// A tellingCodec tells its errors from those of the store.
+type tellingCodec struct{ scs.Codec }
+
+type undecodableError struct{ error }
+
+func (c tellingCodec) Decode(b []byte) (time.Time, map[string]any, error) {
+	deadline, values, err := c.Codec.Decode(b)
+	if err != nil {
+		err = undecodableError{err}
+	}
+	return deadline, values, err
 }
 
 func (o scsSessions) deletion(*http.Request) *http.Cookie {

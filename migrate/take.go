@@ -5,26 +5,29 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/body"
+	"github.com/coatcheck/session/internal/crosssite"
 )
 
 const (
-	// claimLife is for how long the others wait for a process that has died over a
+	// claimLife is how long other requests wait for a process that died during a
 	// takeover.
 	claimLife = 10 * time.Second
-	// inTime is how long after a takeover a response may bring its cookies: the
-	// browser may have newer ones later. Who gets none comes again with the old one.
+	// inTime is how long after a takeover a response may set its cookies: later the
+	// browser may have newer ones. A browser that gets none sends the old one again.
 	inTime = 5 * time.Second
 )
 
-// take gives the request the session that its old one has become. It returns what
-// tells the cookies of the response, or nil for none.
+// take gives the request the session that its old one has become. cookies returns the
+// Set-Cookie lines of the response when its header leaves; nil: there are none.
 func (t *Takeover) take(r *http.Request) (cookies func() []string, err error) {
-	old, err := r.Cookie(t.o.Old.cookie())
-	if err != nil || old.Value == "" {
+	cookie, err := r.Cookie(t.o.Old.cookie())
+	if err != nil || cookie.Value == "" {
 		return nil, nil
 	}
 	has, err := t.whose(r, r.Header["Cookie"])
@@ -35,18 +38,28 @@ func (t *Takeover) take(r *http.Request) (cookies func() []string, err error) {
 	if has == aUsers {
 		return deletion, nil
 	}
+	old, err := t.o.Old.read(r)
+	if old == nil {
+		return nil, err
+	}
+	isForeign := has == noSession && crosssite.Is(r)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 2*claimLife)
 	defer cancel()
-	begun, err := t.become(ctx, r, newTicket(old.Name, t.o.Old.spelled(old.Value)), has)
+	begun, err := t.become(ctx, r, newTicket(cookie.Name, t.o.Old.spelled(cookie.Value)), old, has)
 	switch {
-	case err != nil || begun.Cookie == "": // it was nobody's
+	case err != nil || begun.Cookie == "":
 		return nil, err
+	case begun.Cookie == nothing && isForeign:
+		return nil, nil
 	case begun.Cookie == nothing:
 		return deletion, nil
 	}
 	ours, err := http.ParseSetCookie(begun.Cookie)
 	if err != nil {
 		return nil, err
+	}
+	if isForeign && crosssite.Withholds(r, ours.SameSite) {
+		return nil, nil // the browser may have another one of ours
 	}
 	if has == anonymous {
 		if is, err := t.whose(r, []string{ours.Name + "=" + ours.Value}); err != nil || is != aUsers {
@@ -68,15 +81,15 @@ func (t *Takeover) take(r *http.Request) (cookies func() []string, err error) {
 	}, nil
 }
 
-// isNewest tells whether the token with which a session began is the newest it has.
+// isNewest reports whether the token with which a session began is the newest it has.
 func (t *Takeover) isNewest(r *http.Request, b begun) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), claimLife)
 	defer cancel()
 	rec, err := t.o.Store.Load(ctx, b.ID)
-	return err == nil && keyOf(rec) == b.Key
+	return err == nil && body.IsCurrent(rec.Data, b.Key)
 }
 
-// Whose a session of ours is.
+// whose is who has a session of ours.
 type whose int
 
 const (
@@ -85,7 +98,7 @@ const (
 	aUsers
 )
 
-// whose tells what session of ours cookies bring.
+// whose returns which session of ours cookies bring.
 func (t *Takeover) whose(r *http.Request, cookies []string) (is whose, err error) {
 	t.apart(r, cookies, func(s *session.Session) {
 		switch err = s.Err(); {
@@ -132,29 +145,29 @@ const nothing = "-"
 
 var errSlow = errors.New("another request has taken over this session, and has not finished")
 
-// become returns what the session of this ticket has become, zero if there was none.
-func (t *Takeover) become(ctx context.Context, r *http.Request, k ticket, has whose) (begun, error) {
+// become returns what an old session has become, zero if it is gone and was never
+// taken over.
+func (t *Takeover) become(ctx context.Context, r *http.Request, k ticket, old *oldSession, has whose) (begun, error) {
 	for try := 0; ; try++ {
 		is, err := t.taken(ctx, k)
 		switch {
+		case errors.Is(err, session.ErrNotFound) && old.isGone:
+			return begun{}, nil
 		case errors.Is(err, session.ErrNotFound):
-			old, err := t.o.Old.read(r)
+			user, err := t.user(old)
 			if err != nil {
 				return begun{}, err
 			}
-			if old == nil {
-				// It is none, or another request has taken it over since we looked.
-				if _, err := t.taken(ctx, k); errors.Is(err, session.ErrNotFound) {
-					return begun{}, nil
-				}
-				break
+			if user == "" && (has == anonymous || !t.hasValues(old)) {
+				return begun{Cookie: nothing}, nil
 			}
-			if has == anonymous && old.values[t.o.User] == nil {
+			if !t.allows(user, old) {
+				t.end(ctx, old)
 				return begun{Cookie: nothing}, nil
 			}
 			claim, err := t.claim(ctx, k)
 			if err == nil {
-				return t.carry(ctx, r, k, claim, old)
+				return t.carry(ctx, r, k, claim, old, user)
 			}
 			if !errors.Is(err, session.ErrExists) {
 				return begun{}, err
@@ -168,7 +181,20 @@ func (t *Takeover) become(ctx context.Context, r *http.Request, k ticket, has wh
 	}
 }
 
-// pause waits before the next look at somebody else's claim.
+// allows reports whether the session of this user, "" for none, may be taken over.
+func (t *Takeover) allows(user string, old *oldSession) bool {
+	return user == "" || t.o.Allow == nil || t.o.Allow(user, old.created)
+}
+
+// hasValues reports whether an old session has any value that is to be taken over.
+func (t *Takeover) hasValues(old *oldSession) bool {
+	return slices.ContainsFunc(t.o.Values, func(v Value) bool {
+		_, ok := old.values[v.name]
+		return ok
+	})
+}
+
+// pause waits before the next look at another request's claim.
 func pause(ctx context.Context, try int) error {
 	timer := time.NewTimer(time.Duration(min(try+1, 20)) * 5 * time.Millisecond)
 	defer timer.Stop()

@@ -45,16 +45,16 @@ func newTicket(name, value string) ticket {
 // A begun is the session that an old one has become, as it began.
 type begun struct {
 	ID     string
-	Key    string // its hash; "" of tokens that have none
+	Key    string // the hash of its key; "" of tokens that have none
 	Cookie string // Set-Cookie
 }
 
 // what is in the record of a ticket.
 type taken struct {
-	Begun []byte `json:"migrate.begun,omitempty"` // sealed; none: somebody is at it
+	Begun []byte `json:"migrate.begun,omitempty"` // sealed; none: a request is taking the session over
 }
 
-// taken returns the session that was taken over, zero while somebody is at it, or
+// taken returns the session that was taken over, zero while a request does that, or
 // session.ErrNotFound.
 func (t *Takeover) taken(ctx context.Context, k ticket) (is begun, err error) {
 	rec, err := t.o.Store.Load(ctx, k.id)
@@ -69,16 +69,20 @@ func (t *Takeover) taken(ctx context.Context, k ticket) (is begun, err error) {
 		}
 	}
 	if err != nil {
-		return is, fmt.Errorf("the record of a takeover: %w", err)
+		return is, mistake{fmt.Errorf("the record of a takeover, %s: %w", k.id, err)}
 	}
 	return is, nil
 }
 
-// claim makes this request the one that takes the session over, or answers
+// claim makes this request the one that takes the session over, or returns
 // session.ErrExists.
+//
+// The record has a user, its own id: a full MemoryStore evicts records without one.
+// It was last seen in 1970, so that this user is never online.
 func (t *Takeover) claim(ctx context.Context, k ticket) (*session.Record, error) {
 	now := time.Now().Truncate(time.Millisecond)
-	r := &session.Record{ID: k.id, Data: []byte("{}"), Created: now, LastSeen: now, Deadline: now.Add(claimLife), Expires: now.Add(claimLife), Version: newVersion()}
+	end := now.Add(claimLife)
+	r := &session.Record{ID: k.id, User: k.id, Data: []byte("{}"), Created: now, LastSeen: time.Unix(0, 0), Deadline: end, Expires: end, Version: newVersion()}
 	return r, t.o.Store.Create(ctx, r)
 }
 

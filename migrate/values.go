@@ -3,12 +3,8 @@ package migrate
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"math"
 	"math/big"
-	"reflect"
-	"strconv"
 
 	"github.com/coatcheck/session"
 	"github.com/coatcheck/session/internal/object"
@@ -16,14 +12,16 @@ import (
 
 // A Value is a value to take over.
 type Value struct {
-	name string
-	take func(s *session.Session, old any) error
+	name  string
+	take  func(s *session.Session, old any) (size int, err error)
+	leave func(s *session.Session) // takes it out again
 }
 
 // As takes over the old value of this name under a key of ours. If it is of another
 // type than the key's, it is converted as encoding/json would: numbers that fit, lists
 // and objects, text that a type decodes itself, such as a time. What does not convert,
-// or would lose a part of itself, is reported by name and left behind.
+// or would lose a part of itself, is reported by name and left behind: gob keeps fields
+// tagged `json:"-"` and the type of a number in an any, and JSON does not.
 func As[T any](name string, key session.Key[T]) Value {
 	return Convert(name, key, func(old any) (v T, err error) {
 		if v, ok := old.(T); ok {
@@ -32,6 +30,9 @@ func As[T any](name string, key session.Key[T]) Value {
 		raw, err := object.Marshal(old)
 		if err != nil {
 			return v, err
+		}
+		if !isWhole(old) {
+			return v, fmt.Errorf("the JSON of a %T does not have all of it", old)
 		}
 		d := json.NewDecoder(bytes.NewReader(raw))
 		d.DisallowUnknownFields()
@@ -55,7 +56,7 @@ func decoded(raw []byte) (v any) {
 	return v
 }
 
-// keeps tells whether no element of a list has gone, and no number has changed.
+// keeps reports whether no element of a list has gone, and no number has changed.
 func keeps(now, before any) bool {
 	switch before := before.(type) {
 	case json.Number:
@@ -87,41 +88,24 @@ func keeps(now, before any) bool {
 	return true
 }
 
-// Convert is As with a conversion of the application's own. An error of it is
-// reported, and the value left behind.
+// Convert is As with a conversion of the application's own. What it returns an error
+// for, and what it returns that is not the same after encoding/json has encoded and
+// decoded it, is reported and left behind.
 func Convert[T any](name string, key session.Key[T], convert func(old any) (T, error)) Value {
-	return Value{name, func(s *session.Session, old any) error {
+	take := func(s *session.Session, old any) (int, error) {
 		v, err := convert(old)
 		if err != nil {
-			return err
+			return 0, err
 		}
-		if _, err := object.Marshal(v); err != nil {
-			return err
+		raw, err := object.Marshal(v)
+		if err != nil {
+			return 0, err
+		}
+		if !survives(v, raw) {
+			return 0, fmt.Errorf("a %T is another one after it was JSON: a field is tagged json:\"-\" or not exported, or a number is in an any", v)
 		}
 		key.Set(s, v)
-		return nil
-	}}
-}
-
-// userText is the user as the Manager names him.
-func userText(v any) (string, error) {
-	if v == nil {
-		return "", nil
+		return len(raw), nil
 	}
-	if s, ok := v.(fmt.Stringer); ok {
-		return s.String(), nil
-	}
-	switch of := reflect.ValueOf(v); {
-	case of.Kind() == reflect.String:
-		return of.String(), nil
-	case of.CanInt():
-		return strconv.FormatInt(of.Int(), 10), nil
-	case of.CanUint():
-		return strconv.FormatUint(of.Uint(), 10), nil
-	case of.CanFloat(): // an integer, of JSON
-		if f := of.Float(); f == math.Trunc(f) && math.Abs(f) < 1<<53 {
-			return strconv.FormatInt(int64(f), 10), nil
-		}
-	}
-	return "", errors.New("is neither text nor an integer")
+	return Value{name, take, key.Delete}
 }

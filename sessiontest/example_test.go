@@ -43,7 +43,7 @@ var t testing.TB = new(quiet) // in a test: its own
 func ExampleDo() {
 	w, r := httptest.NewRecorder(), httptest.NewRequest("POST", "/cart?item=tea", nil)
 
-	sessiontest.Do(t, sessions, r, func(s *session.Session) { s.Login("alice") }) // a user, in one line
+	sessiontest.Do(t, sessions, r, func(s *session.Session) { s.Login("alice") }) // r is logged in
 	app().ServeHTTP(w, r)
 	sessiontest.Do(t, sessions, r, func(s *session.Session) { fmt.Println(w.Body, cart.Get(s)) })
 	// Output: Thank you, alice [tea]
@@ -51,7 +51,7 @@ func ExampleDo() {
 
 // A browser, in three lines.
 func ExampleBrowser() {
-	b := sessiontest.NewBrowser(t, app()) // a browser, in three
+	b := sessiontest.NewBrowser(t, app()) // a browser with a cookie jar
 	b.PostForm("/login", url.Values{"user": {"alice"}})
 	resp := b.PostForm("/cart", url.Values{"item": {"tea"}})
 
@@ -66,7 +66,7 @@ func ExampleBrowser() {
 func ExampleStore_Fail() {
 	b := sessiontest.NewBrowser(t, app())
 	b.PostForm("/login", url.Values{"user": {"alice"}})
-	store.Fail(errors.New("the network is down"))                        // an outage, in one
+	store.Fail(errors.New("the network is down"))                        // an outage
 	fmt.Println(b.PostForm("/cart", url.Values{"item": {"tea"}}).Status) // not "Please log in."
 	store.Fail(nil)
 	fmt.Println(b.PostForm("/cart", url.Values{"item": {"tea"}}).Status)

@@ -128,7 +128,7 @@ var touchAndListFaults = []fault{
 				return user != "" && s.now().Before(r.Expires)
 			})
 		}
-	}, "SaveWithoutUser ListOfTheUser Times Users"},
+	}, "SaveWithoutUser ListOfTheUser Times Users ListRacingCreate"},
 
 	{"lists the anonymous", func(s *mapStore) {
 		s.list = func(ctx context.Context, user string) ([]*session.Record, error) {
@@ -164,6 +164,30 @@ var touchAndListFaults = []fault{
 			return list, ctx.Err()
 		}
 	}, "SaveDeleted SaveOfThePast SaveWithoutUser TouchDeleted ListAfterDelete"},
+
+	{"takes what is not stored yet out of an index", func(s *mapStore) {
+		index := map[string]string{} // users by id
+		s.create = func(ctx context.Context, r *session.Record) error {
+			s.mu.Lock()
+			index[r.ID] = r.User
+			s.mu.Unlock()
+			time.Sleep(2 * time.Nanosecond)
+			return s.goodCreate(ctx, r)
+		}
+		s.list = func(ctx context.Context, user string) ([]*session.Record, error) {
+			time.Sleep(1 * time.Nanosecond)
+			s.mu.Lock()
+			for id := range index {
+				if _, ok := s.live(id); !ok {
+					delete(index, id)
+				}
+			}
+			s.mu.Unlock()
+			return s.listIf(ctx, func(r session.Record) bool {
+				return index[r.ID] == user && r.User == user && user != "" && s.now().Before(r.Expires)
+			})
+		}
+	}, "ListRacingCreate"},
 
 	{"lists what was created", func(s *mapStore) {
 		created := map[string]session.Record{}

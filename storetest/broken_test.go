@@ -60,7 +60,7 @@ var writeFaults = []fault{
 		}
 	}, `LoadedRecordIsTheCallers CreateAdds CreateTwice CreateAgain SaveWithoutUser Versions TouchForward TouchNeverBackward
 		TouchEachByItself TouchNeverPastDeadline TouchKeepsTheRest DeleteRemoves ListOfTheUser ListAfterDelete ListOfMany
-		Times Users Data IDs CreateRacingCreate Expired/Create Expired/List Expired/TouchedInTime`},
+		Times Users Data IDs CreateRacingCreate ListRacingCreate Expired/Create Expired/List Expired/TouchedInTime`},
 
 	{"creates over what is there", func(s *mapStore) {
 		s.create = func(ctx context.Context, r *session.Record) error {

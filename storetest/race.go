@@ -61,6 +61,24 @@ var raceCases = []testCase{
 			k.Errorf("%d Saves were acknowledged and %s were stored", n, got.Data)
 		}
 	}},
+	{"ListRacingCreate", keepDoc, func(k *kit) {
+		// A List that finds no record yet must not keep later Lists from finding it.
+		for range 4 {
+			u, made := user(), make([]*session.Record, 16)
+			together(2*len(made), func(i int) {
+				if i%2 == 0 {
+					made[i/2] = k.record(u)
+					k.expect("Create", k.store.Create(k.Context(), made[i/2]), nil)
+					return
+				}
+				for range 4 {
+					_, err := k.store.List(k.Context(), u)
+					k.expect("List", err, nil)
+				}
+			})
+			k.lists(u, made...)
+		}
+	}},
 	{"DeleteRacingSave", saveDoc, func(k *kit) {
 		together(10, func(int) {
 			for range 50 {

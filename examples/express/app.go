@@ -25,22 +25,17 @@ func newSessions(client redis.UniversalClient, secret string, production bool) (
 		return nil, err
 	}
 	store, err := expressjs.NewRedisStore(client, &expressjs.Options{
-		Cookie:     expressjs.Cookie{MaxAge: 24 * time.Hour, Secure: production, SameSite: "lax"},
+		Cookie:     expressjs.Cookie{MaxAge: 24 * time.Hour, SameSite: "lax"}, // as in node/app.js
 		UserMember: "userId",
 	})
 	if err != nil {
 		return nil, err
 	}
 	return session.New(&session.Options{
-		Store:       store,
-		Tokens:      tokens,
-		Lifetime:    30 * 24 * time.Hour, // Express has no such end
-		IdleTimeout: 24 * time.Hour,      // Express's maxAge
-		Cookie: session.CookieOptions{
-			Name:       "connect.sid",
-			Persistent: true, // as a cookie with maxAge is
-			Insecure:   !production,
-		},
+		Store:    store,
+		Tokens:   tokens,
+		Lifetime: 30 * 24 * time.Hour, // of a login at Go, however it is used: Express has no such end
+		Cookie:   session.CookieOptions{Name: "connect.sid", Insecure: !production},
 	})
 }
 

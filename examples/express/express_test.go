@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/cookiejar"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"syscall"
@@ -16,15 +17,15 @@ import (
 	"github.com/coatcheck/session/internal/testserver"
 )
 
-// One walk: log in at Node, see the dashboard of Go, sign out there, and be a stranger
-// at Node.
-func TestWalk(t *testing.T) {
+// start runs the whole example until the test ends, and returns its address.
+func start(t *testing.T) string {
+	t.Helper()
 	for _, name := range []string{"node", "npm", "redis-server"} {
 		testserver.Program(t, name)
 	}
 	t.Setenv("REDIS_URL", "") // it starts its own
 	t.Setenv("PORT", "0")
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(context.Background())
 	r, w := io.Pipe()
 	ended := make(chan error)
 	go func() {
@@ -32,7 +33,7 @@ func TestWalk(t *testing.T) {
 		w.CloseWithError(err)
 		ended <- err
 	}()
-	defer func() {
+	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
@@ -40,7 +41,7 @@ func TestWalk(t *testing.T) {
 		if pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); err != syscall.ECHILD {
 			t.Errorf("a program that it started is still there: %d %v", pid, err)
 		}
-	}()
+	})
 	line, err := bufio.NewReader(r).ReadString('\n')
 	for err == nil && !strings.HasPrefix(line, "Open ") {
 		line, err = bufio.NewReader(r).ReadString('\n')
@@ -48,7 +49,13 @@ func TestWalk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	base := strings.Fields(line)[1]
+	return strings.Fields(line)[1]
+}
+
+// One walk: log in at Node, see the dashboard of Go, sign out there, and be a stranger
+// at Node.
+func TestWalk(t *testing.T) {
+	base := start(t)
 	jar, _ := cookiejar.New(nil)
 	client := &http.Client{Jar: jar}
 	expect := func(resp *http.Response, err error) func(want string) {
@@ -77,4 +84,66 @@ func TestWalk(t *testing.T) {
 	jar.SetCookies(u, stolen)
 	expect(client.Get(base + "/"))("Nobody is logged in")
 	expect(client.Get(base + "/dashboard"))("Nobody is logged in")
+}
+
+// Behind a proxy with TLS a user logs in at Node, with a Secure cookie, and is logged in at Go.
+func TestBehindTLS(t *testing.T) {
+	t.Setenv("NODE_ENV", "production")
+	base := start(t)
+	cookie := ""
+	do := func(method, path, body string) (page string, set string) {
+		t.Helper()
+		r, err := http.NewRequest(method, base+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-Forwarded-Proto", "https")
+		r.Header.Set("X-Forwarded-For", "203.0.113.7")
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		if cookie != "" {
+			r.Header.Set("Cookie", cookie)
+		}
+		resp, err := http.DefaultTransport.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, _ := io.ReadAll(resp.Body)
+		set = resp.Header.Get("Set-Cookie")
+		if pair, _, _ := strings.Cut(set, ";"); pair != "" {
+			cookie = pair
+		}
+		return string(b), set
+	}
+	if _, set := do("POST", "/login", "user=ann"); !strings.Contains(set, "; Secure") {
+		t.Errorf("Express sets %q", set)
+	}
+	if page, _ := do("GET", "/dashboard", ""); !strings.Contains(page, "Hello, ann") {
+		t.Errorf("Go does not know the user: %s", page)
+	}
+	if _, set := do("POST", "/logout", ""); !strings.Contains(set, "; Secure") {
+		t.Errorf("Go deletes the cookie by %q", set)
+	}
+}
+
+// The door passes on what a proxy of ours says of the browser's connection, and nobody else's
+// word.
+func TestForwarded(t *testing.T) {
+	var got http.Header
+	node := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r.Header }))
+	defer node.Close()
+	address, _ := url.Parse(node.URL)
+	for isBehindProxy, want := range map[bool]string{true: "https 203.0.113.7, 192.0.2.1", false: "http 192.0.2.1"} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header.Set("X-Forwarded-Proto", "https")
+		r.Header.Set("X-Forwarded-For", "203.0.113.7")
+		newProxy(http.NotFoundHandler(), address, isBehindProxy).ServeHTTP(httptest.NewRecorder(), r)
+		if is := got.Get("X-Forwarded-Proto") + " " + got.Get("X-Forwarded-For"); is != want {
+			t.Errorf("behind a proxy: %v: %s, want %s", isBehindProxy, is, want)
+		}
+	}
+	newProxy(http.NotFoundHandler(), address, true).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
+	if is := got.Get("X-Forwarded-Proto"); is != "http" {
+		t.Errorf("a proxy that says nothing: %s", is)
+	}
 }

@@ -5,8 +5,8 @@
 //	cd examples/express && go run .
 //
 // It needs node, npm and redis-server, or REDIS_URL. PORT is 8080 by default, and
-// NODE_ENV=production makes the cookie Secure on both sides: for a proxy with TLS
-// before this one.
+// NODE_ENV=production is for a proxy with TLS before this one, which sets
+// X-Forwarded-Proto and X-Forwarded-For: the cookie is Secure on both sides then.
 package main
 
 import (
@@ -62,7 +62,8 @@ func run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	sessions, err := newSessions(client, secret, os.Getenv("NODE_ENV") == "production")
+	production := os.Getenv("NODE_ENV") == "production"
+	sessions, err := newSessions(client, secret, production)
 	if err != nil {
 		return err
 	}
@@ -74,7 +75,7 @@ func run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: newProxy(newApp(sessions), node), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: newProxy(newApp(sessions), node, production), ReadHeaderTimeout: 10 * time.Second}
 	context.AfterFunc(ctx, func() { _ = server.Close() })
 	fmt.Fprintf(out, "Open http://localhost:%d (Ctrl-C ends it)\n", l.Addr().(*net.TCPAddr).Port)
 	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {

@@ -7,21 +7,30 @@ import (
 )
 
 // newProxy returns the one door: the routes that have moved go to Go, all others to
-// Node. Moving a route is one line here.
-func newProxy(goApp http.Handler, node *url.URL) http.Handler {
+// Node. Moving a route is one line here. isBehindProxy is whether all requests come from a
+// proxy of ours, with TLS.
+func newProxy(goApp http.Handler, node *url.URL, isBehindProxy bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/dashboard", goApp)
 	mux.Handle("/logout", goApp)
 	mux.Handle("/style.css", goApp)
-	mux.Handle("/", toNode(node))
+	mux.Handle("/", toNode(node, isBehindProxy))
 	return mux
 }
 
-// toNode passes requests on, with the host that the browser asked for.
-func toNode(node *url.URL) http.Handler {
+// toNode passes requests on, with the host that the browser asked for. What a proxy of ours
+// says of the browser's connection is passed on too: without X-Forwarded-Proto Express
+// takes each request for plain http, and sets no Secure cookie. Anybody else could lie.
+func toNode(node *url.URL, isBehindProxy bool) http.Handler {
 	return &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
 		r.SetURL(node)
-		r.SetXForwarded()
 		r.Out.Host = r.In.Host
+		if isBehindProxy {
+			r.Out.Header["X-Forwarded-For"] = r.In.Header["X-Forwarded-For"] // to which this proxy is added
+		}
+		r.SetXForwarded()
+		if proto := r.In.Header["X-Forwarded-Proto"]; isBehindProxy && len(proto) > 0 {
+			r.Out.Header["X-Forwarded-Proto"] = proto
+		}
 	}}
 }

@@ -3,10 +3,13 @@
 package moving
 
 import (
+	"context"
+	"database/sql"
 	"io"
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -17,16 +20,38 @@ import (
 	scsafter "github.com/coatcheck/session/examples/moving/scs/after"
 	scsbefore "github.com/coatcheck/session/examples/moving/scs/before"
 	"github.com/coatcheck/session/sessiontest"
+	_ "modernc.org/sqlite"
 )
+
+// afters are the applications as they are now.
+var afters = map[string]func(context.Context, *sql.DB, []byte) (http.Handler, error){
+	"scs": scsafter.App, "gorilla": gorillaafter.App, "gin": ginafter.App,
+}
+
+// start starts one of them, with its sessions in a file.
+func start(t *testing.T, name, file string) http.Handler {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+file+"?_txlock=immediate&_pragma=journal_mode(WAL)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	db.SetMaxOpenConns(1)
+	app, err := afters[name](t.Context(), db, []byte("0123456789abcdef0123456789abcdef"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return app
+}
 
 // To its user an application is the same before and after.
 func TestSameAnswers(t *testing.T) {
-	for name, app := range map[string]func() http.Handler{
-		"scs before": scsbefore.App, "scs after": scsafter.App,
-		"gorilla before": gorillabefore.App, "gorilla after": gorillaafter.App,
-		"gin before": ginbefore.App, "gin after": ginafter.App,
-	} {
-		b := sessiontest.NewBrowser(t, app())
+	apps := map[string]http.Handler{"scs before": scsbefore.App(), "gorilla before": gorillabefore.App(), "gin before": ginbefore.App()}
+	for name := range afters {
+		apps[name+" after"] = start(t, name, filepath.Join(t.TempDir(), "sessions"))
+	}
+	for name, app := range apps {
+		b := sessiontest.NewBrowser(t, app)
 		expect := func(resp *http.Response, status int, want string) {
 			t.Helper()
 			body, err := io.ReadAll(resp.Body)
@@ -40,6 +65,21 @@ func TestSameAnswers(t *testing.T) {
 		expect(b.Get("/me"), 200, "alice, visit 2.")
 		expect(b.PostForm("/logout", nil), 200, "")
 		expect(b.Get("/me"), 401, "Please log in.")
+	}
+}
+
+// Sessions survive a restart.
+func TestRestart(t *testing.T) {
+	for name := range afters {
+		file := filepath.Join(t.TempDir(), "sessions")
+		app := start(t, name, file)
+		b := sessiontest.NewBrowser(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { app.ServeHTTP(w, r) }))
+		b.PostForm("/login", url.Values{"user": {"alice"}})
+		app = start(t, name, file)
+		body, err := io.ReadAll(b.Get("/me").Body)
+		if err != nil || !strings.HasPrefix(string(body), "alice, visit 1.") {
+			t.Errorf("%s: %q %v", name, body, err)
+		}
 	}
 }
 

@@ -46,7 +46,7 @@ func newApp(sessions *session.Manager, provider *oidc.Provider, config oauth2.Co
 	mux.HandleFunc("GET /login", a.login)
 	mux.HandleFunc("GET /callback", a.callback)
 	mux.HandleFunc("POST /callback", a.posted)
-	mux.HandleFunc("GET /api", a.api)
+	mux.Handle("GET /api", sessions.RequireUser(http.HandlerFunc(a.api), nil))
 	mux.HandleFunc("POST /logout", func(w http.ResponseWriter, r *http.Request) { session.From(r.Context()).Logout() })
 	mux.HandleFunc("POST /backchannel-logout", a.backchannel)
 	protection := http.NewCrossOriginProtection()
@@ -160,10 +160,6 @@ func (a *app) again(w http.ResponseWriter, r *http.Request) bool {
 // api uses the access token, which one of all requests at a time keeps fresh.
 func (a *app) api(w http.ResponseWriter, r *http.Request) {
 	s := session.From(r.Context())
-	if s.User() == "" {
-		http.Error(w, "Please log in.", http.StatusUnauthorized)
-		return
-	}
 	token, err := tokens.Refresh(r.Context(), s, (*oauth2.Token).Valid, func(ctx context.Context, t *oauth2.Token) (*oauth2.Token, error) {
 		return a.config.TokenSource(ctx, t).Token()
 	})

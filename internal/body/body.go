@@ -9,7 +9,10 @@
 //	session.tidy     Unix milliseconds          when older or past has something to remove     a renewal             when nothing is left to remove
 //	session.older    {hash: olderKey}           other keys with full access                    a renewal             [clockSkew] after each key's end
 //	session.past     {hashes: Frozen}           the session before explicit renewals           an explicit renewal   [clockSkew] after each end
-//	session.remember true                       Remember set the absolute end                  Remember              by a Login as another user
+//	session.remember Unix milliseconds          the absolute end that Remember set             Remember              by a Login as another user
+//	session.endby    Unix milliseconds          the absolute end is at this time at the latest EndBy                 by a Login
+//	session.idle     milliseconds               the session's own idle timeout                 a store of another    by that program
+//	                                                                                           program's records
 //	session.leases   {value: Lease}             which request refreshes a value                Key.Refresh           when the refresh has ended
 //	session.flashes  [flash]                    messages for the next page                     AddFlash              by Flashes, Clear
 //	session.ended    reason                     the record is a tombstone: see [Ending]        every ending          with the record
@@ -40,8 +43,9 @@ const (
 	// Reserved is how the names of reserved members begin, as they stand in JSON.
 	Reserved = `"session.`
 
-	Flashes = `"session.flashes"`
-	Leases  = `"session.leases"`
+	Flashes     = `"session.flashes"`
+	Leases      = `"session.leases"`
+	IdleTimeout = `"session.idle"`
 
 	keyMember        = `"session.key"`
 	renewedMember    = `"session.renewed"`
@@ -51,6 +55,7 @@ const (
 	olderMember      = `"session.older"`
 	pastMember       = `"session.past"`
 	rememberedMember = `"session.remember"`
+	endByMember      = `"session.endby"`
 	endedMember      = `"session.ended"`
 	endMember        = `"session.at"`
 	nextMember       = `"session.next"`
@@ -101,18 +106,45 @@ func (b *Body) Set(name string, raw []byte) { b.members = object.Set(b.members, 
 // keeps its values and flashes.
 func (b *Body) Begin(key string) {
 	b.Set(rememberedMember, nil)
+	b.Set(endByMember, nil)
 	b.Set(Leases, nil)
+	b.Set(IdleTimeout, nil)
 	b.keys = keys{}
 	if key != "" {
 		b.current = object.Quote(key)
 	}
 }
 
-// Remember notes that Remember has set the absolute end.
-func (b *Body) Remember() { b.Set(rememberedMember, []byte("true")) }
+// Remember notes the absolute end that Remember has set.
+func (b *Body) Remember(end time.Time) { b.Set(rememberedMember, object.Number(end.UnixMilli())) }
 
-// IsRemembered reports whether Remember has set the absolute end.
-func (b *Body) IsRemembered() bool { return b.Get(rememberedMember) != nil }
+// Remembered returns the absolute end that Remember has set, zero if it has set none.
+func (b *Body) Remembered() time.Time { return instant(b.Get(rememberedMember)) }
+
+// EndBy notes that the absolute end is at t at the latest, unless an earlier EndBy has
+// noted an earlier time. A zero t is none.
+func (b *Body) EndBy(t time.Time) {
+	if was := b.Limit(); !t.IsZero() && (was.IsZero() || t.Before(was)) {
+		b.Set(endByMember, object.Number(t.UnixMilli()))
+	}
+}
+
+// Limit returns the time that EndBy has noted, zero for none.
+func (b *Body) Limit() time.Time { return instant(b.Get(endByMember)) }
+
+// RemoveLimit removes the time that EndBy has noted.
+func (b *Body) RemoveLimit() { b.Set(endByMember, nil) }
+
+// instant returns the time of a member in Unix milliseconds, zero for anything else.
+func instant(raw []byte) time.Time {
+	if ms, ok := object.Int(raw); ok {
+		return time.UnixMilli(ms)
+	}
+	return time.Time{}
+}
+
+// SetIdle gives the session an idle timeout of its own.
+func (b *Body) SetIdle(d time.Duration) { b.Set(IdleTimeout, object.Number(d.Milliseconds())) }
 
 // Size returns how many bytes of b count against Options.MaxDataSize: those of values
 // and flashes.
@@ -153,6 +185,12 @@ func Value(data []byte, name string) []byte { return object.FindAfter(data, afte
 
 // IsRemembered reports whether Remember has set the absolute end.
 func IsRemembered(data []byte) bool { return Value(data, rememberedMember) != nil }
+
+// IdleOf returns the session's own idle timeout. It returns 0 if the session has none.
+func IdleOf(data []byte) time.Duration {
+	ms, _ := object.Int(Value(data, IdleTimeout))
+	return time.Duration(ms) * time.Millisecond
+}
 
 // afterKey returns where the current key ends, 0 if data does not begin with one.
 func afterKey(data []byte) int {
@@ -203,7 +241,11 @@ func weight(m object.Member) int {
 
 // isMetadata reports whether a member is neither a value nor the flashes.
 func isMetadata(name []byte) bool {
-	return bytes.HasPrefix(name, []byte(Reserved)) && (string(name) == rememberedMember || string(name) == Leases || isOfKeys(name))
+	switch string(name) {
+	case rememberedMember, endByMember, Leases, IdleTimeout:
+		return true
+	}
+	return isOfKeys(name)
 }
 
 // isOfKeys reports whether a member belongs to keys.

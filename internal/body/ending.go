@@ -27,7 +27,6 @@ const (
 	ReasonLogout Reason = "logout"
 	ReasonRevoke Reason = "revoked"
 	ReasonLogin  Reason = "login"
-	ReasonRenew  Reason = "renewed" // the session has another id, because its token has no key
 )
 
 // Tombstone returns the Record.Data of a tombstone.

@@ -38,7 +38,7 @@ type olderKey struct {
 	issued  int64 // when the key was issued, in Unix milliseconds; 0: the key was presented
 	isLogin bool  // a Login issued the key
 	until   int64 // when the access ends, in Unix milliseconds; 0: not before a newer key is presented
-	isFinal bool  // a request with the key gets no other key
+	isFinal bool  // a request with the key gets no other key, because an older one has overtaken it
 }
 
 // isLive reports whether the key has access at this time.

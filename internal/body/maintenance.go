@@ -1,7 +1,6 @@
 package body
 
 import (
-	"slices"
 	"time"
 
 	"github.com/coatcheck/session/internal/object"
@@ -69,17 +68,19 @@ func MaintenanceFor(data []byte, key string, created time.Time, renewAfter time.
 
 // IsOvertaken reports whether a key older than this one was presented between before and
 // after, which are data of one session. The client then replaced this key's cookie by the
-// older key's, and a request with this key must not end the older key.
+// older key's, and a request with this key must neither end the older key nor get another.
 func IsOvertaken(before, after []byte, key string) bool {
-	was, err1 := Parse(nil, before, time.Time{})
-	is, err2 := Parse(nil, after, time.Time{})
-	if err1 != nil || err2 != nil {
-		return false
+	was, is := reservedMember(before, olderMember), reservedMember(after, olderMember)
+	isOlder := IsCurrent(before, key)
+	for s := object.Scan(was); s.Next(); {
+		o := parseOlder(object.Unquote(s.Name), s.Raw)
+		now := object.Find(is, string(s.Name))
+		if isOlder && o.issued != 0 && now != nil && parseOlder(o.key, now).issued == 0 {
+			return true
+		}
+		isOlder = isOlder || o.key == key
 	}
-	return slices.ContainsFunc(was.older[was.index(key)+1:], func(o olderKey) bool {
-		now := is.find(o.key)
-		return o.issued != 0 && now != nil && now.issued == 0
-	})
+	return false
 }
 
 // Present notes that a request has arrived with this key. The keys that were issued

@@ -7,10 +7,9 @@ import (
 	"github.com/coatcheck/session/internal/object"
 )
 
-// demote makes the current key the first of the older ones. isFinal is whether a request
-// with it gets no other key, if it was presented already.
-func (k *keys) demote(isFinal bool) {
-	o := olderKey{key: object.Unquote(k.current), isFinal: isFinal}
+// demote makes the current key the first of the older ones.
+func (k *keys) demote() {
+	o := olderKey{key: object.Unquote(k.current)}
 	if k.isAwaited {
 		o = olderKey{key: o.key, issued: k.issued, isLogin: k.explicit == ""}
 	}
@@ -18,11 +17,14 @@ func (k *keys) demote(isFinal bool) {
 }
 
 // RenewAutomatically makes key the current one, for a request that has arrived with
-// presented. If presented is an older key, the current one was overtaken: its response
-// reached the client before that of presented, which replaced it.
+// presented. The newer keys that were presented too become final: presented has overtaken
+// them, because their responses reached the client before that of presented did.
 func (k *keys) RenewAutomatically(key, presented string, now time.Time) {
 	previous := object.Unquote(k.current)
-	k.demote(previous != presented)
+	k.demote()
+	for i := range k.index(presented) {
+		k.older[i].isFinal = k.older[i].isFinal || k.older[i].issued == 0
+	}
 	if k.explicit == "" {
 		k.explicit = previous
 	}
@@ -55,7 +57,7 @@ func (k *keys) bound(now time.Time) {
 // because the responses may arrive in any order.
 func (b *Body) RenewExplicitly(key string, isLogin bool, grace time.Duration, created, now time.Time) {
 	k := &b.keys
-	k.demote(false)
+	k.demote()
 	var replaced []string
 	k.older = slices.DeleteFunc(k.older, func(o olderKey) bool {
 		if isLogin && o.isLogin && o.issued != 0 {

@@ -35,17 +35,30 @@ func (b *browser) live(task int) {
 	for _, step := range b.actor.Steps {
 		b.rng, b.step, b.sent = b.actor.rng(step), step, 0
 		b.w.sleep(task, b.pause())
-		switch b.rng.IntN(19) {
+		switch b.rng.IntN(20) {
 		case 0, 1:
 			b.visit(false, append(someOps(b.rng), login(b.account(0)))...)
 		case 2:
-			b.doubleClick(login(b.account(b.rng.IntN(8) / 7)))
+			ops := []op{login(b.account(b.rng.IntN(8) / 7))}
+			if b.rng.IntN(4) == 0 { // the header leaves long after the token was stored
+				ops = append(ops, save(), works(someTime(b.rng, time.Minute)))
+			}
+			b.doubleClick(ops...)
 		case 3:
 			b.visit(false, append(someOps(b.rng), login(b.account(b.rng.IntN(2))))...)
 		case 4:
 			b.visit(false, append(someOps(b.rng), renew())...)
 		case 5:
-			b.visit(false, remember(time.Duration(1+b.rng.IntN(72))*time.Hour))
+			ops := []op{remember(time.Duration(1+b.rng.IntN(72)) * time.Hour)}
+			switch b.rng.IntN(6) {
+			case 0:
+				ops = append(ops, endBy(time.Duration(1+b.rng.IntN(24))*time.Hour))
+			case 1:
+				ops = append([]op{login(b.account(0)), endBy(time.Duration(1+b.rng.IntN(24)) * time.Hour)}, ops...)
+			case 2:
+				ops = append(someOps(b.rng), endBy(time.Duration(b.rng.IntN(24))*time.Hour))
+			}
+			b.visit(false, ops...)
 		case 6:
 			b.visit(false, append(someOps(b.rng), logout())...)
 		case 7:
@@ -84,6 +97,8 @@ func (b *browser) live(task int) {
 				b.w.sleep(b.task, b.upTo(15*time.Second))
 			}
 			b.isSlow = false
+		case 16:
+			b.visit(false, append(someOps(b.rng), saveRefused())...)
 		default:
 			b.visit(false, someOps(b.rng)...)
 		}
@@ -132,14 +147,14 @@ func (b *browser) visit(passive bool, ops ...op) {
 
 // doubleClick sends a form twice or more often. The browser has no use for the first
 // responses, and may throw them away.
-func (b *browser) doubleClick(o op) {
+func (b *browser) doubleClick(ops ...op) {
 	for range 1 + b.rng.IntN(8)/6*b.rng.IntN(5) {
-		first := b.prepare(false, works(someTime(b.rng, time.Second)), o)
+		first := b.prepare(false, append([]op{works(someTime(b.rng, time.Second))}, ops...)...)
 		first.who += " (first click)"
 		b.send(first)
 		b.w.sleep(b.task, someTime(b.rng, time.Second))
 	}
-	b.visit(false, works(someTime(b.rng, time.Second)), o)
+	b.visit(false, append([]op{works(someTime(b.rng, time.Second))}, ops...)...)
 }
 
 // send sends a request from a goroutine of its own. The channel that it returns is closed
@@ -153,6 +168,10 @@ func (b *browser) send(x *exchange) <-chan struct{} {
 	delay := b.upTo(50 * time.Second)
 	if !isLate {
 		delay = 0
+	}
+	isOnWay, onWay := b.rng.IntN(2) == 0 && b.isSlow && faults&LostResponses != 0, b.upTo(15*time.Second)
+	if !isOnWay {
+		onWay = 0
 	}
 	isRetried := b.rng.IntN(12) == 0 && faults&Retries != 0
 	again := &exchange{who: x.who + " (sent again by a proxy)", rng: w.split(b.rng), browser: b, passive: x.passive, ops: x.ops}
@@ -185,6 +204,10 @@ func (b *browser) send(x *exchange) <-chan struct{} {
 	w.start(func(task int) {
 		x.token = b.cookie
 		again.token = x.token
+		if onWay > 0 {
+			w.truth.count("fault: a late request")
+			w.sleep(task, onWay)
+		}
 		w.send(task, x)
 		if isRetried {
 			w.log(x, "its response is lost on the way to a proxy, which sends the request again")
@@ -274,7 +297,31 @@ func (w *world) steal(task, i int, a Actor) {
 	}
 }
 
-// operate lets an operator end sessions and deploy new versions of the program.
+// crawl lets a crawler ask for pages that begin a session. Some of its requests come back
+// once with their cookie. Others log a user in, at a device that is not seen again.
+func (w *world) crawl(task, i int, a Actor) {
+	for _, step := range a.Steps {
+		rng := a.rng(step)
+		w.sleep(task, someTime(rng, 30*time.Minute))
+		for range 1 + rng.IntN(8) {
+			x := &exchange{who: fmt.Sprintf("crawler %d", i), rng: w.split(rng), ops: []op{mark()}}
+			again := &exchange{who: x.who, rng: w.split(rng)}
+			comesBack := rng.IntN(2) == 0
+			if rng.IntN(6) == 0 {
+				x.ops = []op{login(w.browsers[rng.IntN(len(w.browsers))].account(0))}
+			}
+			w.start(func(task int) {
+				if w.send(task, x); comesBack && x.cookie != nil {
+					again.token = x.cookie.Value
+					w.send(task, again)
+				}
+			})
+			w.sleep(task, someTime(rng, 10*time.Second))
+		}
+	}
+}
+
+// operate lets an operator end and change sessions.
 func (w *world) operate(task int, a Actor) {
 	ctx := context.WithValue(context.Background(), actorKey{}, task)
 	for _, step := range a.Steps {
@@ -282,11 +329,7 @@ func (w *world) operate(task int, a Actor) {
 		w.sleep(task, someTime(rng, time.Hour))
 		user := w.browsers[rng.IntN(len(w.browsers))].account(rng.IntN(2))
 		m := w.processes[rng.IntN(len(w.processes))].manager
-		switch rng.IntN(5) {
-		case 0:
-			w.deploy(task, rng)
-			continue
-		case 1, 2:
+		if rng.IntN(2) == 0 {
 			w.log(nil, "the operator ends all sessions of %s", user)
 			w.log(nil, "the operator is told: %s", told(m.RevokeAll(ctx, user)))
 			continue
@@ -305,21 +348,35 @@ func (w *world) operate(task int, a Actor) {
 	}
 }
 
+// deployAll lets new versions of the program be deployed, one after another.
+func (w *world) deployAll(task int, a Actor) {
+	for _, step := range a.Steps {
+		rng := a.rng(step)
+		w.sleep(task, someTime(rng, 2*time.Hour))
+		w.deploy(task, rng)
+	}
+}
+
 // deploy replaces the processes by new ones, one after another, with the next step of a
 // rotation of the secrets: the new secret comes last everywhere before it comes first
-// anywhere. Some versions allow only small sessions. What the old processes have begun
-// they finish.
+// anywhere. A version may have other limits. What the old processes have begun they finish.
 func (w *world) deploy(task int, rng *rand.Rand) {
 	w.secrets++
-	maxData := []int{0, 0, 200}[rng.IntN(3)]
+	next := w.plan.limits()
+	next.maxData = []int{50, 200, 1000, defaultMaxData}[rng.IntN(4)]
+	if rng.IntN(2) == 0 {
+		next.lifetime = []time.Duration{30 * time.Minute, 2 * time.Hour, 72 * time.Hour}[rng.IntN(3)]
+		next.idle = min(next.lifetime, []time.Duration{5 * time.Minute, 30 * time.Minute, 6 * time.Hour}[rng.IntN(3)])
+	}
 	w.truth.count("deployments")
 	for i, old := range w.processes {
 		w.sleep(task, someTime(rng, time.Minute))
 		if w.processes[i] != old {
 			continue // it has died meanwhile, and begun with them
 		}
-		w.log(nil, "process %d is replaced by one with the secrets of step %d and a MaxDataSize of %d", i, w.secrets, maxData)
-		w.processes[i] = &process{w: w, n: i, ahead: old.ahead, maxData: maxData}
+		w.log(nil, "process %d is replaced by one with the secrets of step %d, and %v", i, w.secrets, next)
+		w.truth.deployed(old.limits, next)
+		w.processes[i] = &process{w: w, n: i, ahead: old.ahead, limits: next}
 		w.processes[i].start()
 	}
 }

@@ -10,8 +10,8 @@ import (
 
 // NewStore returns the store of a run without faults, actors and turns: it must keep the
 // contract of session.Store like any other.
-func NewStore() session.Store {
-	w := &world{scheduler: newScheduler(0), store: session.NewMemoryStore(nil), began: time.Now(), counts: map[string]int{}}
+func NewStore(library Library) session.Store {
+	w := &world{library: library, scheduler: newScheduler(0), store: session.NewMemoryStore(nil), began: time.Now(), counts: map[string]int{}}
 	w.over = true // nothing waits for its turn
 	w.truth = newTruth(w)
 	return &lockedStore{p: &process{w: w}}

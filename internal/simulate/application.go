@@ -47,6 +47,7 @@ func (x *exchange) ctx() context.Context {
 // mark appends a number to a list.
 func mark() op {
 	return op{"marks", "adds a mark", func(x *exchange, _ http.ResponseWriter) {
+		x.grows = true
 		n := x.w.truth.next()
 		marks.Update(x.s, func(all []int) []int { return append(all[:len(all):len(all)], n) })
 		x.made = append(x.made, n)
@@ -56,6 +57,7 @@ func mark() op {
 
 func markNow() op {
 	return op{"marks now", "adds a mark and stores it at once", func(x *exchange, _ http.ResponseWriter) {
+		x.grows = true
 		n := x.w.truth.next()
 		_, err := marks.UpdateNow(x.ctx(), x.s, func(all []int) []int { return append(all[:len(all):len(all)], n) })
 		x.w.truth.refused(x, err)
@@ -67,20 +69,28 @@ func markNow() op {
 	}}
 }
 
-func set() op {
-	return op{"sets", "sets a value", func(x *exchange, _ http.ResponseWriter) { name.Set(x.s, "value") }}
+func set(size int) op {
+	return op{"sets", fmt.Sprintf("sets a value of %d bytes", size), func(x *exchange, _ http.ResponseWriter) {
+		x.grows = true
+		name.Set(x.s, strings.Repeat("x", size))
+	}}
 }
 
 func flash() op {
-	return op{"flashes", "adds a flash and reads it", func(x *exchange, _ http.ResponseWriter) { x.s.AddFlash("", "hello"); x.s.Flashes() }}
+	return op{"flashes", "adds a flash and reads it", func(x *exchange, _ http.ResponseWriter) {
+		x.grows = true
+		x.s.AddFlash("", "hello")
+		x.s.Flashes()
+	}}
 }
 
 func login(user string) op {
 	return op{"login", "logs in as " + user, func(x *exchange, _ http.ResponseWriter) {
 		x.login, x.renewal, x.made = user, x.status == 0, nil
 		if x.status == 0 {
-			x.logsIn = user
+			x.logsIn, x.endBy = user, time.Time{}
 		}
+		x.grows = true
 		x.s.Login(user)
 		grants.Set(x.s, x.w.truth.grant())
 	}}
@@ -88,7 +98,7 @@ func login(user string) op {
 
 func logout() op {
 	return op{"logout", "logs out", func(x *exchange, _ http.ResponseWriter) {
-		x.logout, x.made, x.logsIn, x.logsOut = true, nil, "", x.s.ID()
+		x.logout, x.made, x.logsIn, x.logsOut, x.endBy = true, nil, "", x.s.ID(), time.Time{}
 		x.s.Logout()
 	}}
 }
@@ -104,6 +114,20 @@ func remember(d time.Duration) op {
 	}}
 }
 
+// endBy caps the end of the session. A d of zero or less ends it.
+func endBy(d time.Duration) op {
+	return op{"ends by", "ends the session in " + d.String() + " at the latest", func(x *exchange, _ http.ResponseWriter) {
+		end := time.Now().Add(d).Truncate(time.Millisecond)
+		if x.status == 0 && (x.endBy.IsZero() || end.Before(x.endBy)) {
+			x.endBy = end
+		}
+		if d <= 0 {
+			x.ends, x.made, x.logsIn = true, nil, ""
+		}
+		x.s.EndBy(end)
+	}}
+}
+
 func revokeOthers() op {
 	return op{"revokes", "revokes the user's other sessions", func(x *exchange, _ http.ResponseWriter) {
 		x.revoke = true
@@ -115,9 +139,18 @@ func save() op {
 	return op{"saves", "saves", func(x *exchange, _ http.ResponseWriter) { _ = x.s.Save(x.ctx()) }}
 }
 
+// saveRefused sets a value that cannot be encoded, so that Save stores nothing of what the
+// request has changed.
+func saveRefused() op {
+	return op{"is refused", "saves what cannot be encoded", func(x *exchange, _ http.ResponseWriter) {
+		session.NewKey[func()]("refused").Set(x.s, func() {})
+		_ = x.s.Save(x.ctx())
+	}}
+}
+
 func reload() op {
 	return op{"reloads", "reloads", func(x *exchange, _ http.ResponseWriter) {
-		x.made = nil
+		x.made, x.endBy = nil, time.Time{}
 		if x.status == 0 {
 			x.logsIn = ""
 		}
@@ -142,7 +175,10 @@ func panics() op {
 }
 
 func offer() op {
-	return op{"offers", "offers a voucher", func(x *exchange, _ http.ResponseWriter) { once.Set(x.s, x.w.truth.next()) }}
+	return op{"offers", "offers a voucher", func(x *exchange, _ http.ResponseWriter) {
+		x.grows = true
+		once.Set(x.s, x.w.truth.next())
+	}}
 }
 
 func take() op {
@@ -166,8 +202,8 @@ func refresh(d, within time.Duration, reloads bool) op {
 		if x.s.User() == "" || grants.Get(x.s) == 0 {
 			return
 		}
-		ctx, failures := x.ctx(), x.failures
-		x.hasRefreshed = false
+		ctx, failures, lease := x.ctx(), x.failures, t.leaseOf(x)
+		x.hasRefreshed, x.grows = false, true
 		if within > 0 {
 			c, cancel := context.WithTimeout(ctx, within)
 			defer cancel()
@@ -191,7 +227,7 @@ func refresh(d, within time.Duration, reloads bool) op {
 			x.w.log(x, "gets credential %d from the issuer", fresh)
 			return fresh, nil
 		})
-		t.refreshed(x, failures, err)
+		t.refreshed(x, failures, lease, err)
 	}}
 }
 
@@ -236,7 +272,7 @@ func someOps(rng *rand.Rand) (ops []op) {
 		case 4:
 			ops = append(ops, markNow())
 		case 5:
-			ops = append(ops, set())
+			ops = append(ops, set(rng.IntN(2)*rng.IntN(200)))
 		case 6:
 			ops = append(ops, flash())
 		case 7:

@@ -6,7 +6,7 @@ import (
 
 // What the requests ask for, and what may happen to one meanwhile.
 var (
-	asked     = []string{"login", "logout", "renew", "remember", "refreshes", "takes", "marks now", "revokes"}
+	asked     = []string{"login", "logout", "renew", "remember", "ends by", "refreshes", "takes", "marks now", "revokes"}
 	mishaps   = []string{"automatic renewal", "death of the process", "lost response", "slow store"}
 	pairKinds = slices.Concat(asked, mishaps)
 )

@@ -34,32 +34,32 @@ type exchange struct {
 	sent, loaded, ended     time.Time
 	stored                  time.Time // when the newest token of this request was
 	storedIn                *sessionTruth
-	storedNumber            int // of that token
+	storedNumber            int    // of that token
+	storedKey               string // the hash of its key
 	s                       *session.Session
 	id, user                string // as it loaded the session
 	marks                   []int  // likewise
 	err                     error  // likewise
 	idAfter                 string // as the header left, or the handler returned
-	errAfter                error
+	errSent                 error  // as the header left
+	errAfter                error  // as the handler returned
 	status                  int
 	cookie                  *http.Cookie // of the response
 	headers                 http.Header
 	events                  map[session.EventKind]int
 	calls                   int
 	isDisturbed             bool            // a call of the store failed for it
+	isRefused               bool            // the store had no room for it
 	failures, failuresAtEnd int             // how many did, and until it stored its last tombstone
 	unsure                  map[string]bool // ids of sessions that it has created, and was told an error
 	failedAt                time.Time       // when the last one did
-	isFirst                 bool            // to present its token
 	hasAnswer               bool            // of the issuer, once at least
 	hasRefreshed            bool            // since its last Refresh began
 	overlaps                bool            // with another request that has the same session
-	restores                func()          // takes back what a token gained by it; or nil
-	ends                    []*token        // tokens that end because a newer one has come with it
 	isRefreshLost           bool
 	storedByLogin           bool
 	mustReplay              bool        // EventReplayed must tell of its token
-	used                    time.Time   // when the session was last used before
+	idleEnd                 time.Time   // of the session, as it arrived: not before that
 	isSlow                  bool        // the store was slow for it
 	isLost                  bool        // the client does not get the response
 	beside                  []*exchange // that ran at the same time: see coverage
@@ -70,8 +70,11 @@ type exchange struct {
 	logout, revoke bool
 	renewal        bool // explicit, and not committed yet
 	remember       time.Duration
-	made           []int  // marks since the last Login or Logout
-	logsIn         string // the user of the last Login, if that was in time and nothing has taken it back
+	endBy          time.Time // the earliest since the last Login, that was in time; zero: none
+	ends           bool      // by an EndBy whose time had passed
+	made           []int     // marks since the last Login or Logout
+	grows          bool      // it has asked for more values than there were
+	logsIn         string    // the user of the last Login, if that was in time and nothing has taken it back
 	panics         bool
 }
 
@@ -225,7 +228,7 @@ func (w *responseWriter) WriteHeader(status int) {
 		x.cookie = cookies[0]
 	}
 	if x.s != nil {
-		x.idAfter = x.s.ID()
+		x.idAfter, x.errSent = x.s.ID(), x.s.Err()
 	}
 	x.w.truth.headerLeft(x)
 	if x.onHeader != nil && !x.p.isDead {

@@ -32,7 +32,7 @@ func (t *truth) loaded(x *exchange) {
 	if isIn {
 		t.judgeAccess(x, k)
 		if !x.passive {
-			s.maybeUsed = later(s.maybeUsed, now)
+			s.maybeUsed(x.p)
 		}
 		if k.presented.IsZero() && k.maybeReplaced.IsZero() {
 			t.presents(x, k)
@@ -77,10 +77,12 @@ func (t *truth) judgeAccess(x *exchange, k *token) {
 		t.violation(x, "a renewal lets nobody in", "%s was replaced at %v", t.nameOf(k.value), k.replaced.Sub(t.w.began))
 	case after(k.max) && !k.isInGrace(after):
 		t.violation(x, "a renewal lets nobody in", "%s has ended at %v at the latest", t.nameOf(k.value), k.max.Sub(t.w.began))
-	case s.remember.IsZero() && after(s.maybeUsed.Add(t.w.plan.Idle)):
-		t.violation(x, "two clocks", "session %d was not used since %v", s.number, s.maybeUsed.Sub(t.w.began))
-	case after(later(s.began.Add(t.w.plan.Lifetime), s.remember)):
-		t.violation(x, "two clocks", "session %d began at %v", s.number, s.began.Sub(t.w.began))
+	case s.remember.IsZero() && after(s.lastIdleEnd):
+		t.violation(x, "two clocks", "the idle time of session %d was over at %v", s.number, s.lastIdleEnd.Sub(t.w.began))
+	case after(later(s.end, s.remember)):
+		t.violation(x, "two clocks", "the lifetime of session %d was over at %v", s.number, later(s.end, s.remember).Sub(t.w.began))
+	case after(s.endBy):
+		t.violation(x, "EndBy", "session %d ends at %v", s.number, s.endBy.Sub(t.w.began))
 	}
 	if k.isBeforeKnown && x.loaded.After(k.replaced) {
 		t.count("requests in the grace of a renewal")
@@ -102,34 +104,67 @@ func (k *token) isInGrace(after func(time.Time) bool) bool {
 
 // presents notes that a token has come for the first time: those before it end soon.
 func (t *truth) presents(x *exchange, k *token) {
-	now := x.loaded
-	x.restores, x.isFirst = nil, true
+	isNoted := !x.isDisturbed && !x.isRefused // a full store cannot note it either
+	if isNoted {
+		t.notes(x, k) // if the store does not know it yet, it must
+	}
 	if !k.min.IsZero() {
 		t.count("late tokens that came in time")
-		min := k.min
-		x.restores = func() { k.min = min } // perhaps: it is not known whether that was stored
 	}
-	if k.minSet.Before(x.sent) && !x.isDisturbed { // else it may have come before the newer one, or that was not stored
+	if k.minSet.Before(x.sent) && !k.noted.IsZero() { // else it may have come before the newer one, or that was not stored
 		k.min = time.Time{}
 	}
-	if x.restores != nil && x.isDisturbed {
-		x.restores() // the load has perhaps failed to note it
-	}
-	k.presented, k.max = now, time.Time{}
-	k.s.presented = append(k.s.presented, k)
+	k.presented, k.max = x.loaded, time.Time{}
 	for _, o := range t.tokens {
-		if o.s != k.s || o.number >= k.number || !o.min.IsZero() {
+		if o.s != k.s || o.number >= k.number {
 			continue
 		}
-		o.min, o.minSet = o.end(now), now
-		x.ends = append(x.ends, o)
+		o.endsAfter(k) // perhaps: the store may get to know it by an explicit renewal, which leaves no trace of k
+		// What came while this request was on its way may have come later.
+		if o.max.IsZero() && isNoted && !o.noted.After(x.sent) {
+			o.max = o.end(x.loaded, o.noted)
+		}
 	}
 }
 
-// end returns until when a token has full access if a newer one was presented at a time.
-func (k *token) end(at time.Time) time.Time {
+// notes is called when the store knows that a token was presented.
+func (t *truth) notes(x *exchange, k *token) {
+	if !k.noted.IsZero() {
+		return
+	}
+	k.noted = time.Now()
+	// An earlier request may have presented the token while the store failed. A newer one
+	// has then ended it as one that was not presented, and it comes in time.
+	if x != nil && x.token == k.value && !x.sent.After(k.max.Add(t.skew)) {
+		k.max = time.Time{}
+	}
+	for _, o := range t.tokens {
+		if o.s == k.s && o.number < k.number {
+			o.endsAfter(k)
+		}
+	}
+}
+
+// endsAfter notes that the token has full access for some time only, if a newer one was
+// presented.
+func (k *token) endsAfter(newer *token) {
+	at := newer.noted
+	if at.IsZero() {
+		at = newer.presented
+	}
+	if at.IsZero() {
+		return
+	}
+	if end := k.end(at, later(k.presented, k.noted)); k.min.IsZero() || end.Before(k.min) {
+		k.min, k.minSet = end, time.Now()
+	}
+}
+
+// end returns until when a token has full access if a newer one was presented at a time,
+// and the token itself at another, zero for not.
+func (k *token) end(at, presented time.Time) time.Time {
 	end := at.Add(overlap)
-	if k.presented.IsZero() {
+	if presented.IsZero() {
 		end = later(end, k.issued.Add(arrival))
 	}
 	return end
@@ -152,10 +187,12 @@ func (t *truth) excuse(x *exchange, k *token, now time.Time, byAge bool) (why st
 		why = "replaced by an explicit renewal, and then by others"
 	case byAge && after(k.min):
 		why = "replaced by an automatic renewal"
-	case !isRemembered && after(x.used.Add(t.w.plan.Idle*19/20)):
+	case !isRemembered && after(x.idleEnd):
 		why = "idle"
-	case !isRemembered && after(s.began.Add(t.w.plan.Lifetime)), after(s.remember):
+	case !isRemembered && after(s.end), after(s.remember):
 		why = "too old"
+	case after(s.endBy):
+		why = "EndBy"
 	case byAge && s.keys-k.number >= maxIssued && (after(k.issued.Add(arrival)) || s.keys-k.number >= maxRecent):
 		why = "too many keys"
 	}
@@ -179,7 +216,7 @@ func (t *truth) headerLeft(x *exchange) {
 	switch {
 	case !strings.Contains(strings.Join(x.headers["Vary"], ","), "Cookie"):
 		t.violation(x, "caches are told", "the response has no Vary: Cookie")
-	case (isNew || x.user != "" && x.s.User() != "") && !strings.Contains(cache, "no-store"):
+	case (isNew || x.user != "") && !strings.Contains(cache, "no-store"):
 		t.violation(x, "caches are told", "Cache-Control is %q", cache)
 	}
 }
@@ -192,6 +229,9 @@ func (t *truth) loggedIn(x *exchange, isNew bool) {
 		return
 	case !isNew && (t.w.plan.MaxPerUser > 0 || x.storedIn != nil && !x.storedIn.ended.IsZero()):
 		return // the session has ended meanwhile
+	case !isNew && x.storedIn != nil && x.storedIn.isRenewedSince(x):
+		t.count("Logins whose token was replaced before the header left")
+		return
 	case !isNew:
 		t.violation(x, "a Login logs in", "the response brings no token")
 		return
@@ -202,6 +242,13 @@ func (t *truth) loggedIn(x *exchange, isNew bool) {
 	if k == nil || k.s == x.storedIn || k.s.why != "login" || time.Since(t.failedAt) < time.Minute || time.Since(k.s.ended) > time.Minute-t.skew {
 		return
 	}
+	if x.id == "" && x.loaded.Add(t.skew).After(k.s.expires) {
+		t.count("excused: the time of a session was up by one clock only")
+		return
+	}
+	if t.isForgotten(k.s) {
+		return
+	}
 	for s := t.sessions[k.s.next]; s != nil && s != x.storedIn; s = t.sessions[s.next] {
 		if s.ended.IsZero() && s.user == x.logsIn && s.expires.After(time.Now()) {
 			t.violation(x, "a Login logs in", "session %d is left, which another Login has made of session %d", s.number, k.s.number)
@@ -210,16 +257,35 @@ func (t *truth) loggedIn(x *exchange, isNew bool) {
 	}
 }
 
+// isForgotten reports whether nobody can know that a session has ended, and what has taken
+// its place, or the place of that: a tombstone was evicted.
+func (t *truth) isForgotten(s *sessionTruth) bool {
+	for ; s != nil; s = t.sessions[s.next] {
+		if s.isForgotten {
+			t.count("excused: a tombstone was evicted")
+			return true
+		}
+	}
+	return false
+}
+
+// isRenewedSince reports whether an explicit renewal by another request, which is no Login,
+// has replaced the token that x has made: its cookie would sign out a client that has the
+// newer one.
+func (s *sessionTruth) isRenewedSince(x *exchange) bool {
+	return slices.ContainsFunc(s.explicit, func(r renewal) bool { return r.by != x && r.by.login == "" && r.at.After(x.stored) })
+}
+
 // judgeEnd is for a request that has ended, and may have ended a session.
 func (t *truth) judgeEnd(x *exchange, k *token, isFine bool) {
 	s := k.s
 	if isFine && x.logout && x.errAfter == nil {
-		if heir := t.record(x.logsOut); heir != nil && heir.expires.After(time.Now()) {
+		if heir, _ := t.record(x.logsOut); heir != nil && heir.expires.After(time.Now()) {
 			t.violation(x, "logout wins", "session %d lives after a Logout in session %d", heir.number, t.number(x.logsOut))
 		}
 	}
 	isLate := !s.ended.IsZero() && x.sent.Before(s.ended.Add(2*time.Second-t.skew)) && (s.why == "logout" || s.why == "revoked" || s.why == "deleted")
-	if isLate && x.id == "" && x.login == "" && !x.logout && x.cookie != nil && x.cookie.MaxAge >= 0 {
+	if isLate && x.id == "" && x.login == "" && !x.logout && x.cookie != nil && x.cookie.MaxAge >= 0 && !t.isForgotten(s) {
 		t.violation(x, "logout wins", "a request that was under way as session %d ended begins another", s.number)
 	}
 }
@@ -256,25 +322,18 @@ func (t *truth) finished(x *exchange) {
 	if x.own != "" {
 		return
 	}
-	isFine := x.status == http.StatusOK && !x.isDisturbed && !x.p.isDead && !x.panics
-	if !isFine && x.restores != nil {
-		x.restores()
+	isFine := x.status == http.StatusOK && !x.isDisturbed && !x.isRefused && !x.p.isDead && !x.panics
+	// Values that do not fit are the program's mistake, and answered as one. What the handler
+	// does after that response, such as a Login, may fail in another way: errAfter tells that.
+	if x.status >= 500 && !t.isTooLarge(x, x.errSent) && !x.isDisturbed && !x.isRefused && time.Since(t.failedAt) > time.Minute {
+		t.violation(x, "answers while the store does", "%d: %v", x.status, x.errSent)
 	}
-	if isFine && !t.isOvertaken(x, k) {
-		for _, o := range x.ends {
-			if o.max = o.end(x.ended); !o.isNoted { // then it may count as one that was not presented
-				o.max = later(o.max, o.issued.Add(arrival))
-			}
-		}
+	if x.isRefused && x.status >= 500 && !t.isTooLarge(x, x.errSent) && (x.status != http.StatusServiceUnavailable || x.headers.Get("Retry-After") == "") {
+		t.violation(x, "full is 503", "%d: %v", x.status, x.errAfter)
 	}
-	if x.isFirst {
-		k.max = time.Time{} // noted only now: what was presented meanwhile has not ended it
-	}
-	if x.status >= 500 && !x.isDisturbed && time.Since(t.failedAt) > time.Minute && !has(x.errAfter, "MaxDataSize") {
-		t.violation(x, "answers while the store does", "%d: %v", x.status, x.errAfter)
-	}
-	if isFine && x.errAfter == nil && time.Since(t.failedAt) > time.Minute {
+	if (isFine || x.isRefused && x.status == http.StatusOK) && x.errAfter == nil && time.Since(t.failedAt) > time.Minute {
 		t.expectMarks(x, x.made)
+		t.expectEnd(x)
 	}
 	// Who waits for a lease looks at the store four times a second.
 	limit := 40 + 5*x.events[session.EventConflict] + 5*int(x.ended.Sub(x.sent)/time.Second)
@@ -291,24 +350,21 @@ func (t *truth) finished(x *exchange) {
 		return
 	}
 	t.judgeEnd(x, k, isFine)
-	if isFine && k.s.leasedTo == x && k.s.lease != "" && k.s.ended.IsZero() && x.failures == 0 && !x.hasAnswer {
+	if isFine && k.s.leasedTo == x && k.s.lease != "" && k.s.isLiveIn(x.p) && x.failures == 0 && !x.hasAnswer {
 		t.violation(x, "a lease is given back", "session %d has the lease of a request that has ended", k.s.number)
 	}
 	if x.id == k.s.id && !x.passive {
-		k.s.maybeUsed = later(k.s.maybeUsed, x.ended)
+		k.s.maybeUsed(x.p)
 		// A request that lasts over the idle end is a use if it takes no longer than half
 		// of the idle time: so it is touched as it loads or in time afterwards.
-		isUse := x.ended.Before(k.s.expires) || x.ended.Sub(x.loaded) < t.w.plan.Idle/2
-		if isFine {
-			k.isNoted = true
-		}
-		end := x.loaded.Add(t.w.plan.Idle*19/20 - 2*t.skew)
+		isUse := x.ended.Before(k.s.expires) || x.ended.Sub(x.loaded) < x.p.limits.idle/2
+		end := x.loaded.Add(x.p.limits.idle*19/20 - 2*t.skew)
 		if isFine && isUse && !x.overlaps && k.s.ended.IsZero() && k.s.deadline.After(end) && k.s.expires.Before(end) && time.Since(t.failedAt) > time.Minute {
 			t.violation(x, "two clocks", "a request is no use of session %d, which ends at %v", k.s.number, k.s.expires.Sub(t.w.began))
 		}
-		isStored := !k.s.lastSeen.Add(t.w.plan.Idle/20 + t.skew).Before(x.loaded)
+		isStored := !k.s.lastSeen.Add(x.p.limits.idle/20 + t.skew).Before(x.loaded)
 		if isFine && isUse && isStored {
-			k.s.used = later(k.s.used, x.loaded)
+			k.s.used(x.p, x.loaded)
 		}
 	}
 	if x.id == "" && errors.Is(x.err, session.ErrReplaced) && k.s.ended.IsZero() && x.events[session.EventReplayed] != 1 {
@@ -319,13 +375,40 @@ func (t *truth) finished(x *exchange) {
 	}
 }
 
-// isOvertaken reports whether an older token was first presented while x, which presented
-// a newer one, was in flight: then x ends none.
-func (t *truth) isOvertaken(x *exchange, k *token) bool {
-	if k == nil {
+// maxAdded is what a request adds to the values of a session at most.
+const maxAdded = 300
+
+// isTooLarge reports whether err says with reason that the values do not fit.
+func (t *truth) isTooLarge(x *exchange, err error) bool {
+	if !errors.Is(err, session.ErrTooLarge) {
 		return false
 	}
-	return slices.ContainsFunc(k.s.presented, func(o *token) bool { return o.number < k.number && o.presented.After(x.loaded) })
+	t.count("values that are too large")
+	size := 0
+	if s := t.sessions[x.id]; s != nil {
+		size = s.size
+	}
+	return x.grows && size+maxAdded > x.p.limits.maxData
+}
+
+// isLiveIn reports whether a process can still write to the session: the session has not
+// ended, and by the clock of the process it has not expired. The lease of an expired session
+// cannot be given back, and no request waits for it.
+func (s *sessionTruth) isLiveIn(p *process) bool {
+	return s.ended.IsZero() && time.Now().Add(p.ahead).Before(s.expires)
+}
+
+// judgeOvertaken is for a request that has got another token because of the age of k. It
+// must not, if another request with an older token has got one, or has presented its own
+// since this one loaded the session. A request whose first load failed has loaded it later.
+func (t *truth) judgeOvertaken(x *exchange, k *token) {
+	isOvertaken := k.isFinal
+	for _, o := range t.tokens {
+		isOvertaken = isOvertaken || o.s == k.s && o.number < k.number && x.id == k.s.id && o.noted.After(x.loaded)
+	}
+	if isOvertaken {
+		t.violation(x, "a renewal lets nobody in", "%s was overtaken by an older one, and gets another", t.nameOf(k.value))
+	}
 }
 
 // mustRenew reports whether the response must bring another token, because of its age.
@@ -339,7 +422,7 @@ func (t *truth) mustRenew(x *exchange, k *token) bool {
 	for _, o := range t.tokens {
 		if o.s == s && o.number > k.number {
 			newest = false
-			if o.presented.IsZero() {
+			if o.presented.IsZero() && o.min.IsZero() { // nor a newer one, which ends the wait for it
 				unpresented++
 			}
 		}
@@ -356,13 +439,25 @@ func (t *truth) mustRenew(x *exchange, k *token) bool {
 
 // expectMarks checks that what was acknowledged is stored.
 func (t *truth) expectMarks(x *exchange, made []int) {
-	s := t.record(x.s.ID())
-	if s == nil || len(made) == 0 {
+	s, hasValues := t.record(x.s.ID())
+	if !hasValues || len(made) == 0 {
 		return
 	}
 	t.count("acknowledged writes")
 	if lost := missing(made, s.marks); lost != 0 {
 		t.violation(x, "no lost update", "mark %d was acknowledged and is not in session %d", lost, s.number)
+	}
+}
+
+// expectEnd checks that an EndBy that was acknowledged is stored.
+func (t *truth) expectEnd(x *exchange) {
+	s, _ := t.record(x.s.ID())
+	if s == nil || x.endBy.IsZero() || s.loggedBy != x && s.loggedIn.After(x.sent) {
+		return
+	}
+	t.count("acknowledged EndBys")
+	if s.endBy.IsZero() || s.endBy.After(x.endBy.Add(t.skew)) {
+		t.violation(x, "EndBy", "session %d is to end at %v", s.number, x.endBy.Sub(t.w.began))
 	}
 }
 
@@ -438,10 +533,20 @@ func (t *truth) refused(x *exchange, err error) {
 // unused takes uses back: the issuer did not answer.
 func (t *truth) unused(x *exchange, n int) { delete(t.used, n) }
 
-// refreshed notes how a Refresh has ended.
-func (t *truth) refreshed(x *exchange, failures int, err error) {
+// leaseOf returns the lease in the session of a request, or "".
+func (t *truth) leaseOf(x *exchange) string {
+	if s := t.sessions[x.s.ID()]; s != nil {
+		return s.lease
+	}
+	return ""
+}
+
+// refreshed notes how a Refresh has ended. failures is how many calls of the store had failed
+// for the request before it, and lease the lease in the session then: perhaps one that an
+// earlier Refresh of the same request could not give back.
+func (t *truth) refreshed(x *exchange, failures int, lease string, err error) {
 	s := t.sessions[x.s.ID()]
-	if s != nil && s.leasedTo == x && s.lease != "" && !x.hasRefreshed && errors.Is(err, session.ErrIndeterminate) && x.failures-failures == 1 && time.Since(x.failedAt) < 4*time.Second && s.ended.IsZero() && !x.p.isDead {
+	if s != nil && s.leasedTo == x && s.lease != "" && s.lease != lease && !x.hasRefreshed && errors.Is(err, session.ErrIndeterminate) && x.failures-failures == 1 && time.Since(x.failedAt) < 4*time.Second && s.isLiveIn(x.p) && !x.p.isDead {
 		t.violation(x, "a lease is given back", "session %d has the lease of a request that does not refresh", s.number)
 	}
 	if err != nil {
@@ -457,6 +562,13 @@ func (t *truth) finish() {
 			t.violation(nil, "ends", "%d requests of session %d never ended", len(active), t.number(id))
 		}
 	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 func later(a, b time.Time) time.Time {

@@ -19,6 +19,7 @@ type Plan struct {
 	Idle       time.Duration
 	Lifetime   time.Duration
 	Ahead      []time.Duration // of the clock of each process
+	MaxBytes   int64           // of the store; 0: it is never full
 }
 
 // An Actor does one thing after another: those with the numbers Steps of all the things
@@ -45,9 +46,13 @@ const (
 	Browser ActorKind = iota
 	Thief
 	Operator
+	Crawler
+	Deployer
 )
 
-func (k ActorKind) String() string { return [...]string{"browser", "thief", "operator"}[k] }
+func (k ActorKind) String() string {
+	return [...]string{"browser", "thief", "operator", "crawler", "deployer"}[k]
+}
 
 // String describes the plan in one line, in words.
 func (p Plan) String() string {
@@ -69,7 +74,25 @@ func (p Plan) String() string {
 	if p.Faults&Clocks != 0 {
 		s += fmt.Sprintf(", clocks ahead by %v", p.Ahead)
 	}
+	if p.MaxBytes > 0 {
+		s += fmt.Sprintf(", room in the store: %d bytes", p.MaxBytes)
+	}
 	return s
+}
+
+// limits are the Options that a deployment may change.
+type limits struct {
+	idle, lifetime time.Duration
+	maxData        int
+}
+
+const defaultMaxData = 64 << 10
+
+// limits returns those of the processes that a run begins with.
+func (p Plan) limits() limits { return limits{p.Idle, p.Lifetime, defaultMaxData} }
+
+func (l limits) String() string {
+	return fmt.Sprintf("idle timeout %v, lifetime %v, MaxDataSize %d", l.idle, l.lifetime, l.maxData)
 }
 
 // A Fault is a kind of mishap that may happen in a run.
@@ -134,5 +157,10 @@ func NewPlan(seed uint64) Plan {
 	add(Browser, 1+rng.IntN(3), 40)
 	add(Thief, rng.IntN(3)*rng.IntN(2), 20)
 	add(Operator, rng.IntN(2), 6)
+	add(Deployer, rng.IntN(2), 6)
+	if rng.IntN(6) == 0 {
+		p.MaxBytes = 2000 << rng.IntN(3) // a record takes about 700
+		add(Crawler, rng.IntN(3), 20)
+	}
 	return p
 }

@@ -84,6 +84,9 @@ func (s *shrinker) pass() (isSmaller bool) {
 	if s.plan.MaxPerUser != 0 {
 		try(func(p *Plan) { p.MaxPerUser = 0 })
 	}
+	if s.plan.MaxBytes != 0 {
+		try(func(p *Plan) { p.MaxBytes = 0 })
+	}
 	for i := range s.plan.Actors {
 		if s.shorten(i) {
 			isSmaller = true

@@ -20,7 +20,7 @@ type process struct {
 	w       *world
 	n       int
 	ahead   time.Duration // of its clock
-	maxData int           // Options.MaxDataSize; 0: the default
+	limits  limits
 	manager *session.Manager
 	isDead  bool
 }
@@ -110,6 +110,10 @@ func (p *process) do(ctx context.Context, call, id string, isWrite bool, apply f
 		w.truth.storeFailed(x)
 		return errDown
 	}
+	for w.plan.MaxBytes > 0 && !time.Now().After(w.applied) { // which record was used first matters
+		p.wait(ctx, id, time.Nanosecond)
+	}
+	w.applied = time.Now()
 	err := apply()
 	switch { // now, when others can see it, and not when the answer comes
 	case f.lost:
@@ -169,6 +173,7 @@ func (p *process) wait(ctx context.Context, id string, d time.Duration) bool {
 func (p *process) Load(ctx context.Context, id string) (r *session.Record, err error) {
 	err = p.do(ctx, "load", id, false, func() (err error) {
 		r, err = p.w.store.Load(context.Background(), id)
+		p.w.truth.room.loaded(id)
 		return err
 	})
 	if err != nil {
@@ -184,8 +189,9 @@ func (p *process) Create(ctx context.Context, r *session.Record) error {
 		err := p.w.store.Create(context.Background(), r)
 		if err == nil {
 			isStored = true
-			p.w.truth.written(x, r)
+			p.w.truth.written(p, x, r)
 		}
+		p.w.truth.room.wrote(x, r, err)
 		return err
 	})
 	if err != nil && isStored && x != nil {
@@ -199,8 +205,9 @@ func (p *process) Save(ctx context.Context, r *session.Record, old uint64) error
 	return p.do(ctx, "save", r.ID, true, func() error {
 		err := p.w.store.Save(context.Background(), r, old)
 		if err == nil {
-			p.w.truth.written(exchangeOf(ctx), r)
+			p.w.truth.written(p, exchangeOf(ctx), r)
 		}
+		p.w.truth.room.wrote(exchangeOf(ctx), r, err)
 		return err
 	})
 }
@@ -209,8 +216,9 @@ func (p *process) Touch(ctx context.Context, id string, seen, expires time.Time)
 	return p.do(ctx, "touch", id, true, func() error {
 		err := p.w.store.Touch(context.Background(), id, seen.Add(p.ahead), expires.Add(p.ahead))
 		if s := p.w.truth.sessions[id]; s != nil {
-			s.maybeUsed = time.Now()
+			s.maybeUsed(p)
 			p.w.truth.touched(exchangeOf(ctx), id)
+			p.w.truth.room.touched(id)
 		}
 		return err
 	})
@@ -222,6 +230,7 @@ func (p *process) Delete(ctx context.Context, id string) error {
 	}
 	return p.do(ctx, "delete", id, true, func() error {
 		p.w.truth.deleted(exchangeOf(ctx), id)
+		p.w.truth.room.deleted(id)
 		return p.w.store.Delete(context.Background(), id)
 	})
 }

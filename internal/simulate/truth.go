@@ -24,39 +24,46 @@ type truth struct {
 	vouchers   map[int]*exchange
 	active     map[string][]*exchange // requests with a token of a session that have not ended, by its id
 	violations []string
-	failedAt   time.Time     // when the store, the network or a process last failed
+	failedAt   time.Time // when the store, the network or a process last failed
+	room       room
 	skew       time.Duration // by which clocks differ at most, and how long a write is under way
 }
 
 // sessionTruth is one session.
 type sessionTruth struct {
-	id        string
-	number    int       // in the order of their creation
-	creator   *exchange // until its token has left; then nil
-	user      string
-	marks     []int
-	ended     time.Time // zero: it lives
-	why, next string
-	began     time.Time // the last Login, or the creation
-	used      time.Time // last, by a request that succeeded
-	maybeUsed time.Time // likewise, or failed
-	remember  time.Time // the end that Remember set, or zero
-	key       string    // the hash of the current one
-	presented []*token  // in that order
-	keys      int       // that were stored, also of responses that brought none
-	explicit  []renewal // in their order
-	last      time.Time // when the newest key was stored
-	lease     string    // who may refresh the credential; "": nobody
-	leasedTo  *exchange // likewise
-	lastSeen  time.Time // what the record says
-	expires   time.Time
-	deadline  time.Time
+	id           string
+	number       int       // in the order of their creation
+	creator      *exchange // until its token has left; then nil
+	user         string
+	marks        []int
+	ended        time.Time // zero: it lives
+	why, next    string
+	isForgotten  bool      // its tombstone was evicted
+	leavesValues bool      // the session that has taken its place may be without its values
+	idleEnd      time.Time // not before that: of the requests that succeeded
+	lastIdleEnd  time.Time // not after that: likewise, or failed
+	end          time.Time // of its life, by the last Login or its creation
+	size         int       // of the values
+	remember     time.Time // the end that Remember set, or zero
+	endBy        time.Time // what EndBy has noted in the record, or zero
+	loggedIn     time.Time // when a request with a Login last wrote the record, and
+	loggedBy     *exchange // which one
+	key          string    // the hash of the current one
+	keys         int       // that were stored, also of responses that brought none
+	explicit     []renewal // in their order
+	last         time.Time // when the newest key was stored
+	lease        string    // who may refresh the credential; "": nobody
+	leasedTo     *exchange // likewise
+	lastSeen     time.Time // what the record says
+	expires      time.Time
+	deadline     time.Time
 }
 
 // A renewal is an explicit one.
 type renewal struct {
-	at time.Time
-	by *exchange
+	at     time.Time
+	by     *exchange
+	number int // of the key that it made
 }
 
 // A token is one key of a session.
@@ -67,8 +74,9 @@ type token struct {
 	issued    time.Time
 	byLogin   bool
 	presented time.Time // first; zero: not yet
-	isNoted   bool      // a request that presented it has succeeded
-	isFinal   bool      // a request with it gets no other by age
+	key       string    // its hash
+	noted     time.Time // when the store got to know that it was presented, or must have
+	isFinal   bool      // an older one has overtaken it, and got another: a request with this one gets none by age
 
 	// An explicit renewal has replaced it at this time: for certain, or perhaps.
 	replaced, maybeReplaced time.Time
@@ -101,10 +109,12 @@ func newTruth(w *world) *truth {
 	if w.plan.Faults&(SlowStore|SilentStore|FailingStore) != 0 {
 		skew += 2 * time.Second
 	}
-	return &truth{
+	t := &truth{
 		w: w, skew: skew, sessions: map[string]*sessionTruth{}, tokens: map[string]*token{}, issued: map[int]time.Time{},
 		used: map[int]*exchange{}, vouchers: map[int]*exchange{}, active: map[string][]*exchange{},
 	}
+	t.room = room{t: t, max: w.plan.MaxBytes}
+	return t
 }
 
 // violation reports that a promise was broken.
@@ -169,7 +179,7 @@ func (t *truth) storeFailed(x *exchange) {
 // begins is called as a request arrives.
 func (t *truth) begins(x *exchange) {
 	if k := t.tokens[x.token]; k != nil {
-		x.used = k.s.used
+		x.idleEnd = k.s.idleEnd
 		t.active[k.s.id] = append(t.active[k.s.id], x)
 		if all := t.active[k.s.id]; len(all) > 1 {
 			for _, o := range all {
@@ -179,16 +189,21 @@ func (t *truth) begins(x *exchange) {
 	}
 }
 
-// written is called when a record was stored.
-func (t *truth) written(x *exchange, r *session.Record) {
+// written is called when a process has stored a record.
+func (t *truth) written(p *process, x *exchange, r *session.Record) {
 	s := t.sessions[r.ID]
 	isNew := s == nil
 	if isNew {
-		s = &sessionTruth{id: r.ID, number: len(t.sessions) + 1, creator: x, user: r.User, began: time.Now(), used: time.Now(), maybeUsed: time.Now(), last: time.Now()}
+		s = &sessionTruth{id: r.ID, number: len(t.sessions) + 1, creator: x, user: r.User, last: time.Now()}
+		s.end = time.Now().Add(p.limits.lifetime)
+		s.used(p, time.Now())
 		t.sessions[r.ID] = s
 		t.count("sessions")
 		if r.User != "" && (x == nil || x.login != r.User) {
 			t.violation(x, "nobody as somebody else", "session %d is of %q, who has not logged in", s.number, r.User)
+		}
+		if x != nil && x.remember != 0 {
+			s.remember = time.Now().Add(x.remember)
 		}
 	}
 	if !s.ended.IsZero() {
@@ -196,11 +211,13 @@ func (t *truth) written(x *exchange, r *session.Record) {
 		return
 	}
 	var data struct {
-		Ended string `json:"session.ended"`
-		Next  string `json:"session.next"`
-		Key   string `json:"session.key"`
-		Marks []int  `json:"marks"`
-		Older map[string]struct {
+		Ended  string `json:"session.ended"`
+		Next   string `json:"session.next"`
+		Key    string `json:"session.key"`
+		Unseen int64  `json:"session.unseen"`
+		EndBy  int64  `json:"session.endby"`
+		Marks  []int  `json:"marks"`
+		Older  map[string]struct {
 			Issued int64 `json:"issued"`
 		} `json:"session.older"`
 		Leases map[string]struct {
@@ -210,10 +227,14 @@ func (t *truth) written(x *exchange, r *session.Record) {
 	if err := json.Unmarshal(r.Data, &data); err != nil {
 		t.violation(x, "json", "the data of session %d is no JSON object: %v", s.number, err)
 	}
+	if r.Expires.After(r.Deadline) {
+		t.violation(x, "two clocks", "the record of session %d expires after its deadline", s.number)
+	}
 	if data.Ended != "" {
 		t.endedBy(x, s, data.Ended, data.Next)
 		return
 	}
+	t.ends(x, s, r, data.EndBy)
 	if !isNew && r.User != s.user {
 		t.violation(x, "nobody as somebody else", "session %d is of %q and not of %q now", s.number, r.User, s.user)
 	}
@@ -226,8 +247,9 @@ func (t *truth) written(x *exchange, r *session.Record) {
 		t.violation(x, "no doubled update", "mark %d is in session %d twice", twice, s.number)
 	}
 	if x != nil {
-		s.maybeUsed = time.Now()
+		s.maybeUsed(p)
 	}
+	t.judgeSize(p, x, s, r)
 	was := s.marks
 	s.marks = data.Marks
 	if len(r.Data) > 64<<10 {
@@ -236,7 +258,7 @@ func (t *truth) written(x *exchange, r *session.Record) {
 	if data.Key != s.key && x != nil {
 		s.key, s.last, x.stored, x.storedIn = data.Key, time.Now(), time.Now(), s
 		s.keys++
-		x.storedNumber, x.storedByLogin = s.keys, x.login != "" && (isNew || x.renewal)
+		x.storedNumber, x.storedKey, x.storedByLogin = s.keys, data.Key, x.login != "" && (isNew || x.renewal)
 		recent, old, presented := 0, 0, 0
 		for _, o := range data.Older {
 			switch {
@@ -255,18 +277,93 @@ func (t *truth) written(x *exchange, r *session.Record) {
 			t.renewed(x, s, was)
 		}
 	}
+	isRenewed := !isNew && x != nil && x.storedKey == data.Key // by x, whose own token is perhaps not in data any more
+	for _, k := range t.tokens {
+		older, isOlder := data.Older[k.key]
+		if k.s == s && (k.key == data.Key && data.Unseen == 0 || isOlder && older.Issued == 0 || isRenewed && k.value == x.token) {
+			t.notes(x, k)
+		}
+	}
 	if by := data.Leases["grants"].By; by != s.lease {
 		s.lease, s.leasedTo = by, x
 	}
 	t.touched(x, r.ID)
 }
 
+// judgeSize checks that a record's values are no larger than they were, or than they may be.
+func (t *truth) judgeSize(p *process, x *exchange, s *sessionTruth, r *session.Record) {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(r.Data, &members) != nil {
+		return
+	}
+	was := s.size
+	s.size = 0
+	for name, raw := range members {
+		if name == "session.flashes" || !strings.HasPrefix(name, "session.") {
+			s.size += len(name) + len(raw)
+		}
+	}
+	if most := p.limits.maxData; s.size > most && s.size > was {
+		t.violation(x, "bounded records", "the values of session %d have %d bytes, had %d, and may have %d", s.number, s.size, was, most)
+	}
+}
+
+// used notes a use of a session by a request of a process that succeeded. A request that
+// comes within a twentieth of the idle timeout after another one counts as that.
+func (s *sessionTruth) used(p *process, at time.Time) {
+	s.idleEnd = later(s.idleEnd, earlier(at.Add(p.limits.idle*19/20), s.end))
+	s.lastIdleEnd = later(s.lastIdleEnd, at.Add(p.limits.idle))
+}
+
+// maybeUsed notes that a request of a process has perhaps used a session until now.
+func (s *sessionTruth) maybeUsed(p *process) {
+	s.lastIdleEnd = later(s.lastIdleEnd, time.Now().Add(p.limits.idle))
+}
+
+// deployed counts what a deployment has changed.
+func (t *truth) deployed(old, is limits) {
+	for _, c := range []struct {
+		what     string
+		old, now int64
+	}{
+		{"IdleTimeout", int64(old.idle), int64(is.idle)},
+		{"Lifetime", int64(old.lifetime), int64(is.lifetime)},
+		{"MaxDataSize", int64(old.maxData), int64(is.maxData)},
+	} {
+		switch {
+		case c.now < c.old:
+			t.count("deployed: a smaller " + c.what)
+		case c.now > c.old:
+			t.count("deployed: a larger " + c.what)
+		}
+	}
+}
+
+// ends checks that a record ends when EndBy says, and that only a Login removes that.
+func (t *truth) ends(x *exchange, s *sessionTruth, r *session.Record, unixMilli int64) {
+	var endBy time.Time
+	if unixMilli != 0 {
+		endBy = time.UnixMilli(unixMilli)
+		t.count("writes of sessions that EndBy ends")
+		if r.Deadline.After(endBy) {
+			t.violation(x, "EndBy", "session %d ends at %v, later than EndBy says", s.number, r.Deadline.Sub(t.w.began))
+		}
+	}
+	switch isLost := !s.endBy.IsZero() && (endBy.IsZero() || endBy.After(s.endBy)); {
+	case x != nil && x.login != "":
+		s.loggedIn, s.loggedBy = time.Now(), x
+	case isLost:
+		t.violation(x, "EndBy", "session %d forgets its end at %v", s.number, s.endBy.Sub(t.w.began))
+	}
+	s.endBy = endBy
+}
+
 // touched checks that the clocks of a session's record were not set back, and that a
 // request in the background has not set them at all.
 func (t *truth) touched(x *exchange, id string) {
 	s := t.sessions[id]
-	r, err := t.w.store.Load(context.Background(), id)
-	if s == nil || err != nil {
+	r := t.w.library.Peek(t.w.store, id)
+	if s == nil || r == nil {
 		return
 	}
 	if r.LastSeen.Before(s.lastSeen) {
@@ -282,13 +379,30 @@ func (t *truth) touched(x *exchange, id string) {
 func (t *truth) deleted(x *exchange, id string) {
 	if x != nil {
 		for _, s := range t.sessions {
-			if s.next == id && s.why == "login" && x.login != "" && x.failures-x.failuresAtEnd < 2 {
+			if s.next == id && s.why == "login" && x.login != "" && x.failures-x.failuresAtEnd < 2 && !t.isForgotten(s) {
 				t.violation(x, "a lost answer signs nobody out", "session %d, which has taken the place of session %d, is deleted", t.number(id), s.number)
 			}
 		}
 	}
 	if s := t.sessions[id]; s != nil && s.ended.IsZero() {
 		s.ended, s.why = time.Now(), "deleted"
+	}
+}
+
+// evicted notes that a session has made room for another one. Its tombstone may go likewise:
+// then nobody knows any more that it has ended, and what has taken its place.
+func (t *truth) evicted(x *exchange, k *kept) {
+	s, what := t.sessions[k.r.ID], "an anonymous session that never came back"
+	switch {
+	case !s.ended.IsZero():
+		what, s.isForgotten = "a tombstone", true
+	case k.isBack:
+		what = "an anonymous session"
+	}
+	t.count("evicted: " + what)
+	t.w.log(x, "session %d is evicted", s.number)
+	if s.ended.IsZero() {
+		s.ended, s.why = time.Now(), "evicted"
 	}
 }
 
@@ -302,7 +416,7 @@ func (t *truth) endedBy(x *exchange, s *sessionTruth, why, next string) {
 	t.w.log(x, "session %d has ended: %s", s.number, why)
 	switch {
 	case x == nil:
-	case why == "logout" && !x.logout && x.login == "":
+	case why == "logout" && !x.logout && !x.ends && x.login == "":
 		t.violation(x, "ends only what was asked", "session %d was ended by a request without a Logout", s.number)
 	case why == "logout" && errors.Is(x.err, session.ErrReplaced) && s.id == t.idOf(x.token):
 		t.violation(x, "a replaced token ends nothing", "session %d was ended by a request that has no session", s.number)
@@ -311,10 +425,12 @@ func (t *truth) endedBy(x *exchange, s *sessionTruth, why, next string) {
 	case why == "revoked" && !x.revoke && x.login == "":
 		t.violation(x, "ends only what was asked", "session %d was revoked by a request that asked for no such thing", s.number)
 	}
-	if x != nil && (x.isFrozen() || s.user == "" && x.p.maxData > 0) {
-		s.next = "" // values that have changed since the renewal stay behind, and those that do not fit
+	if x == nil {
+		return
 	}
-	if heir := t.sessions[s.next]; why == "login" && heir != nil && (s.user == "" || s.user == heir.user) && x != nil {
+	// Values that have changed since a renewal stay behind, and those that do not fit.
+	s.leavesValues = x.isFrozen() || s.size+maxAdded > x.p.limits.maxData
+	if heir := t.sessions[s.next]; why == "login" && heir != nil && (s.user == "" || s.user == heir.user) && !s.leavesValues {
 		if lost := missing(s.marks, heir.marks); lost != 0 {
 			t.violation(x, "no lost update", "mark %d of session %d is not in session %d, which takes its place", lost, s.number, heir.number)
 		}
@@ -346,7 +462,7 @@ func (t *truth) issuedTo(x *exchange) {
 		return // the same once more
 	}
 	s.creator = nil
-	k := &token{value: value, s: s, number: x.storedNumber, issued: x.stored, byLogin: x.storedByLogin}
+	k := &token{value: value, s: s, number: x.storedNumber, key: x.storedKey, issued: x.stored, byLogin: x.storedByLogin}
 	own := 0
 	for i, r := range s.explicit {
 		if r.by == x {
@@ -356,15 +472,15 @@ func (t *truth) issuedTo(x *exchange) {
 			k.maybeReplaced, k.renewal = r.at, i+1
 		}
 		isLeft := k.byLogin && r.by.login != ""
-		if r.by != x && r.at.After(k.issued) && !isLeft {
+		if r.by != x && r.number > k.number && !isLeft {
 			t.count("cookies of before an explicit renewal, sent after it")
 			k.maybeReplaced, k.renewal = r.at, i+1
 			break
 		}
 	}
-	for _, newer := range s.presented {
-		if newer.number > k.number && k.min.IsZero() {
-			k.min, k.minSet = k.end(newer.presented), time.Now()
+	for _, newer := range t.tokens {
+		if newer.s == s && newer.number > k.number {
+			k.endsAfter(newer)
 		}
 	}
 	t.tokens[value] = k
@@ -377,10 +493,11 @@ func (t *truth) renewed(x *exchange, s *sessionTruth, marks []int) {
 		t.count("automatic renewals")
 		if old := t.tokens[x.token]; old != nil && old.s == s { // also if the response never leaves
 			for _, k := range t.tokens {
-				if k.s == s && k.number > old.number {
+				if k.s == s && k.number > old.number && !k.noted.IsZero() {
 					k.isFinal = true
 				}
 			}
+			t.judgeOvertaken(x, old)
 		}
 		return
 	}
@@ -390,7 +507,7 @@ func (t *truth) renewed(x *exchange, s *sessionTruth, marks []int) {
 		t.violation(x, "a renewal lets nobody in", "a request renews session %d with %s, which was replaced at %v", s.number, t.nameOf(k.value), k.replaced.Sub(t.w.began))
 	}
 	x.renewal = false
-	s.explicit = append(s.explicit, renewal{time.Now(), x})
+	s.explicit = append(s.explicit, renewal{time.Now(), x, s.keys})
 	for _, k := range t.replacedBy(x, s, false) {
 		if k.maybeReplaced.IsZero() {
 			k.maybeReplaced, k.renewal = time.Now(), len(s.explicit)
@@ -402,7 +519,8 @@ func (t *truth) renewed(x *exchange, s *sessionTruth, marks []int) {
 		}
 	}
 	if x.login != "" {
-		s.began = time.Now()
+		s.end = time.Now().Add(x.p.limits.lifetime)
+		s.idleEnd = earlier(s.idleEnd, s.end)
 	}
 	if x.remember != 0 {
 		s.remember = time.Now().Add(x.remember)
@@ -421,7 +539,7 @@ func (w *world) event(ctx context.Context, e session.Event) {
 // or for certain. A Login leaves those of other Logins that were not presented.
 func (t *truth) replacedBy(x *exchange, s *sessionTruth, certain bool) (all []*token) {
 	for _, k := range t.tokens {
-		isLeft := x.login != "" && k.byLogin && (k.presented.IsZero() || certain && !k.isNoted)
+		isLeft := x.login != "" && k.byLogin && k.noted.IsZero() && (certain || k.presented.IsZero())
 		if k.s == s && !isLeft {
 			all = append(all, k)
 		}
@@ -464,16 +582,16 @@ func repeated(all []int) int {
 }
 
 // record returns a session's record as it is stored, or that of the session that took
-// its place; nil if there is none.
-func (t *truth) record(id string) *sessionTruth {
-	user := ""
+// its place; nil if there is none. hasValues is whether that must have its values.
+func (t *truth) record(id string) (_ *sessionTruth, hasValues bool) {
+	user, hasValues := "", true
 	for s := t.sessions[id]; s != nil && (user == "" || s.user == user); s = t.sessions[s.next] {
 		if s.ended.IsZero() {
-			return s
+			return s, hasValues
 		}
-		user = s.user
+		user, hasValues = s.user, hasValues && !s.leavesValues
 	}
-	return nil
+	return nil, false
 }
 
 func has(err error, text string) bool { return err != nil && strings.Contains(err.Error(), text) }

@@ -14,8 +14,14 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// Hooks sets what the simulator decides inside package session: see simulated.go there.
-type Hooks func(random func(n int64) int64, resumed func(ctx context.Context, m *session.Manager, what, id string))
+// A Library is what the simulator needs of package session beside what that exports.
+type Library struct {
+	// Simulate sets what the simulator decides inside the package: see simulated.go there.
+	Simulate func(random func(n int64) int64, resumed func(ctx context.Context, m *session.Manager, what, id string))
+
+	// Peek returns a live record, or nil. A full store does not take it for a use.
+	Peek func(store *session.MemoryStore, id string) *session.Record
+}
 
 // A Result is what a run was like.
 type Result struct {
@@ -31,6 +37,7 @@ type Result struct {
 // world is one run.
 type world struct {
 	*scheduler
+	library   Library
 	plan      Plan
 	store     *session.MemoryStore
 	processes []*process
@@ -44,20 +51,22 @@ type world struct {
 	counts    map[string]int
 	coverage  coverage
 	sent      map[int][]Sent
+	applied   time.Time // when the last call of the store was
 }
 
 // Run carries out a plan. It must be called in a bubble of testing/synctest.
-func Run(plan Plan, set Hooks) *Result {
+func Run(plan Plan, library Library) *Result {
 	w := &world{
-		scheduler: newScheduler(plan.Seed), plan: plan, store: session.NewMemoryStore(nil),
+		scheduler: newScheduler(plan.Seed), library: library, plan: plan,
+		store: session.NewMemoryStore(&session.MemoryOptions{MaxBytes: plan.MaxBytes}),
 		began: time.Now(), counts: map[string]int{}, sent: map[int][]Sent{},
 	}
 	w.truth = newTruth(w)
 	w.scheduler.complete = w.complete
-	set(w.rng.Int64N, w.resumed)
-	defer set(nil, nil)
+	library.Simulate(w.rng.Int64N, w.resumed)
+	defer library.Simulate(nil, nil)
 	for i := range plan.Processes {
-		p := &process{w: w, n: i, ahead: plan.Ahead[i]}
+		p := &process{w: w, n: i, ahead: plan.Ahead[i], limits: plan.limits()}
 		p.start()
 		w.processes = append(w.processes, p)
 	}
@@ -71,6 +80,10 @@ func Run(plan Plan, set Hooks) *Result {
 			w.start(func(task int) { w.steal(task, i, a) })
 		case Operator:
 			w.start(func(task int) { w.operate(task, a) })
+		case Deployer:
+			w.start(func(task int) { w.deployAll(task, a) })
+		case Crawler:
+			w.start(func(task int) { w.crawl(task, i, a) })
 		}
 	}
 	if plan.Faults&Deaths != 0 {
@@ -102,11 +115,11 @@ func (p *process) start() {
 	m, err := session.New(&session.Options{
 		Store:       p,
 		Secrets:     secretsOf(p.w.secrets),
-		Lifetime:    p.w.plan.Lifetime,
-		IdleTimeout: p.w.plan.Idle,
+		Lifetime:    p.limits.lifetime,
+		IdleTimeout: p.limits.idle,
 		RenewAfter:  p.w.plan.RenewAfter,
 		MaxPerUser:  p.w.plan.MaxPerUser,
-		MaxDataSize: p.maxData,
+		MaxDataSize: p.limits.maxData,
 		OnEvent:     p.w.event,
 	})
 	if err != nil {
@@ -126,7 +139,7 @@ func (w *world) kill(task int) {
 		w.truth.count("fault: a process dies")
 		w.truth.disturbed()
 		old.isDead = true
-		w.processes[i] = &process{w: w, n: i, ahead: old.ahead, maxData: old.maxData}
+		w.processes[i] = &process{w: w, n: i, ahead: old.ahead, limits: old.limits}
 		w.processes[i].start()
 	}
 }

@@ -48,10 +48,8 @@ func New(parent context.Context, limit time.Duration) *Context {
 // Within is New for a call that was given a context of its own, whose deadline
 // holds if it is nearer.
 func Within(ctx context.Context, limit time.Duration) *Context {
-	c := New(ctx, limit)
-	if d, ok := ctx.Deadline(); ok {
-		c.limit = min(c.limit, d.Sub(c.began))
-	}
+	c := new(Context)
+	c.BeginWithin(ctx, limit)
 	return c
 }
 
@@ -67,6 +65,15 @@ func Under(ctx context.Context, limit time.Duration) *Context {
 // it. A Context begins once.
 func (c *Context) Begin(parent context.Context, limit time.Duration) {
 	c.parent, c.began, c.limit = parent, time.Now(), limit
+}
+
+// BeginWithin is Begin for a call that was given a context of its own, whose deadline
+// holds if it is nearer.
+func (c *Context) BeginWithin(ctx context.Context, limit time.Duration) {
+	c.Begin(ctx, limit)
+	if d, ok := ctx.Deadline(); ok {
+		c.limit = min(c.limit, d.Sub(c.began))
+	}
 }
 
 // Began returns when c began, or the zero time if it has not.

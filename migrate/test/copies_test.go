@@ -1,11 +1,8 @@
 package migrate_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/gob"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -14,7 +11,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/alexedwards/scs/v2"
 	"github.com/coatcheck/session"
 	"github.com/coatcheck/session/migrate"
 	"github.com/gorilla/sessions"
@@ -71,6 +67,8 @@ type apps struct {
 	old *sessions.CookieStore
 	new session.Store
 	m   *session.Manager
+
+	adapt func(*session.Options)
 }
 
 func newApps(t *testing.T) *apps {
@@ -81,12 +79,7 @@ func newApps(t *testing.T) *apps {
 
 // app is one process.
 func (a *apps) app(store session.Store) (*session.Manager, http.Handler) {
-	m := session.Must(session.New(&session.Options{Store: store, Secrets: [][]byte{cookieKey}, Cookie: session.CookieOptions{Insecure: true}}))
-	take, err := migrate.New(m, &migrate.Options{Old: migrate.Gorilla(a.old, "old"), Store: store, User: "user"})
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return m, m.Handler(take.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return a.around(store, func(w http.ResponseWriter, r *http.Request) {
 		switch s := session.From(r.Context()); r.URL.Path {
 		case "/renew":
 			s.Renew()
@@ -96,14 +89,35 @@ func (a *apps) app(store session.Store) (*session.Manager, http.Handler) {
 			time.Sleep(time.Second)
 		}
 		fmt.Fprint(w, session.From(r.Context()).User())
-	})))
+	})
+}
+
+// serve is a process with a handler of its own.
+func (a *apps) serve(h http.HandlerFunc) http.Handler {
+	_, app := a.around(a.new, h)
+	return app
+}
+
+func (a *apps) around(store session.Store, h http.HandlerFunc) (*session.Manager, http.Handler) {
+	o := session.Options{Store: store, Secrets: [][]byte{cookieKey}, Cookie: session.CookieOptions{Insecure: true}}
+	if a.adapt != nil {
+		a.adapt(&o)
+	}
+	m := session.Must(session.New(&o))
+	take, err := migrate.New(m, &migrate.Options{Old: migrate.Gorilla(a.old, "old"), Store: store, User: "user"})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return m, m.Handler(take.Handler(h))
 }
 
 // login returns the old cookie of a user.
 func (a *apps) login(user any) string {
 	r, w := httptest.NewRequest("GET", "/", nil), httptest.NewRecorder()
 	s, _ := a.old.Get(r, "old")
-	s.Values["user"] = user
+	if user != nil {
+		s.Values["user"] = user
+	}
 	if err := s.Save(r, w); err != nil {
 		a.t.Fatal(err)
 	}
@@ -209,58 +223,4 @@ func TestMaxAgeOfASession(t *testing.T) {
 			t.Errorf("in as %q, with %q", body, ours)
 		}
 	})
-}
-
-type userID int
-
-// Users may be of types of the application's own.
-func TestUserOfAType(t *testing.T) {
-	gob.Register(userID(0))
-	a := newApps(t)
-	_, h := a.app(a.new)
-	if body, _ := do(h, "/", a.login(userID(7))); body != "7" {
-		t.Errorf("in as %q", body)
-	}
-}
-
-// As does not take over a value that would lose a part of itself: the value is reported
-// by name, and the rest of the session is taken over.
-func TestLosses(t *testing.T) {
-	gob.Register([]int{})
-	gob.Register([]any{})
-	gob.Register(struct{ N int }{})
-	var log bytes.Buffer
-	defer slog.SetDefault(slog.Default())
-	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
-	for _, c := range []struct {
-		take migrate.Value
-		old  any
-		lost bool
-	}{
-		{migrate.As("v", session.NewKey[[2]int]("a")), []int{1, 2, 3}, true},
-		{migrate.As("v", session.NewKey[[3]int]("b")), []int{1, 2, 3}, false},
-		{migrate.As("v", session.NewKey[float32]("c")), 16777217.0, true},
-		{migrate.As("v", session.NewKey[float32]("d")), 0.1, false},
-		{migrate.As("v", session.NewKey[float64]("e")), int64(1<<53 + 1), true},
-		{migrate.As("v", session.NewKey[int64]("f")), uint64(1<<53 + 1), false},
-		{migrate.As("v", session.NewKey[struct{ N, Extra int8 }]("g")), struct{ N int }{7}, false},
-		{migrate.As("v", session.NewKey[int8]("h")), 300, true},
-		{migrate.As("v", session.NewKey[time.Time]("i")), "2026-01-02T03:04:05+02:00", false},
-		{migrate.As("v", session.NewKey[string]("j")), "\xff", true}, // which the session refuses
-		{migrate.As("v", session.NewKey[[]string]("k")), []any{"\xff"}, true},
-	} {
-		log.Reset()
-		old := scs.New()
-		l := ofSCS(old)
-		l.login = func(_ http.ResponseWriter, r *http.Request, user any) {
-			old.Put(r.Context(), "user", user)
-			old.Put(r.Context(), "v", c.old)
-		}
-		v := newMove(t, l, func(_ *session.Options, o *migrate.Options) { o.Values = []migrate.Value{c.take} })
-		v.get(v.browser, v.before+"/login?user=ann")
-		v.expect(v.browser, "ann 0 [] 00:00:00")
-		if strings.Contains(log.String(), "name=v") != c.lost || !c.lost && log.Len() > 0 {
-			t.Errorf("%T %v: the log is %q", c.old, c.old, &log)
-		}
-	}
 }

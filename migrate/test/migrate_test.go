@@ -302,6 +302,13 @@ func newMove(t *testing.T, l library, adapt func(*session.Options, *migrate.Opti
 	return v
 }
 
+// handle replaces what the application does after it was moved.
+func (v *move) handle(f http.HandlerFunc) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.serve = f
+}
+
 func newBrowser() *http.Client {
 	jar, _ := cookiejar.New(nil)
 	return &http.Client{Jar: jar}
@@ -485,6 +492,7 @@ func TestFromAnotherSite(t *testing.T) {
 		v.get(v.browser, v.before+"/login?user="+user)
 		r, _ := http.NewRequest("GET", v.after+"/", nil)
 		r.Header.Set("Sec-Fetch-Site", "cross-site")
+		r.Header.Set("Sec-Fetch-Dest", "document")
 		resp, err := v.browser.Do(r)
 		if err != nil {
 			t.Fatal(err)
@@ -722,6 +730,7 @@ func TestOptions(t *testing.T) {
 		"Options.Store": {Old: migrate.SCS(scs.New()), User: "user"},
 		"Options.User":  {Old: migrate.SCS(scs.New()), Store: session.NewMemoryStore(nil)},
 		"twice":         {Old: migrate.SCS(scs.New()), Store: session.NewMemoryStore(nil), User: "a", Values: []migrate.Value{migrate.As("a", visits)}},
+		"UserFunc":      {Old: migrate.SCS(scs.New()), Store: session.NewMemoryStore(nil), User: "a", UserFunc: func(map[string]any) (string, bool) { return "", false }},
 		"made by As":    {Old: migrate.SCS(scs.New()), Store: session.NewMemoryStore(nil), User: "a", Values: []migrate.Value{{}}},
 	} {
 		if _, err := migrate.New(m, o); err == nil || !strings.Contains(err.Error(), want) {

@@ -15,7 +15,9 @@ async function main() {
   await client.connect();
 
   const app = express();
-  app.set('trust proxy', 1); // X-Forwarded-Proto, or a secure cookie is never set
+  // Proxies in front: the door, and in production the one with TLS before it. Express
+  // believes their X-Forwarded-Proto, or a secure cookie is never set.
+  app.set('trust proxy', production ? 2 : 1);
   app.use(express.urlencoded({ extended: false }));
   app.use(session({
     store: new RedisStore({ client }),

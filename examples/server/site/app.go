@@ -36,13 +36,13 @@ func newApp(sessions *session.Manager, closing <-chan struct{}) http.Handler {
 	mux.HandleFunc("GET /{$}", a.home)
 	mux.HandleFunc("GET /login", a.form)
 	mux.HandleFunc("POST /login", a.login)
-	mux.HandleFunc("GET /dashboard", a.member(a.dashboard))
-	mux.HandleFunc("POST /logout", a.member(a.logout))
-	mux.HandleFunc("GET /confirm", a.member(a.confirmForm))
-	mux.HandleFunc("POST /confirm", a.member(a.confirm))
-	mux.HandleFunc("POST /devices/revoke", a.member(a.revoke))
-	mux.HandleFunc("POST /devices/revoke-others", a.member(recently(a.revokeOthers)))
-	mux.HandleFunc("POST /devices/revoke-all", a.member(recently(a.revokeAll)))
+	mux.Handle("GET /dashboard", a.member(a.dashboard))
+	mux.Handle("POST /logout", a.member(a.logout))
+	mux.Handle("GET /confirm", a.member(a.confirmForm))
+	mux.Handle("POST /confirm", a.member(a.confirm))
+	mux.Handle("POST /devices/revoke", a.member(a.revoke))
+	mux.Handle("POST /devices/revoke-others", a.member(recently(a.revokeOthers)))
+	mux.Handle("POST /devices/revoke-all", a.member(recently(a.revokeAll)))
 	mux.HandleFunc("GET /events", a.events)
 	mux.HandleFunc("GET /live.js", asset)
 	mux.HandleFunc("GET /style.css", asset)
@@ -119,26 +119,24 @@ func presentable(name string) bool {
 		strings.IndexFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
 }
 
-// member lets only those in who are logged in. It asks Err first: while the
-// store is down a user only looks logged out, and what the handlers behind it
-// do to other sessions is in the store at once, where no 503 takes it back.
-func (a app) member(next func(http.ResponseWriter, *http.Request, *session.Session)) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		s := session.From(r.Context())
-		err := s.Err()
-		switch {
-		case errors.Is(err, session.ErrStore):
-			return // the Manager answers 503, whatever were written here
-		case s.User() != "":
-			next(w, r, s)
-		case errors.Is(err, session.ErrReplaced) && wantsHTML(r):
-			answer(w, r, http.StatusUnauthorized, "You have just logged in again in another tab. Please reload this page.")
-		case s.Expired() && wantsHTML(r):
-			answer(w, r, http.StatusUnauthorized, hasEnded)
-		default:
-			answer(w, r, http.StatusUnauthorized, "Please log in.")
-		}
+// member lets only users in who are logged in.
+func (a app) member(next func(http.ResponseWriter, *http.Request, *session.Session)) http.Handler {
+	return a.sessions.RequireUser(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next(w, r, session.From(r.Context()))
+	}), http.HandlerFunc(unauthorized))
+}
+
+// unauthorized says why a page is not shown to a browser that has no user.
+func unauthorized(w http.ResponseWriter, r *http.Request) {
+	s, reason := session.From(r.Context()), "Please log in."
+	switch {
+	case !wantsHTML(r):
+	case errors.Is(s.Err(), session.ErrReplaced):
+		reason = "You have just logged in again in another tab. Please reload this page."
+	case s.Expired():
+		reason = hasEnded
 	}
+	answer(w, r, http.StatusUnauthorized, reason)
 }
 
 func (a app) dashboard(w http.ResponseWriter, r *http.Request, s *session.Session) {

@@ -33,6 +33,7 @@ async function main() {
     secret: JSON.parse(env.SECRETS),
     resave: false,
     saveUninitialized: false,
+    rolling: Boolean(env.ROLLING),
     cookie: env.MAX_AGE ? { maxAge: Number(env.MAX_AGE), sameSite: 'lax' } : {},
   }));
   app.use(passport.initialize());

@@ -1,13 +1,15 @@
-package session
+// Package crosssite tells from a request's headers whether another site made it, and
+// which cookies a browser keeps back from it.
+package crosssite
 
 import (
 	"net/http"
 	"strings"
 )
 
-// isCrossSite reports whether another site made the request, as far as its headers
-// tell (Fetch Metadata; Fetch, 3.2, for Origin).
-func isCrossSite(r *http.Request) bool {
+// Is reports whether another site made the request, as far as its headers tell (Fetch
+// Metadata; Fetch, 3.2, for Origin).
+func Is(r *http.Request) bool {
 	switch site := first(r.Header["Sec-Fetch-Site"]); {
 	case site == "cross-site":
 		return true
@@ -22,6 +24,19 @@ func isCrossSite(r *http.Request) bool {
 			return isForeign(referer, r.Host)
 		}
 		return isForeign(first(r.Header["Origin"]), r.Host)
+	}
+	return false
+}
+
+// Withholds reports whether a browser keeps cookies of this SameSite back from r, which
+// another site made (RFC 6265bis, 5.6.7.1 and 5.8.3).
+func Withholds(r *http.Request, mode http.SameSite) bool {
+	switch mode {
+	case http.SameSiteStrictMode:
+		return true
+	case http.SameSiteLaxMode:
+		isRead := r.Method == http.MethodGet || r.Method == http.MethodHead
+		return !isRead || first(r.Header["Sec-Fetch-Dest"]) != "document" && !isForwardedNavigation(r.Header)
 	}
 	return false
 }

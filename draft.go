@@ -1,0 +1,240 @@
+package session
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/coatcheck/session/internal/body"
+	"github.com/coatcheck/session/internal/object"
+	"github.com/coatcheck/session/internal/token"
+)
+
+// A draft is a record that a commit wants to store.
+type draft struct {
+	rec         *Record       // nil: the stored record needs no change
+	ref         token.Ref     // of the new token, if there is one
+	token       func() string // returns the new token; nil: there is none
+	isAutomatic bool          // the new token is that of an automatic renewal
+	event       EventKind     // what the commit is; "": not worth an event
+	lost        error         // why values or flashes are left out; nil: none are
+}
+
+// newToken gives the draft a new token: for the session of this id, or with "" for a new one.
+func (d *draft) newToken(m *Manager, id string, event EventKind) {
+	var value string
+	value, d.ref = m.tokens.New(id)
+	d.token, d.event = func() string { return value }, event
+}
+
+// draftNew returns the draft of a new session with the values of data and what the request
+// has asked for.
+func (t *tx) draftNew(data []byte) (d draft, err error) {
+	event := EventCreated
+	if t.pending.user != "" {
+		event = EventLoggedIn
+	}
+	d.newToken(t.m, "", event)
+	return d, t.fillNew(&d, data)
+}
+
+// fillNew makes the record of a draft that has its token. Values that a Login inherits are
+// left out if they do not fit beside what this request has set: an attacker may have planted
+// them, and must not keep the user from logging in.
+func (t *tx) fillNew(d *draft, data []byte) error {
+	err := t.fillNewWith(d, data)
+	if data != nil && errors.Is(err, ErrTooLarge) {
+		inherited := fmt.Errorf("session: Login: the values of before are dropped: %w", err)
+		if err = t.fillNewWith(d, nil); err == nil {
+			d.lost = errors.Join(inherited, d.lost)
+		}
+	}
+	return err
+}
+
+func (t *tx) fillNewWith(d *draft, data []byte) error {
+	p, now := &t.pending, milliseconds(time.Now())
+	var made struct { // one allocation
+		rec  Record
+		room [4]object.Member
+	}
+	rec := &made.rec
+	*rec = Record{ID: d.ref.ID, User: p.user, Data: data, Created: now, LastSeen: now}
+	if p.user != "" {
+		rec.Created = p.at
+	}
+	rec.Deadline = rec.Created.Add(t.m.lifetime)
+	rec.Expires = earlier(now.Add(cmp.Or(t.m.newIdle, t.m.idle)), rec.Deadline)
+	b, err := parse(made.room[:0], data, now)
+	if err != nil {
+		return err
+	}
+	b.Begin(d.ref.Key)
+	if t.m.newIdle > 0 {
+		b.SetIdle(t.m.newIdle)
+	}
+	d.rec = rec
+	return t.complete(d, &b, p)
+}
+
+// draftNext returns the draft of what p and the maintenance that is due make of the stored
+// record. It is a tombstone if the time of an EndBy has passed.
+func (t *tx) draftNext(p *pending) (d draft, err error) {
+	st, now := &t.stored, milliseconds(time.Now())
+	if p.hasEnded(now) {
+		return draft{rec: tombstone(st.rec, body.ReasonLogout, "")}, nil
+	}
+	var room [16]object.Member
+	b, err := parse(room[:0], st.rec.Data, now)
+	if err != nil {
+		return d, err
+	}
+	rec := *st.rec
+	if p.user != "" {
+		d.event = EventLoggedIn
+	}
+	if st.due.Present {
+		st.present(&b, now)
+	}
+	switch {
+	case p.needsToken() && t.m.keyless: // the token stays: it is another program's too
+	case p.needsToken():
+		d.newToken(t.m, rec.ID, cmp.Or(d.event, EventRenewed))
+		b.RenewExplicitly(d.ref.Key, p.user != "", t.m.renewGrace, rec.Created, now)
+	case st.due.Renew && t.phase() == phaseOpen:
+		d.newToken(t.m, rec.ID, EventRenewed)
+		d.isAutomatic = true
+		b.RenewAutomatically(d.ref.Key, st.ref.Key, now)
+	case st.due.Present, st.due.Tidy:
+	case !p.hasWork():
+		return d, nil
+	}
+	d.rec = &rec
+	if p.user != "" {
+		rec.Created = p.at
+		b.RemoveLimit()
+		if end := b.Remembered(); !end.IsZero() {
+			rec.Deadline, rec.Expires = end, end
+		} else {
+			rec.Deadline = p.at.Add(t.m.lifetime)
+		}
+	}
+	if t.s.isUse() || p.user != "" {
+		rec.LastSeen = later(rec.LastSeen, now)
+		rec.Expires = earlier(later(rec.Expires, now.Add(t.m.idleOf(&rec))), rec.Deadline)
+	}
+	return d, t.complete(&d, &b, p)
+}
+
+// dropRenewal drops a Renew or Remember whose request has a token that was replaced
+// meanwhile: another token would be worth more than its own. The Renew is done already if
+// the renewal was explicit; otherwise the drop is reported. A Login is an authentication,
+// and always obeyed.
+func (t *tx) dropRenewal(p *pending) {
+	st := &t.stored
+	if !p.needsToken() || p.user != "" || st.frozen == nil && body.HasAccess(st.rec.Data, st.ref.Key, time.Now()) {
+		return
+	}
+	call := ""
+	switch {
+	case !p.remember.IsZero():
+		call = "Remember"
+	case st.frozen == nil:
+		call = "Renew"
+	}
+	p.renew, p.remember = false, time.Time{}
+	if call != "" {
+		err := fmt.Errorf("session: %s: the request's token was replaced meanwhile: call it in a request with the newer one", call)
+		t.note(EventDropped, st.rec, err)
+		t.problem = problem{problemLate, err}
+	}
+}
+
+// complete applies p to b and puts it into d.rec, whose Data is what b was made from.
+func (t *tx) complete(d *draft, b *body.Body, p *pending) error {
+	if err := b.Apply(p.changes); err != nil {
+		return err
+	}
+	rec := d.rec
+	limit, err := t.sizeLimit(rec.Data)
+	if err != nil {
+		return err
+	}
+	d.lost = nil
+	if p.changes.Of(body.Flashes) {
+		d.lost = trimFlashes(b, limit)
+	}
+	if size := b.Size(); size > limit {
+		return fmt.Errorf("%w: %d bytes, the limit of Options.MaxDataSize is %d", ErrTooLarge, size, t.m.maxData)
+	}
+	if end := p.remember; !end.IsZero() {
+		rec.Deadline, rec.Expires = end, end
+		b.Remember(end)
+		if t.m.isShared {
+			b.SetIdle(time.Until(end))
+		}
+	}
+	b.EndBy(p.endBy)
+	if end := b.Limit(); !end.IsZero() {
+		rec.Deadline = earlier(rec.Deadline, end)
+		rec.Expires = earlier(rec.Expires, rec.Deadline)
+	}
+	rec.Data = b.Bytes()
+	rec.Version = newVersion()
+	return nil
+}
+
+// sizeLimit returns how large the body may be that is made from data: no larger than data if
+// that is beyond MaxDataSize. What another program has stored beyond it does not count.
+func (t *tx) sizeLimit(data []byte) (int, error) {
+	limit := t.m.maxData
+	if len(data) <= limit {
+		return limit, nil
+	}
+	before, err := parse(nil, data, time.Time{})
+	size := before.Size()
+	if t.m.keyless && size > limit {
+		return size + limit, err
+	}
+	return max(size, limit), err
+}
+
+// parse is body.Parse. What is no JSON object is a failure of the store.
+func parse(room []object.Member, data []byte, now time.Time) (body.Body, error) {
+	b, err := body.Parse(room, data, now)
+	if err != nil {
+		err = storeError("load", fmt.Errorf("the stored data is %w", err))
+	}
+	return b, err
+}
+
+// hasExpired reports whether one of the two clocks has run out.
+func (r *Record) hasExpired(now time.Time) bool {
+	return !now.Before(r.Expires) || !now.Before(r.Deadline)
+}
+
+func newVersion() uint64 {
+	for {
+		if v := rand.Uint64() >> 1; v != 0 {
+			return v
+		}
+	}
+}
+
+func milliseconds(t time.Time) time.Time { return t.Truncate(time.Millisecond) }
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}

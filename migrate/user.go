@@ -1,0 +1,54 @@
+package migrate
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"reflect"
+	"strconv"
+)
+
+// user returns the user of an old session, "" if no user is logged in.
+func (t *Takeover) user(old *oldSession) (string, error) {
+	if t.o.UserFunc != nil {
+		user, ok := t.o.UserFunc(old.values)
+		if !ok {
+			return "", nil
+		}
+		return user, nil
+	}
+	v := old.values[t.o.User]
+	user, err := userText(v)
+	if err != nil {
+		return "", mistake{fmt.Errorf("the user %q is a %T, %w: set Options.UserFunc", t.o.User, v, err)}
+	}
+	return user, nil
+}
+
+var errNoText = errors.New("neither text nor an integer")
+
+// userText returns the text of a user. It goes by what the value is, and not by a String
+// method, which may hide it: of all kinds only an array of bytes, such as a UUID, has
+// no other text. The zero value of a type is no user.
+func userText(v any) (string, error) {
+	of := reflect.ValueOf(v)
+	switch {
+	case v == nil || of.IsZero():
+		return "", nil
+	case of.Kind() == reflect.String:
+		return of.String(), nil
+	case of.CanInt():
+		return strconv.FormatInt(of.Int(), 10), nil
+	case of.CanUint():
+		return strconv.FormatUint(of.Uint(), 10), nil
+	case of.CanFloat(): // an integer, of JSON
+		if f := of.Float(); f == math.Trunc(f) && math.Abs(f) < 1<<53 {
+			return strconv.FormatInt(int64(f), 10), nil
+		}
+	case of.Kind() == reflect.Array && of.Type().Elem().Kind() == reflect.Uint8:
+		if s, ok := v.(fmt.Stringer); ok {
+			return s.String(), nil
+		}
+	}
+	return "", errNoText
+}
