@@ -131,19 +131,24 @@ func (s *Session) Err() error {
 }
 
 // use returns the state, and loads the session if this is the first use.
-func (s *Session) use() *state { return s.useWithin(nil) }
+func (s *Session) use() *state {
+	if st := s.state.Load(); st != nil {
+		return st
+	}
+	return s.loadNow(func(*tx) {})
+}
 
-// useWithin is use for a call that the program has given a context, or nil.
+// useWithin is use for a call that the program has given a context.
 func (s *Session) useWithin(ctx context.Context) *state {
 	if st := s.state.Load(); st != nil {
 		return st
 	}
-	return s.loadNow(ctx)
+	return s.loadNow(func(t *tx) { t.within(ctx) })
 }
 
 // loadNow loads the session, unless another goroutine has done so meanwhile. If the store
-// panics, the next use tries again.
-func (s *Session) loadNow(ctx context.Context) *state {
+// panics, the next use tries again. prepare is called before the load.
+func (s *Session) loadNow(prepare func(t *tx)) *state {
 	s.loading.Lock()
 	if st := s.state.Load(); st != nil {
 		s.loading.Unlock()
@@ -160,9 +165,7 @@ func (s *Session) loadNow(ctx context.Context) *state {
 	if s.phase.load() == phaseSent && s.m.lateUse.CompareAndSwap(false, true) {
 		s.m.log.WarnContext(s.ctx, "session: first used after the first byte of the response: Vary and Cache-Control could not be set; call a method of the session before writing (logged once)")
 	}
-	if ctx != nil {
-		t.within(ctx)
-	}
+	prepare(t)
 	t.loadSession()
 	s.state.Store(&t.state)
 	return &t.state

@@ -593,5 +593,3 @@ func (t *truth) record(id string) (_ *sessionTruth, hasValues bool) {
 	}
 	return nil, false
 }
-
-func has(err error, text string) bool { return err != nil && strings.Contains(err.Error(), text) }
