@@ -280,7 +280,7 @@ func (s *sessionTruth) isRenewedSince(x *exchange) bool {
 func (t *truth) judgeEnd(x *exchange, k *token, isFine bool) {
 	s := k.s
 	if isFine && x.logout && x.errAfter == nil {
-		if heir, _ := t.record(x.logsOut); heir != nil && heir.expires.After(time.Now()) {
+		if heir, _ := t.record(x.logsOut); heir != nil && heir.expires.After(time.Now()) && !t.isForgotten(t.sessions[x.logsOut]) {
 			t.violation(x, "logout wins", "session %d lives after a Logout in session %d", heir.number, t.number(x.logsOut))
 		}
 	}
