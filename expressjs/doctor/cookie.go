@@ -14,7 +14,12 @@ func (e *examination) cookie(value, secretEnv string, getenv func(string) string
 	if name, after, ok := strings.Cut(value, "="); ok && !strings.ContainsAny(name, "%:") {
 		value, _, _ = strings.Cut(after, ";") // the whole "name=value"
 	}
-	if plain, err := url.PathUnescape(value); err != nil || !strings.HasPrefix(plain, "s:") {
+	plain, err := url.PathUnescape(value)
+	switch {
+	case err != nil && strings.HasPrefix(value, "s%3A"): // the value ends within an escape
+		e.problem(notWhole)
+		return "", nil
+	case err != nil || !strings.HasPrefix(plain, "s:"):
 		e.problem(`the cookie does not begin with "s%%3A", as every cookie of express-session does: copy the whole value of connect.sid, or of the name that the app gives it`)
 		return "", nil
 	}
@@ -41,13 +46,15 @@ func (e *examination) cookie(value, secretEnv string, getenv func(string) string
 			}
 		}
 	}
-	if plain, _ := url.PathUnescape(value); len(plain)-strings.LastIndexByte(plain, '.') != len(".")+43 {
-		e.problem("the signature has not the 43 characters that it must have: the value was not copied whole")
+	if len(plain)-strings.LastIndexByte(plain, '.') != len(".")+43 {
+		e.problem(notWhole)
 		return "", nil
 	}
 	e.problem("the signature is none of %s: the Express app signs with another secret, or is given a Buffer where Go is given text. If it has several, give all of them, in its order", strings.Join(names, ", "))
 	return "", nil
 }
+
+const notWhole = "the signature has not the 43 characters that it must have: the value was not copied whole"
 
 func verify(value, secret string) (id string, ok bool) {
 	tokens, err := expressjs.Tokens(secret)

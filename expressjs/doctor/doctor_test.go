@@ -80,6 +80,7 @@ func TestRedis(t *testing.T) {
 		"another secret":    {record: fine, life: time.Hour, secret: "wrong", want: []string{"the signature is none of SESSION_SECRET"}, n: 1},
 		"a line break":      {record: fine, life: time.Hour, secret: secret + "\n", want: []string{"without the spaces, line breaks or quotes"}, n: 1},
 		"half a cookie":     {record: fine, life: time.Hour, cookie: value[:len(value)-5], want: []string{"was not copied whole"}, n: 1},
+		"half an escape":    {record: fine, life: time.Hour, cookie: value + "%2", want: []string{"was not copied whole"}, n: 1},
 		"no cookie of its":  {record: fine, life: time.Hour, cookie: "abc", want: []string{`does not begin with "s%3A"`}, n: 1},
 		"no record":         {want: []string{"there is no record of this id"}, n: 1},
 		"another prefix":    {want: []string{`under the prefix "app:", not "sess:"`}, n: 1, before: func() { client.Set(ctx, "app:"+id, fine, time.Hour) }},
