@@ -201,6 +201,8 @@ var touchAndListFaults = []fault{
 		}
 		s.list = func(ctx context.Context, user string) ([]*session.Record, error) {
 			list, err := s.goodList(ctx, user)
+			s.mu.Lock()
+			defer s.mu.Unlock()
 			for _, r := range list {
 				r.Data = created[r.ID].Data
 			}
