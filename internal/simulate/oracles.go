@@ -113,6 +113,11 @@ func (t *truth) presents(x *exchange, k *token) {
 	}
 	if k.minSet.Before(x.sent) && !k.noted.IsZero() { // else it may have come before the newer one, or that was not stored
 		k.min = time.Time{}
+		for _, newer := range t.tokens { // one may have come while the store did not answer this request
+			if newer.s == k.s && newer.number > k.number && newer.noted.After(x.sent) {
+				k.endsAfter(newer)
+			}
+		}
 	}
 	k.presented, k.max = x.loaded, time.Time{}
 	for _, o := range t.tokens {
