@@ -91,7 +91,8 @@ func Parse(room []object.Member, data []byte, now time.Time) (Body, error) {
 
 // Bytes returns the Record.Data of b.
 func (b *Body) Bytes() []byte {
-	members := b.appendTo(b.members)
+	var room [16]object.Member
+	members := append(b.appendTo(room[:0]), b.members...)
 	slices.SortStableFunc(members, func(a, b object.Member) int { return weight(a) - weight(b) })
 	return object.Write(members)
 }

@@ -51,7 +51,7 @@ func EndingOf(data []byte) (e Ending, ok bool) {
 	if !IsTombstone(data) {
 		return Ending{}, false
 	}
-	e.Reason = Reason(object.Unquote(object.Find(data, endedMember)))
+	e.Reason = Reason(text(object.Find(data, endedMember)))
 	if ms, ok := object.Int(object.Find(data, endMember)); ok {
 		e.At = time.UnixMilli(ms)
 	}
