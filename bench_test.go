@@ -70,7 +70,7 @@ func answer(w http.ResponseWriter) { w.Write(ok) }
 func BenchmarkBare(b *testing.B) {
 	_, cookie := benchSetup("/", nil)
 	serve(b, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, err := r.Cookie("__Host-session")
+		c, err := r.Cookie("__Host-Http-session")
 		if err != nil || c.Value == "" {
 			b.Fatal(err)
 		}
@@ -181,7 +181,7 @@ func newCodec() *securecookie.SecureCookie {
 // BenchmarkSecurecookie is what signing and verifying cost by themselves.
 func BenchmarkSecurecookie(b *testing.B) {
 	codec := newCodec()
-	token, name := make([]byte, 32), "__Host-session"
+	token, name := make([]byte, 32), "__Host-Http-session"
 	good, err := codec.Encode(name, token)
 	if err != nil {
 		b.Fatal(err)

@@ -516,18 +516,18 @@ func TestCookieAttributes(t *testing.T) {
 		o    session.CookieOptions
 		want string
 	}{
-		{"default", session.CookieOptions{}, "__Host-session=; Path=/; HttpOnly; Secure; SameSite=Lax"},
+		{"default", session.CookieOptions{}, "__Host-Http-session=; Path=/; HttpOnly; Secure; SameSite=Lax"},
 		{"insecure", session.CookieOptions{Insecure: true}, "session=; Path=/; HttpOnly; SameSite=Lax"},
 		{"insecure with a domain", session.CookieOptions{Insecure: true, Domain: "example.com"}, "session=; Path=/; Domain=example.com; HttpOnly; SameSite=Lax"},
 		{"domain", session.CookieOptions{Domain: "example.com"}, "__Secure-session=; Path=/; Domain=example.com; HttpOnly; Secure; SameSite=Lax"},
 		{"path", session.CookieOptions{Path: "/app"}, "__Secure-session=; Path=/app; HttpOnly; Secure; SameSite=Lax"},
-		{"root path", session.CookieOptions{Path: "/"}, "__Host-session=; Path=/; HttpOnly; Secure; SameSite=Lax"},
+		{"root path", session.CookieOptions{Path: "/"}, "__Host-Http-session=; Path=/; HttpOnly; Secure; SameSite=Lax"},
 		{"name", session.CookieOptions{Name: "id"}, "id=; Path=/; HttpOnly; Secure; SameSite=Lax"},
-		{"strict", session.CookieOptions{SameSite: http.SameSiteStrictMode}, "__Host-session=; Path=/; HttpOnly; Secure; SameSite=Strict"},
-		{"none", session.CookieOptions{SameSite: http.SameSiteNoneMode}, "__Host-session=; Path=/; HttpOnly; Secure; SameSite=None"},
-		{"partitioned", session.CookieOptions{Partitioned: true}, "__Host-session=; Path=/; HttpOnly; Secure; SameSite=Lax; Partitioned"},
+		{"strict", session.CookieOptions{SameSite: http.SameSiteStrictMode}, "__Host-Http-session=; Path=/; HttpOnly; Secure; SameSite=Strict"},
+		{"none", session.CookieOptions{SameSite: http.SameSiteNoneMode}, "__Host-Http-session=; Path=/; HttpOnly; Secure; SameSite=None"},
+		{"partitioned", session.CookieOptions{Partitioned: true}, "__Host-Http-session=; Path=/; HttpOnly; Secure; SameSite=Lax; Partitioned"},
 		{"adapted", session.CookieOptions{Name: "id", Adapt: tenant}, "id=; Path=/app; Domain=example.com; HttpOnly; Secure; SameSite=Strict; Partitioned"},
-		{"adapted to nothing", session.CookieOptions{Adapt: func(*http.Request, *http.Cookie) {}}, "__Host-session=; Path=/; HttpOnly; Secure; SameSite=Lax"},
+		{"adapted to nothing", session.CookieOptions{Adapt: func(*http.Request, *http.Cookie) {}}, "__Host-Http-session=; Path=/; HttpOnly; Secure; SameSite=Lax"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			h := newManager(t, session.Options{Cookie: c.o}).Handler(reception)

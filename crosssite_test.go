@@ -52,7 +52,7 @@ func TestRequestThatCouldNotBringTheCookie(t *testing.T) {
 				r.Header.Set("Sec-Fetch-Site", c.site)
 				r.Header.Set("Sec-Fetch-Dest", c.dest)
 				if c.cookie != "" {
-					r.Header.Set("Cookie", "__Host-session="+c.cookie)
+					r.Header.Set("Cookie", "__Host-Http-session="+c.cookie)
 				}
 				w := httptest.NewRecorder()
 				m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { f(session.From(r.Context())) })).ServeHTTP(w, r)
@@ -110,8 +110,8 @@ func TestWhoMadeTheRequest(t *testing.T) {
 		{"an old browser's link", lax, "GET", "shop.test", "Origin: https://pay.test", false},
 		{"an old browser's HEAD", strict, "HEAD", "shop.test", "Origin: https://pay.test", false},
 		{"a cookie for all", http.SameSiteNoneMode, "POST", "shop.test", "Origin: https://pay.test", false},
-		{"junk cookies", lax, "POST", "shop.test", "Origin: https://pay.test|Cookie: __Host-session=junk; __Host-session=", true},
-		{"junk of the right length", lax, "POST", "shop.test", "Origin: https://pay.test|Cookie: __Host-session=" + strings.Repeat("A", 118), true},
+		{"junk cookies", lax, "POST", "shop.test", "Origin: https://pay.test|Cookie: __Host-Http-session=junk; __Host-Http-session=", true},
+		{"junk of the right length", lax, "POST", "shop.test", "Origin: https://pay.test|Cookie: __Host-Http-session=" + strings.Repeat("A", 118), true},
 
 		{"Firefox, a worker, a foreign post", lax, "POST", "shop.test", "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: same-origin|Sec-Fetch-Dest: empty|Origin: https://shop.test|Referer: https://pay.test/", true},
 		{"WebKit, a worker, a foreign post", lax, "POST", "shop.test", "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: empty|Origin: https://pay.test", true},

@@ -50,7 +50,7 @@
 // A WebSocket or event stream waits for Session.Done, which is closed when its
 // session has ended, in whatever process, or its token was renewed explicitly by
 // another request and the grace is over. What is open or polls is not in use: a poll
-// says Session.Background, and a message from the user Session.Save.
+// says Session.MarkPassive, and a message from the user Session.Save.
 //
 // # When things fail
 //
@@ -61,7 +61,7 @@
 //
 // # Security
 //
-// The defaults are the safe ones: a __Host- cookie, HttpOnly, Secure,
+// The defaults are the safe ones: a __Host-Http- cookie, HttpOnly, Secure,
 // SameSite=Lax, for as long as the browser is open; one hour idle, 24 hours in
 // all, both counted on the server. They follow OWASP ASVS 5, chapters 3.3 and 7,
 // NIST SP 800-63B-4 and RFC 6265bis; the options name the sections, and

@@ -34,9 +34,9 @@ func (st *stream) String() string {
 // listen opens a stream with the browser's cookie, and returns when it is open.
 func (b *browser) listen(m *session.Manager) *stream { return b.listenAs(m, func(*session.Session) {}) }
 
-// listenAsBackground opens one that is no use of the session.
-func (b *browser) listenAsBackground(m *session.Manager) *stream {
-	return b.listenAs(m, (*session.Session).Background)
+// listenPassively opens one that is no use of the session.
+func (b *browser) listenPassively(m *session.Manager) *stream {
+	return b.listenAs(m, (*session.Session).MarkPassive)
 }
 
 func (b *browser) listenAs(m *session.Manager, what func(*session.Session)) *stream {
@@ -348,7 +348,7 @@ func TestDoneOfASessionThatIsUsedAtTheLastMoment(t *testing.T) {
 		b.at(there).get("/login")
 		used := time.Now()
 		time.Sleep(20*minute - 11*time.Second) // the first stream is open still
-		first := b.listenAsBackground(here)
+		first := b.listenPassively(here)
 		looks := make(chan struct{})
 		spy.hookAfter(func(_ context.Context, _, _ string, err error) error {
 			if time.Since(used) < 20*minute-10*time.Second {

@@ -39,7 +39,7 @@ func TestZeroKeyChangesNothing(t *testing.T) {
 		}
 		visit(func(s *session.Session) {
 			if name.Get(s) != "kept" || visits.Get(s) != 1 {
-				t.Errorf("after %s: %q, %d, keys %q", call, name.Get(s), visits.Get(s), s.Keys())
+				t.Errorf("after %s: %q, %d, names %q", call, name.Get(s), visits.Get(s), s.Names())
 			}
 		})
 	}
@@ -155,9 +155,9 @@ func TestTooLargeASaveEvictsNobody(t *testing.T) {
 	}
 }
 
-// Keys is right however many changes there are, over values that are stored:
+// Names is right however many changes there are, over values that are stored:
 // the last change of a name counts, and Clear takes all before it.
-func TestKeysOfManyChanges(t *testing.T) {
+func TestNamesOfManyChanges(t *testing.T) {
 	visit, _, _ := newVisitor(t, session.Options{})
 	want := map[string]bool{}
 	check := func(s *session.Session) {
@@ -167,7 +167,7 @@ func TestKeysOfManyChanges(t *testing.T) {
 			names = append(names, n)
 		}
 		slices.Sort(names)
-		if got := s.Keys(); !slices.Equal(got, names) {
+		if got := s.Names(); !slices.Equal(got, names) {
 			t.Errorf("%d keys, want %d", len(got), len(names))
 		}
 	}

@@ -105,7 +105,7 @@ func TestEndBy(t *testing.T) {
 				remembered := false
 				for left := want; ; {
 					d.do(b, func(s *session.Session) {
-						if remembered = s.Remembered(); s.User() != c.user || len(s.Keys()) > 1 {
+						if remembered = s.Remembered(); s.User() != c.user || len(s.Names()) > 1 {
 							t.Fatalf("%s, own tokens %v: %v before the end in as %q", c.what, own, left, s.User())
 						}
 					})
@@ -127,7 +127,7 @@ func TestEndBy(t *testing.T) {
 				})
 				time.Sleep(time.Millisecond)
 				d.do(b, func(s *session.Session) {
-					if s.User() != "" || !remembered && !s.Expired() { // a browser drops the cookie of Remember by itself
+					if s.User() != "" || !remembered && !s.Ended() { // a browser drops the cookie of Remember by itself
 						t.Errorf("%s, own tokens %v: outlives its end as %q", c.what, own, s.User())
 					}
 				})
@@ -312,7 +312,7 @@ func TestEndByInThePast(t *testing.T) {
 				}
 			}
 			d.do(other, func(s *session.Session) {
-				if s.User() != "" || !s.Expired() || s.Err() != nil {
+				if s.User() != "" || !s.Ended() || s.Err() != nil {
 					t.Errorf("%s: the next request is in as %q, %v", c.what, s.User(), s.Err())
 				}
 			})

@@ -523,7 +523,7 @@ func TestLogoutOfAnEndedSession(t *testing.T) {
 			}
 		},
 		"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-			fmt.Fprint(w, s.User(), s.Flashes(), s.Expired())
+			fmt.Fprint(w, s.User(), s.Flashes(), s.Ended())
 		},
 	}))
 	for what, c := range map[string]struct {

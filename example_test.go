@@ -153,9 +153,9 @@ func ExampleSession_Done() {
 
 // The page that asks for the password says why it does so, to those whose session
 // has run out or was ended.
-func ExampleSession_Expired() {
+func ExampleSession_Ended() {
 	_ = func(w http.ResponseWriter, r *http.Request) {
-		if session.From(r.Context()).Expired() {
+		if session.From(r.Context()).Ended() {
 			fmt.Fprint(w, "<p>Your session has ended. Please log in again.</p>")
 		}
 		fmt.Fprint(w, "<form method=post action=/login>…</form>")
@@ -164,11 +164,11 @@ func ExampleSession_Expired() {
 
 // A front end marks the requests that its user has not asked for, by a header of
 // its own choice; browsers mark what they prefetch.
-func ExampleSession_Background() {
+func ExampleSession_MarkPassive() {
 	background := func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("Background") != "" || r.Header.Get("Sec-Purpose") != "" {
-				session.From(r.Context()).Background()
+				session.From(r.Context()).MarkPassive()
 			}
 			next.ServeHTTP(w, r)
 		})

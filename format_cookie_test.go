@@ -69,12 +69,12 @@ func TestForeignCookieIsSentAgain(t *testing.T) {
 		"Take": {minute, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 			_, _, _ = visits.Take(r.Context(), s)
 		}, "1h0m0s", ""},
-		"read in the background": {30 * minute, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-			s.Background()
+		"read passively": {30 * minute, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			s.MarkPassive()
 			s.User()
 		}, "none", ""},
-		"saved in the background": {30 * minute, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-			s.Background()
+		"saved passively": {30 * minute, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			s.MarkPassive()
 			name.Set(s, "value")
 		}, "30m0s", ""},
 		"saved after the first byte": {minute, func(w http.ResponseWriter, r *http.Request, s *session.Session) {

@@ -67,7 +67,7 @@ func TestForeignTokenStays(t *testing.T) {
 				m := keyless(t, session.Options{Store: spy, OnEvent: log.on})
 				shop := maps.Clone(endRoutes)
 				shop["/state"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-					fmt.Fprintf(w, "%s %s %s %v %v", s.ID(), s.User(), name.Get(s), time.Since(s.Authenticated()), s.Err())
+					fmt.Fprintf(w, "%s %s %s %v %v", s.ID(), s.User(), name.Get(s), time.Since(s.AuthTime()), s.Err())
 				}
 				b := newBrowser(t, m.Handler(shop))
 				b.get("/set")
@@ -243,7 +243,7 @@ func TestChangesOverlapAForeignRenewal(t *testing.T) {
 			}
 		}
 		shop["/keys"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-			fmt.Fprint(w, s.User(), len(s.Keys()))
+			fmt.Fprint(w, s.User(), len(s.Names()))
 		}
 		b := newBrowser(t, overTheWire(t, m.Handler(shop)))
 		b.get("/login")
@@ -283,7 +283,7 @@ func TestParallelForeignRenewals(t *testing.T) {
 			endRoutes[path](w, r, s)
 		}
 		shop["/keys"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-			fmt.Fprint(w, s.User(), len(s.Keys()))
+			fmt.Fprint(w, s.User(), len(s.Names()))
 		}
 		b := newBrowser(t, overTheWire(t, m.Handler(shop)))
 		b.get("/login")
@@ -655,7 +655,7 @@ func TestForeignTokenOpensNoRecordWithAKey(t *testing.T) {
 	ours := newBrowser(t, newManager(t, session.Options{Store: spy}).Handler(endRoutes))
 	ours.get("/login")
 	records, _ := spy.List(t.Context(), "alice")
-	theirs := newBrowser(t, keyless(t, session.Options{Store: spy}).Handler(endRoutes)).replay("__Host-session=good." + records[0].ID)
+	theirs := newBrowser(t, keyless(t, session.Options{Store: spy}).Handler(endRoutes)).replay("__Host-Http-session=good." + records[0].ID)
 	if got := body(theirs.get("/look")); got != "" {
 		t.Errorf("in as %q", got)
 	}
@@ -679,7 +679,7 @@ func TestForeignCrowd(t *testing.T) {
 	m := keyless(t, session.Options{})
 	shop := maps.Clone(endRoutes)
 	shop["/keys"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-		fmt.Fprint(w, strings.Join(s.Keys(), " "))
+		fmt.Fprint(w, strings.Join(s.Names(), " "))
 	}
 	shop["/write"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 		session.NewKey[bool](r.URL.RawQuery).Set(s, true)

@@ -34,7 +34,7 @@ func FuzzCookieValue(f *testing.F) {
 	f.Add(0, 0, " \t")
 	f.Add(0, 0, "\"")
 	f.Add(60, 0, "; ")
-	f.Add(118, 0, "; __Host-session=x")
+	f.Add(118, 0, "; __Host-Http-session=x")
 	f.Fuzz(func(t *testing.T, at, cut int, insert string) {
 		at = min(max(at, 0), len(value))
 		cut = min(max(cut, 0), len(value)-at)
@@ -191,7 +191,7 @@ func planted(t *testing.T, data []byte, timeout time.Duration, h http.HandlerFun
 // would be followed until the timeout.
 func visitAll(t *testing.T, data []byte) {
 	for what, act := range map[string]func(s *session.Session){
-		"read":   func(s *session.Session) { s.Keys(); name.Get(s); visits.Get(s) },
+		"read":   func(s *session.Session) { s.Names(); name.Get(s); visits.Get(s) },
 		"write":  func(s *session.Session) { name.Set(s, "y"); visits.Update(s, func(n int) int { return n + 1 }) },
 		"delete": func(s *session.Session) { name.Delete(s); visits.Pop(s) },
 		"flash":  func(s *session.Session) { s.AddFlash("info", "hello"); s.Flashes() },

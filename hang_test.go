@@ -31,7 +31,7 @@ func returns(t *testing.T, f func()) (panicked any) {
 // first are ways to use a session, each of which loads it.
 var first = map[string]func(s *session.Session){
 	"User":     func(s *session.Session) { s.User() },
-	"Keys":     func(s *session.Session) { s.Keys() },
+	"Names":    func(s *session.Session) { s.Names() },
 	"Err":      func(s *session.Session) { s.Err() },
 	"Set":      func(s *session.Session) { name.Set(s, "after") },
 	"Update":   func(s *session.Session) { name.Update(s, func(string) string { return "after" }) },

@@ -50,7 +50,7 @@ func onOneRecord(t *testing.T, n int, begin func(s *session.Session), f func(i i
 	}
 	done.Wait()
 	run = func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprint(w, session.From(r.Context()).Keys(), visits.Get(session.From(r.Context())))
+		fmt.Fprint(w, session.From(r.Context()).Names(), visits.Get(session.From(r.Context())))
 	}
 	return b
 }

@@ -142,11 +142,11 @@ func (s *Session) Clear() {
 	})
 }
 
-// Background says that the request is not the user's doing: a poll, a prefetch, a
-// page that asks how long is left. Such a request moves neither LastSeen nor the
-// idle end, whatever it changes; a Login does. Call it before Save and before the
-// first byte of the response. It alone does not load the session.
-func (s *Session) Background() { s.isPassive.Store(true) }
+// MarkPassive says that the request is not the user's doing: a poll, a prefetch, a page that
+// asks how long is left. Such a request moves neither LastSeen nor the idle end, whatever it
+// changes; a Login does. Call MarkPassive before any other method, at the latest before Save
+// and before the first byte of the response. It alone does not load the session.
+func (s *Session) MarkPassive() { s.isPassive.Store(true) }
 
 // change keeps a change for the commit.
 func (s *Session) change(c body.Change) {

@@ -117,7 +117,7 @@ func TestLoginFormSentAgainLater(t *testing.T) {
 // successor.
 func TestReplacedTokenEndsNothing(t *testing.T) {
 	for _, user := range []string{"", "bob"} { // whose session the token opened
-		for what, o := range map[string]session.Options{"": {}, ", foreign": {Tokens: new(plainTokens), Cookie: session.CookieOptions{Name: "__Host-session"}}} {
+		for what, o := range map[string]session.Options{"": {}, ", foreign": {Tokens: new(plainTokens), Cookie: session.CookieOptions{Name: "__Host-Http-session"}}} {
 			t.Run(user+what, func(t *testing.T) {
 				inBubble(t, o, func(t *testing.T, spy *spyStore, m *session.Manager) {
 					loaded, goOn := make(chan bool), make(chan bool)
@@ -178,7 +178,7 @@ func TestFirstRequestAfterAnEnding(t *testing.T) {
 						"/logout": clockRoutes["/logout"],
 						"/look":   clockRoutes["/look"],
 						"/set": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-							if !s.Expired() {
+							if !s.Ended() {
 								t.Error("the session has not ended")
 							}
 							name.Set(s, "state")
@@ -221,7 +221,7 @@ func TestLogoutDeletesTheCookieOfAnEndedSession(t *testing.T) {
 				"/login":  clockRoutes["/login"],
 				"/logout": clockRoutes["/logout"],
 				"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-					if s.Expired() {
+					if s.Ended() {
 						s.Logout()
 						s.AddFlash("", "Your session has ended.")
 					}

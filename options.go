@@ -19,8 +19,8 @@ import (
 )
 
 // Options configure a Manager. The zero value is safe: sessions in memory,
-// a random secret, 24 hours, one hour idle, a Secure cookie with the __Host-
-// prefix. New copies them.
+// a random secret, 24 hours, one hour idle, a Secure cookie with the
+// __Host-Http- prefix. New copies them.
 type Options struct {
 	// Store keeps the sessions. Nil: a new MemoryStore of its default size.
 	Store Store
@@ -126,9 +126,14 @@ type Options struct {
 // CookieOptions shape the cookie. It is always HttpOnly. With a store of package expressjs,
 // what is zero here is taken from expressjs.Options.Cookie, and the other way round.
 type CookieOptions struct {
-	// Name is "__Host-session" by default, "__Secure-session" with a Domain or
-	// Path, and "session" if Insecure. Browsers hold the prefixes' promises
-	// (RFC 6265bis, 4.1.3): __Host- keeps sibling domains from planting one.
+	// Name is "__Host-Http-session" by default, "__Secure-session" with a Domain or
+	// a Path other than "/", and "session" if Insecure. Browsers enforce the prefixes:
+	// with __Host- the cookie comes from this host alone, so that a sibling domain
+	// cannot plant a session (RFC 6265bis, 4.1.3.2). With __Host-Http- it comes from a
+	// Set-Cookie header with HttpOnly besides, so that a script in the page cannot
+	// plant one either (draft-ietf-httpbis-layered-cookies, 4.1.3.4; Chromium since
+	// 140). A browser that does not know __Host-Http- applies __Host-, with which the
+	// name begins.
 	Name string
 
 	// Domain, if set, sends the cookie to all its subdomains too.
@@ -256,7 +261,7 @@ func (o Options) resolve() (Options, error) {
 		case c.Domain != "" || c.Path != "" && c.Path != "/":
 			c.Name = "__Secure-session"
 		default:
-			c.Name = "__Host-session"
+			c.Name = "__Host-Http-session"
 		}
 	}
 	if c.Path == "" {

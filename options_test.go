@@ -196,7 +196,7 @@ func TestDomainWithLeadingDot(t *testing.T) {
 // The zero value, and a nil one, are what the documentation says.
 func TestDefaults(t *testing.T) {
 	c := issued(t, present(session.Must(session.New(nil)).Handler(reception), "/set"))
-	if c.Name != "__Host-session" {
+	if c.Name != "__Host-Http-session" {
 		t.Errorf("the cookie of New(nil) is %s", c.Name)
 	}
 	synctest.Test(t, func(t *testing.T) {

@@ -98,7 +98,7 @@ func TestNoLostUpdate(t *testing.T) {
 		},
 		"/look": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 			own := 0
-			for _, key := range s.Keys() {
+			for _, key := range s.Names() {
 				if who, ok := strings.CutPrefix(key, "own "); ok && session.NewKey[string](key).Get(s) == who {
 					own++
 				}
@@ -299,8 +299,8 @@ func TestStaleArrival(t *testing.T) {
 					shop := slowRoutes(nil)
 					shop["/remember"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Remember(day) }
 					shop["/stale"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-						if s.User() != "" || len(s.Keys()) > 0 || !s.IsNew() || s.Err() != c.err || !s.Authenticated().IsZero() {
-							t.Error("sees", s.User(), s.Keys(), s.ID(), s.Err())
+						if s.User() != "" || len(s.Names()) > 0 || !s.IsNew() || s.Err() != c.err || !s.AuthTime().IsZero() {
+							t.Error("sees", s.User(), s.Names(), s.ID(), s.Err())
 						}
 						slowly[what](w, r, s)
 					}
@@ -418,7 +418,7 @@ func TestLoginTakesOverlappingWrites(t *testing.T) {
 		session.NewKey[bool](r.URL.RawQuery).Set(s, true)
 	}
 	shop["/count"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-		fmt.Fprint(w, s.User(), len(s.Keys()))
+		fmt.Fprint(w, s.User(), len(s.Names()))
 	}
 	b := newBrowser(t, overTheWire(t, newManager(t, session.Options{Store: spy}).Handler(shop)))
 	b.get("/write?first")

@@ -160,7 +160,7 @@ func TestRecipePasswordAskedForAgainLosesNothing(t *testing.T) {
 		})
 		wrote(t, b, m, "ann", n)
 		b.Session(m, func(s *session.Session) {
-			if ago := time.Since(s.Authenticated()); ago > minute {
+			if ago := time.Since(s.AuthTime()); ago > minute {
 				t.Errorf("the password was typed %v ago", ago)
 			}
 		})
@@ -202,7 +202,7 @@ func TestRecipeChangeOfPassword(t *testing.T) {
 		time.Sleep(20 * second)
 		wrote(t, here, sessions, "ann", n)
 		here.Session(sessions, func(s *session.Session) {
-			if since := time.Since(s.Authenticated()); since > 21*second {
+			if since := time.Since(s.AuthTime()); since > 21*second {
 				t.Errorf("authenticated %v ago", since)
 			}
 		})
@@ -383,7 +383,7 @@ func TestRecipeVoucherIsSpentOnce(t *testing.T) {
 func extend(page http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
-		young := time.Since(s.Authenticated()) < 365*24*time.Hour
+		young := time.Since(s.AuthTime()) < 365*24*time.Hour
 		if s.Remembered() && young && time.Until(s.Expires()) < 23*24*time.Hour {
 			s.Remember(30 * 24 * time.Hour)
 		}
@@ -465,7 +465,7 @@ func TestRecipeRememberForYears(t *testing.T) {
 
 // loginPage says it once to users whose session has ended.
 func loginPage(w http.ResponseWriter, r *http.Request) {
-	if s := session.From(r.Context()); s.Expired() {
+	if s := session.From(r.Context()); s.Ended() {
 		s.Logout() // takes the cookie of the ended session back
 		fmt.Fprint(w, "<p>Your session has ended. Please log in again.</p>")
 	}

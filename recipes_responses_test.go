@@ -187,7 +187,7 @@ func TestRecipeReverseProxy(t *testing.T) {
 		mu.Lock()
 		seen = append(seen, strings.Join(r.Header["Cookie"], " and "))
 		mu.Unlock()
-		w.Header().Add("Set-Cookie", "__Host-session=; Path=/; Secure; Max-Age=0") // would log the user out
+		w.Header().Add("Set-Cookie", "__Host-Http-session=; Path=/; Secure; Max-Age=0") // would log the user out
 		w.Header().Add("Set-Cookie", "seen=yes; Path=/")
 	}))
 	t.Cleanup(other.Close)
@@ -196,7 +196,7 @@ func TestRecipeReverseProxy(t *testing.T) {
 		t.Fatal(err)
 	}
 	mux := http.NewServeMux()
-	proxy := upstream(to, "__Host-session")
+	proxy := upstream(to, "__Host-Http-session")
 	mux.Handle("/write/{i}", overlap(n, m.RequireUser(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		writing(w, r)
 		proxy.ServeHTTP(w, r)
@@ -221,14 +221,14 @@ func TestRecipeReverseProxy(t *testing.T) {
 	}
 	wrote(t, b, m, "ann", n)
 	for line, want := range map[string]string{
-		"__Host-session=t":        "",
-		" \t__Host-session \t= t": "",
-		"__Host-session":          "",
-		"__Host-session=t; a=1; __Host-session=u;__Host-session=": "a=1",
-		"a=__Host-session=t; __Host-sessions=1; session=2":        "a=__Host-session=t; __Host-sessions=1; session=2",
+		"__Host-Http-session=t":        "",
+		" \t__Host-Http-session \t= t": "",
+		"__Host-Http-session":          "",
+		"__Host-Http-session=t; a=1; __Host-Http-session=u;__Host-Http-session=": "a=1",
+		"a=__Host-Http-session=t; __Host-Http-sessions=1; session=2":             "a=__Host-Http-session=t; __Host-Http-sessions=1; session=2",
 		"a=1;;b=2;": "a=1;;b=2;",
 	} {
-		if got := strings.Join(withoutCookie([]string{line}, "__Host-session"), " and "); got != want {
+		if got := strings.Join(withoutCookie([]string{line}, "__Host-Http-session"), " and "); got != want {
 			t.Errorf("%q: %q is left, want %q", line, got, want)
 		}
 	}

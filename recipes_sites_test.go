@@ -26,7 +26,7 @@ func TestRecipeAppsAndCommandLines(t *testing.T) {
 	mux.Handle("/write/{i}", overlap(2*n, http.HandlerFunc(writing)))
 	mux.HandleFunc("/look", func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
-		fmt.Fprint(w, s.User(), len(s.Keys()))
+		fmt.Fprint(w, s.User(), len(s.Names()))
 	})
 	h := browsersAndApps(browsers, apps, mux)
 	b, a := sessiontest.NewBrowser(t, h), &app{h: h}
@@ -76,7 +76,7 @@ func TestRecipeVisitorsAndStaff(t *testing.T) {
 	defer func(m *session.Manager) { visitors = m }(visitors)
 	visitors = newManager(t, session.Options{
 		Store: store, Secrets: [][]byte{secret}, MaxPerUser: 1,
-		Cookie: session.CookieOptions{Name: "__Host-visitor"},
+		Cookie: session.CookieOptions{Name: "__Host-Http-visitor"},
 	})
 	h := nested()
 	bs := []*sessiontest.Browser{sessiontest.NewBrowser(t, h), sessiontest.NewBrowser(t, h)}
@@ -230,7 +230,7 @@ func accountsOf(store session.Store, secret []byte, next http.Handler) (http.Han
 		m, err := session.New(&session.Options{
 			Store:   store,
 			Secrets: [][]byte{secret},
-			Cookie:  session.CookieOptions{Name: fmt.Sprintf("__Host-account-%d", i)},
+			Cookie:  session.CookieOptions{Name: fmt.Sprintf("__Host-Http-account-%d", i)},
 		})
 		if err != nil {
 			return nil, err
@@ -282,7 +282,7 @@ func TestRecipeSeveralAccounts(t *testing.T) {
 	// The cookie of one account is none of another.
 	for _, c := range b.Do(httptest.NewRequest("GET", "/u/3/login?user=eve", nil)).Cookies() {
 		r := httptest.NewRequest("GET", "/u/2/visit", nil)
-		r.Header.Set("Cookie", "__Host-account-2="+c.Value)
+		r.Header.Set("Cookie", "__Host-Http-account-2="+c.Value)
 		if got := body(sessiontest.NewBrowser(t, h).Do(r)); got != "" {
 			t.Errorf("a cookie of another account is in as %q", got)
 		}
@@ -312,7 +312,7 @@ func TestRecipeRenamedCookieBesideOldProcesses(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/login", func(w http.ResponseWriter, r *http.Request) { session.From(r.Context()).Login("ann") })
 	mux.Handle("/write/{i}", overlap(n, http.HandlerFunc(writing)))
-	processes := []http.Handler{renamed(current, former, "__Secure-session", "__Host-session", mux), former.Handler(mux)}
+	processes := []http.Handler{renamed(current, former, "__Secure-session", "__Host-Http-session", mux), former.Handler(mux)}
 	var turn atomic.Int64
 	b := sessiontest.NewBrowser(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		processes[(turn.Add(1)-1)%2].ServeHTTP(w, r)
@@ -334,7 +334,7 @@ func TestRecipeRenamedCookie(t *testing.T) {
 	mux.HandleFunc("/logout", func(w http.ResponseWriter, r *http.Request) { session.From(r.Context()).Logout() })
 	mux.HandleFunc("/look", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, session.From(r.Context()).User()) })
 	mux.Handle("/write/{i}", overlap(n, http.HandlerFunc(writing)))
-	b := sessiontest.NewBrowser(t, renamed(former, current, "__Host-session", "__Secure-session", mux))
+	b := sessiontest.NewBrowser(t, renamed(former, current, "__Host-Http-session", "__Secure-session", mux))
 	b.Session(former, func(s *session.Session) { s.Login("ann") })
 	atOnce(n, func(i int) {
 		if resp := b.Get(fmt.Sprint("/write/", i)); resp.StatusCode != 200 || len(resp.Cookies()) > 0 {
@@ -352,12 +352,12 @@ func TestRecipeRenamedCookie(t *testing.T) {
 			t.Errorf("%s sets %q, want %q", path, got, want)
 		}
 	}
-	cookies("/login", "__Host-session  0\n")
-	cookies("/logout", "__Host-session  -1\n")
+	cookies("/login", "__Host-Http-session  0\n")
+	cookies("/logout", "__Host-Http-session  -1\n")
 	cookies("/login", "__Secure-session example.test 0\n")
 	// What is left of the former name does not count beside the current one.
 	junk := httptest.NewRequest("GET", "/look", nil)
-	junk.Header.Set("Cookie", "__Host-session=junk")
+	junk.Header.Set("Cookie", "__Host-Http-session=junk")
 	if got := body(b.Do(junk)); got != "ann" {
 		t.Errorf("in as %q", got)
 	}
@@ -431,7 +431,7 @@ func TestRecipeFrontEndOnAnotherPort(t *testing.T) {
 	expect(fetch("POST", "/login", frontEnd), http.StatusServiceUnavailable)
 	spy.down.Store(false)
 	all, err := m.List(t.Context(), "ann")
-	if err != nil || len(all) != 1 || len(all[0].Keys()) != n {
+	if err != nil || len(all) != 1 || len(all[0].Names()) != n {
 		t.Errorf("%d sessions are listed: %v", len(all), err)
 	}
 }

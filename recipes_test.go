@@ -26,7 +26,7 @@ import (
 func recently(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
-		if time.Since(s.Authenticated()) > 5*time.Minute {
+		if time.Since(s.AuthTime()) > 5*time.Minute {
 			http.Redirect(w, r, "/password?then="+url.QueryEscape(r.URL.RequestURI()), http.StatusSeeOther)
 			return
 		}
@@ -166,14 +166,14 @@ var (
 	visitors = session.Must(session.New(&session.Options{
 		Store:   store,
 		Secrets: [][]byte{secret},
-		Cookie:  session.CookieOptions{Name: "__Host-visitor"},
+		Cookie:  session.CookieOptions{Name: "__Host-Http-visitor"},
 	}))
 	staff = session.Must(session.New(&session.Options{
 		Store:       store,
 		Secrets:     [][]byte{secret},
 		Lifetime:    8 * time.Hour,
 		IdleTimeout: 15 * time.Minute,
-		Cookie:      session.CookieOptions{Name: "__Host-staff", SameSite: http.SameSiteStrictMode},
+		Cookie:      session.CookieOptions{Name: "__Host-Http-staff", SameSite: http.SameSiteStrictMode},
 	}))
 )
 
@@ -197,8 +197,8 @@ var embedded = session.Options{
 
 // shop and forum are two applications on one host, whatever their ports and paths.
 var (
-	shop  = session.Options{Cookie: session.CookieOptions{Name: "__Host-shop"}}
-	forum = session.Options{Cookie: session.CookieOptions{Name: "__Host-forum"}}
+	shop  = session.Options{Cookie: session.CookieOptions{Name: "__Host-Http-shop"}}
+	forum = session.Options{Cookie: session.CookieOptions{Name: "__Host-Http-forum"}}
 )
 
 func TestRecipeOptions(t *testing.T) {

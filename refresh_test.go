@@ -125,7 +125,7 @@ func TestRefresh(t *testing.T) {
 			if n := visits.Get(s); n != 100 {
 				t.Errorf("%d of 100 other changes were kept", n)
 			}
-			if got := strings.Join(s.Keys(), " "); got != "grants visits" {
+			if got := strings.Join(s.Names(), " "); got != "grants visits" {
 				t.Errorf("keys: %s", got)
 			}
 		})
@@ -788,7 +788,7 @@ func TestRefreshOfTwoValues(t *testing.T) {
 						n, err := key.Refresh(r.Context(), s, func(n int) bool { return n > 0 }, func(ctx context.Context, n int) (int, error) {
 							time.Sleep(5 * time.Second)
 							x.at(2, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-								if got := fmt.Sprint(s.Keys()); strings.Contains(got, "session") {
+								if got := fmt.Sprint(s.Names()); strings.Contains(got, "session") {
 									t.Error(got)
 								}
 							})

@@ -110,23 +110,23 @@ func TestTokenBeforeARenewalThatWasAskedFor(t *testing.T) {
 				old := b.replay(b.cookie())
 				var id string
 				var authenticated time.Time
-				d.do(b, func(s *session.Session) { id, authenticated = s.ID(), s.Authenticated() })
+				d.do(b, func(s *session.Session) { id, authenticated = s.ID(), s.AuthTime() })
 				if !d.do(b, func(s *session.Session) { ask(s); name.Set(s, "after") }) {
 					t.Fatal("no new cookie")
 				}
 				for _, wait := range []time.Duration{0, 10*second - time.Millisecond} {
 					time.Sleep(wait)
 					if d.do(old, func(s *session.Session) {
-						if s.ID() != id || !s.Authenticated().Equal(authenticated) {
-							t.Errorf("sees %s, authenticated %v, want %s, %v", s.ID(), s.Authenticated(), id, authenticated)
+						if s.ID() != id || !s.AuthTime().Equal(authenticated) {
+							t.Errorf("sees %s, authenticated %v, want %s, %v", s.ID(), s.AuthTime(), id, authenticated)
 						}
 						name.Update(s, func(v string) string { return v + "!" })
 						visits.Update(s, func(n int) int { return n + 1 })
 						if name.Get(s) != "before!" {
 							t.Errorf("reads %q", name.Get(s))
 						}
-						if err := s.Save(t.Context()); err != nil || name.Get(s) != "before!" || !s.Authenticated().Equal(authenticated) {
-							t.Errorf("Save: %v; reads %q, authenticated %v", err, name.Get(s), s.Authenticated())
+						if err := s.Save(t.Context()); err != nil || name.Get(s) != "before!" || !s.AuthTime().Equal(authenticated) {
+							t.Errorf("Save: %v; reads %q, authenticated %v", err, name.Get(s), s.AuthTime())
 						}
 						s.AddFlash("", "hello")
 					}) {
@@ -163,7 +163,7 @@ func TestPreviousTokenAsksForARenewal(t *testing.T) {
 					old := b.replay(b.cookie())
 					d.do(b, func(s *session.Session) { one(s); name.Set(s, "after") })
 					var ends, authenticated time.Time
-					look := func(s *session.Session) { ends, authenticated = s.Expires(), s.Authenticated() }
+					look := func(s *session.Session) { ends, authenticated = s.Expires(), s.AuthTime() }
 					d.do(b, look)
 					wasEnd, was := ends, authenticated
 					time.Sleep(5 * time.Second)
@@ -198,7 +198,7 @@ func TestPreviousTokenAsksForARenewal(t *testing.T) {
 					}
 					d.do(last, look)
 					if moved := !authenticated.Equal(was); moved != isLogin {
-						t.Errorf("Authenticated moved: %v", moved)
+						t.Errorf("AuthTime moved: %v", moved)
 					}
 					if first == "Remember" && !ends.Equal(wasEnd) || ends.After(wasEnd.Add(minute)) {
 						t.Errorf("it ends at %v, was %v", ends, wasEnd)
@@ -724,8 +724,8 @@ func TestKeyIsNotedBesideOtherWrites(t *testing.T) {
 				d.spy.hook(once(d.spy, "Save", func(context.Context) { d.do(other, meanwhile) }))
 				d.do(b, func(s *session.Session) {
 					isIn := s.User() == "alice" && name.Get(s) == "before" && visits.Get(s) == 1
-					if isEnded := how == "a Logout"; isIn == isEnded || s.Expired() != isEnded || s.Err() != nil {
-						t.Errorf("in as %q, Expired: %v, Err: %v", s.User(), s.Expired(), s.Err())
+					if isEnded := how == "a Logout"; isIn == isEnded || s.Ended() != isEnded || s.Err() != nil {
+						t.Errorf("in as %q, Ended: %v, Err: %v", s.User(), s.Ended(), s.Err())
 					}
 					if time.Sleep(10 * second); isIn {
 						d.expectReplaced(old)
@@ -1568,7 +1568,7 @@ func TestKeysAreNoValues(t *testing.T) {
 		time.Sleep(minute)
 		d.expect(b, "before")
 		d.do(b, func(s *session.Session) {
-			if keys := s.Keys(); len(keys) != 1 {
+			if keys := s.Names(); len(keys) != 1 {
 				t.Errorf("keys %q", keys)
 			}
 			s.Clear()

@@ -30,7 +30,7 @@ func members(m *session.Manager, before func(s *session.Session), otherwise http
 var tellWhy = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusForbidden)
 	s := session.From(r.Context())
-	fmt.Fprintf(w, "otherwise %v %v", s.Err(), s.Expired())
+	fmt.Fprintf(w, "otherwise %v %v", s.Err(), s.Ended())
 })
 
 // RequireUser calls next for a user who is logged in, by a pending Login too, and

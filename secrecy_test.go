@@ -180,7 +180,7 @@ func TestNothingSaysATokenOrASecret(t *testing.T) {
 	h := m.Handler(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
 		tell := func() {
-			w.hear(s, m, r.Context(), context.WithValue(r.Context(), new(int), "v"), rw, s.Err(), s.ID(), s.User(), s.Keys())
+			w.hear(s, m, r.Context(), context.WithValue(r.Context(), new(int), "v"), rw, s.Err(), s.ID(), s.User(), s.Names())
 		}
 		tell()
 		act[r.URL.Path[1:]](rw, r, s)

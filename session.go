@@ -65,10 +65,10 @@ func (s *Session) LastSeen() time.Time { return s.use().record().LastSeen }
 // its idle and its absolute end. It is zero before the first save.
 func (s *Session) Expires() time.Time { return s.use().record().Expires }
 
-// Authenticated returns when Login was last called. It is zero while the
-// session is anonymous. If it is long ago, ask for the password again before a
-// highly sensitive step (OWASP ASVS 5, 7.5.3).
-func (s *Session) Authenticated() time.Time {
+// AuthTime returns when Login was last called; the zero time while the session is
+// anonymous. If it is long ago, ask for the password again before a highly sensitive step
+// (OWASP ASVS 5, 7.5.3).
+func (s *Session) AuthTime() time.Time {
 	st := s.use()
 	switch rec := st.record(); {
 	case st.pending.user != "":
@@ -93,19 +93,19 @@ func (s *Session) Remembered() bool {
 	return body.IsRemembered(st.stored.rec.Data)
 }
 
-// Expired tells whether the request brought a token of ours whose session is
-// over: it ran out, or was ended, or gave way to another user's. That is the time
-// to say "your session has ended, please log in again". It is false on a first
-// visit, for a forged token, while the store fails (see Err), and once somebody
-// is logged in.
-func (s *Session) Expired() bool {
+// Ended reports whether the request brought a token of ours whose session has ended: it
+// expired, a Logout or Revoke ended it, or a Login of another user did. A login page says
+// then "your session has ended, please log in again". Ended is false on a first visit, for a
+// forged token, for a token that a renewal has replaced (see ErrReplaced), while the store
+// fails (see [Session.Err]), and once a user is logged in.
+func (s *Session) Ended() bool {
 	st := s.use()
 	return st.carried == carriedEnded && st.user() == ""
 }
 
-// Keys returns the names of the values, sorted. With Options.Tokens another program may
-// use names that NewKey refuses: those are left out.
-func (s *Session) Keys() []string {
+// Names returns the names of the values, sorted. With [Options].Tokens another program may
+// use names that NewKey refuses: Names leaves those out.
+func (s *Session) Names() []string {
 	st := s.use()
 	var names []string
 	for _, quoted := range st.pending.changes.Names(st.data()) {

@@ -603,7 +603,7 @@ func ourCookie(t testing.TB, resp *http.Response, sent string) (kind, held strin
 	held = sent
 	for _, c := range resp.Cookies() {
 		switch {
-		case c.Name != "__Host-session":
+		case c.Name != "__Host-Http-session":
 		case kind != "":
 			t.Errorf("more than one Set-Cookie of our name: %q", resp.Header["Set-Cookie"])
 		case c.MaxAge < 0:

@@ -182,7 +182,7 @@ func TestClocksAreTold(t *testing.T) {
 			"/login": clockRoutes["/login"],
 			"/renew": clockRoutes["/renew"],
 			"/look": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-				got = clocks{s.Created(), s.LastSeen(), s.Expires(), s.Authenticated()}
+				got = clocks{s.Created(), s.LastSeen(), s.Expires(), s.AuthTime()}
 			},
 		}))
 		expect := func(want clocks) {

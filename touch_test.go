@@ -72,10 +72,10 @@ func TestLongRequestOverTheIdleEnd(t *testing.T) {
 		begins func(s *session.Session)
 		keeps  bool
 	}{
-		"a read":     {func(s *session.Session) { s.User() }, true},
-		"a change":   {func(s *session.Session) { name.Set(s, "x") }, true},
-		"background": {func(s *session.Session) { s.Background(); s.User() }, false},
-		"unused":     {func(s *session.Session) {}, false},
+		"a read":   {func(s *session.Session) { s.User() }, true},
+		"a change": {func(s *session.Session) { name.Set(s, "x") }, true},
+		"passive":  {func(s *session.Session) { s.MarkPassive(); s.User() }, false},
+		"unused":   {func(s *session.Session) {}, false},
 	} {
 		inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
 			b := newBrowser(t, m.Handler(routes{

@@ -66,7 +66,7 @@ func (*flushingDiscard) Flush() {}
 // a new session's cookie takes is securecookie's and Go's.
 func TestAllocations(t *testing.T) {
 	codec := newCodec()
-	signing := testing.AllocsPerRun(100, func() { codec.Encode("__Host-session", make([]byte, 32)) })
+	signing := testing.AllocsPerRun(100, func() { codec.Encode("__Host-Http-session", make([]byte, 32)) })
 	for _, c := range []struct {
 		name   string
 		path   string // of the session, see benchSetup

@@ -105,8 +105,8 @@ func TestOddNames(t *testing.T) {
 				t.Errorf("%q is %d, want %d", n, got, i)
 			}
 		}
-		if got, want := s.Keys(), slices.Sorted(slices.Values(names)); !slices.Equal(got, want) {
-			t.Errorf("Keys: %q, want %q", got, want)
+		if got, want := s.Names(), slices.Sorted(slices.Values(names)); !slices.Equal(got, want) {
+			t.Errorf("Names: %q, want %q", got, want)
 		}
 	})
 }
@@ -374,8 +374,8 @@ func TestPopDeleteUpdate(t *testing.T) {
 		name.Delete(s)
 	})
 	visit(func(s *session.Session) {
-		if got := visits.Get(s); got != 23 || !slices.Equal(s.Keys(), []string{"visits"}) {
-			t.Errorf("visits is %d, keys %q", got, s.Keys())
+		if got := visits.Get(s); got != 23 || !slices.Equal(s.Names(), []string{"visits"}) {
+			t.Errorf("visits is %d, names %q", got, s.Names())
 		}
 		if got, ok := visits.Pop(s); got != 23 || !ok {
 			t.Errorf("Pop: %d, %v", got, ok)
@@ -385,8 +385,8 @@ func TestPopDeleteUpdate(t *testing.T) {
 		}
 	})
 	visit(func(s *session.Session) {
-		if len(s.Keys()) != 0 || s.IsNew() {
-			t.Errorf("left are %q", s.Keys())
+		if len(s.Names()) != 0 || s.IsNew() {
+			t.Errorf("left are %q", s.Names())
 		}
 	})
 }
@@ -408,14 +408,14 @@ func TestClear(t *testing.T) {
 			id, ends = s.ID(), s.Expires()
 			visits.Set(s, 1)
 			s.Clear()
-			if len(s.Keys()) != 0 || s.Flashes() != nil {
-				t.Errorf("Clear left %q", s.Keys())
+			if len(s.Names()) != 0 || s.Flashes() != nil {
+				t.Errorf("Clear left %q", s.Names())
 			}
 			visits.Set(s, 2)
 		})
 		resp := visit(func(s *session.Session) {
-			if !slices.Equal(s.Keys(), []string{"visits"}) || visits.Get(s) != 2 || s.Flashes() != nil {
-				t.Errorf("after Clear and Set: %q, %d", s.Keys(), visits.Get(s))
+			if !slices.Equal(s.Names(), []string{"visits"}) || visits.Get(s) != 2 || s.Flashes() != nil {
+				t.Errorf("after Clear and Set: %q, %d", s.Names(), visits.Get(s))
 			}
 			if s.User() != "alice" || s.ID() != id || !s.Expires().Equal(ends) {
 				t.Errorf("user %q, expires %v", s.User(), s.Expires())
@@ -484,8 +484,8 @@ func TestFlashes(t *testing.T) {
 	visit(func(s *session.Session) {
 		s.Login("alice")
 		s.AddFlash(want[2].Kind, want[2].Text)
-		if len(s.Keys()) != 0 {
-			t.Errorf("Keys shows flashes: %q", s.Keys())
+		if len(s.Names()) != 0 {
+			t.Errorf("Names shows flashes: %q", s.Names())
 		}
 	})
 	visit(func(s *session.Session) {
@@ -767,7 +767,7 @@ func TestLoginOverAFullSession(t *testing.T) {
 		}
 		visit(func(s *session.Session) {
 			if s.User() != "alice" || name.Get(s) != "" || visits.Get(s) != 1 || len(s.Flashes()) != 1 {
-				t.Errorf("in as %q, with %q", s.User(), s.Keys())
+				t.Errorf("in as %q, with %q", s.User(), s.Names())
 			}
 		})
 		if resp := visit(func(s *session.Session) {

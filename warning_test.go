@@ -212,7 +212,7 @@ func TestWarningIsOfACookieAndOnce(t *testing.T) {
 	h := newManager(t, session.Options{}).Handler(reception)
 	visit := func(path string) {
 		r := httptest.NewRequest("GET", "http://example.com"+path, nil)
-		r.Header.Set("Cookie", "__Host-session=garbage")
+		r.Header.Set("Cookie", "__Host-Http-session=garbage")
 		h.ServeHTTP(httptest.NewRecorder(), r)
 	}
 	for _, path := range []string{"/", "/nowhere", "/logout"} { // the last one deletes

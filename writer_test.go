@@ -134,9 +134,9 @@ func TestOneCookieOfOurName(t *testing.T) {
 	m := newManager(t, session.Options{})
 	b := newBrowser(t, m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 		http.SetCookie(w, &http.Cookie{Name: "theme", Value: "dark"})
-		http.SetCookie(w, &http.Cookie{Name: "__Host-session", Value: "mine"})
-		http.SetCookie(w, &http.Cookie{Name: "__Host-session", Value: "mine too"})
-		http.SetCookie(w, &http.Cookie{Name: "__Host-session2", Value: "another"})
+		http.SetCookie(w, &http.Cookie{Name: "__Host-Http-session", Value: "mine"})
+		http.SetCookie(w, &http.Cookie{Name: "__Host-Http-session", Value: "mine too"})
+		http.SetCookie(w, &http.Cookie{Name: "__Host-Http-session2", Value: "another"})
 		name.Set(s, "new")
 		s.Save(r.Context())
 		s.Login("alice")
@@ -148,7 +148,7 @@ func TestOneCookieOfOurName(t *testing.T) {
 	for _, c := range resp.Cookies() {
 		names = append(names, c.Name)
 	}
-	if want := []string{"theme", "__Host-session2", "__Host-session"}; !slices.Equal(names, want) {
+	if want := []string{"theme", "__Host-Http-session2", "__Host-Http-session"}; !slices.Equal(names, want) {
 		t.Errorf("cookies %q, want %q", names, want)
 	}
 	if _, held := ourCookie(t, resp, ""); opens(t, m, held) != "new of alice" {
@@ -161,7 +161,7 @@ func TestOtherSpellingsOfOurFields(t *testing.T) {
 	m := newManager(t, session.Options{})
 	h := m.Handler(routes{
 		"/set": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-			w.Header()["set-cookie"] = []string{"__Host-session=mine; Path=/", "theme=dark"}
+			w.Header()["set-cookie"] = []string{"__Host-Http-session=mine; Path=/", "theme=dark"}
 			w.Header()["cache-control"] = []string{"public, max-age=60"}
 			w.Header()["vary"] = []string{"Accept"}
 			name.Set(s, "value")

@@ -129,7 +129,7 @@ func newOurs(string) app {
 		blob  = session.NewKey[string]("blob")
 	)
 	sessions := session.Must(session.New(nil))
-	return newHTTPApp(sessions.Handler, "__Host-session", &pages{
+	return newHTTPApp(sessions.Handler, "__Host-Http-session", &pages{
 		fill: func(w http.ResponseWriter, r *http.Request, b string) {
 			s := session.From(r.Context())
 			name.Set(s, small)

@@ -95,15 +95,14 @@ func TestSignedOutFromAnotherDevice(t *testing.T) {
 	here.expect("Welcome back, alice!")
 }
 
-// By HTTPS the cookie has the __Host- name, and the browser keeps what that
-// promises.
+// By HTTPS the cookie has the __Host-Http- name, and the browser enforces the prefix.
 func TestCookieByHTTPS(t *testing.T) {
 	base := serve(t, "app.test", true, app(t, session.Options{}))
 	c := startChrome(t, "")
 	c.open(base + "/login?user=alice")
 	c.open(base + "/who")
 	c.expect("user:alice")
-	if k := c.only(); k.Name != "__Host-session" || k.Domain != "app.test" || k.Path != "/" || !k.HTTPOnly || !k.Secure || k.SameSite != network.CookieSameSiteLax || !k.Session || len(k.Value) != 118 {
+	if k := c.only(); k.Name != "__Host-Http-session" || k.Domain != "app.test" || k.Path != "/" || !k.HTTPOnly || !k.Secure || k.SameSite != network.CookieSameSiteLax || !k.Session || len(k.Value) != 118 {
 		t.Errorf("the browser stored %+v", k)
 	}
 	c.open(base + "/logout")
@@ -118,12 +117,21 @@ func TestCookieByHTTPS(t *testing.T) {
 	c.expect("user: count:0")
 	forged := serve(t, "sub.app.test", true, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for _, attributes := range []string{"; Domain=app.test; Path=/; Secure", "; Path=/app; Secure", "; Path=/"} {
-			w.Header().Add("Set-Cookie", "__Host-session=planted"+attributes)
+			w.Header().Add("Set-Cookie", "__Host-Http-session=planted"+attributes)
 		}
 	}))
 	c.open(forged)
 	if all := c.cookies(); len(all) != 0 {
 		t.Errorf("a sibling planted %+v", all[0])
+	}
+	c.open(base + "/who")
+	c.js(`document.cookie = "__Host-Http-session=planted; Path=/; Secure"`)
+	if all := c.cookies(); len(all) != 0 {
+		t.Errorf("a script planted %+v", all[0])
+	}
+	c.js(`document.cookie = "__Host-session=planted; Path=/; Secure"`)
+	if all := c.cookies(); len(all) != 1 {
+		t.Errorf("the script cannot plant a cookie of another name: %+v", all)
 	}
 }
 

@@ -181,7 +181,7 @@ func TestProxyEndsTLS(t *testing.T) {
 		c := client()
 		for range 3 {
 			_, h := fetch(t, c, base+"/login?user=alice")
-			if line := h.Get("Set-Cookie"); !strings.HasPrefix(line, "__Host-session=") || !strings.Contains(line, "; Secure") {
+			if line := h.Get("Set-Cookie"); !strings.HasPrefix(line, "__Host-Http-session=") || !strings.Contains(line, "; Secure") {
 				t.Errorf("%q: %q", header, line)
 			}
 			if got, _ := fetch(t, c, base+"/who"); got != "user:alice count:0" {
@@ -286,7 +286,7 @@ func TestTwoApplicationsOnOneHost(t *testing.T) {
 		shop, forum session.CookieOptions
 		want        string // what the shop says, after a login at both
 	}{
-		{session.CookieOptions{Name: "__Host-shop"}, session.CookieOptions{Name: "__Host-forum"}, "user:alice count:0"},
+		{session.CookieOptions{Name: "__Host-Http-shop"}, session.CookieOptions{Name: "__Host-Http-forum"}, "user:alice count:0"},
 		{session.CookieOptions{Path: "/shop/"}, session.CookieOptions{Path: "/forum/"}, "user:alice count:0"},
 		{session.CookieOptions{}, session.CookieOptions{}, "user: count:0"},
 	} {

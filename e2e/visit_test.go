@@ -23,7 +23,7 @@ func TestVisit(t *testing.T) {
 		b.open(base + "/login?user=alice")
 		b.open(base)
 		b.expect("user:alice")
-		if got, want := fmt.Sprint(b.pageCookies()), "[{__Host-session localhost / Lax true true}]"; got != want {
+		if got, want := fmt.Sprint(b.pageCookies()), "[{__Host-Http-session localhost / Lax true true}]"; got != want {
 			t.Errorf("the browser stored %s, want %s", got, want)
 		}
 		if got := b.js("document.cookie"); got != "" {

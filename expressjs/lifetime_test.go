@@ -65,7 +65,7 @@ func TestOwnMaxAge(t *testing.T) {
 				t.Errorf("%v: written, and the cookie is set: %v, for %v", own, ok, life)
 			}
 			in(t, m, id, func(s *session.Session) {
-				if got := fmt.Sprint(s.Keys()); got != "[x]" {
+				if got := fmt.Sprint(s.Names()); got != "[x]" {
 					t.Error(got)
 				}
 				s.Clear()

@@ -194,7 +194,7 @@ func goRoutes(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/get":
 		values := map[string]any{}
-		for _, name := range s.Keys() {
+		for _, name := range s.Names() {
 			values[name] = session.NewKey[any](name).Get(s)
 		}
 		_ = json.NewEncoder(w).Encode(map[string]any{"id": s.ID(), "user": s.User(), "values": values, "error": fmt.Sprint(s.Err())})

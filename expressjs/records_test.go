@@ -155,7 +155,7 @@ func TestUntouchedMembers(t *testing.T) {
 		m := service(t, s.store, nil)
 		s.put(sid, before, 24*time.Hour)
 		in(t, m, sid, func(s *session.Session) {
-			if got := strings.Join(s.Keys(), " "); got != "2 big e f html lone name neg0 z" {
+			if got := strings.Join(s.Names(), " "); got != "2 big e f html lone name neg0 z" {
 				t.Error(got)
 			}
 			if got := session.NewKey[json.Number]("big").Get(s); got != "9007199254740993" {
@@ -491,7 +491,7 @@ func TestAbsoluteEnd(t *testing.T) {
 			}
 			time.Sleep(time.Until(end))
 			in(t, m, id, func(s *session.Session) {
-				if s.ID() != "" || !s.Expired() {
+				if s.ID() != "" || !s.Ended() {
 					t.Errorf("%q of %q goes on", s.ID(), s.User())
 				}
 			})
@@ -528,8 +528,8 @@ func TestRedirectRace(t *testing.T) {
 	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, nil)
 		resp := in(t, m, sid, func(s *session.Session) {
-			if s.ID() != "" || s.Err() != nil || !s.Expired() {
-				t.Errorf("%q, %v, %v", s.ID(), s.Err(), s.Expired())
+			if s.ID() != "" || s.Err() != nil || !s.Ended() {
+				t.Errorf("%q, %v, %v", s.ID(), s.Err(), s.Ended())
 			}
 		})
 		if resp.Header.Get("Set-Cookie") != "" || resp.StatusCode != 200 {
@@ -597,7 +597,7 @@ func TestUnspeakableNames(t *testing.T) {
 		m := service(t, s.store, nil)
 		s.put(sid, bare+odd, time.Hour)
 		in(t, m, sid, func(s *session.Session) {
-			if got := fmt.Sprintf("%q", s.Keys()); got != "[\"\\\\ud800\" \"�\" \"😀\"]" {
+			if got := fmt.Sprintf("%q", s.Names()); got != "[\"\\\\ud800\" \"�\" \"😀\"]" {
 				t.Error(got)
 			}
 			for i, name := range []string{`\ud800`, "😀", "\ufffd"} {

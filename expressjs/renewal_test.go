@@ -90,8 +90,8 @@ func TestLoginTakesAnotherID(t *testing.T) {
 			}
 			in(t, m, name, func(s *session.Session) {
 				user, err := map[bool]string{true: c.user}[c.isKept], map[bool]error{false: session.ErrReplaced}[c.isKept]
-				if s.User() != user || s.Err() != err || c.isKept && time.Since(s.Authenticated()) > time.Minute {
-					t.Errorf("%s: in as %q since %v, %v", name, s.User(), s.Authenticated(), s.Err())
+				if s.User() != user || s.Err() != err || c.isKept && time.Since(s.AuthTime()) > time.Minute {
+					t.Errorf("%s: in as %q since %v, %v", name, s.User(), s.AuthTime(), s.Err())
 				}
 			})
 		}

@@ -35,7 +35,7 @@ func TestUser(t *testing.T) {
 			r, _ := http.NewRequest("GET", "https://example.test/", nil)
 			sessiontest.Do(t, m, r, func(s *session.Session) { s.Login("7") })
 			sessiontest.Do(t, m, r, func(s *session.Session) {
-				if id = s.ID(); s.User() != "7" || time.Since(s.Authenticated()) > time.Minute {
+				if id = s.ID(); s.User() != "7" || time.Since(s.AuthTime()) > time.Minute {
 					t.Errorf("%s: %q", name, s.User())
 				}
 			})
@@ -47,8 +47,8 @@ func TestUser(t *testing.T) {
 			s.put(sid, record, time.Hour)
 			for range 2 {
 				in(t, m, sid, func(s *session.Session) {
-					if s.User() != "7" || !s.Authenticated().IsZero() {
-						t.Errorf("%s: %q, %v", name, s.User(), s.Authenticated())
+					if s.User() != "7" || !s.AuthTime().IsZero() {
+						t.Errorf("%s: %q, %v", name, s.User(), s.AuthTime())
 					}
 				})
 			}

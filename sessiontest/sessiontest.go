@@ -47,7 +47,7 @@ func do(t testing.TB, m *session.Manager, r *http.Request, f func(*session.Sessi
 			t.Fatalf("sessiontest: the session cannot be loaded: %v", err)
 		}
 		f(s)
-		changed := s.User() != "" || len(s.Keys()) > 0
+		changed := s.User() != "" || len(s.Names()) > 0
 		switch err := s.Save(r.Context()); {
 		case err == nil:
 		case !errors.Is(err, session.ErrEnded) && !errors.Is(err, session.ErrReplaced):

@@ -233,12 +233,12 @@ func TestBrowserInABubble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newManager(t, session.Options{})
 		b := sessiontest.NewBrowser(t, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			fmt.Fprint(w, session.From(r.Context()).Expired())
+			fmt.Fprint(w, session.From(r.Context()).Ended())
 		})))
 		b.Session(m, func(s *session.Session) { s.Login("alice") })
 		time.Sleep(2 * time.Hour)
 		if body, _ := io.ReadAll(b.Get("/").Body); string(body) != "true" {
-			t.Errorf("Expired is %s", body)
+			t.Errorf("Ended is %s", body)
 		}
 	})
 }

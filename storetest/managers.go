@@ -147,7 +147,7 @@ func (c *cluster) serve(w http.ResponseWriter, r *http.Request) {
 			<-c.release
 		}
 	}
-	fmt.Fprintf(w, "%s %d %d", s.User(), count.Get(s), len(s.Keys()))
+	fmt.Fprintf(w, "%s %d %d", s.User(), count.Get(s), len(s.Names()))
 	if r.URL.Query().Has("flashes") {
 		fmt.Fprintf(w, " %d", len(s.Flashes()))
 	}

@@ -7,7 +7,7 @@
 //	PORT            8080 by default
 //	SESSION_SECRET  signs the cookies: at least 32 characters. Without one, a
 //	                random secret is used, which production refuses
-//	APP_ENV         production: a Secure cookie with the __Host- name, for use
+//	APP_ENV         production: a Secure cookie with the __Host-Http- name, for use
 //	                behind HTTPS; anything else: a cookie for plain HTTP
 //
 // Its sessions are in memory. The same server over SQLite, Redis, PostgreSQL or

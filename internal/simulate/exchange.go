@@ -84,7 +84,7 @@ func exchangeOf(ctx context.Context) *exchange {
 	return x
 }
 
-const cookieName = "__Host-session"
+const cookieName = "__Host-Http-session"
 
 // send carries out a request from its arrival to the end of its handler.
 func (w *world) send(task int, x *exchange) {
@@ -101,11 +101,11 @@ func (w *world) send(task int, x *exchange) {
 			r.Header.Add("Cookie", cookieName+"="+token)
 		}
 	}
-	background := ""
+	passively := ""
 	if x.passive {
-		background = " in the background"
+		passively = " passively"
 	}
-	w.log(x, "is sent by %s%s to process %d with %s; its handler %s", x.who, background, x.p.n, w.truth.nameOf(x.token), names(x.ops))
+	w.log(x, "is sent by %s%s to process %d with %s; its handler %s", x.who, passively, x.p.n, w.truth.nameOf(x.token), names(x.ops))
 	if x.own != "" {
 		w.log(x, "brings %s too", w.truth.nameOf(x.own))
 	}
@@ -192,7 +192,7 @@ func (x *exchange) serve(w http.ResponseWriter, r *http.Request) {
 	s := session.From(r.Context())
 	x.s = s
 	if x.passive {
-		s.Background()
+		s.MarkPassive()
 	}
 	x.user, x.err, x.id, x.marks = s.User(), s.Err(), s.ID(), marks.Get(s)
 	x.loaded = time.Now()

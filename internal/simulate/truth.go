@@ -363,7 +363,7 @@ func (t *truth) ends(x *exchange, s *sessionTruth, r *session.Record, unixMilli 
 }
 
 // touched checks that the clocks of a session's record were not set back, and that a
-// request in the background has not set them at all.
+// passive request has not set them at all.
 func (t *truth) touched(x *exchange, id string) {
 	s := t.sessions[id]
 	r := t.w.library.Peek(t.w.store, id)
@@ -375,7 +375,7 @@ func (t *truth) touched(x *exchange, id string) {
 	}
 	isFirst := s.lastSeen.IsZero()
 	if x != nil && x.passive && x.login == "" && !isFirst && r.LastSeen.After(s.lastSeen) {
-		t.violation(x, "two clocks", "a request in the background is a use of session %d", s.number)
+		t.violation(x, "two clocks", "a passive request is a use of session %d", s.number)
 	}
 	s.lastSeen, s.expires, s.deadline = r.LastSeen, r.Expires, r.Deadline
 }

@@ -190,7 +190,7 @@ func TestNothingPrivateIsTold(t *testing.T) {
 	}))
 	b := sessiontest.NewBrowser(t, h)
 	for range 2 {
-		private = append(private, b.Get("/").Header.Get("Set-Cookie")[len("__Host-session="):][:100])
+		private = append(private, b.Get("/").Header.Get("Set-Cookie")[len("__Host-Http-session="):][:100])
 	}
 	inner.Fail(fmt.Errorf("the-user the-value %s", private[0]))
 	b.Get("/")

@@ -62,7 +62,7 @@ func (a app) home(w http.ResponseWriter, r *http.Request) {
 func (a app) form(w http.ResponseWriter, r *http.Request) {
 	s := session.From(r.Context())
 	flashes := s.Flashes()
-	if s.Expired() {
+	if s.Ended() {
 		flashes = append(flashes, session.Flash{Kind: "bad", Text: hasEnded})
 	}
 	render(w, http.StatusOK, page{User: s.User(), Flashes: flashes})
@@ -133,7 +133,7 @@ func unauthorized(w http.ResponseWriter, r *http.Request) {
 	case !wantsHTML(r):
 	case errors.Is(s.Err(), session.ErrReplaced):
 		reason = "You have just logged in again in another tab. Please reload this page."
-	case s.Expired():
+	case s.Ended():
 		reason = hasEnded
 	}
 	answer(w, r, http.StatusUnauthorized, reason)

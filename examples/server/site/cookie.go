@@ -43,8 +43,8 @@ func explain(line string) []attribute {
 	parts := strings.Split(line, "; ")
 	name, _, _ := strings.Cut(parts[0], "=")
 	means := "The name and a ticket for your session: a random number, signed by the server. All else stays on the server."
-	if strings.HasPrefix(name, "__Host-") {
-		means += " With __Host- in its name the browser takes it only from this host, over HTTPS, for all paths."
+	if strings.HasPrefix(name, "__Host-Http-") {
+		means += " With __Host-Http- in its name the browser takes it only from this host, over HTTPS, for all paths, and from no script."
 	}
 	all := []attribute{{parts[0], true, means}}
 	sent := map[string]bool{}

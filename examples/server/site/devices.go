@@ -36,7 +36,7 @@ func (a app) devices(r *http.Request, s *session.Session) ([]deviceRow, error) {
 	for i, d := range all {
 		rows[i] = deviceRow{
 			ID: d.ID(), Name: device.Get(d), Current: d.ID() == s.ID(),
-			LoggedIn: moment{ago(now.Sub(d.Authenticated())), d.Authenticated()},
+			LoggedIn: moment{ago(now.Sub(d.AuthTime())), d.AuthTime()},
 			LastSeen: moment{ago(now.Sub(d.LastSeen())), d.LastSeen()},
 			Expires:  moment{"in " + span(d.Expires().Sub(now)), d.Expires()},
 		}
@@ -83,7 +83,7 @@ func (a app) revoke(w http.ResponseWriter, r *http.Request, s *session.Session) 
 func recently(next func(http.ResponseWriter, *http.Request, *session.Session)) func(http.ResponseWriter, *http.Request, *session.Session) {
 	return func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 		switch {
-		case time.Since(s.Authenticated()) <= 5*time.Minute:
+		case time.Since(s.AuthTime()) <= 5*time.Minute:
 			next(w, r, s)
 		case wantsHTML(r):
 			http.Redirect(w, r, "/confirm", http.StatusSeeOther)

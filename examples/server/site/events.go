@@ -14,7 +14,7 @@ import (
 // another one by now, or none, the answer is 204.
 func (a app) events(w http.ResponseWriter, r *http.Request) {
 	s := session.From(r.Context())
-	s.Background() // a page that is only open is not in use
+	s.MarkPassive() // a page that is only open is not in use
 	if s.User() == "" || r.FormValue("session") != s.ID() {
 		w.WriteHeader(http.StatusNoContent) // an EventSource does not connect again
 		return

@@ -89,7 +89,7 @@ func TestRun(t *testing.T) {
 			resp.Body.Close()
 			cookie := resp.Header.Get("Set-Cookie")
 			if name, rest, _ := strings.Cut(cookie, "="); !strings.HasSuffix(rest, test.cookie) ||
-				(name == "__Host-session") != (test.name == "production") {
+				(name == "__Host-Http-session") != (test.name == "production") {
 				t.Errorf("cookie %q", cookie)
 			}
 			if csp := resp.Header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") {

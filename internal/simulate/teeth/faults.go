@@ -68,7 +68,7 @@ var faults = []fault{
 		"rec.Deadline = earlier(rec.Deadline, end)\n", "rec.Deadline = later(rec.Deadline, end)\n", endBy},
 	{"a later EndBy counts", "internal/body/body.go",
 		"(was.IsZero() || t.Before(was))", "(was.IsZero() || !t.IsZero())", endBy},
-	{"a request in the background is a use", "touch.go",
+	{"a passive request is a use", "touch.go",
 		"return s.source != nil && !s.isPassive.Load()", "return s.source != nil", twoClocks},
 	{"a longer IdleTimeout is not heeded before LastSeen is old", "touch.go",
 		"return max(used.Sub(rec.LastSeen), s.m.idleEnd(rec, used).Sub(rec.Expires)) > s.m.idleOf(rec)/20", "return used.Sub(rec.LastSeen) > s.m.idleOf(rec)/20", twoClocks},

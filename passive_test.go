@@ -10,9 +10,9 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// backgroundRoutes do something as a poll of a page would. The clocks of
+// passiveRoutes do something as a poll of a page would. The clocks of
 // inBubble: 20 minutes idle, 2 hours altogether.
-var backgroundRoutes = routes{
+var passiveRoutes = routes{
 	"read":  func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.User() },
 	"write": func(w http.ResponseWriter, r *http.Request, s *session.Session) { name.Set(s, time.Now().String()) },
 	"update": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
@@ -32,28 +32,28 @@ var backgroundRoutes = routes{
 	"renew":        func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Renew() },
 }
 
-// A request that says Background moves neither LastSeen nor the idle end,
+// A passive request moves neither LastSeen nor the idle end,
 // whatever it changes; without the word each of them does.
-func TestBackground(t *testing.T) {
-	for step, do := range backgroundRoutes {
+func TestPassive(t *testing.T) {
+	for step, do := range passiveRoutes {
 		t.Run(step, func(t *testing.T) {
 			inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
-				background, first := false, false
+				isPassive, first := false, false
 				b := newBrowser(t, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					s := session.From(r.Context())
-					if background && first {
-						s.Background()
+					if isPassive && first {
+						s.MarkPassive()
 					}
 					if r.URL.Path == "/login" {
 						s.Login("alice")
 						return
 					}
 					seen, end := s.LastSeen(), s.Expires()
-					if background && !first {
-						s.Background()
+					if isPassive && !first {
+						s.MarkPassive()
 					}
 					do(w, r, s)
-					if moved := !s.LastSeen().Equal(seen) || !s.Expires().Equal(end); background && moved {
+					if moved := !s.LastSeen().Equal(seen) || !s.Expires().Equal(end); isPassive && moved {
 						t.Errorf("in the request itself: seen %v later, the end %v later", s.LastSeen().Sub(seen), s.Expires().Sub(end))
 					}
 				})))
@@ -66,7 +66,7 @@ func TestBackground(t *testing.T) {
 				}
 				b.get("/login")
 				before := record()
-				background = true
+				isPassive = true
 				for _, first = range []bool{true, false} { // the order of the calls
 					time.Sleep(5 * minute)
 					b.get("/")
@@ -77,7 +77,7 @@ func TestBackground(t *testing.T) {
 				if step != "read" && step != "reload" && step != "save nothing" && record().Version == before.Version {
 					t.Error("nothing was stored")
 				}
-				background = false
+				isPassive = false
 				b.get("/")
 				if now := record(); now.LastSeen.Sub(before.LastSeen) != 10*minute || now.Expires.Sub(before.Expires) != 10*minute {
 					t.Errorf("by use: seen %v later, the end %v later", now.LastSeen.Sub(before.LastSeen), now.Expires.Sub(before.Expires))
@@ -89,12 +89,12 @@ func TestBackground(t *testing.T) {
 
 // A page that polls every minute does not keep its session alive, and may ask
 // how long is left without putting the end off.
-func TestBackgroundPolls(t *testing.T) {
+func TestPassivePolls(t *testing.T) {
 	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
 		b := newBrowser(t, m.Handler(routes{
 			"/login": clockRoutes["/login"],
 			"/left": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-				s.Background()
+				s.MarkPassive()
 				if s.User() != "" {
 					fmt.Fprint(w, time.Until(s.Expires()))
 				}
@@ -118,19 +118,19 @@ func TestBackgroundPolls(t *testing.T) {
 }
 
 // Whoever logs in is here, whatever his request says; and Remember is obeyed.
-func TestBackgroundLogin(t *testing.T) {
+func TestPassiveLogin(t *testing.T) {
 	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
 		b := newBrowser(t, m.Handler(routes{
 			"/login": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-				s.Background()
+				s.MarkPassive()
 				s.Login("alice")
 			},
 			"/remember": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-				s.Background()
+				s.MarkPassive()
 				s.Remember(30 * day)
 			},
 			"/left": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-				s.Background()
+				s.MarkPassive()
 				fmt.Fprint(w, time.Until(s.Expires()), time.Since(s.LastSeen()))
 			},
 		}))
@@ -148,13 +148,13 @@ func TestBackgroundLogin(t *testing.T) {
 	})
 }
 
-// Background alone does not look for the session.
-func TestBackgroundCostsNothing(t *testing.T) {
+// MarkPassive alone does not look for the session.
+func TestPassiveCostsNothing(t *testing.T) {
 	spy := newSpy()
 	m := newManager(t, session.Options{Store: spy})
 	b := newBrowser(t, m.Handler(routes{
 		"/login": clockRoutes["/login"],
-		"/":      func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Background() },
+		"/":      func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.MarkPassive() },
 	}))
 	b.get("/login")
 	before := spy.count("")
@@ -165,7 +165,7 @@ func TestBackgroundCostsNothing(t *testing.T) {
 
 // A click counts although a poll that had loaded the session before it stores its
 // changes after it, and so does the save of a listed session.
-func TestBackgroundKeepsAUse(t *testing.T) {
+func TestPassiveKeepsAUse(t *testing.T) {
 	fetch := func(context.Context, grant) (grant, error) { return grant{1, time.Now().Add(time.Hour)}, nil }
 	add := func(n int) int { return n + 1 }
 	for step, change := range map[string]func(s *session.Session, w http.ResponseWriter, r *http.Request){
@@ -199,7 +199,7 @@ func TestBackgroundKeepsAUse(t *testing.T) {
 					"/click": func(w http.ResponseWriter, r *http.Request, s *session.Session) { fmt.Fprint(w, s.User()) },
 					"/poll": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 						if change != nil {
-							s.Background()
+							s.MarkPassive()
 							s.User()
 							close(loaded)
 							<-goOn

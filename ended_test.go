@@ -11,18 +11,18 @@ import (
 	"github.com/coatcheck/session"
 )
 
-var expiredRoutes = routes{
-	"/expired": func(w http.ResponseWriter, r *http.Request, s *session.Session) { fmt.Fprint(w, s.Expired()) },
-	"/login":   func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Login("alice") },
-	"/bob":     func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Login("bob") },
-	"/renew":   func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Renew() },
-	"/logout":  func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Logout() },
-	"/set":     func(w http.ResponseWriter, r *http.Request, s *session.Session) { name.Set(s, "value") },
+var endedRoutes = routes{
+	"/ended":  func(w http.ResponseWriter, r *http.Request, s *session.Session) { fmt.Fprint(w, s.Ended()) },
+	"/login":  func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Login("alice") },
+	"/bob":    func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Login("bob") },
+	"/renew":  func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Renew() },
+	"/logout": func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Logout() },
+	"/set":    func(w http.ResponseWriter, r *http.Request, s *session.Session) { name.Set(s, "value") },
 }
 
-// "Your session has ended, please log in again" is said to those for whom it is
-// true, and to nobody else.
-func TestExpired(t *testing.T) {
+// "Your session has ended, please log in again" is said to those for whom it is true, and
+// to no others.
+func TestEnded(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		do   func(b *browser, m *session.Manager) (cookie string) // what the last request brings
@@ -55,7 +55,7 @@ func TestExpired(t *testing.T) {
 			b.get("/login")
 			for range 12 {
 				time.Sleep(10 * minute)
-				b.get("/expired")
+				b.get("/ended")
 			}
 			return b.cookie()
 		}, true},
@@ -106,11 +106,11 @@ func TestExpired(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
-				b := newBrowser(t, m.Handler(expiredRoutes))
-				r := newBrowser(t, b.h).request("/expired")
+				b := newBrowser(t, m.Handler(endedRoutes))
+				r := newBrowser(t, b.h).request("/ended")
 				r.Header.Set("Cookie", c.do(b, m))
 				if got := body(b.do(r)); got != fmt.Sprint(c.want) {
-					t.Errorf("Expired is %s", got)
+					t.Errorf("Ended is %s", got)
 				}
 			})
 		})
@@ -118,17 +118,17 @@ func TestExpired(t *testing.T) {
 }
 
 // A store that fails says nothing about the session.
-func TestExpiredInAnOutage(t *testing.T) {
+func TestEndedInAnOutage(t *testing.T) {
 	spy := newSpy()
 	m := newManager(t, session.Options{Store: spy})
 	var during, after bool
 	b := newBrowser(t, m.Handler(routes{
-		"/login": expiredRoutes["/login"],
+		"/login": endedRoutes["/login"],
 		"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-			during = s.Expired()
+			during = s.Ended()
 			spy.down.Store(false)
 			err := s.Reload(r.Context())
-			if after = s.Expired(); (err == session.ErrEnded) != after || !after && err != nil {
+			if after = s.Ended(); (err == session.ErrEnded) != after || !after && err != nil {
 				t.Error(err)
 			}
 		},
@@ -137,7 +137,7 @@ func TestExpiredInAnOutage(t *testing.T) {
 	spy.down.Store(true)
 	b.get("/")
 	if during || after {
-		t.Errorf("Expired is %v while the store fails and %v afterwards", during, after)
+		t.Errorf("Ended is %v while the store fails and %v afterwards", during, after)
 	}
 	if err := m.RevokeAll(t.Context(), "alice"); err != nil {
 		t.Fatal(err)
@@ -145,13 +145,13 @@ func TestExpiredInAnOutage(t *testing.T) {
 	spy.down.Store(true)
 	b.get("/")
 	if during || !after {
-		t.Errorf("over: Expired is %v while the store fails and %v afterwards", during, after)
+		t.Errorf("ended: Ended is %v while the store fails and %v afterwards", during, after)
 	}
 }
 
 // Within one request the answer changes with a Login, and with nothing else: a
 // page may ask before its first byte and after it, whatever it changes.
-func TestExpiredInOneRequest(t *testing.T) {
+func TestEndedInOneRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newManager(t, session.Options{})
 		steps := map[string]func(w http.ResponseWriter, s *session.Session){
@@ -171,12 +171,12 @@ func TestExpiredInOneRequest(t *testing.T) {
 			case "":
 				s.Login("alice")
 			default:
-				if !s.Expired() {
-					t.Errorf("%s: not expired", step)
+				if !s.Ended() {
+					t.Errorf("%s: not ended", step)
 				}
 				steps[step](w, s)
-				if got := s.Expired(); got == strings.HasPrefix(step, "Login") {
-					t.Errorf("%s: Expired is %v", step, got)
+				if got := s.Ended(); got == strings.HasPrefix(step, "Login") {
+					t.Errorf("%s: Ended is %v", step, got)
 				}
 			}
 		})))
@@ -191,27 +191,27 @@ func TestExpiredInOneRequest(t *testing.T) {
 	})
 }
 
-// A session that ends while a request has it has expired for it when it looks
-// again, unless it ended it itself.
-func TestExpiredMeanwhile(t *testing.T) {
+// A session that ends while a request has it has ended for the request after a Reload,
+// unless the request ended it.
+func TestEndedMeanwhile(t *testing.T) {
 	m := newManager(t, session.Options{})
 	b := newBrowser(t, m.Handler(routes{
-		"/login": expiredRoutes["/login"],
+		"/login": endedRoutes["/login"],
 		"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-			if s.Expired() {
-				t.Error("expired")
+			if s.Ended() {
+				t.Error("ended")
 			}
 			if err := m.Revoke(r.Context(), s.User(), s.ID()); err != nil {
 				t.Error(err)
 			}
-			if err := s.Reload(r.Context()); err != session.ErrEnded || !s.Expired() {
-				t.Error("revoked, and not expired", err)
+			if err := s.Reload(r.Context()); err != session.ErrEnded || !s.Ended() {
+				t.Error("revoked, and not ended", err)
 			}
 		},
 		"/logout": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 			s.Logout()
-			if err := s.Save(r.Context()); err != nil || s.Expired() {
-				t.Error("its own logout: expired", err)
+			if err := s.Save(r.Context()); err != nil || s.Ended() {
+				t.Error("its own logout: ended", err)
 			}
 		},
 	}))
