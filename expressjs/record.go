@@ -42,12 +42,6 @@ func init() {
 	}
 }
 
-// ours tells whether a member that begins "session." is one that the Manager keeps in
-// a session's values. The others are not to come from a record that Express wrote.
-func ours(name string) bool {
-	return name == "session.flashes" || name == "session.remember" || name == "session.endby" || name == "session.leases"
-}
-
 var errDamaged = errors.New("the record is not a JSON object, and Express answers every request of this session with an error")
 
 // members returns the members of a record, their names decoded, and of several of a
@@ -109,7 +103,7 @@ func hasLoneSurrogate(text []byte) bool {
 
 // shared tells whether a member is a value for both sides.
 func (n *named) shared() bool {
-	return !reserved[n.name] && (!strings.HasPrefix(n.name, "session.") || ours(n.name))
+	return !reserved[n.name] && body.IsForeign(n.name)
 }
 
 // quoted is the name as encoding/json spells it, and so does the Manager.

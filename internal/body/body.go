@@ -33,6 +33,7 @@ package body
 import (
 	"bytes"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/coatcheck/session/internal/object"
@@ -167,6 +168,18 @@ func (b *Body) Apply(changes Changes) (err error) {
 // values returns the members that are values or flashes.
 func (b *Body) values() []object.Member {
 	return slices.DeleteFunc(slices.Clone(b.members), func(m object.Member) bool { return isMetadata(m.Name) })
+}
+
+// IsForeign reports whether the record of a token without a key may hold a member of this
+// name, which has no quotes: it is a value, or what the session of another program's token
+// has as well as ours.
+func IsForeign(name string) bool {
+	switch quoted := `"` + name + `"`; quoted {
+	case Flashes, Leases, rememberedMember, endByMember:
+		return true
+	default:
+		return !strings.HasPrefix(quoted, Reserved)
+	}
 }
 
 // HasKey reports whether data begins with a current key.

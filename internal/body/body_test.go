@@ -115,6 +115,20 @@ func TestSize(t *testing.T) {
 	}
 }
 
+// Records of another program's tokens have values, and no members of keys and endings.
+func TestIsForeign(t *testing.T) {
+	for _, name := range []string{"name", "", "session", "session.flashes", "session.leases", "session.remember", "session.endby"} {
+		if !body.IsForeign(name) {
+			t.Errorf("%q is refused", name)
+		}
+	}
+	for _, name := range []string{"session.key", "session.older", "session.ended", "session.idle", "session.other"} {
+		if body.IsForeign(name) {
+			t.Errorf("%q is allowed", name)
+		}
+	}
+}
+
 // Only the current key, or an older one that has not ended, has access.
 func TestHasAccess(t *testing.T) {
 	data := `{"session.key":"` + key('c') + `","session.older":{"` + key('b') + `":{},"` + key('a') + `":{"until":1732630010000}},"` + key('x') + `":{}}`
