@@ -26,17 +26,9 @@ func TestDocuments(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	documents, err := filepath.Glob("docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	blocks := 0
-	for _, document := range append(documents, "README.md") {
-		text, err := os.ReadFile(document)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, part := range strings.Split(string(text), "```go\n")[1:] {
+	for document, text := range documents(t) {
+		for _, part := range strings.Split(text, "```go\n")[1:] {
 			block, _, ended := strings.Cut(part, "```")
 			if !ended {
 				t.Fatalf("%s: a block has no end", document)
@@ -54,6 +46,70 @@ func TestDocuments(t *testing.T) {
 	}
 }
 
+// documents returns the text of README.md and of each page in docs, by path.
+func documents(t *testing.T) map[string]string {
+	texts := map[string]string{"README.md": "", "SECURITY.md": "", "CONTRIBUTING.md": ""}
+	err := filepath.WalkDir("docs", func(path string, d fs.DirEntry, err error) error {
+		if strings.HasSuffix(path, ".md") {
+			texts[path] = ""
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path := range texts {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts[path] = string(text)
+	}
+	return texts
+}
+
+// Every link of a document to a file of the project, or to a heading of one, has a target.
+func TestLinks(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)"\s]+)\)`)
+	links := 0
+	for document, text := range documents(t) {
+		for _, found := range link.FindAllStringSubmatch(text, -1) {
+			target, heading, hasHeading := strings.Cut(found[1], "#")
+			if strings.Contains(target, ":") {
+				continue // another site's
+			}
+			links++
+			path := filepath.Join(filepath.Dir(document), target)
+			if target == "" {
+				path = document
+			}
+			if _, err := os.Stat(path); err != nil {
+				t.Errorf("%s: %s: %v", document, found[1], err)
+				continue
+			}
+			if !hasHeading {
+				continue
+			}
+			page, err := os.ReadFile(path)
+			if err != nil || !slices.Contains(anchors(string(page)), heading) {
+				t.Errorf("%s: no heading for %s (%v)", document, found[1], err)
+			}
+		}
+	}
+	if links < 100 {
+		t.Errorf("%d links were found", links)
+	}
+}
+
+// anchors returns the names by which the headings of a page are linked.
+func anchors(page string) (names []string) {
+	for _, heading := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(page, -1) {
+		name := regexp.MustCompile(`[^\w\- ]`).ReplaceAllString(strings.ToLower(heading[1]), "")
+		names = append(names, strings.ReplaceAll(name, " ", "-"))
+	}
+	return names
+}
+
 // bare returns the lines of a text without what may differ between a document and
 // a program: indentation and the comma that ends a fragment.
 func bare(text string) []string {
@@ -68,7 +124,7 @@ func bare(text string) []string {
 	return lines
 }
 
-// stands tells whether a source has these lines, one after the other.
+// stands reports whether a source has these lines, one after the other.
 func stands(lines []string, sources [][]string) bool {
 	for _, source := range sources {
 		for i := range source {

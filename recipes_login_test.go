@@ -463,10 +463,10 @@ func TestRecipeRememberForYears(t *testing.T) {
 	}
 }
 
-// loginPage says it once to users whose session has ended.
+// loginPage tells users once that their session has ended.
 func loginPage(w http.ResponseWriter, r *http.Request) {
 	if s := session.From(r.Context()); s.Ended() {
-		s.Logout() // takes the cookie of the ended session back
+		s.Logout() // deletes the cookie of the ended session
 		fmt.Fprint(w, "<p>Your session has ended. Please log in again.</p>")
 	}
 	fmt.Fprint(w, "<form method=post action=/login>…</form>")

@@ -18,7 +18,7 @@ import (
 	"github.com/coatcheck/session/sessiontest"
 )
 
-// site serves assets beside the check for a user, not behind it.
+// site serves assets outside the check for a user.
 func site(sessions *session.Manager, assets, pages http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /assets/", assets) // never calls session.From
@@ -26,7 +26,7 @@ func site(sessions *session.Manager, assets, pages http.Handler) http.Handler {
 	return mux
 }
 
-// revalidated lets a user's browser keep files, and ask the server before each use.
+// revalidated lets a browser keep files, and revalidate them before each use.
 func revalidated(files http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "private, no-cache")
@@ -87,7 +87,7 @@ func TestRecipeStaticFiles(t *testing.T) {
 	}
 }
 
-// limited limits what a request may send.
+// limited limits the size of request bodies.
 func limited(sessions *session.Manager, next http.Handler) http.Handler {
 	return http.MaxBytesHandler(sessions.Handler(next), 1<<10)
 }
@@ -140,7 +140,7 @@ func TestRecipeMaxBytesHandler(t *testing.T) {
 	}
 }
 
-// upstream passes requests on to another server, without the cookie of that name.
+// upstream forwards requests to another server, without the cookie of that name.
 func upstream(to *url.URL, name string) http.Handler {
 	return &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {

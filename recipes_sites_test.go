@@ -112,11 +112,11 @@ func TestRecipeVisitorsAndStaff(t *testing.T) {
 	}
 }
 
-// tenants are the hosts that this program serves, and whose they are. A name has no
-// slash.
+// tenants maps the hosts that this program serves to their tenants. The name of a tenant has
+// no slash.
 var tenants = map[string]string{"bank.example": "bank", "mallory.example": "mallory"}
 
-// tenantOf returns whose site a request is for, or "".
+// tenantOf returns the tenant whose site a request is for, or "".
 func tenantOf(r *http.Request) string {
 	host := r.Host
 	if name, _, err := net.SplitHostPort(host); err == nil {
@@ -130,8 +130,8 @@ func loginAt(r *http.Request, user string) {
 	session.From(r.Context()).Login(tenantOf(r) + "/" + user)
 }
 
-// userAt returns who is logged in at the tenant that the request is for, or "". A
-// session of another tenant is none here.
+// userAt returns the user who is logged in at the tenant that the request is for, or "". A
+// session of another tenant does not count.
 func userAt(r *http.Request) string {
 	tenant, user, _ := strings.Cut(session.From(r.Context()).User(), "/")
 	if tenant == "" || tenant != tenantOf(r) {
@@ -140,8 +140,8 @@ func userAt(r *http.Request) string {
 	return user
 }
 
-// separately returns a handler that serves each tenant by a Manager of its own.
-// storeOf returns a Store that has nothing of another tenant.
+// separately returns a handler that serves each tenant with a Manager of its own.
+// storeOf returns a Store that has no records of another tenant.
 func separately(secret []byte, storeOf func(tenant string) session.Store, next http.Handler) (http.Handler, error) {
 	handlers := map[string]http.Handler{"": http.NotFoundHandler()}
 	for _, tenant := range tenants {
@@ -222,8 +222,8 @@ func TestRecipeTenants(t *testing.T) {
 	}
 }
 
-// accountsOf returns a handler with a cookie for each of several accounts. A path
-// says which account a request is for: /u/0/inbox, /u/1/inbox.
+// accountsOf returns a handler with a cookie for each of several accounts. The path selects
+// the account: /u/0/inbox, /u/1/inbox.
 func accountsOf(store session.Store, secret []byte, next http.Handler) (http.Handler, error) {
 	var accounts [4]http.Handler
 	for i := range accounts {
@@ -289,8 +289,8 @@ func TestRecipeSeveralAccounts(t *testing.T) {
 	}
 }
 
-// renamed serves browsers that have only the cookie of the former name by the
-// Manager of that name. Both Managers have the same Store and Secrets.
+// renamed serves browsers that have only the cookie of the former name with the Manager of
+// that name. Both Managers have the same Store and Secrets.
 func renamed(former, current *session.Manager, formerName, currentName string, next http.Handler) http.Handler {
 	byFormer, byCurrent := former.Handler(next), current.Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -365,8 +365,8 @@ func TestRecipeRenamedCookie(t *testing.T) {
 
 const frontEnd = "http://localhost:5173" // the development server of the front end
 
-// development lets the front end of another port make requests with the cookie. It
-// belongs around the sessions, so that an error page of theirs can be read too.
+// development allows the front end on another port to make requests with the cookie. It wraps
+// sessions.Handler, so that the front end can read its error responses too.
 func development(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()

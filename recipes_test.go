@@ -19,7 +19,7 @@ import (
 	"github.com/coatcheck/session/sessiontest"
 )
 
-// These are the recipes of docs/recipes.md, as it prints them, and each of them
+// These are the recipes of docs/recipes, as it prints them, and each of them
 // run. TestDocuments holds the two together.
 
 // recently calls next if the user typed the password within the last five minutes.
@@ -182,7 +182,7 @@ func both(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "visitor %q, employee %q", visitor.User(), employee.User())
 }
 
-// employee is the user of an employee's sessions: customer 42 is another user.
+// employee returns the user name of an employee's sessions: customer 42 is another user.
 func employee(id string) (user string) { return "staff:" + id }
 
 func nested() http.Handler {
@@ -274,8 +274,8 @@ type halfway struct {
 
 var firstFactor = session.NewKey[halfway]("first-factor")
 
-// passwordIsRight renews the token, so that one that was planted in the browser is
-// not half logged in.
+// passwordIsRight renews the token, so that a token that an attacker has planted in the
+// browser is of no use for the second step.
 func passwordIsRight(s *session.Session, user string) {
 	s.Renew()
 	firstFactor.Set(s, halfway{User: user, Until: time.Now().Add(5 * time.Minute)})
@@ -315,8 +315,8 @@ func actingUser(s *session.Session) string {
 	return cmp.Or(actsAs.Get(s), s.User())
 }
 
-// act lets an administrator act as a user, and with "" be himself again: both are
-// a change of privilege, and so a new token.
+// act lets an administrator act as a user, or with "" as themselves again. Both are a change
+// of privilege, which needs a new token.
 func act(s *session.Session, as string) {
 	if as == "" {
 		actsAs.Delete(s)
@@ -442,8 +442,8 @@ func TestRecipePayment(t *testing.T) {
 	}))).replay(signed).get("/")
 }
 
-// isOwnOrigin reports whether one of this host's own pages sent r, or a client that is
-// no browser: browsers send Origin with every WebSocket upgrade.
+// isOwnOrigin reports whether r was sent by a page of this host, or by a client that is not
+// a browser: browsers send Origin with every WebSocket upgrade.
 func isOwnOrigin(r *http.Request) bool {
 	origin := r.Header.Get("Origin")
 	u, err := url.Parse(origin)

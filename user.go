@@ -64,7 +64,7 @@ func (m *Manager) RevokeOthers(ctx context.Context, s *Session) error {
 
 // RevokeAll ends all sessions of a user. A login whose password was checked
 // before this call and whose session is created after it is not covered: the
-// recipe for a change of password in docs/recipes.md refuses it.
+// recipe for a change of password in docs/recipes/login.md refuses it.
 func (m *Manager) RevokeAll(ctx context.Context, user string) error {
 	if user == "" {
 		return errNoUser

@@ -11,7 +11,7 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// backButtonRecipe is the recipe of docs/recipes.md, "The back button after signing out".
+// backButtonRecipe is the recipe of docs/recipes/ending.md, "The back button after a logout".
 const backButtonRecipe = `<script>
 addEventListener("pagehide", () => { document.documentElement.hidden = true; });
 addEventListener("pageshow", (e) => { if (e.persisted) location.reload(); });
@@ -63,9 +63,9 @@ func TestBackAfterSigningOut(t *testing.T) {
 // cache. Without the recipe Chromium and WebKit show the page of before the session ended,
 // although that was no-store. Firefox keeps no such page.
 func TestBackForwardCache(t *testing.T) {
-	page, err := os.ReadFile("../docs/recipes.md")
+	page, err := os.ReadFile("../docs/recipes/ending.md")
 	if err != nil || !strings.Contains(string(page), strings.TrimSuffix(strings.TrimPrefix(backButtonRecipe, "<script>"), "</script>")) {
-		t.Errorf("docs/recipes.md does not have the recipe: %v", err)
+		t.Errorf("docs/recipes/ending.md does not have the recipe: %v", err)
 	}
 	inEach(t, allEngines, func(t *testing.T, engine string, b browser) {
 		m, err := session.New(&session.Options{Cookie: session.CookieOptions{Insecure: true}})
@@ -121,7 +121,7 @@ func TestBackForwardCache(t *testing.T) {
 			t.Error("with the recipe the back button shows what was private")
 		}
 		if engine != "firefox" && !shows("/unmended") {
-			t.Error("without the recipe the back button shows nothing: docs/recipes.md is not right")
+			t.Error("without the recipe the back button shows nothing: docs/recipes/ending.md is not right")
 		}
 	})
 }

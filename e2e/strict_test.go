@@ -12,7 +12,7 @@ import (
 // A Strict cookie, and an address of another site (a link scanner, a short link) that
 // is typed in and redirects to the application. Firefox and WebKit hold the cookie
 // back, and say nothing of the other site. The user stays logged in because, as
-// docs/recipes.md asks ("Visitors and staff"), that page begins no session.
+// docs/recipes/clients.md asks ("Visitors and staff"), that page begins no session.
 func TestStrictCookieAndRedirect(t *testing.T) {
 	inEach(t, []string{"firefox", "webkit"}, func(t *testing.T, _ string, b browser) {
 		m, err := session.New(&session.Options{Cookie: session.CookieOptions{Insecure: true, SameSite: http.SameSiteStrictMode}})
@@ -40,9 +40,9 @@ func TestStrictCookieAndRedirect(t *testing.T) {
 		b.open(base + "/login")
 		b.expect("/login user:alice.")
 		b.open(foreign + "/landing")
-		b.expect("/landing user:.") // or docs/recipes.md is not right
+		b.expect("/landing user:.") // or docs/recipes/clients.md is not right
 		if got := site.Load(); got != "none" {
-			t.Errorf("Sec-Fetch-Site is %s: the server could tell, and docs/recipes.md is not right", got)
+			t.Errorf("Sec-Fetch-Site is %s: the server could tell, and docs/recipes/clients.md is not right", got)
 		}
 		b.open(base)
 		b.expect("/ user:alice.")

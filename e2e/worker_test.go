@@ -13,7 +13,7 @@ import (
 
 // A service worker between the browser and the site, and a payment page of another
 // site that posts back to a page that sets a value: the user stays logged in. That is
-// so with the worker of docs/recipes.md, which passes on what is a GET. It is so, too,
+// so with the worker of docs/recipes/clients.md, which passes on what is a GET. It is so, too,
 // with one that passes on everything, although Firefox and WebKit then say that the
 // POST is of the same origin.
 func TestServiceWorker(t *testing.T) {
@@ -25,9 +25,9 @@ func TestServiceWorker(t *testing.T) {
 });
 `
 	)
-	page, err := os.ReadFile("../docs/recipes.md")
+	page, err := os.ReadFile("../docs/recipes/clients.md")
 	if err != nil || !strings.Contains(string(page), recipe) {
-		t.Errorf("docs/recipes.md does not have the worker: %v", err)
+		t.Errorf("docs/recipes/clients.md does not have the worker: %v", err)
 	}
 	for name, worker := range map[string]string{"recipe": recipe, "everything": strings.Replace(recipe, onlyGET, "", 1)} {
 		t.Run(name, func(t *testing.T) {
@@ -76,7 +76,7 @@ func TestServiceWorker(t *testing.T) {
 				b.expect("/paid user:")
 				t.Logf("the POST: by the worker %v, Sec-Fetch-Site %v", forwarded.Load(), site.Load())
 				if own := site.Load() == "same-origin"; own != (name == "everything" && engine != "chromium") {
-					t.Errorf("the POST says Sec-Fetch-Site: %v: docs/recipes.md is not right, or this test proves nothing", site.Load())
+					t.Errorf("the POST says Sec-Fetch-Site: %v: docs/recipes/clients.md is not right, or this test proves nothing", site.Load())
 				}
 				b.open(base)
 				b.expect("/ user:")

@@ -16,7 +16,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// These are recipes of docs/recipes.md, as it prints them.
+// These are recipes of docs/recipes, as it prints them.
 
 // onlineInRedis returns the users who were seen since a time, and when each was seen
 // last.

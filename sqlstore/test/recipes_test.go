@@ -18,7 +18,7 @@ import (
 	"github.com/coatcheck/session/sqlstore"
 )
 
-// These are recipes of docs/recipes.md, as it prints them.
+// These are recipes of docs/recipes, as it prints them.
 
 // online returns the users who were seen since a time, and when each was seen last.
 func online(ctx context.Context, db *sql.DB, since time.Time) (map[string]time.Time, error) {
@@ -88,7 +88,7 @@ func TestRecipeWhoIsOnline(t *testing.T) {
 
 var paid = session.NewKey[bool]("paid")
 
-// pay uses its session before it begins a transaction, and answers after its end: a
+// pay uses its session before it begins a transaction, and answers after the transaction: the
 // session needs a connection of its own, and is saved just before the first byte.
 func pay(db *sql.DB) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {

@@ -17,7 +17,7 @@ import (
 )
 
 // What is here breaks the contract of net/http, and what the user sees then. The
-// documentation says what to do instead (docs/recipes.md, "Inside a framework").
+// documentation says what to do instead (docs/recipes/operating.md, "Frameworks").
 
 func newManager(t *testing.T) *session.Manager {
 	m, err := session.New(&session.Options{Cookie: session.CookieOptions{Insecure: true}})
