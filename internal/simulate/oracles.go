@@ -124,7 +124,6 @@ func (t *truth) presents(x *exchange, k *token) {
 		if o.s != k.s || o.number >= k.number {
 			continue
 		}
-		o.endsAfter(k) // perhaps: the store may get to know it by an explicit renewal, which leaves no trace of k
 		// What came while this request was on its way may have come later.
 		if o.max.IsZero() && isNoted && !o.noted.After(x.sent) {
 			o.max = o.end(x.loaded, o.noted)
@@ -150,17 +149,13 @@ func (t *truth) notes(x *exchange, k *token) {
 	}
 }
 
-// endsAfter notes that the token has full access for some time only, if a newer one was
-// presented.
+// endsAfter notes that the token has full access for some time only, if the store knows that
+// a newer one was presented.
 func (k *token) endsAfter(newer *token) {
-	at := newer.noted
-	if at.IsZero() {
-		at = newer.presented
-	}
-	if at.IsZero() {
+	if newer.noted.IsZero() {
 		return
 	}
-	if end := k.end(at, later(k.presented, k.noted)); k.min.IsZero() || end.Before(k.min) {
+	if end := k.end(newer.noted, later(k.presented, k.noted)); k.min.IsZero() || end.Before(k.min) {
 		k.min, k.minSet = end, time.Now()
 	}
 }

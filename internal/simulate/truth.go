@@ -44,6 +44,7 @@ type sessionTruth struct {
 	lastIdleEnd  time.Time // not after that: likewise, or failed
 	end          time.Time // of its life, by the last Login or its creation
 	size         int       // of the values
+	largest      int       // that size has been
 	remember     time.Time // the end that Remember set, or zero
 	endBy        time.Time // what EndBy has noted in the record, or zero
 	loggedIn     time.Time // when a request with a Login last wrote the record, and
@@ -303,13 +304,24 @@ func (t *truth) judgeSize(p *process, x *exchange, s *sessionTruth, r *session.R
 			s.size += len(name) + len(raw)
 		}
 	}
-	if x != nil && x.login != "" && s.size > was {
-		t.count("excused: a Login inherits values of another process's limit")
-		return
+	s.largest = max(s.largest, s.size)
+	most := p.limits.maxData
+	if x != nil && x.login != "" && s.creator == x && s.size > most {
+		t.count("excused: a Login inherits values that are larger than MaxDataSize")
+		most = max(most, t.largestOf(x))
 	}
-	if most := p.limits.maxData; s.size > most && s.size > was {
+	if s.size > most && s.size > was {
 		t.violation(x, "bounded records", "the values of session %d have %d bytes, had %d, and may have %d", s.number, s.size, was, most)
 	}
+}
+
+// largestOf returns the most bytes that the values of a session had whose values a Login of a
+// request may take over: the one of its token, or one that another Login has begun in its place.
+func (t *truth) largestOf(x *exchange) (size int) {
+	for s := t.sessions[t.idOf(x.token)]; s != nil; s = t.sessions[s.next] {
+		size = max(size, s.largest)
+	}
+	return size
 }
 
 // used notes a use of a session by a request of a process that succeeded. A request that
