@@ -99,10 +99,47 @@ func (b *browser) live(task int) {
 			b.isSlow = false
 		case 16:
 			b.visit(false, append(someOps(b.rng), saveRefused())...)
+		case 17:
+			b.reorder()
 		default:
 			b.visit(false, someOps(b.rng)...)
 		}
 	}
+}
+
+// reorder lets the network turn the order of an automatic renewal's tokens around: the browser
+// gets the second one, and then the first one, while requests with the second are in flight.
+func (b *browser) reorder() {
+	b.visit(false, login(b.account(0)))
+	b.w.sleep(b.task, time.Minute+b.upTo(time.Minute))
+	isSoon := b.rng.IntN(2) == 0 // the first token comes before a request with it may get another
+	first := b.prepare(false)
+	first.delay = overlap + 5*time.Second + b.upTo(arrival)
+	if isSoon {
+		first.delay = overlap + 4*time.Second
+	}
+	b.send(first)
+	b.w.sleep(b.task, overlap+b.upTo(3*time.Second))
+	<-b.send(b.prepare(false))
+	b.w.park(place{task: b.task, call: "answered"})
+	b.send(b.prepare(false, works(time.Minute+b.upTo(time.Minute)), mark()))
+	if isSoon {
+		b.w.sleep(b.task, 6*time.Second)
+		b.send(b.prepare(false))
+		b.w.sleep(b.task, 2*time.Minute)
+		return
+	}
+	b.isSlow = true
+	for range 2 { // uploads, which a proxy keeps until they are complete
+		upload := b.prepare(false)
+		upload.way = b.upTo(90 * time.Second)
+		b.send(upload)
+	}
+	for range 1 + b.rng.IntN(6) {
+		b.w.sleep(b.task, b.upTo(20*time.Second))
+		b.send(b.prepare(false))
+	}
+	b.isSlow = false
 }
 
 // late returns how many of four responses are late.
@@ -169,9 +206,15 @@ func (b *browser) send(x *exchange) <-chan struct{} {
 	if !isLate {
 		delay = 0
 	}
+	if faults&LostResponses != 0 {
+		delay += x.delay
+	}
 	isOnWay, onWay := b.rng.IntN(2) == 0 && b.isSlow && faults&LostResponses != 0, b.upTo(15*time.Second)
 	if !isOnWay {
 		onWay = 0
+	}
+	if faults&LostResponses != 0 {
+		onWay += x.way
 	}
 	isRetried := b.rng.IntN(12) == 0 && faults&Retries != 0
 	again := &exchange{who: x.who + " (sent again by a proxy)", rng: w.split(b.rng), browser: b, passive: x.passive, ops: x.ops}

@@ -27,6 +27,8 @@ type exchange struct {
 	rng     *rand.Rand // of what happens to it, whatever happens to others
 	passive bool       // it is not the user's doing
 	ops     []op
+	way     time.Duration // that it takes to the server, if the network is bad, beside what chance adds
+	delay   time.Duration // that its response takes, likewise
 
 	onHeader    func() // called as the header leaves, or nil
 	isDelivered bool   // the client will see the header
