@@ -18,157 +18,153 @@ import (
 	"github.com/coatcheck/session/internal/token"
 )
 
-// Options configure a Manager. The zero value is safe: sessions in memory,
-// a random secret, 24 hours, one hour idle, a Secure cookie with the
-// __Host-Http- prefix. New copies them.
+// Options configure a [Manager]. The zero value is safe: sessions are kept in memory and end
+// after 24 hours, or one hour without use; the secret is random; the cookie is Secure and has
+// the __Host-Http- prefix. [New] copies the options.
 type Options struct {
-	// Store keeps the sessions. Nil: a new MemoryStore of its default size.
+	// Store keeps the sessions. Nil: a new [MemoryStore] of its default size.
 	Store Store
 
-	// Secrets sign the cookies: at least 32 random bytes each, at most 4. The
-	// first signs, all verify. To rotate, deploy the new one last everywhere,
-	// then move it to the front, and drop the old one when Lifetime, or the
-	// longest Remember, has passed. Nil: a random one, allowed only while Store
-	// is nil, for both die with the process.
+	// Secrets sign the cookies: at most 4 secrets of at least 32 random bytes each. The
+	// first signs, all verify. To rotate, add the new secret last in every process, then
+	// move it to the front, and remove the old one when Lifetime, or the longest Remember,
+	// has passed. Nil: one random secret, which is allowed only while Store is nil, because
+	// a secret that ends with the process is of no use to sessions that do not.
 	Secrets [][]byte
 
-	// Lifetime is the absolute end, counted from creation or Login
-	// (OWASP ASVS 5, 7.3.2; NIST SP 800-63B-4, 2.2.3). Session.Remember sets another
-	// one, Session.EndBy an earlier one. A session keeps the Lifetime of the process that
+	// Lifetime is the time from creation or Login to the absolute end of a session (OWASP
+	// ASVS 5, 7.3.2; NIST SP 800-63B-4, 2.2.3). [Session.Remember] sets another end,
+	// [Session.EndBy] an earlier one. A session keeps the Lifetime of the process that
 	// created it or logged it in last. 0: 24 hours.
 	Lifetime time.Duration
 
-	// IdleTimeout ends a session that nobody used for this long, give or take
-	// 1/20 (OWASP ASVS 5, 7.3.1; NIST SP 800-63B-4, 2.2.3). If a
-	// deployment makes it longer, that holds for a session from its next use on. If it
-	// makes it shorter, a session keeps the idle end that it has until a use moves that
-	// on: no write moves it back. 0: 1 hour, or Lifetime if
-	// that is shorter. With a store of package expressjs a session whose cookie has a
-	// maxAge has that in its place, and 0 is the store's TTL.
+	// IdleTimeout ends a session that was not used for this long, with a tolerance of 1/20
+	// (OWASP ASVS 5, 7.3.1; NIST SP 800-63B-4, 2.2.3). A deployment that makes it longer
+	// applies to a session from its next use on. After a deployment that makes it shorter, a
+	// session keeps the idle end that it has until a use moves it forward: no write moves it
+	// back. 0: 1 hour, or Lifetime if that is shorter. With a store of package expressjs, the
+	// maxAge of a session's cookie takes its place, and 0 is the TTL of the store.
 	IdleTimeout time.Duration
 
-	// StoreTimeout limits a load, and all the store calls of one commit
+	// StoreTimeout limits the time of a load, and of all store calls of one commit
 	// together. 0: 5 seconds.
 	StoreTimeout time.Duration
 
 	// MaxDataSize limits the encoded values and flashes of one session, in bytes. A
-	// commit over it that makes the session larger fails (ErrTooLarge, 500). At a
-	// Login as the first user, the values of the anonymous session are dropped if
-	// they do not fit (EventDropped). With Tokens, what another program has stored beyond
-	// it does not count. For RenewGrace after a Renew, Remember or Login
-	// of the same user the record also holds the values as they were, of the last
-	// three of them: up to four times this size. 0: 64 KiB.
+	// commit that exceeds it and makes the session larger fails ([ErrTooLarge], 500). At a
+	// Login from an anonymous session, the values of that session are dropped if they do not
+	// fit (EventDropped). With Tokens, a size that another program has stored is accepted.
+	// For RenewGrace after an explicit renewal the record also holds the values from before
+	// it, for at most three renewals: up to four times this size. 0: 64 KiB.
 	MaxDataSize int
 
-	// MaxPerUser limits a user's sessions: after each Login the least recently
-	// used others beyond it end (OWASP ASVS 5, 7.1.2). Of logins at the same
-	// time the newest by their processes' clocks stay. 0: no limit.
+	// MaxPerUser limits the number of a user's sessions: after each Login the least recently
+	// used other sessions beyond it end (OWASP ASVS 5, 7.1.2). Of concurrent logins the
+	// newest by the clocks of their processes stay. 0: no limit.
 	MaxPerUser int
 
-	// RenewAfter, if set, is at least a minute: a request that uses a logged-in
-	// session whose token is older gets another one, so that a stolen cookie is
-	// good for about that long (OWASP Session Management Cheat Sheet, "Renewal
-	// Timeout"; NIST SP 800-63B-4, 5.1, permits it). It signs no user out: the
-	// previous token keeps full access until ten seconds after the new one was
-	// first presented, and one whose response was slow for a minute after it was
-	// issued. The clocks of
-	// the processes may differ by some seconds: one that is ahead ends a previous
-	// token early, for its own requests. Beyond a minute it does so for all. 0:
+	// RenewAfter is the age at which the token of a logged-in session is replaced while the
+	// session is used (automatic renewal), so that a stolen cookie is valid for about that
+	// long (OWASP Session Management Cheat Sheet, "Renewal Timeout"; NIST SP 800-63B-4, 5.1,
+	// permits it). A renewal signs no user out: the previous token keeps full access until
+	// ten seconds after the new one was first presented, and a token whose response was slow
+	// keeps it for a minute after it was issued. The clocks of the processes may differ by
+	// some seconds: a process that is ahead ends a previous token early, for its own requests
+	// only. If it is ahead by more than a minute, it does so for all. At least a minute; 0:
 	// never.
 	RenewAfter time.Duration
 
-	// RenewGrace is for how long after an explicit renewal (Renew, Remember, or a
-	// Login of the user who is logged in) the previous token shows the session as
-	// it was just before, to requests that are in flight. 0: 10 seconds; at most a
-	// minute. Negative: none, which is OWASP ASVS 5, 7.2.4 to the letter: a request
-	// that loads its session afterwards with the previous token gets ErrReplaced,
-	// and only one that had loaded it keeps it. Must be 0 with Tokens.
+	// RenewGrace is the time after an explicit renewal (Renew, Remember, or a Login of the
+	// user who is logged in) during which in-flight requests with the previous token see the
+	// session as it was just before. 0: 10 seconds; at most a minute. Negative: none, which is
+	// OWASP ASVS 5, 7.2.4 to the letter: a request that loads its session after the renewal
+	// with the previous token gets [ErrReplaced], and a request that had loaded it keeps it.
+	// Must be 0 with Tokens.
 	RenewGrace time.Duration
 
-	// WatchEvery is how often Session.Done asks the store for a session that
-	// another process, or another Manager, may have ended. 0: 5 seconds.
+	// WatchEvery is the interval at which the store is asked whether another Manager or
+	// process has ended a session on whose [Session.Done] a request waits. 0: 5 seconds.
 	WatchEvery time.Duration
 
-	// Bearer is for native apps, command lines and other clients that keep a
-	// token themselves: no cookie is read or set. The token comes in
-	// "Authorization: Bearer …" (RFC 6750, 2.1), and where a response has a new
-	// one, its header Session-Token has it; empty, it says that the session has
-	// ended. Cookie must be zero. A token of the one kind is none of the other,
-	// whatever the secrets.
+	// Bearer is for native apps, command-line tools and other clients that store a token
+	// themselves: no cookie is read or set. The token is read from "Authorization: Bearer …"
+	// (RFC 6750, 2.1). A new token is sent in the response header Session-Token; an empty
+	// Session-Token means that the session has ended. Cookie must be zero. A token of a
+	// cookie is not valid as a bearer token, nor the other way round, even with the same
+	// Secrets.
 	Bearer bool
 
-	// Tokens, if set, is another kind of token than ours, for sharing sessions with
-	// another program: Cookie.Name is then the name that this program uses, of
-	// several cookies of that name the first counts, Secrets are not used, and
-	// RenewAfter and RenewGrace must be 0. See TokenFormat for what else is different.
-	// Nil: ours.
+	// Tokens is the format of another program's tokens, for sharing sessions with that
+	// program. Cookie.Name is then the name that the other program uses. Of several cookies of
+	// that name the first counts. Secrets are not used, and RenewAfter and RenewGrace must be
+	// 0. [TokenFormat] says what else is different. Nil: the format of this package.
 	Tokens TokenFormat
 
 	Cookie CookieOptions
 
 	// Logger gets all log lines of the Manager; docs/operations.md lists them. Nil:
-	// slog.Default, looked up for each line.
+	// [slog.Default], which is called for each line.
 	Logger *slog.Logger
 
-	// ErrorHandler answers a request whose session could not be loaded or
-	// saved. The handler's own response has not begun; its Set-Cookie and
-	// content headers are gone, and the answer is never cached. errors.Is(err,
-	// ErrStore) tells a failing store from a mistake of the program. Nil: log
-	// to Logger and answer 503 or, for a mistake, 500.
+	// ErrorHandler answers a request whose session could not be loaded or saved, in place of
+	// the handler's own response, which has not begun. Headers that the handler has set,
+	// Set-Cookie among them, are removed, and the answer is never cached. errors.Is(err,
+	// [ErrStore]) distinguishes a failing store from a mistake of the program. Nil: log err to
+	// Logger, and answer 503 with Retry-After or, for a mistake of the program, 500.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
-	// OnEvent is told what happens to sessions, after the fact and outside
-	// locks, by the goroutine of the request (or, of a failure while it asks
-	// for Session.Done, by the Manager's): return soon. Nil: nothing.
+	// OnEvent is called for each [Event], after the fact and outside locks. The goroutine of
+	// the request calls it, and waits for it; for a store that fails while Session.Done is
+	// watched, a goroutine of the Manager does. Nil: events are dropped.
 	OnEvent func(ctx context.Context, e Event)
 }
 
-// CookieOptions shape the cookie. It is always HttpOnly. With a store of package expressjs,
-// what is zero here is taken from expressjs.Options.Cookie, and the other way round.
+// CookieOptions are the attributes of the cookie, which is always HttpOnly. With a store of
+// package expressjs, a field that is zero here is taken from expressjs.Options.Cookie, and the
+// other way round.
 type CookieOptions struct {
 	// Name is "__Host-Http-session" by default, "__Secure-session" with a Domain or
-	// a Path other than "/", and "session" if Insecure. Browsers enforce the prefixes:
-	// with __Host- the cookie comes from this host alone, so that a sibling domain
-	// cannot plant a session (RFC 6265bis, 4.1.3.2). With __Host-Http- it comes from a
-	// Set-Cookie header with HttpOnly besides, so that a script in the page cannot
-	// plant one either (draft-ietf-httpbis-layered-cookies, 4.1.3.4; Chromium since
-	// 140). A browser that does not know __Host-Http- applies __Host-, with which the
-	// name begins.
+	// a Path other than "/", and "session" if Insecure. Browsers enforce the prefixes. A
+	// cookie with __Host- can be set by this host only, so a sibling domain cannot plant a
+	// session (RFC 6265bis, 4.1.3.2). A cookie with __Host-Http- can in addition be set by a
+	// Set-Cookie header only, so a script in the page cannot plant a session
+	// (draft-ietf-httpbis-layered-cookies, 4.1.3.4; Chromium since 140). A browser that does
+	// not know __Host-Http- applies the rules of __Host-.
 	Name string
 
-	// Domain, if set, sends the cookie to all its subdomains too.
+	// Domain, if set, is the domain to which the cookie is sent, with all its subdomains.
+	// "": the host that set the cookie, only.
 	Domain string
 
-	// Path is "/" by default. It is no boundary for security (RFC 6265bis, 8.5).
+	// Path is "/" by default. It is no security boundary (RFC 6265bis, 8.5).
 	Path string
 
 	// SameSite is Lax by default (RFC 6265bis, 5.6.7).
 	SameSite http.SameSite
 
-	// Persistent makes the cookie survive the closing of the browser. Its
-	// Max-Age is the time to the absolute end, at most 400 days, sent with the
-	// token and never refreshed: the record decides. With Options.Tokens it is the
-	// time to Session.Expires, and refreshed while the session is used: see
-	// TokenFormat. With a store of package expressjs the record's maxAge says
-	// whether its cookie is persistent, and this has no effect.
+	// Persistent makes the cookie survive the closing of the browser. Max-Age is then the
+	// time to the absolute end, at most 400 days. It is sent with the token and not
+	// refreshed: the record decides when the session ends. With Options.Tokens, Max-Age is
+	// the time to Session.Expires and is refreshed while the session is used: see
+	// [TokenFormat]. With a store of package expressjs the maxAge of the record decides
+	// whether its cookie is persistent, and Persistent has no effect.
 	Persistent bool
 
-	// Partitioned gives the cookie its own jar per top-level site (CHIPS).
+	// Partitioned makes browsers keep a separate cookie for each top-level site (CHIPS).
 	Partitioned bool
 
-	// Insecure leaves out the Secure attribute: for development, and for
-	// networks without TLS. WebKit refuses a Secure cookie on http://localhost.
+	// Insecure omits the Secure attribute, for development and for networks without TLS.
+	// WebKit refuses a Secure cookie on http://localhost.
 	Insecure bool
 
-	// Adapt may change Domain, Path, SameSite and Partitioned for one request, and
-	// where Insecure is set it may set Secure: a program that serves http:// in a
-	// network and https:// behind a proxy. c.Value is empty and other changes are
-	// ignored. Adapt is called alike for setting and for deleting the cookie, and
-	// must answer alike.
+	// Adapt may change Domain, Path, SameSite and Partitioned for one request. If Insecure is
+	// set, it may set Secure, for a program that serves http:// in a network and https://
+	// behind a proxy. c.Value is empty, and other changes are ignored. Adapt is called both to
+	// set and to delete the cookie, and must return the same attributes for both.
 	//
-	// It does not part tenants: a token of one host is valid at every other host of
-	// the same Manager, and so is the name of a user. Name users with their tenant
-	// ("bank/admin") and compare that with the host's, or use a Manager for each.
+	// Adapt does not separate tenants: a token of one host is valid at every other host of the
+	// same Manager, and so is the name of a user. Include the tenant in the name of the user
+	// ("bank/admin") and compare it with that of the host, or use a Manager for each tenant.
 	Adapt func(r *http.Request, c *http.Cookie)
 }
 
@@ -180,7 +176,7 @@ const (
 	maxAge        = 400 * 24 * time.Hour // RFC 6265bis, 5.5
 )
 
-// resolve returns o with the defaults in place, or every mistake at once.
+// resolve returns o with its defaults, or an error that joins every mistake.
 func (o Options) resolve() (Options, error) {
 	var errs []error
 	rule := func(ok bool, format string, args ...any) {
@@ -276,8 +272,8 @@ func (o Options) resolve() (Options, error) {
 	return o, errors.Join(errs...)
 }
 
-// sharedStore returns the store that keeps another program's records, if o.Store is one or
-// is around one.
+// sharedStore returns the store that keeps another program's records, if store is one or
+// wraps one.
 func sharedStore(store Store) (shared.Store, bool) {
 	for {
 		if s, ok := store.(shared.Store); ok {
@@ -291,7 +287,7 @@ func sharedStore(store Store) (shared.Store, bool) {
 	}
 }
 
-// template is the cookie before Adapt and without its value.
+// template returns the cookie before Adapt, without a value.
 func (c *CookieOptions) template() *http.Cookie {
 	return &http.Cookie{
 		Name: c.Name, Domain: c.Domain, Path: c.Path, SameSite: c.SameSite,
@@ -299,8 +295,8 @@ func (c *CookieOptions) template() *http.Cookie {
 	}
 }
 
-// cookieRules are what a browser demands of the attributes, lest it drop the
-// cookie without a word. They hold for the options and after Adapt.
+// cookieRules returns the rules of browsers that the attributes of c violate: a browser
+// drops such a cookie silently. They apply to the options and after Adapt.
 func cookieRules(c *http.Cookie) (errs []error) {
 	rule := func(ok bool, text string) {
 		if !ok {
@@ -335,7 +331,7 @@ func domain(s string) bool {
 	if s == "" || !strings.Contains(s, ":") && net.ParseIP(s).To4() != nil {
 		return true
 	}
-	number := false // the last label is one: browsers take the whole for an address
+	number := false // whether the last label is a number: browsers read such a host as an address
 	for label := range strings.SplitSeq(strings.TrimPrefix(s, "."), ".") {
 		_, err := strconv.ParseUint(label, 0, 64)
 		number = err == nil

@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// What a Store answers. A store may wrap them; callers compare with errors.Is.
+// Errors that a [Store] returns. A store may wrap them; callers compare with errors.Is.
 var (
 	// ErrNotFound: there is no live record with this id.
 	ErrNotFound = errors.New("session: not found")
 
 	// ErrConflict: the record has another version than the one to replace.
-	ErrConflict = errors.New("session: the record was changed by somebody else")
+	ErrConflict = errors.New("session: the record was changed by another commit")
 
 	// ErrExists: Create found the id taken.
 	ErrExists = errors.New("session: the record exists already")
@@ -22,11 +22,11 @@ var (
 	ErrIndeterminate = errors.New("session: the store cannot say whether the write was applied")
 )
 
-// What a Session adds to the store's answers.
+// Errors that a [Session] returns beside those of its store.
 var (
 	// ErrStore wraps every failure of a store that reaches Session.Err,
 	// Session.Save or Options.ErrorHandler: the session could not be read or
-	// written, which says nothing about whether its user is logged in.
+	// written. It is not known whether the user is logged in.
 	ErrStore = errors.New("session: the store failed")
 
 	// ErrEnded: the session has ended: it expired, or was ended by Logout, Revoke
@@ -53,9 +53,9 @@ var (
 // milliseconds; the Manager truncates them.
 type Record struct {
 	// ID is URL-safe text of 1 to 128 bytes. The Manager's are 22 bytes, random.
-	// The store never sees a token, only the hash of its key, which is in Data:
-	// who reads the store cannot make the cookie of anybody in it. An id never
-	// comes back: the Manager creates none again that was deleted.
+	// The store never sees a token, only the hash of its key, which is in Data: a leaked
+	// store does not reveal valid tokens. The Manager never creates an id again that was
+	// deleted.
 	ID string
 
 	// User is "" while the session is anonymous, and at most 1024 bytes, of whatever
