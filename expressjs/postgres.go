@@ -128,8 +128,9 @@ func (s *PostgresStore) look(ctx context.Context, id string) (*snapshot, error) 
 	if err := s.prepare(ctx); err != nil {
 		return nil, err
 	}
-	return scan(s.pool.QueryRow(ctx, s.table.Replace(`SELECT `+state+` FROM (SELECT $1::varchar AS sid) k
+	found, err := scan(s.pool.QueryRow(ctx, s.table.Replace(`SELECT `+state+` FROM (SELECT $1::varchar AS sid) k
 		LEFT JOIN @session s ON s.sid = k.sid LEFT JOIN @own o ON o.sid = k.sid`), id))
+	return found, explain(err)
 }
 
 // swap implements place. The rows are locked first, so that of two writes that leave
@@ -252,7 +253,7 @@ func stated(err error) error {
 	var connect *pgconn.ConnectError
 	switch {
 	case err == nil, errors.As(err, &answer), errors.As(err, &connect), pgconn.SafeToRetry(err), errors.Is(err, session.ErrIndeterminate):
-		return err
+		return explain(err)
 	}
 	return fmt.Errorf("%w: %w", session.ErrIndeterminate, err)
 }

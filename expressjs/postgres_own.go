@@ -65,7 +65,7 @@ func (s *PostgresStore) List(ctx context.Context, user string) ([]*session.Recor
 	}
 	records, err := s.list(ctx, user)
 	if err != nil {
-		return nil, fmt.Errorf("expressjs: list: %w", err)
+		return nil, fmt.Errorf("expressjs: list: %w", explain(err))
 	}
 	return records, nil
 }
@@ -108,7 +108,7 @@ func (s *PostgresStore) Sweep(ctx context.Context) (int, error) {
 		_, err = s.pool.Exec(ctx, s.table.Replace(`DELETE FROM @own o WHERE until < $1 AND NOT EXISTS (SELECT FROM @session s WHERE s.sid = o.sid)`), now.UnixMilli())
 	}
 	if err != nil {
-		return 0, fmt.Errorf("expressjs: sweep: %w", err)
+		return 0, fmt.Errorf("expressjs: sweep: %w", explain(err))
 	}
 	return int(tag.RowsAffected()), nil
 }

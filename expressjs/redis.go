@@ -115,6 +115,7 @@ func (s *RedisStore) lookAll(ctx context.Context, ids ...string) ([]*snapshot, e
 		values[i], lives[i] = pipe.MGet(ctx, s.keys(id)...), pipe.Do(ctx, "PTTL", s.key(id))
 	}
 	_, err := pipe.Exec(ctx)
+	err = explain(err)
 	found := make([]*snapshot, len(ids))
 	for i := range ids {
 		if err == nil {
@@ -265,6 +266,7 @@ func (s *RedisStore) List(ctx context.Context, user string) ([]*session.Record, 
 		return nil, nil
 	}
 	ids, err := s.client.ZRange(ctx, s.userKey(user), 0, -1).Result()
+	err = explain(err)
 	var snaps []*snapshot
 	if err == nil && len(ids) > 0 {
 		snaps, err = s.lookAll(ctx, ids...)
@@ -287,7 +289,7 @@ func written(err error) error {
 	switch {
 	case err == nil, errors.As(err, &reply), errors.Is(err, redis.ErrPoolTimeout), errors.Is(err, redis.ErrClosed),
 		errors.As(err, &op) && op.Op == "dial":
-		return err
+		return explain(err)
 	}
 	return fmt.Errorf("%w: %w", session.ErrIndeterminate, err)
 }
