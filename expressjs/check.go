@@ -20,13 +20,14 @@ func Problems(record []byte) (all []string) {
 		problem("%v", err)
 		return all
 	}
+	const wrapped = ", unless the app's store has a serializer of its own, which cannot be shared"
 	raw := find(list, "cookie")
 	inside, err := object.Append(nil, raw)
 	switch {
 	case raw == nil:
-		problem("the record has no cookie object: Express answers every request of this session with an error")
+		problem("the record has no cookie object: Express answers every request of this session with an error" + wrapped)
 	case err != nil:
-		problem("cookie is no object: Express answers every request of this session with an error")
+		problem("cookie is no object: Express answers every request of this session with an error" + wrapped)
 	}
 	for _, m := range inside {
 		if name := string(m.Name); !good(name, string(m.Raw)) {
@@ -52,4 +53,38 @@ func consequence(name string) string {
 		return "Express sets no cookie, and says nothing"
 	}
 	return "Express does not expect that"
+}
+
+// usualMembers are where apps put whom they have logged in.
+var usualMembers = strings.Fields(`passport.user userId user userID userid user_id uid
+	username userName account accountId account_id member memberId currentUser loggedInUser email`)
+
+// UserOptions returns the options, likeliest first, with which one of the usual members of
+// a record names the user: Passport or UserMember, and NumericUser.
+func UserOptions(record []byte) (all []Options) {
+	list, err := members(record)
+	if err != nil {
+		return nil
+	}
+	for _, member := range usualMembers {
+		raw := memberAt(list, strings.Split(member, "."))
+		if inside, err := members(raw); err == nil {
+			name, ok := likelyUser(inside)
+			if !ok {
+				continue
+			}
+			member, raw = member+"."+name, find(inside, name)
+		}
+		if userText(raw) == "" {
+			continue
+		}
+		o := Options{UserMember: member, NumericUser: true}
+		written, err := o.userRaw(userText(raw))
+		o.NumericUser = err == nil && string(written) == string(raw)
+		if member == "passport.user" {
+			o.Passport, o.UserMember = true, ""
+		}
+		all = append(all, o)
+	}
+	return all
 }

@@ -42,7 +42,7 @@ func init() {
 	}
 }
 
-var errDamaged = errors.New("the record is not a JSON object, and Express answers every request of this session with an error")
+var errDamaged = errors.New("the record is not a JSON object: the app's store has a serializer of its own, which cannot be shared, or something else has written it, and Express answers every request of this session with an error")
 
 // members returns the members of a record, their names decoded, and of several of a
 // name the last, as JSON.parse has it. A name that no text of Go's is, because it has half

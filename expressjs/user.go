@@ -125,21 +125,25 @@ func (s *records) adviseUser(raw []byte) {
 		return
 	}
 	member := strings.Join(s.o.userPath(), ".")
+	name, ok := likelyUser(inside)
+	if !ok {
+		name = "id"
+	}
 	slog.Warn("expressjs: the member of a record that is to name the user is an object; set Options.UserMember to the member in it that does, in place of Options.Passport (logged once)",
-		"member", member, "UserMember", member+"."+likelyUser(inside))
+		"member", member, "UserMember", member+"."+name)
 }
 
 // likelyUser returns which member of an object most likely names a user.
-func likelyUser(list []named) string {
+func likelyUser(list []named) (name string, ok bool) {
 	for _, name := range []string{"id", "_id", "userId", "uid", "sub", "username", "email"} {
 		if userText(find(list, name)) != "" {
-			return name
+			return name, true
 		}
 	}
 	for i := range list {
-		if userText(list[i].Raw) != "" {
-			return list[i].name
+		if name := list[i].name; userText(list[i].Raw) != "" && !strings.Contains(name, ".") {
+			return name, true
 		}
 	}
-	return "id"
+	return "", false
 }

@@ -13,6 +13,7 @@ func (e *examination) cookie(value, secretEnv string, getenv func(string) string
 	value = strings.TrimSpace(value)
 	if name, after, ok := strings.Cut(value, "="); ok && !strings.ContainsAny(name, "%:") {
 		value, _, _ = strings.Cut(after, ";") // the whole "name=value"
+		e.app.cookieName = strings.TrimSpace(name)
 	}
 	plain, err := url.PathUnescape(value)
 	switch {
@@ -20,7 +21,7 @@ func (e *examination) cookie(value, secretEnv string, getenv func(string) string
 		e.problem(notWhole)
 		return "", nil
 	case err != nil || !strings.HasPrefix(plain, "s:"):
-		e.problem(`the cookie does not begin with "s%%3A", as every cookie of express-session does: copy the whole value of connect.sid, or of the name that the app gives it`)
+		e.problem(`the cookie does not begin with "s%%3A", as every cookie of express-session does: copy the whole value of connect.sid, or of the name that the app gives it. A cookie of @fastify/session does so with its option cookiePrefix: 's:'`)
 		return "", nil
 	}
 	names := strings.Split(secretEnv, ",")
@@ -31,6 +32,7 @@ func (e *examination) cookie(value, secretEnv string, getenv func(string) string
 		}
 		if id, ok := verify(value, secret); ok {
 			e.ok("the signature is good, by %s; the id is %s, of %d characters", name, short(id), len(id))
+			e.checked = append(e.checked, "the signature")
 			if i > 0 {
 				e.note("that is an older secret. Express signs a session's cookie anew only when it sets one: keep %s on both sides for as long as sessions live", name)
 			}
@@ -42,6 +44,14 @@ func (e *examination) cookie(value, secretEnv string, getenv func(string) string
 		if trimmed := strings.Trim(secret, " \t\r\n\"'"); trimmed != secret {
 			if _, ok := verify(value, trimmed); ok {
 				e.problem("the signature is good by %s without the spaces, line breaks or quotes around it: Go must be given the secret without them, as Express is", name)
+				return "", nil
+			}
+		}
+	}
+	for _, name := range names {
+		for _, part := range strings.Split(getenv(name), ",") {
+			if _, ok := verify(value, strings.TrimSpace(part)); ok {
+				e.problem("the signature is good by one of the secrets that stand in %s with commas between them: give each to expressjs.Tokens by itself, as the app gives them to Express", name)
 				return "", nil
 			}
 		}

@@ -7,7 +7,11 @@
 // The argument is the value of the cookie connect.sid in your own browser (developer
 // tools, Application, Cookies), or "-" to read it from standard input, where it does
 // not get into the shell's history. Log out afterwards: whoever has the cookie has the
-// session. Nothing is changed, and neither a secret nor a whole id is printed.
+// session. Connect as the Go service will, so that its rights are seen. Nothing is changed,
+// and neither a secret nor a whole id is printed.
+//
+// A line begins with "ok" for what was checked, "!!" for a fault, "??" for what cannot be
+// seen from here, with how to look, and "-" for what is good to know.
 package main
 
 import (
@@ -35,14 +39,16 @@ func main() {
 
 // run examines what the arguments say, and returns how many problems it has found.
 func run(ctx context.Context, args []string, getenv func(string) string, in io.Reader, out io.Writer) (int, error) {
-	var redisURL, postgresURL, secretEnv, prefix, table string
+	var redisURL, postgresURL, secretEnv string
+	var a app
 	f := flag.NewFlagSet("doctor", flag.ContinueOnError)
 	f.SetOutput(out)
-	f.StringVar(&redisURL, "redis", "", "URL of the Redis of connect-redis")
-	f.StringVar(&postgresURL, "postgres", "", "URL of the PostgreSQL of connect-pg-simple")
+	f.StringVar(&redisURL, "redis", "", "URL of the Redis of connect-redis, as Go connects to it")
+	f.StringVar(&postgresURL, "postgres", "", "URL of the PostgreSQL of connect-pg-simple, as Go connects to it")
 	f.StringVar(&secretEnv, "secret-env", "SESSION_SECRET", "environment variables that hold the secrets, in Express's order, with commas")
-	f.StringVar(&prefix, "prefix", "sess:", "prefix of connect-redis")
-	f.StringVar(&table, "table", "session", "table of connect-pg-simple")
+	f.StringVar(&a.prefix, "prefix", "sess:", "prefix of connect-redis")
+	f.StringVar(&a.table, "table", "session", "tableName of connect-pg-simple, with its schemaName and a dot before it")
+	f.DurationVar(&a.ttl, "ttl", 24*time.Hour, "ttl of connect-redis or connect-pg-simple, for sessions without maxAge")
 	if err := f.Parse(args); err != nil {
 		return 0, err
 	}
@@ -60,7 +66,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, in io.R
 		}
 		cookie = string(b)
 	}
-	e := &examination{out: out}
+	e := &examination{out: out, app: a}
 	id, err := e.cookie(cookie, secretEnv, getenv)
 	if err != nil || id == "" {
 		return e.problems, err
@@ -69,9 +75,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, in io.R
 	defer cancel()
 	var found *stored
 	if redisURL != "" {
-		found, err = e.redis(ctx, redisURL, prefix, id)
+		found, err = e.redis(ctx, redisURL, id)
 	} else {
-		found, err = e.postgres(ctx, postgresURL, table, id)
+		found, err = e.postgres(ctx, postgresURL, id)
 	}
 	if err != nil {
 		return e.problems, errors.New(hide(err.Error(), id))
@@ -79,9 +85,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, in io.R
 	if found != nil {
 		e.record(found)
 	}
-	if e.problems == 0 {
-		e.say("", "Nothing is wrong with this session.")
-	}
+	e.sum()
 	return e.problems, nil
 }
 
@@ -91,10 +95,20 @@ func hide(text, id string) string { return strings.ReplaceAll(text, id, short(id
 // short is so much of an id that its owner knows it, and nobody can use it.
 func short(id string) string { return fmt.Sprintf("%.4s…", id) }
 
+// An app is what the doctor is told about the Express app.
+type app struct {
+	prefix, table string
+	ttl           time.Duration // of a session without maxAge
+	cookieName    string        // "": not told
+}
+
 // An examination writes what it finds.
 type examination struct {
 	out      io.Writer
+	app      app
 	problems int
+	checked  []string // what has been looked at
+	unseen   []string // what cannot be seen from here
 }
 
 func (e *examination) say(mark, format string, args ...any) {
@@ -107,4 +121,23 @@ func (e *examination) note(format string, args ...any) { e.say("-", format, args
 func (e *examination) problem(format string, args ...any) {
 	e.problems++
 	e.say("!!", format, args...)
+}
+
+// cannotSee says what is not to be seen from here, and how to look.
+func (e *examination) cannotSee(what, format string, args ...any) {
+	e.unseen = append(e.unseen, what)
+	e.say("??", format, args...)
+}
+
+// sum says no more than what was checked.
+func (e *examination) sum() {
+	text := "No fault in what was checked: "
+	if e.problems > 0 {
+		text = fmt.Sprintf("%d of the lines above begin with !!. Checked: ", e.problems)
+	}
+	text += strings.Join(e.checked, ", ") + "."
+	if len(e.unseen) > 0 {
+		text += " Not to be seen from here, look yourself (??): " + strings.Join(e.unseen, ", ") + "."
+	}
+	e.say("", "%s", text)
 }

@@ -2,9 +2,7 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
-	"slices"
-	"strings"
+	"math"
 	"time"
 
 	"github.com/coatcheck/session/expressjs"
@@ -16,10 +14,28 @@ type content struct {
 		OriginalMaxAge json.RawMessage
 		Expires        json.RawMessage
 		Secure         bool
+		HTTPOnly       *bool
+		Partitioned    bool
 		Domain, Path   string
 		SameSite       any
+		Priority       string
 	}
-	Passport map[string]json.RawMessage
+}
+
+// longest is the longest maxAge that Go counts.
+const longest = 200 * 365 * 24 * time.Hour
+
+// maxAge returns the session's own, or 0.
+func (c *content) maxAge() time.Duration {
+	ms, err := json.Number(string(c.Cookie.OriginalMaxAge)).Float64()
+	if err != nil || ms < 1 {
+		return 0
+	}
+	const slack = 10 // express-session 1.17 and later counts some milliseconds less than it is given
+	if up := math.Ceil(ms/1000) * 1000; up-ms <= slack {
+		ms = up
+	}
+	return time.Duration(math.Min(ms, float64(longest.Milliseconds()))) * time.Millisecond
 }
 
 // record looks at a session's record, and at when it ends.
@@ -28,7 +44,6 @@ func (e *examination) record(found *stored) {
 		for _, p := range all {
 			e.problem("%s", p)
 		}
-		e.note("a write by Go mends the cookie object. Look for what else writes these records")
 		return
 	}
 	var c content
@@ -37,21 +52,31 @@ func (e *examination) record(found *stored) {
 		return
 	}
 	e.ok("the record is an object, and its cookie is complete")
-	var maxAge time.Duration
-	if ms, err := json.Number(string(c.Cookie.OriginalMaxAge)).Float64(); err == nil && ms > 0 {
-		maxAge = time.Duration(ms) * time.Millisecond
-	}
+	e.checked = append(e.checked, "the record")
 	var expires time.Time
 	_ = json.Unmarshal(c.Cookie.Expires, &expires)
-	e.end(found, maxAge, expires)
-	e.config(&c, maxAge)
+	e.size(found.record)
+	e.end(found, c.maxAge(), expires)
+	e.resave(found, expires)
+	e.advise(&c, []byte(found.record))
 }
 
-// end compares the end of the key or row with what the cookie says.
+// size compares the values with what Go stores by default.
+func (e *examination) size(record string) {
+	const limit = 64 << 10 // the default of session.Options.MaxDataSize
+	var values map[string]json.RawMessage
+	_ = json.Unmarshal([]byte(record), &values)
+	if size := len(record) - len(values["cookie"]); size > limit {
+		e.note("its values have %d bytes, more than session.Options.MaxDataSize, which is %d by default. What Express has stored does not count, and Go may add as much again: beyond that a write at Go is answered 500 (ErrTooLarge)", size, limit)
+	}
+}
+
+// end looks at when the record ends, and compares that with its cookie.
 func (e *examination) end(found *stored, maxAge time.Duration, expires time.Time) {
 	left := time.Until(found.ends)
-	if found.zone != "" {
-		e.note("this connection's TimeZone is %s. Node's must have the same: ask its pool for SHOW TimeZone", found.zone)
+	life, source := maxAge, "the cookie's maxAge"
+	if maxAge == 0 {
+		life, source = e.app.ttl, "the ttl of a session without maxAge (-ttl)"
 	}
 	switch {
 	case found.ends.IsZero():
@@ -59,76 +84,61 @@ func (e *examination) end(found *stored, maxAge time.Duration, expires time.Time
 		return
 	case left < 0:
 		e.problem("its time was up %v ago", (-left).Round(time.Second))
-	case maxAge > 0 && left > maxAge+time.Minute:
-		e.problem("it lives for another %v, and the cookie's maxAge is %v: %s", left.Round(time.Second), maxAge, longer(found))
+	case left > life+time.Minute:
+		e.problem("it lives for another %v, and %s is %v: %s", left.Round(time.Second), source, life, longer(found, maxAge))
 	default:
-		e.ok("it lives for another %v if nobody uses it", left.Round(time.Second))
+		e.ok("it lives for another %v if nobody uses it, until %s", left.Round(time.Second), found.ends.UTC().Format("2006-01-02 15:04:05 MST"))
+		e.checked = append(e.checked, "when it ends")
 	}
-	if expires.IsZero() {
+	if found.zone == "" {
 		return
 	}
-	switch lag := found.ends.Sub(expires); {
-	case found.zone != "" && lag.Abs() > 14*time.Minute && isZone(lag):
-		e.problem("its row ends %v from when its cookie does: Node's connections have another TimeZone than this one. Set the same for both, \"SET TIME ZONE 'UTC'\" for example", lag.Round(time.Second))
-	case lag > 2*time.Second:
-		e.ok("it was used since it was written last, and not written again: resave is false, as it must be")
+	lag := found.ends.Sub(expires)
+	switch {
+	case expires.IsZero():
+		e.cannotSee("the TimeZone of Node's connections", "its row does not say in which TimeZone Node wrote it; here it is %s. Log in again and run this at once: the row must live for %v. If it is some hours more or less, Node's connections have another TimeZone: set the same for both, \"SET TIME ZONE 'UTC'\" for example", found.zone, life)
+	case lag < -time.Minute || lag > time.Minute && left > life+time.Minute:
+		e.problem("its row ends %v from when its cookie does: Node's connections have another TimeZone than this one, which has %s. Set the same for both, \"SET TIME ZONE 'UTC'\" for example", lag.Round(time.Second), found.zone)
+	case lag > 2*time.Second && isZone(lag):
+		e.cannotSee("the TimeZone of Node's connections", "its row ends %v later than its cookie: it was used so much later than it was written, or Node's connections have another TimeZone than this one, which has %s. Log in again and run this at once: both must end at the same time", lag.Round(time.Second), found.zone)
 	default:
-		e.note("it was written when it was used last. Load a page that changes nothing in the session, and run this again: if it then still says so, the app has resave: true (the default), which overwrites what Go saves. Set resave: false")
+		e.ok("Node's connections have the TimeZone of this one, %s", found.zone)
+		e.checked = append(e.checked, "the TimeZone of Node's connections")
 	}
 }
 
-// longer is why a session may live longer than its cookie's maxAge.
-func longer(found *stored) string {
+// longer is why a session may live longer than its maxAge or ttl.
+func longer(found *stored, maxAge time.Duration) string {
+	cause := "something else than connect-redis sets it, or the app's ttl is a function, which cannot be shared"
 	if found.zone != "" {
-		return "Node's connections have another TimeZone than this one, or somebody has remembered it"
+		cause = "Node's connections have another TimeZone than this one"
 	}
-	return "something else than connect-redis sets it, or the app's ttl is a function"
+	if maxAge == 0 {
+		return cause + ", or the store has another ttl: give it by -ttl"
+	}
+	return cause
 }
 
-// isZone tells whether two clocks may differ by this because of their time zones.
+// isZone reports whether two clocks may differ by this because of their time zones.
 func isZone(d time.Duration) bool {
 	const quarter = 15 * time.Minute
 	off := (d.Abs() + quarter/2) % quarter
-	return d.Abs() < 15*time.Hour && off > quarter/2-time.Minute && off < quarter/2+time.Minute
+	return d.Abs() > quarter-time.Minute && d.Abs() < 15*time.Hour && off > quarter/2-time.Minute && off < quarter/2+time.Minute
 }
 
-// config says what Go is to be configured with.
-func (e *examination) config(c *content, maxAge time.Duration) {
-	idle := "24 * time.Hour, or connect-redis's ttl"
-	if maxAge > 0 {
-		idle = fmt.Sprintf("%d * time.Second", int(maxAge.Seconds()))
-	}
-	e.note("configure Go alike: session.Options.IdleTimeout: %s", idle)
-	var cookie []string
-	add := func(there bool, format string, args ...any) {
-		if there {
-			cookie = append(cookie, fmt.Sprintf(format, args...))
-		}
-	}
-	add(maxAge > 0, "MaxAge: %d * time.Second", int(maxAge.Seconds()))
-	add(c.Cookie.Path != "" && c.Cookie.Path != "/", "Path: %q", c.Cookie.Path)
-	add(c.Cookie.Domain != "", "Domain: %q", c.Cookie.Domain)
-	add(c.Cookie.Secure, "Secure: true")
-	site := strings.ToLower(fmt.Sprint(c.Cookie.SameSite))
-	if site == "true" {
-		site = "strict"
-	}
-	add(slices.Contains([]string{"lax", "strict", "none"}, site), "SameSite: %q", site)
-	e.note("            expressjs.Options.Cookie: expressjs.Cookie{%s}", strings.Join(cookie, ", "))
-	add = func(there bool, format string, args ...any) {
-		if there {
-			e.note("            session.Options.Cookie."+format, args...)
-		}
-	}
-	add(!c.Cookie.Secure, "Insecure: true, for Express sets its cookie without Secure (in production it should not)")
-	add(maxAge > 0, "Persistent: true, for Express's cookie survives the closing of the browser")
-	add(c.Cookie.Domain != "", "Domain: %q", c.Cookie.Domain)
-	add(c.Cookie.Path != "" && c.Cookie.Path != "/", "Path: %q", c.Cookie.Path)
-	if user, ok := c.Passport["user"]; ok {
-		numeric := ""
-		if len(user) > 0 && user[0] != '"' {
-			numeric = ", NumericUser: true"
-		}
-		e.note("            expressjs.Options{Passport: true%s}, for a user has logged in by Passport", numeric)
+// resave says whether the app has resave: true, as far as it can be seen: a record says when
+// it was written by its cookie's expires, which there is with maxAge only.
+func (e *examination) resave(found *stored, expires time.Time) {
+	const must = "which must not be: each request of Express then overwrites what Go saves"
+	switch {
+	case found.ends.IsZero(): // there is nothing to compare with
+		fallthrough
+	case expires.IsZero():
+		e.cannotSee("resave", `whether the app has resave: true, the default, %s. Nothing in this session says when it was written. Look for resave: false in the app's source, or run the app with DEBUG=express-session and load a page that changes nothing in the session: "touching" is resave: false, "saving" is resave: true`, must)
+	case found.ends.Sub(expires) > 2*time.Second:
+		e.ok("it was used since it was written last, and not written again: if Express was what used it, resave is false, as it must be")
+		e.checked = append(e.checked, "resave, if Express was the last to use it")
+	default:
+		e.cannotSee("resave and disableTouch", `it was written when its end was set last. Load a page of Express that changes nothing in the session, and run this again after some seconds. If this line is there again, and the session lives until the same time, the app's store has disableTouch: true, which must not be: users who only read are logged out. If it is there again with a later time, the app has resave: true, the default, %s`, must)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -17,61 +18,79 @@ type stored struct {
 	zone   string    // of the database's connection; "" for Redis
 }
 
-// redis looks for the record in Redis.
-func (e *examination) redis(ctx context.Context, address, prefix, id string) (*stored, error) {
+// redis looks for the record in Redis. It returns nil, after it has said why, if there is
+// none to look at.
+func (e *examination) redis(ctx context.Context, address, id string) (*stored, error) {
 	o, err := redis.ParseURL(address)
 	if err != nil {
 		return nil, errors.New("-redis: not a URL such as redis://localhost:6379")
 	}
+	redis.SetLogger(silence{})
 	client := redis.NewClient(o)
 	defer client.Close()
-	kind, err := client.Type(ctx, prefix+id).Result()
-	if err != nil {
+	if may, err := e.redisRights(ctx, client, o.Username); err != nil || !may {
 		return nil, err
 	}
-	switch kind {
-	case "string":
-	case "none":
-		return nil, e.elsewhere(ctx, client, prefix, id)
-	default:
-		e.problem("the key %s%s is a %s, and connect-redis writes strings: something else uses the prefix", prefix, short(id), kind)
+	record, err := client.Get(ctx, e.app.prefix+id).Result()
+	if err == redis.Nil {
+		if isThere, err := e.elsewhere(ctx, client, id); err != nil || !isThere {
+			return nil, err
+		}
+		record, err = client.Get(ctx, e.app.prefix+id).Result()
+	}
+	if err != nil && strings.HasPrefix(err.Error(), "WRONGTYPE") {
+		e.problem("the key %s%s holds no string, and connect-redis writes strings: something else uses the prefix", e.app.prefix, short(id))
 		return nil, nil
 	}
-	record, err := client.Get(ctx, prefix+id).Result()
 	if err != nil {
 		return nil, err
 	}
-	life, err := client.PTTL(ctx, prefix+id).Result()
+	now := time.Now()
+	life, err := client.PTTL(ctx, e.app.prefix+id).Result()
 	if err != nil {
 		return nil, err
 	}
-	e.ok("the record is there, under the prefix %q, with %d bytes", prefix, len(record))
+	e.ok("the record is there, under the prefix %q, with %d bytes", e.app.prefix, len(record))
+	if e.app.prefix == "" {
+		e.problem(`the prefix "" cannot be shared: the app's store.clear() would delete what only Go knows. Give connect-redis another prefix, and rename the keys that are there, or all users are logged out`)
+	}
 	found := &stored{record: record}
 	if life >= 0 {
-		found.ends = time.Now().Add(life)
+		found.ends = now.Add(life)
 	}
 	return found, nil
 }
 
-// elsewhere looks whether the record is there under another prefix.
-func (e *examination) elsewhere(ctx context.Context, client *redis.Client, prefix, id string) error {
-	if kind, err := client.GetRange(ctx, "go-session:s:{"+prefix+id+"}", 40, 40).Result(); err != nil {
-		return err
-	} else if kind == "\x01" { // a tombstone's
-		e.note("there is no record: Go has ended this session in the last minute")
-		return nil
+type silence struct{}
+
+func (silence) Printf(context.Context, string, ...any) {}
+
+// elsewhere looks whether the record is there under another prefix, and takes that.
+func (e *examination) elsewhere(ctx context.Context, client *redis.Client, id string) (isThere bool, _ error) {
+	const kindAt, isTombstone = 40, "\x01"
+	if kind, err := client.GetRange(ctx, "go-session:s:{"+e.app.prefix+id+"}", kindAt, kindAt).Result(); err != nil {
+		return false, err
+	} else if kind == isTombstone {
+		e.note("there is no record to look at: Go has ended this session. Log in again and take the new cookie")
+		return false, nil
 	}
 	pattern := "*" + strings.NewReplacer("*", `\*`, "?", `\?`, "[", `\[`, `\`, `\\`).Replace(id)
 	var cursor uint64
 	for range 1000 {
 		keys, next, err := client.Scan(ctx, cursor, pattern, 1000).Result()
+		if err != nil && strings.HasPrefix(err.Error(), "NOPERM") {
+			e.problem("there is no record of this id under the prefix %q, and this Redis user may not SCAN for others: if connect-redis has a prefix, such as shop:, run this again with -prefix shop:", e.app.prefix)
+			return false, nil
+		}
 		if err != nil {
-			return err
+			return false, err
 		}
 		for _, key := range keys {
 			if !strings.HasPrefix(key, "go-session:") {
-				e.problem("the record is under the prefix %q, not %q: set expressjs.Options.Prefix to it", strings.TrimSuffix(key, id), prefix)
-				return nil
+				prefix := strings.TrimSuffix(key, id)
+				e.problem("the record is under the prefix %q, not %q: give it to expressjs.Options.Prefix, and to this command by -prefix %s. What follows is said of that one", prefix, e.app.prefix, argument(prefix))
+				e.app.prefix = prefix
+				return true, nil
 			}
 		}
 		if cursor = next; cursor == 0 {
@@ -79,31 +98,42 @@ func (e *examination) elsewhere(ctx context.Context, client *redis.Client, prefi
 		}
 	}
 	e.problem("there is no record of this id, under whatever prefix: the session has ended or its time was up (then log in again and take the new cookie), or the Express app uses another Redis, or another of its databases")
-	return nil
+	return false, nil
+}
+
+// argument is a text as an argument in a shell.
+func argument(text string) string {
+	if text != "" && strings.Trim(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:._-/") == "" {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
 // postgres looks for the record in PostgreSQL.
-func (e *examination) postgres(ctx context.Context, address, table, id string) (*stored, error) {
-	conn, err := pgx.Connect(ctx, address)
+func (e *examination) postgres(ctx context.Context, address, id string) (*stored, error) {
+	pool, err := pgxpool.New(ctx, address)
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close(ctx)
+	defer pool.Close()
 	var found stored
-	var ms int64
-	if err := conn.QueryRow(ctx, "SHOW TimeZone").Scan(&found.zone); err != nil {
+	if err := pool.QueryRow(ctx, "SHOW TimeZone").Scan(&found.zone); err != nil {
 		return nil, err
 	}
-	name := pgx.Identifier(strings.SplitN(table, ".", 2)).Sanitize()
-	err = conn.QueryRow(ctx, "SELECT sess::text, round(extract(epoch FROM expire::timestamptz) * 1000)::bigint FROM "+name+" WHERE sid = $1", id).Scan(&found.record, &ms)
+	if may, err := e.postgresRights(ctx, pool); err != nil || !may {
+		return nil, err
+	}
+	var ms int64
+	name := pgx.Identifier(strings.SplitN(e.app.table, ".", 2)).Sanitize()
+	err = pool.QueryRow(ctx, "SELECT sess::text, round(extract(epoch FROM expire::timestamptz) * 1000)::bigint FROM "+name+" WHERE sid = $1", id).Scan(&found.record, &ms)
 	if errors.Is(err, pgx.ErrNoRows) {
-		e.problem("there is no row of this id in %s: the session has ended or its time was up (then log in again and take the new cookie), or the Express app has another database, schemaName or tableName", table)
+		e.problem("there is no row of this id in %s: the session has ended or its time was up (then log in again and take the new cookie), or the Express app has another database, schemaName or tableName (-table %s)", e.app.table, "app.session")
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
 	found.ends = time.UnixMilli(ms)
-	e.ok("the row is there, in %s, with %d bytes", table, len(found.record))
+	e.ok("the row is there, in %s, with %d bytes", e.app.table, len(found.record))
 	return &found, nil
 }

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	sessions "github.com/coatcheck/session"
+	"github.com/coatcheck/session/expressjs"
+	"github.com/redis/go-redis/v9"
+)
+
+// advise says what Go is to be configured with, once session.New has taken it.
+func (e *examination) advise(c *content, record []byte) {
+	if e.app.prefix == "" {
+		return // which cannot be shared
+	}
+	o := expressjs.Options{Prefix: e.app.prefix, Table: e.app.table, TTL: e.app.ttl, Cookie: e.cookieOf(c)}
+	e.user(&o, expressjs.UserOptions(record))
+	name := e.app.cookieName
+	if name == "" {
+		name = "connect.sid"
+	}
+	m := sessions.Options{Lifetime: max(30*24*time.Hour, o.Cookie.MaxAge, o.TTL), Cookie: sessions.CookieOptions{Name: name}}
+	if err := refused(o, m); err != nil {
+		e.problem("Go cannot be configured like the app: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
+		return
+	}
+	e.checked = append(e.checked, "that session.New takes the options")
+	e.note("configure Go alike, in expressjs.Options; session.Options takes the cookie's attributes from it:")
+	e.say("", "%s", source(o))
+	e.say("", "session.Options{Tokens: tokens, Store: store, Lifetime: %s, Cookie: session.CookieOptions{Name: %q}}", duration(m.Lifetime), name)
+	e.note("Lifetime ends a login at Go however it is used, which Express does not know, and is 24 hours by default. It must be at least maxAge")
+	if e.app.cookieName == "" {
+		e.note(`Cookie.Name must be Express's name. It was not told: give this command "name=value" in place of the value`)
+	}
+	if o.Cookie.MaxAge > 0 {
+		e.note("MaxAge is this session's. If the app gives some sessions a maxAge of their own (remember me), take the one of session({cookie: …})")
+	}
+	if c.Cookie.HTTPOnly != nil && !*c.Cookie.HTTPOnly {
+		e.note("the app has httpOnly: false. Go's cookies always have HttpOnly: scripts do not see those")
+	}
+	if c.Cookie.SameSite == nil || c.Cookie.SameSite == false {
+		e.note("Express sets its cookie without SameSite, and Go with Lax: if other sites embed the app, set sameSite: 'none' in Express first")
+	}
+	if !c.Cookie.Secure {
+		e.note("Express sets its cookie without Secure. In production it should have it on both sides (cookie.secure in Express, and 'trust proxy')")
+	}
+}
+
+// refused returns why Go does not take the options.
+func refused(o expressjs.Options, m sessions.Options) error {
+	client := redis.NewClient(&redis.Options{}) // which connects to nothing before it is used
+	defer client.Close()
+	store, err := expressjs.NewRedisStore(client, &o)
+	if err != nil {
+		return err
+	}
+	if m.Tokens, err = expressjs.Tokens("secret"); err != nil {
+		return err
+	}
+	m.Store = store
+	_, err = sessions.New(&m)
+	return err
+}
+
+// cookieOf returns the options of the app's cookie.
+func (e *examination) cookieOf(c *content) expressjs.Cookie {
+	all := expressjs.Cookie{
+		MaxAge: c.maxAge(), Path: c.Cookie.Path, Domain: c.Cookie.Domain,
+		Insecure: !c.Cookie.Secure, Partitioned: c.Cookie.Partitioned, Priority: strings.ToLower(c.Cookie.Priority),
+	}
+	switch site := strings.ToLower(fmt.Sprint(c.Cookie.SameSite)); {
+	case site == "true":
+		all.SameSite = "strict"
+	case slices.Contains([]string{"lax", "strict", "none"}, site):
+		all.SameSite = site
+	}
+	return all
+}
+
+// user sets which member names the user, if one does.
+func (e *examination) user(o *expressjs.Options, all []expressjs.Options) {
+	if len(all) == 0 {
+		e.cannotSee("who the user is", "no member of the record looks like a user's. If somebody is logged in in this session, set expressjs.Options.UserMember to the member that names the user: without it User, List and RevokeAll know nothing of who has logged in at Express")
+		return
+	}
+	o.Passport, o.UserMember, o.NumericUser = all[0].Passport, all[0].UserMember, all[0].NumericUser
+	if len(all) > 1 {
+		var others []string
+		for _, other := range all[1:] {
+			others = append(others, other.UserMember)
+		}
+		e.note("other members that look like a user's: %s. Set expressjs.Options.UserMember to the one that the app reads to know who is logged in", strings.Join(others, ", "))
+	}
+}
+
+// source returns the options as Go's source has them, without what is the default.
+func source(o expressjs.Options) string {
+	c := fields{}
+	c.add(o.Cookie.MaxAge != 0, "MaxAge: %s", duration(o.Cookie.MaxAge))
+	c.add(o.Cookie.Path != "" && o.Cookie.Path != "/", "Path: %q", o.Cookie.Path)
+	c.add(o.Cookie.Domain != "", "Domain: %q", o.Cookie.Domain)
+	c.add(o.Cookie.SameSite != "", "SameSite: %q", o.Cookie.SameSite)
+	c.add(o.Cookie.Insecure, "Insecure: true")
+	c.add(o.Cookie.Partitioned, "Partitioned: true")
+	c.add(o.Cookie.Priority != "", "Priority: %q", o.Cookie.Priority)
+	all := fields{}
+	all.add(o.Prefix != "sess:", "Prefix: %q", o.Prefix)
+	all.add(o.Table != "session", "Table: %q", o.Table)
+	all.add(o.TTL != 24*time.Hour, "TTL: %s", duration(o.TTL))
+	all.add(o.Passport, "Passport: true")
+	all.add(o.UserMember != "", "UserMember: %q", o.UserMember)
+	all.add(o.NumericUser, "NumericUser: true")
+	all.add(len(c) > 0, "Cookie: expressjs.Cookie{%s}", strings.Join(c, ", "))
+	return "expressjs.Options{" + strings.Join(all, ", ") + "}"
+}
+
+type fields []string
+
+func (f *fields) add(isSet bool, format string, args ...any) {
+	if isSet {
+		*f = append(*f, fmt.Sprintf(format, args...))
+	}
+}
+
+// duration returns a duration as Go's source has it.
+func duration(d time.Duration) string {
+	for _, unit := range []struct {
+		d    time.Duration
+		name string
+	}{{24 * time.Hour, "24 * time.Hour"}, {time.Hour, "time.Hour"}, {time.Minute, "time.Minute"}, {time.Second, "time.Second"}} {
+		if n := d / unit.d; d%unit.d == 0 && n == 1 {
+			return unit.name
+		} else if d%unit.d == 0 {
+			return fmt.Sprintf("%d * %s", n, unit.name)
+		}
+	}
+	return fmt.Sprintf("%d * time.Millisecond", d.Milliseconds())
+}
