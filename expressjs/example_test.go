@@ -21,7 +21,7 @@ func Example() {
 	}
 	store, err := expressjs.NewRedisStore(client, &expressjs.Options{
 		Cookie:     expressjs.Cookie{MaxAge: 24 * time.Hour}, // as in Express
-		UserMember: "userId",                                 // or Passport: true
+		UserMember: "userId",                                 // or "user.id", or Passport: true
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -30,7 +30,7 @@ func Example() {
 		Tokens:   tokens,
 		Store:    store,
 		Lifetime: 30 * 24 * time.Hour, // of a login at Go, however it is used: Express has no such end
-		Cookie:   session.CookieOptions{Name: "connect.sid", SameSite: http.SameSiteLaxMode},
+		Cookie:   session.CookieOptions{Name: "connect.sid"},
 	})
 	if err != nil {
 		log.Fatal(err)

@@ -1,6 +1,7 @@
 package expressjs_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -78,12 +79,14 @@ func install(t testing.TB) string {
 type pair struct {
 	t            *testing.T
 	node, golang string
+	log          func() string // what Node has written
 	m            *session.Manager
 	browser      *http.Client
 }
 
 // An express is what an Express app runs with.
 type express struct {
+	program string // "": app.js
 	env     []string
 	store   func(t *testing.T, o expressjs.Options) (store session.Store, env string)
 	secrets []string // of Express
@@ -161,7 +164,15 @@ func (p *pair) startNode(dir string, x express, env string) {
 		resp.Body.Close()
 		return true
 	}
-	testserver.Start(p.t, work, all, answers, testserver.Program(p.t, "node"), filepath.Join(dir, "app.js"))
+	program := filepath.Join(dir, cmp.Or(x.program, "app.js"))
+	testserver.Start(p.t, work, all, answers, testserver.Program(p.t, "node"), program)
+	p.log = func() string {
+		log, err := os.ReadFile(filepath.Join(work, "log"))
+		if err != nil {
+			p.t.Error(err)
+		}
+		return string(log)
+	}
 }
 
 func (p *pair) startGo(x express, store session.Store) {
@@ -205,6 +216,10 @@ func goRoutes(w http.ResponseWriter, r *http.Request) {
 		inside <- struct{}{}
 		<-release
 		set()
+	case "/flash":
+		addFlash(s, q.Get("kind"), q.Get("text"))
+	case "/flashes":
+		_ = json.NewEncoder(w).Encode(flashes(s))
 	case "/destroy":
 		s.Logout()
 	case "/regenerate":
@@ -427,6 +442,80 @@ func TestParallelWriters(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A session that either begins the other one reads, changes and ends, as with Express.
+func TestFastify(t *testing.T) {
+	for _, o := range []expressjs.Options{{UserMember: "userId"}, {UserMember: "userId", Cookie: expressjs.Cookie{MaxAge: time.Hour}}} {
+		x := express{program: "fastify.js", store: onRedis, secrets: []string{strings.Repeat("keyboard cat ", 3)}, options: o}
+		p := x.start(t)
+		for begins, other := range map[string]string{p.node: p.golang, p.golang: p.node} {
+			p.set(begins, `{"a":1}`)
+			p.expect(`{"a":1}`)
+			p.set(other, `{"b":"é"}`)
+			p.set(begins, `{"a":2}`)
+			p.expect(`{"a":2,"b":"é"}`)
+			p.do(p.golang, "/login?user=ann")
+			p.expect(`{"a":2,"b":"é","userId":"ann"}`)
+			p.set(p.node, `{"userId":"bob"}`)
+			if a := p.get(p.golang); a.User != "bob" {
+				t.Errorf("Fastify says that the user is bob, and at Go it is %v", a.User)
+			}
+			p.do(p.node, "/regenerate")
+			p.set(p.node, `{"c":1}`)
+			p.expect(`{"c":1}`)
+			p.do(other, "/destroy")
+			p.expect(`{}`)
+		}
+	}
+}
+
+// What one side has said in a flash the other one shows, once.
+func TestConnectFlash(t *testing.T) {
+	withExpress(t, expressjs.Options{}, func(p *pair) {
+		for _, c := range []struct{ says, shows string }{{p.node, p.golang}, {p.golang, p.node}, {p.golang, p.golang}} {
+			for _, other := range []string{p.golang, p.node} { // both of which have said something before it is shown
+				p.do(c.says, "/flash?kind=error&text=Wrong")
+				p.do(other, "/flash?kind=error&text=Again")
+				p.do(other, "/flash?kind=info&text=Hello")
+				for _, want := range []string{`{"error":["Wrong","Again"],"info":["Hello"]}`, ""} {
+					b, _ := io.ReadAll(p.do(c.shows, "/flashes").Body)
+					if got := strings.TrimSpace(string(b)); got != want && (want != "" || got != "null" && got != "{}") {
+						p.t.Errorf("shows %s, want %q", got, want)
+					}
+				}
+			}
+		}
+		p.set(p.node, `{"flash":{"error":[{"id":1}]}}`)
+		p.do(p.golang, "/flash?kind=error&text=Again")
+		if b, _ := io.ReadAll(p.do(p.node, "/flashes").Body); string(b) != `{"error":[{"id":1},"Again"]}` {
+			p.t.Errorf("shows %s", b)
+		}
+	})
+}
+
+// How to see whether an app has resave: true, where its sessions do not tell: by what
+// express-session says that it does.
+func TestDebugTellsResave(t *testing.T) {
+	for name, x := range versions {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for resave, want := range map[string]string{"": "touching", "true": "saving"} {
+				x := x
+				x.env = append(slices.Clone(x.env), "DEBUG=express-session", "RESAVE="+resave)
+				p := x.start(t)
+				p.set(p.node, `{"a":1}`)
+				before := len(p.log())
+				p.get(p.node)
+				said := p.log()[before:]
+				for _, word := range []string{"touching", "saving"} {
+					if n := strings.Count(said, "express-session "+word); n > 1 || n == 1 != (word == want) {
+						t.Errorf("resave %q: %d times %s in\n%s", resave, n, word, said)
+					}
+				}
+			}
+		})
+	}
 }
 
 // Who logs in on one side is logged in on the other, and logs out there.

@@ -57,8 +57,10 @@ type Options struct {
 	// AwaitWrite is for Express routes that log in and redirect without
 	// req.session.save first: Express answers before it has stored the session, and
 	// the browser may be here sooner. A signed id without a record is looked up once
-	// more after this long. It delays every request with the cookie of a session that
-	// is over; 50 ms is plenty. 0: not.
+	// more after this long. So it helps a visitor who had no session before, and nobody
+	// else: of one who had, there is a record, which Go takes as it is. Only
+	// await req.session.save helps both. AwaitWrite delays every request with the cookie
+	// of a session that is over; 50 ms is plenty. 0: not.
 	AwaitWrite time.Duration
 
 	agreed *atomic.Pointer[Cookie] // what Agree made of Cookie; nil inside: no Manager uses the store yet

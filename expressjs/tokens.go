@@ -5,8 +5,10 @@
 //	tokens, err := expressjs.Tokens(os.Getenv("SESSION_SECRET"))
 //	store, err := expressjs.NewRedisStore(client, nil)
 //	sessions, err := session.New(&session.Options{
-//		Tokens: tokens, Store: store,
-//		Cookie: session.CookieOptions{Name: "connect.sid"},
+//		Tokens:   tokens,
+//		Store:    store,
+//		Lifetime: 30 * 24 * time.Hour, // of a login at Go; at least Express's maxAge
+//		Cookie:   session.CookieOptions{Name: "connect.sid"},
 //	})
 //
 // The Express app must run with resave: false. With resave: true, its default,

@@ -31,11 +31,12 @@ async function main() {
   app.use(session({
     store,
     secret: JSON.parse(env.SECRETS),
-    resave: false,
+    resave: Boolean(env.RESAVE),
     saveUninitialized: false,
     rolling: Boolean(env.ROLLING),
     cookie: env.MAX_AGE ? { maxAge: Number(env.MAX_AGE), sameSite: 'lax' } : {},
   }));
+  app.use(require('connect-flash')());
   app.use(passport.initialize());
   app.use(passport.session());
   passport.serializeUser((user, done) => done(null, user.id));
@@ -65,6 +66,8 @@ async function main() {
   app.get('/regenerate', (req, res, next) => req.session.regenerate((err) => (err ? next(err) : res.json(req.sessionID))));
   app.get('/login', (req, res, next) => req.login({ id: req.query.user }, (err) => (err ? next(err) : res.json(req.sessionID))));
   app.get('/logout', (req, res, next) => req.logout((err) => (err ? next(err) : res.end())));
+  app.get('/flash', (req, res) => { req.flash(req.query.kind, req.query.text); res.end(); });
+  app.get('/flashes', (req, res) => res.json(req.flash()));
   app.get('/late', (req, res) => { late = Number(req.query.ms); res.end(); });
   app.get('/redirect', (req, res) => { req.session.page = 'first'; res.redirect(req.query.to); });
 
