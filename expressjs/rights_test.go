@@ -2,6 +2,7 @@ package expressjs_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"net/http"
 	"slices"
@@ -63,7 +64,7 @@ func TestRedisRightsOfPrefixes(t *testing.T) {
 // the first failure.
 func useAll(ctx context.Context, store session.Store) error {
 	now := time.Now().Truncate(time.Millisecond)
-	id := fmt.Sprint("id", now.UnixNano())
+	id := rand.Text()
 	r := &session.Record{ID: id, User: "ann", Data: []byte(`{"a":1}`), Created: now, LastSeen: now, Deadline: now.Add(2 * time.Hour), Expires: now.Add(time.Hour), Version: 1}
 	changed := *r
 	changed.Version, changed.Data = 2, []byte(`{"a":2}`)
