@@ -8,18 +8,18 @@ import (
 	"github.com/coatcheck/session/internal/token"
 )
 
-// bearer carries tokens in headers, for clients that keep them themselves.
+// bearer carries tokens in headers, for clients that store them themselves.
 type bearer struct {
 	tokens   *token.Verified
 	warnings warnings
 }
 
-// tokenHeader is where a response has a new token, or an empty one in place of
-// one that is over.
+// tokenHeader is the response header with a new token. It is empty if the session has
+// ended.
 const tokenHeader = "Session-Token"
 
-// read implements carrier. The scheme is case-insensitive (RFC 9110, 11.1). What
-// else may stand in Authorization is not ours, and left alone.
+// read implements carrier. The scheme is case-insensitive (RFC 9110, 11.1). Other schemes of
+// Authorization are ignored.
 func (b *bearer) read(r *http.Request) (found candidates) {
 	const scheme = "Bearer "
 	values := r.Header["Authorization"]
@@ -39,7 +39,7 @@ func (b *bearer) read(r *http.Request) (found candidates) {
 // apply implements carrier.
 func (b *bearer) apply(what cookie, to http.Header, r *http.Request, _ time.Duration) error {
 	switch {
-	case what.action == cookieSend && what.value != nil: // else the client has it
+	case what.action == cookieSend && what.value != nil: // otherwise the client has the token already
 		to[tokenHeader] = []string{what.value()}
 		if !isEncrypted(r) && !isLoopback(r.Host) {
 			b.warnings.log(r, "session: token sent on a request without TLS, which everyone on the way can read; serve HTTPS, or let the proxy that does set X-Forwarded-Proto")

@@ -8,48 +8,47 @@ import (
 	"github.com/coatcheck/session/internal/token"
 )
 
-// A carrier takes tokens out of requests, and puts them into responses: in
-// cookies, or in headers of their own.
+// A carrier reads tokens from requests and writes them into responses, in a cookie or in
+// headers.
 type carrier interface {
-	// read verifies the few tokens of ours that a request may carry.
+	// read returns the tokens of a request that verify.
 	read(r *http.Request) candidates
 
-	// readAll verifies the tokens of a request that carries too many.
+	// readAll is read for a request that carries too many tokens: see maxEnded.
 	readAll(r *http.Request) []token.Ref
 
-	// apply does to the client's token what the session asks. A browser keeps it
-	// for that long; 0: until it closes.
+	// apply writes what the session does to the client's token into the header. life is how
+	// long a browser keeps the cookie; 0: until the browser is closed.
 	apply(what cookie, to http.Header, r *http.Request, life time.Duration) error
 
-	// depends returns the request header that a response depends on.
+	// depends returns the name of the request header that a response varies with.
 	depends() string
 
 	// challenge returns the WWW-Authenticate header of a 401, or "" for none.
 	challenge() string
 
-	// place names where the tokens travel.
+	// place names the header or cookie that carries the tokens, for log lines.
 	place() string
 }
 
-// candidates are the tokens that a request carried, as far as they verify.
+// candidates are the tokens of a request.
 type candidates struct {
 	refs     [maxCandidates]token.Ref
 	n        int
-	carried  bool // a cookie of our name was there, or what could be a token, good or bad
-	withheld bool // none verifies, and the browser may have kept one back
-	isCrowd  bool // there are too many that could be good
+	carried  bool // the request has a cookie of our name, or a bearer token, whether or not it verifies
+	withheld bool // no token verifies, and the browser may have withheld the cookie
+	isCrowd  bool // there are more than maxCandidates plausible tokens
 }
 
-// SecretUses returns how many tokens each of Options.Secrets has verified since New,
-// in their order. A token is counted when this process sees it for the first time,
-// and again if it had to be forgotten among hundreds of thousands. So it tells how far
-// a rotation is: when the last secret has verified none for as long as
-// Options.Lifetime in any process, nobody needs it any more. With Options.Tokens it
-// is nil.
+// SecretUses returns how many tokens each of [Options].Secrets has verified since New, in the
+// order of Secrets. A token is counted when this process first verifies it, and again if it
+// was evicted meanwhile from a cache of hundreds of thousands. It shows how far a rotation is:
+// if the last secret has verified no token in any process for as long as Options.Lifetime, or
+// the longest Remember, it can be removed. With Options.Tokens, SecretUses returns nil.
 func (m *Manager) SecretUses() []int64 { return m.tokens.Uses() }
 
-// newCarrier returns the carrier that the options ask for, and what makes and
-// verifies the tokens that it carries. A token is good for one way only.
+// newCarrier returns the carrier for the options, and the format of the tokens that it
+// carries. A token of a cookie is not valid as a bearer token, nor the other way round.
 func newCarrier(o *Options) (carrier, *token.Verified, error) {
 	format, err := newFormat(o)
 	if err != nil {

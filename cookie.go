@@ -16,9 +16,9 @@ import (
 type cookies struct {
 	name        string
 	tokens      *token.Verified
-	firstCounts bool // of several cookies of the name, and no other
+	firstCounts bool // of several cookies of the name, only the first counts
 	template    http.Cookie
-	line        string // of the template
+	line        string // the template as a Set-Cookie line
 	adapt       func(*http.Request, *http.Cookie)
 	warnings    warnings
 }
@@ -33,15 +33,15 @@ func newCookies(o *Options, tokens *token.Verified) *cookies {
 }
 
 const (
-	// maxCandidates is how many cookies of our name a request may carry that could be
-	// good. It bounds the work that a stranger causes with each request.
+	// maxCandidates is how many plausible cookies of our name a request may carry. It bounds
+	// the HMAC work of each request.
 	maxCandidates = 4
 
-	// maxEnded is how many of more than those a Login or Logout verifies, to end the
-	// sessions that they open.
+	// maxEnded is how many plausible cookies a Login or Logout verifies if there are more
+	// than maxCandidates, to end the sessions that they open.
 	maxEnded = 64
 
-	// maxPairs is how many pairs of the Cookie header are read, as in net/http.
+	// maxPairs is how many pairs of the Cookie header are read. net/http has the same limit.
 	maxPairs = 3000
 )
 
@@ -90,14 +90,13 @@ func (c *cookies) readAll(r *http.Request) (refs []token.Ref) {
 	return refs
 }
 
-// withheld reports whether a browser keeps our cookie back from such a request,
-// because another site made it: then a session that seems to be a first visit may not
-// be one.
+// withheld reports whether a browser withholds our cookie from such a request because another
+// site made it: the browser may then have a session although the request has no cookie.
 func (c *cookies) withheld(r *http.Request) bool {
 	return crosssite.Is(r) && crosssite.Withholds(r, c.adapted(r).SameSite)
 }
 
-// values yields the values of our cookie, as the Cookie header has them.
+// values yields the values of the cookies of our name, as they stand in the Cookie header.
 func (c *cookies) values(h http.Header) func(yield func(string) bool) {
 	return func(yield func(string) bool) {
 		pairs := 0
@@ -117,7 +116,7 @@ func (c *cookies) values(h http.Header) func(yield func(string) bool) {
 	}
 }
 
-// trim takes spaces and tabs off both ends.
+// trim removes spaces and tabs from both ends of s.
 func trim(s string) string {
 	for s != "" && (s[0] == ' ' || s[0] == '\t') {
 		s = s[1:]
@@ -128,8 +127,8 @@ func trim(s string) string {
 	return s
 }
 
-// adapted returns the cookie for a request, without its value. Adapt may add Secure,
-// and never takes it off.
+// adapted returns the cookie for a request, without its value. Adapt may set Secure, but
+// cannot remove it.
 func (c *cookies) adapted(r *http.Request) http.Cookie {
 	cookie := c.template
 	if c.adapt != nil {
@@ -142,8 +141,7 @@ func (c *cookies) adapted(r *http.Request) http.Cookie {
 	return cookie
 }
 
-// apply implements carrier. A cookie with a life of zero lasts until the browser
-// closes.
+// apply implements carrier.
 func (c *cookies) apply(what cookie, h http.Header, r *http.Request, life time.Duration) error {
 	if what.action == cookieKeep {
 		return nil
@@ -165,7 +163,7 @@ func (c *cookies) apply(what cookie, h http.Header, r *http.Request, life time.D
 		if what.value != nil {
 			value = what.value()
 		} else {
-			c.values(r.Header)(func(v string) bool { value = v; return false }) // the first counts
+			c.values(r.Header)(func(v string) bool { value = v; return false }) // the first one counts
 		}
 		c.warn(r, &cookie)
 	}
@@ -181,13 +179,13 @@ func (c *cookies) apply(what cookie, h http.Header, r *http.Request, life time.D
 // depends implements carrier.
 func (c *cookies) depends() string { return "Cookie" }
 
-// challenge implements carrier: there is no scheme for cookies.
+// challenge implements carrier. No authentication scheme is registered for cookies.
 func (c *cookies) challenge() string { return "" }
 
 // place implements carrier.
 func (c *cookies) place() string { return "Cookie " + c.name }
 
-// remove takes cookies of our name, whoever set them, out of a response.
+// remove removes all Set-Cookie lines of our name from a response, those of the handler too.
 func (c *cookies) remove(h http.Header) {
 	lines := h["Set-Cookie"]
 	kept := lines[:0:0]

@@ -9,26 +9,24 @@ import (
 	"github.com/coatcheck/session/internal/watch"
 )
 
-// Done returns a channel that is closed when the session has ended: by Logout,
-// Revoke and its like, because its time was up, or because it was given to
-// another user. It is for long requests (a WebSocket, an event stream), which
-// learn of it at once if this Manager ended the session, and otherwise (another
-// process did it, or another Manager over the same Store) within
-// Options.WatchEvery. That costs one Load of the session each time, however many
-// requests watch it, and of all sessions at most 64 Loads run at once. A store that fails does not close it: that
-// is asked again.
+// Done returns a channel that is closed when the session has ended: by Logout, by one of the
+// Revoke methods, because it expired, or by a Login of another user. It is for long-lived
+// requests such as WebSockets and event streams. The channel is closed at once if this Manager
+// has ended the session. If another Manager or process has, the channel is closed within
+// [Options].WatchEvery, which costs one Load of the session in each interval, however many
+// requests watch it. At most 64 such Loads run at once. A failing store does not close the
+// channel: the store is asked again.
 //
-// It is closed too when another request has renewed the session explicitly (Renew,
-// Remember or a Login of the same user) and Options.RenewGrace is over, or at once if
-// the request's token had ended before that by an automatic renewal: a stream
-// that was opened with a stolen token ends then. An automatic renewal does not
-// close it, and neither does a renewal by this request. With Options.Tokens no
-// renewal does; Done is closed when the other program has given the session to another
-// user, or has logged the user out.
+// The channel is also closed when another request has renewed the session explicitly (Renew,
+// Remember or a Login of the same user) and Options.RenewGrace has passed, so that a stream that
+// was opened with a stolen token ends. If an automatic renewal had ended the request's token
+// before, the channel is closed at once. An automatic renewal does not close it, nor does a
+// renewal by this request. With Options.Tokens no renewal closes it; it is closed when the other
+// program has given the session to another user, or has logged the user out.
 //
-// Without a stored session it is closed already. While the store failed to load
-// the session it stays open, and so it does once the handler has returned:
-// whoever hands his connection to a goroutine waits for that before he returns.
+// If no session is stored, the channel is closed already. It stays open if the store failed to
+// load the session, and after the handler has returned: a handler that hands its connection to a
+// goroutine has to wait for that goroutine.
 // Being watched is no use of the session; a message of the user's is, and says so
 // by Save. A session that List returned is watched until List's ctx is done.
 func (s *Session) Done() <-chan struct{} {
@@ -49,12 +47,12 @@ func (s *Session) Done() <-chan struct{} {
 		}
 		next := s.m.watch.Add(st.holder(), st.stored.frozenUntil)
 		if !s.watcher.CompareAndSwap(w, next) {
-			s.m.watch.Remove(next) // another goroutine was faster
+			s.m.watch.Remove(next) // another goroutine has added one
 			continue
 		}
 		s.m.watch.Remove(w)
 		if now := s.state.Load(); now.stored.ref.Key != st.stored.ref.Key && now.stored.status == statusLive {
-			s.m.watch.Rekey(next, now.stored.ref.Key, body.ExplicitKey(now.stored.rec.Data)) // made since by this request
+			s.m.watch.Rekey(next, now.stored.ref.Key, body.ExplicitKey(now.stored.rec.Data)) // this request has made a key meanwhile
 		}
 		if s.source == nil {
 			context.AfterFunc(s.ctx, func() { s.m.watch.Remove(next) })
@@ -66,7 +64,7 @@ func (s *Session) Done() <-chan struct{} {
 // noWatcher is the watcher of a request whose handler has returned.
 var noWatcher = new(watch.Watcher)
 
-// unwatch is for the end of the request.
+// unwatch stops the watch of the session at the end of the request.
 func (s *Session) unwatch() {
 	if w := s.watcher.Swap(noWatcher); w != noWatcher {
 		s.m.watch.Remove(w)
@@ -77,7 +75,7 @@ var closed = make(chan struct{})
 
 func init() { close(closed) }
 
-// holder returns what the watch has to know of a live session.
+// holder returns the key and user that the watch compares with the stored session.
 func (st *state) holder() watch.Holder {
 	h := watch.Holder{ID: st.stored.rec.ID, Key: st.stored.ref.Key, User: st.stored.rec.User, Since: st.loaded}
 	if st.stored.frozen == nil {
@@ -86,11 +84,12 @@ func (st *state) holder() watch.Holder {
 	return h
 }
 
-// check asks the store for a session whose end requests wait for: see [watch.Check].
+// check loads a watched session and returns a function that compares it with each watcher: see
+// [watch.Check].
 func (m *Manager) check(c *storectx.Context, id string) (answer func(*watch.Holder) (watch.Status, time.Time)) {
 	ctx := context.Background()
 	defer func() {
-		if v := recover(); v != nil { // outside any request nothing else does
+		if v := recover(); v != nil { // no request is there to recover it
 			m.log.ErrorContext(ctx, "session: Done: the store or OnEvent panicked", "panic", v)
 		}
 	}()

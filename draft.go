@@ -15,22 +15,23 @@ import (
 // A draft is a record that a commit wants to store.
 type draft struct {
 	rec         *Record       // nil: the stored record needs no change
-	ref         token.Ref     // of the new token, if there is one
+	ref         token.Ref     // id and key of the new token, if there is one
 	token       func() string // returns the new token; nil: there is none
 	isAutomatic bool          // the new token is that of an automatic renewal
-	event       EventKind     // what the commit is; "": not worth an event
+	event       EventKind     // the event of the commit; "": none
 	lost        error         // why values or flashes are left out; nil: none are
 }
 
-// newToken gives the draft a new token: for the session of this id, or with "" for a new one.
+// newToken gives the draft a new token for the session of this id, or for a new session if id
+// is "".
 func (d *draft) newToken(m *Manager, id string, event EventKind) {
 	var value string
 	value, d.ref = m.tokens.New(id)
 	d.token, d.event = func() string { return value }, event
 }
 
-// draftNew returns the draft of a new session with the values of data and what the request
-// has asked for.
+// draftNew returns the draft of a new session with the values of data and the pending
+// changes.
 func (t *tx) draftNew(data []byte) (d draft, err error) {
 	event := EventCreated
 	if t.pending.user != "" {
@@ -40,9 +41,9 @@ func (t *tx) draftNew(data []byte) (d draft, err error) {
 	return d, t.fillNew(&d, data)
 }
 
-// fillNew makes the record of a draft that has its token. Values that a Login inherits are
-// left out if they do not fit beside what this request has set: an attacker may have planted
-// them, and must not keep the user from logging in.
+// fillNew makes the record of a draft that has its token. If the values that a Login inherits
+// do not fit beside those that this request has set, they are left out: an attacker may have
+// planted them to keep the user from logging in.
 func (t *tx) fillNew(d *draft, data []byte) error {
 	err := t.fillNewWith(d, data)
 	if data != nil && errors.Is(err, ErrTooLarge) {
@@ -79,8 +80,8 @@ func (t *tx) fillNewWith(d *draft, data []byte) error {
 	return t.complete(d, &b, p)
 }
 
-// draftNext returns the draft of what p and the maintenance that is due make of the stored
-// record. It is a tombstone if the time of an EndBy has passed.
+// draftNext returns the draft of the stored record after p and the maintenance that is due. It
+// is a tombstone if the time of an EndBy has passed.
 func (t *tx) draftNext(p *pending) (d draft, err error) {
 	st, now := &t.stored, milliseconds(time.Now())
 	if p.hasEnded(now) {
@@ -128,10 +129,10 @@ func (t *tx) draftNext(p *pending) (d draft, err error) {
 	return d, t.complete(&d, &b, p)
 }
 
-// dropRenewal drops a Renew or Remember whose request has a token that was replaced
-// meanwhile: another token would be worth more than its own. The Renew is done already if
-// the renewal was explicit; otherwise the drop is reported. A Login is an authentication,
-// and always obeyed.
+// dropRenewal drops a Renew or Remember of a request whose token was replaced meanwhile: a new
+// token would have more access than the request's own. If that renewal was explicit, the Renew is
+// done already; otherwise the drop is reported. A Login is an authentication and is never
+// dropped.
 func (t *tx) dropRenewal(p *pending) {
 	st := &t.stored
 	if !p.needsToken() || p.user != "" || st.frozen == nil && body.HasAccess(st.rec.Data, st.ref.Key, time.Now()) {
@@ -152,7 +153,8 @@ func (t *tx) dropRenewal(p *pending) {
 	}
 }
 
-// complete applies p to b and puts it into d.rec, whose Data is what b was made from.
+// complete applies p to b and stores b in d.rec. Before, d.rec.Data is the data that b was
+// parsed from.
 func (t *tx) complete(d *draft, b *body.Body, p *pending) error {
 	if err := b.Apply(p.changes); err != nil {
 		return err
@@ -186,8 +188,8 @@ func (t *tx) complete(d *draft, b *body.Body, p *pending) error {
 	return nil
 }
 
-// sizeLimit returns how large the body may be that is made from data: no larger than data if
-// that is beyond MaxDataSize. What another program has stored beyond it does not count.
+// sizeLimit returns how large a body that is made from data may be: MaxDataSize, or the size of
+// data if that is larger. A larger size that another program has stored is accepted too.
 func (t *tx) sizeLimit(data []byte) (int, error) {
 	limit := t.m.maxData
 	if len(data) <= limit {
@@ -201,7 +203,7 @@ func (t *tx) sizeLimit(data []byte) (int, error) {
 	return max(size, limit), err
 }
 
-// parse is body.Parse. What is no JSON object is a failure of the store.
+// parse is body.Parse. It returns an ErrStore if data is not a JSON object.
 func parse(room []object.Member, data []byte, now time.Time) (body.Body, error) {
 	b, err := body.Parse(room, data, now)
 	if err != nil {
@@ -210,7 +212,7 @@ func parse(room []object.Member, data []byte, now time.Time) (body.Body, error) 
 	return b, err
 }
 
-// hasExpired reports whether one of the two clocks has run out.
+// hasExpired reports whether the idle or the absolute end has passed.
 func (r *Record) hasExpired(now time.Time) bool {
 	return !now.Before(r.Expires) || !now.Before(r.Deadline)
 }

@@ -8,13 +8,13 @@ import (
 	"github.com/coatcheck/session/internal/storectx"
 )
 
-// tombstoneLife is how long a tombstone stays: requests that were in flight when the
-// session ended learn of it from there.
+// tombstoneLife is how long a tombstone is kept, for requests that were in flight when the
+// session ended.
 const tombstoneLife = time.Minute
 
-// dropAfterEnd is for how long after a Logout or Revoke a request that arrives with
-// the ended token begins no session: it may have been in flight together with a
-// login, whose newer cookie it would overwrite.
+// dropAfterEnd is the time after a Logout or Revoke during which a request that arrives with
+// the ended token begins no session: a login may be in flight at the same time, and the
+// cookie of a new session would overwrite the login's.
 const dropAfterEnd = 2 * time.Second
 
 // tombstone returns the record that replaces rec when its session ends. next is the id of
@@ -33,17 +33,18 @@ func tombstone(rec *Record, why body.Reason, next string) *Record {
 	}
 }
 
-// isLive reports whether rec is that of a session, and no tombstone or nil.
+// isLive reports whether rec is the record of a session: neither nil nor a tombstone.
 func isLive(rec *Record) bool { return rec != nil && !body.IsTombstone(rec.Data) }
 
-// setStatus sets the status that a record, or nil, says of its session, and what a tombstone
-// says beside that.
+// setStatus sets the status according to rec, which may be nil, and the successor and the reason
+// if rec is a tombstone.
 func (st *stored) setStatus(rec *Record) {
 	st.status, st.successor, st.reason = statusOf(rec)
 }
 
-// statusOf returns what a record says of its session: nil, that it has ended. A tombstone
-// names the session that a Login began in its place, and why the session has ended.
+// statusOf returns the status of the session whose record is rec. If rec is nil, the session has
+// ended. If rec is a tombstone, statusOf also returns the id of the session that a Login began in
+// its place, or "", and the reason.
 func statusOf(rec *Record) (s status, successor string, why body.Reason) {
 	if rec == nil {
 		return statusEnded, "", ""
@@ -67,11 +68,11 @@ func endOf(rec *Record) time.Time {
 	return ending.At
 }
 
-// end ends the session with this id, however often it is changed meanwhile. If a Login has
-// replaced it by another session, end ends that one. It returns the record that it ended. If
-// there was none, or none of this user's ("": any user's), it returns nil, and why the session
-// had ended before if that is known. A rec that is not nil is what the caller knows of the
-// session and spares a load.
+// end ends the session with this id, and retries on conflict. If a Login has replaced the
+// session by another one, end ends that one. It returns the record that it ended. If there was no
+// live session, or only one of another user than user ("": any user), it returns nil, and the
+// reason for which the session had ended before, if that is known. If rec, the record as the
+// caller knows it, is not nil, end does not load it first.
 func (m *Manager) end(c *storectx.Context, id, user string, why body.Reason, rec *Record) (_ *Record, before body.Reason, _ error) {
 	n := contender{m: m, c: c, id: id, isEnding: true}
 	defer func() { n.leave() }()
@@ -107,7 +108,7 @@ func (m *Manager) end(c *storectx.Context, id, user string, why body.Reason, rec
 	}
 }
 
-// end carries out a Logout.
+// end commits a pending Logout.
 func (t *tx) end() error {
 	st, user, why, kind := t.stored, "", body.ReasonLogout, EventLoggedOut
 	var known, last *Record
@@ -154,9 +155,9 @@ func (t *tx) end() error {
 	return nil
 }
 
-// mayHaveNewerCookie reports whether the client may have a newer cookie than the one that
-// a Logout would delete. last is the record that the Logout ended; nil: the session had ended
-// before, for the reason given.
+// mayHaveNewerCookie reports whether the client may have a newer cookie than the one that a
+// Logout would delete. last is the record that the Logout has ended, or nil if the session had
+// ended before, for the reason given by before.
 func (st *stored) mayHaveNewerCookie(last *Record, before body.Reason) bool {
 	switch {
 	case st.status == statusNone, st.status == statusAmbiguous:
@@ -164,13 +165,13 @@ func (st *stored) mayHaveNewerCookie(last *Record, before body.Reason) bool {
 	case last != nil:
 		return st.frozen != nil || st.status != statusLive || body.ExplicitKey(last.Data) != body.ExplicitKey(st.rec.Data)
 	}
-	return before != body.ReasonRevoke // by this request, or from another device
+	return before != body.ReasonRevoke // ended by this request, or from another device
 }
 
-// idsToEnd returns the ids of the sessions that a Logout ends: all that the request's tokens
-// open. Those of a crowd are looked for only now. A request that arrived after its session had
-// ended or had been replaced ends nothing: a token that was planted or stolen must not
-// sign out the user who has logged in since.
+// idsToEnd returns the ids of the sessions that a Logout ends: all that the tokens in the request
+// open. If there are more than maxCandidates, they are verified only here. A request that arrived
+// after its session had ended or had been replaced ends no session: a planted or stolen token must
+// not sign out the user who has logged in since.
 func (t *tx) idsToEnd() (ids []string, _ error) {
 	switch st := &t.stored; {
 	case st.status == statusAmbiguous && st.twins == nil:

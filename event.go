@@ -15,39 +15,42 @@ type EventKind string
 const (
 	// EventCreated: an anonymous session was stored for the first time.
 	EventCreated EventKind = "created"
-	// EventLoggedIn: Login took effect. ID is a new session's, or, if the user
-	// was logged in already, the same as before.
+	// EventLoggedIn: a Login was committed. ID is that of a new session, or the same as
+	// before if the user was logged in already.
 	EventLoggedIn EventKind = "logged_in"
-	// EventLoggedOut: Logout took effect, or an EndBy whose time had passed. ID is the
-	// ended session's.
+	// EventLoggedOut: a Logout was committed, or an EndBy whose time had passed. ID is that of
+	// the ended session.
 	EventLoggedOut EventKind = "logged_out"
-	// EventRenewed: Renew, Remember or Options.RenewAfter replaced the token, which
-	// with Options.Tokens none of them does.
+	// EventRenewed: Renew, Remember or Options.RenewAfter has replaced the token. With
+	// Options.Tokens there is no such event.
 	EventRenewed EventKind = "renewed"
 	// EventRevoked: the session was ended from elsewhere: Revoke, RevokeOthers,
 	// RevokeAll, Options.MaxPerUser, or Logout of a session that List returned.
 	EventRevoked EventKind = "revoked"
-	// EventRejected: a cookie with a bad signature, or two live sessions in one
-	// request. The request goes on without a session.
+	// EventRejected: no cookie of our name in the request has a valid signature, or the
+	// request carries two live sessions. The request has no session.
 	EventRejected EventKind = "rejected"
-	// EventReplayed: a token came that was replaced too long ago: a straggler's,
-	// or a thief's. The request goes on without a session, whose ID and User
-	// these are; Revoke them to sign out both. Err is ErrReplaced.
+	// EventReplayed: a request has presented a token that was replaced and whose grace has
+	// passed. The request is late, or an attack. It has no session. ID and User are those of
+	// the session that the token once opened; Revoke ends it for both holders. Err is
+	// ErrReplaced.
 	EventReplayed EventKind = "replayed"
-	// EventConflict: a save met a newer record and merged with it. Nothing was lost.
+	// EventConflict: a commit found a newer record, and reapplied its changes to it. No change
+	// was lost.
 	EventConflict EventKind = "conflict"
-	// EventDropped: a change was lost to an ending, or came too late for the
-	// cookie that it needs; or older flashes, or at a Login the values of the
-	// anonymous session, did not fit; or it was made after the handler had returned,
-	// and no Save followed. Err says which.
+	// EventDropped: a change was dropped, and Err is the reason: the session has ended; the
+	// change needs a cookie and was made after the first byte; it was made after the handler
+	// had returned and no Save followed; flashes, or the values that a Login inherits from an
+	// anonymous session, did not fit; the request could not begin a session because another
+	// site made it.
 	EventDropped EventKind = "dropped"
 	// EventStoreFailed: a call of the store failed. Err wraps ErrStore.
 	EventStoreFailed EventKind = "store_failed"
 )
 
-// An Event tells Options.OnEvent what happened. ID is the session's public
-// handle (see Session.ID) or ""; User is "" where it is not known; Err is nil
-// unless something went wrong. An Event never holds a token.
+// An Event describes what has happened to a session: see [Options].OnEvent. ID is that of
+// [Session.ID], or "" if it is not known; User is "" for an anonymous session or if it is not
+// known; Err is nil unless the kind says otherwise. An Event never contains a token.
 type Event struct {
 	Kind EventKind
 	ID   string
@@ -55,15 +58,15 @@ type Event struct {
 	Err  error
 }
 
-// emit hands over an event of no session in particular.
+// emit calls OnEvent outside a transaction.
 func (m *Manager) emit(ctx context.Context, kind EventKind, rec *Record, err error) {
 	if m.onEvent != nil {
 		m.onEvent(ctx, Event{Kind: kind, ID: rec.ID, User: rec.User, Err: err})
 	}
 }
 
-// storeError wraps what a store answered, so that ErrStore finds it, unless that is a
-// mistake of the program.
+// storeError wraps err, the answer of a store, in an ErrStore, unless err is a mistake of the
+// program.
 func storeError(call string, err error) error {
 	if m := (*mistake.Error)(nil); errors.As(err, &m) {
 		return err

@@ -10,22 +10,22 @@ import (
 	"github.com/coatcheck/session/internal/body"
 )
 
-// A Flash is a message for the next page the user sees. Kind is the program's
-// own word ("info", "error"), for a CSS class perhaps.
+// A Flash is a message for the next page that the user sees. Kind is chosen by the program
+// ("info", "error"), for example as a CSS class.
 type Flash struct{ Kind, Text string }
 
-// A storedFlash has an id, so that who shows a flash forgets that very one and
-// not its twin that another request added meanwhile.
+// A storedFlash has an id, so that a request that shows a flash removes that one, and not an
+// equal one that another request has added meanwhile.
 type storedFlash struct {
 	ID   string `json:"i"`
 	Kind string `json:"k,omitempty"`
 	Text string `json:"t"`
 }
 
-// AddFlash keeps a message until Flashes is called, by this request or a later
-// one. Flashes added by requests at the same time are all kept, up to the newest 50
-// of a session and as many as fit into Options.MaxDataSize: older ones are dropped
-// (EventDropped). Bytes that are not UTF-8 become U+FFFD.
+// AddFlash keeps a message until [Session.Flashes] is called, by this request or a later one. The
+// flashes of concurrent requests are all kept, up to 50 in a session and as many as fit into
+// [Options].MaxDataSize: the oldest are dropped ([EventDropped]). Bytes that are not UTF-8 become
+// U+FFFD.
 func (s *Session) AddFlash(kind, text string) {
 	f := storedFlash{strconv.FormatUint(rand.Uint64(), 36), kind, text}
 	s.update("AddFlash", body.Flashes, func(in []byte) ([]byte, error) {
@@ -34,18 +34,18 @@ func (s *Session) AddFlash(kind, text string) {
 	})
 }
 
-// maxFlashes bounds what piles up in a session whose pages show no flashes.
+// maxFlashes bounds the flashes of a session whose pages show none.
 const maxFlashes = 50
 
-// trimFlashes removes the oldest flashes beyond maxFlashes, and those with which b does not
-// fit into maxData bytes. It keeps the newest flash in any case. The error says how many
-// were removed; nil: none.
+// trimFlashes removes the oldest flashes beyond maxFlashes, and more of them while b is larger
+// than maxData bytes, but never the newest flash. It returns an error that says how many were
+// removed, or nil if none were.
 func trimFlashes(b *body.Body, maxData int) error {
 	all, _ := decode[[]storedFlash](b.Get(body.Flashes))
 	kept := all[max(len(all)-maxFlashes, 0):]
 	for set := len(kept) < len(all); ; set = true {
 		if set {
-			raw, _ := json.Marshal(kept) // which was JSON before
+			raw, _ := json.Marshal(kept) // it was decoded from JSON
 			b.Set(body.Flashes, raw)
 		}
 		if len(kept) <= 1 || b.Size() <= maxData {

@@ -16,23 +16,23 @@ type immediate struct {
 	call        string // the method's name, for errors
 	name        string // of the member
 	f           func(in []byte) ([]byte, error)
-	was, is     []byte // the value that f was last called with, and what f made of it
+	was, is     []byte // the value that f was last called with, and the value that f returned
 	isUnchanged bool   // f last returned errUnchanged
 }
 
-// errUnchanged is what f returns to leave a value as it is.
+// errUnchanged is returned by an f that leaves the value as it is.
 var errUnchanged = errors.New("session: unchanged")
 
-// updateNow replaces a value by f of it and commits everything that is pending. It
-// returns the value that was replaced and the one that was stored. f runs again if
-// the commit finds another value.
+// updateNow replaces a value by f of it and commits all pending changes. It returns the value
+// that was replaced and the value that was stored. f runs again if the commit finds another
+// value.
 func (s *Session) updateNow(ctx context.Context, call, name string, f func(in []byte) ([]byte, error)) (was, is []byte, err error) {
 	u := &immediate{s: s, call: call, name: name, f: f}
 	s.useWithin(ctx)
 	for isDone := false; !isDone; {
 		var in []byte
 		if in, err = s.use().current(name); err == nil {
-			err = u.run(in) // outside the transaction: f is the program's code
+			err = u.run(in) // outside the transaction, because f is code of the program
 		}
 		if err != nil {
 			s.reportProblem(err)
@@ -56,9 +56,9 @@ func (u *immediate) run(in []byte) error {
 	return err
 }
 
-// commit commits the change and everything else that is pending. It returns false
-// if this request sees another value than the one that f was called with. If it fails, the
-// change is no longer pending; everything else is.
+// commit commits the change and all pending changes. It returns false if the value is another
+// one than f was called with. If the commit fails, this change is no longer pending, and all
+// others still are.
 func (u *immediate) commit(ctx context.Context) (isDone bool, err error) {
 	s := u.s
 	err = s.transactWithin(ctx, func(t *tx) error {
@@ -100,8 +100,8 @@ func (u *immediate) commit(ctx context.Context) (isDone bool, err error) {
 	return isDone, err
 }
 
-// again returns the change's function for the commit: it calls f if the value is not the
-// one that f was called with before.
+// again returns the function that reapplies the change in the commit: it calls f if the value
+// is not the one that f was called with before.
 func (u *immediate) again(t *tx) func(in []byte) ([]byte, error) {
 	return func(in []byte) ([]byte, error) {
 		if t.isOutdated(u.name) {
@@ -115,7 +115,7 @@ func (u *immediate) again(t *tx) func(in []byte) ([]byte, error) {
 	}
 }
 
-// reportProblem makes the session's problem the one of the caller that got err.
+// reportProblem notes that the caller has got err, if that is the session's problem.
 func (s *Session) reportProblem(err error) {
 	_ = s.transact(func(t *tx) error {
 		if t.problem.err == err {
@@ -125,9 +125,8 @@ func (s *Session) reportProblem(err error) {
 	})
 }
 
-// current returns a value for a call that only one request may make with it:
-// Take, UpdateNow and Refresh. It returns an error if this request cannot have the
-// value.
+// current returns a value for Take, UpdateNow and Refresh, which act on a value at most once.
+// It returns an error if the request must not act on the value.
 func (st *state) current(name string) ([]byte, error) {
 	begins := st.pending.user != "" || st.pending.logout
 	switch {

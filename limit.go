@@ -11,39 +11,40 @@ import (
 
 // Options.MaxPerUser, after a Login.
 //
-// A Login stores its session and then lists the user's. If MaxPerUser of the listed
-// ones are newer, it ends its own and no other; else its own stays, and of the rest
-// the least recently seen beyond the limit end. So the limit holds, in whatever order
-// concurrent logins move: of two sessions at least one was stored before the other's
-// Login listed, and so is seen by it. Take the newest MaxPerUser sessions of all, and
-// any other one: either its own Login has seen all of them, and ends it, or the Login
-// of one of them has seen it. That Login stays too, for fewer than MaxPerUser are
-// newer than its session, and ends what it sees beyond the limit.
+// A Login stores its session and then lists the sessions of the user. If MaxPerUser of them
+// are newer, it ends its own session and no other. Otherwise its own session stays, and the
+// least recently seen sessions beyond the limit end.
 //
-// Concurrent logins of one user in one process share one list, and decide together:
-// n of them cost n endings and not n².
+// The limit holds for any order of concurrent logins: of two sessions, at least one was stored
+// before the Login of the other listed, and so is in that list. Consider the newest MaxPerUser
+// sessions, and any other session s. Either the Login of s has listed all of them, and ends s, or
+// the Login of one of them has listed s. Fewer than MaxPerUser sessions are newer than that one,
+// so its Login ends the sessions beyond the limit, s among them.
+//
+// Concurrent logins of one user in one process share one list and decide together: n logins cost
+// n endings rather than n².
 
-// newerWithin is how far ahead of a login another session of the user may have been
-// authenticated to count as newer. A session with a later time is one of a clock that
-// was set back since, or that is wrong, and no reason to end the login of a user who
-// has just typed the right password.
+// newerWithin is by how much the login time of another session may be later than that of a
+// login for the session to count as newer. A larger difference comes from a clock that is wrong
+// or was set back, and is no reason to end the login of a user who has just been authenticated.
 const newerWithin = 5 * time.Second
 
 // logins are the logins whose users' sessions are to be limited.
 type logins struct {
 	mu sync.Mutex
-	of map[string][]*loginLimit // by user: those that wait for the one that lists now
+	of map[string][]*loginLimit // by user: the logins that wait while another one lists
 }
 
-// A loginLimit is one login that waits for the decision.
+// A loginLimit is a login that waits for the decision.
 type loginLimit struct {
 	rec     *Record
-	lists   chan struct{}   // closed: it is the one to list, for all that wait
-	decided chan struct{}   // closed: doomed is known
-	doomed  map[string]bool // ids to end
+	lists   chan struct{}   // closed when this login is to list, for all that wait
+	decided chan struct{}   // closed when doomed is known
+	doomed  map[string]bool // the ids of the sessions to end
 }
 
-// join adds a login. isFirst is whether no other of its user lists, so that it does.
+// join adds a login. isFirst is true if no other login of the user lists, so that this one has
+// to.
 func (ls *logins) join(rec *Record) (l *loginLimit, isFirst bool) {
 	l = &loginLimit{rec: rec, lists: make(chan struct{}), decided: make(chan struct{})}
 	ls.mu.Lock()
@@ -56,7 +57,8 @@ func (ls *logins) join(rec *Record) (l *loginLimit, isFirst bool) {
 	return l, !isListing
 }
 
-// take returns the logins that wait: their sessions are stored, and so will be listed.
+// take removes and returns the waiting logins of a user. Their sessions are stored, so a list
+// that begins now contains them.
 func (ls *logins) take(user string) []*loginLimit {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
@@ -65,7 +67,7 @@ func (ls *logins) take(user string) []*loginLimit {
 	return all
 }
 
-// next lets one of the logins list that have come meanwhile.
+// next lets one of the logins list that have joined meanwhile.
 func (ls *logins) next(user string) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
@@ -76,8 +78,8 @@ func (ls *logins) next(user string) {
 	delete(ls.of, user)
 }
 
-// abandon removes a login that does not wait any longer. It returns false if another
-// one lists for it already.
+// abandon removes a login that no longer waits. It returns false if another login lists for it
+// already.
 func (ls *logins) abandon(l *loginLimit) bool {
 	ls.mu.Lock()
 	user := l.rec.User
@@ -87,15 +89,15 @@ func (ls *logins) abandon(l *loginLimit) bool {
 	}
 	ls.mu.Unlock()
 	select {
-	case <-l.lists: // it was its turn
+	case <-l.lists: // this login was to list
 		ls.next(user)
 	default:
 	}
 	return i >= 0
 }
 
-// limit ends the sessions beyond Options.MaxPerUser, now that this one has logged in.
-// If it fails the login stands.
+// limit ends the sessions beyond Options.MaxPerUser after a Login. If that fails, the Login is
+// still committed.
 func (t *tx) limit() {
 	rec := t.stored.rec
 	if rec.User == "" || t.m.maxUser == 0 {
@@ -117,7 +119,7 @@ func (t *tx) limit() {
 		resumed(t.s.ctx)
 		t.renewContext()
 	}
-	var others []*Record // that this login ends for all
+	var others []*Record // sessions of earlier logins that this one ends for all that wait
 	if err == nil && l.doomed == nil {
 		others, err = t.decide(rec.User)
 	}
@@ -132,8 +134,8 @@ func (t *tx) limit() {
 	}
 }
 
-// decide lists the user's sessions and decides which of them end, for all logins that
-// wait. It returns those that are of none of these.
+// decide lists the sessions of the user and decides which of them end, for all waiting logins.
+// It returns those that belong to none of these logins.
 func (t *tx) decide(user string) (others []*Record, err error) {
 	var all []*loginLimit
 	doomed := map[string]bool{}
@@ -162,10 +164,10 @@ func (t *tx) decide(user string) (others []*Record, err error) {
 	return others, nil
 }
 
-// beyondLimit returns which of a user's sessions end, now that these logins are among
-// them.
+// beyondLimit returns the records that end after the logins in all, whose sessions are among
+// records.
 func beyondLimit(records []*Record, all []*loginLimit, most int) (doomed []*Record) {
-	var newest *Record // of the logins that stay
+	var newest *Record // the newest login that stays
 	for _, l := range all {
 		newer := 0
 		for _, r := range records {
@@ -194,7 +196,7 @@ func beyondLimit(records []*Record, all []*loginLimit, most int) (doomed []*Reco
 	isRecent := func(r *Record) bool { return newest.Created.Sub(r.Created).Abs() <= newerWithin }
 	slices.SortStableFunc(rest, func(a, b *Record) int {
 		switch {
-		case isRecent(a) && isRecent(b): // other logins of this moment: in the order in which all of them count
+		case isRecent(a) && isRecent(b): // concurrent logins: in the order that all of them use
 			return compareLogins(b, a)
 		case isRecent(a):
 			return -1
@@ -211,13 +213,12 @@ func compareLogins(a, b *Record) int {
 	return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
 }
 
-// isNewer reports whether the user of r logged in after that of login, as far as the
-// clocks can be believed.
+// isNewer reports whether r was logged in after login, within newerWithin.
 func isNewer(r, login *Record) bool {
 	return compareLogins(r, login) > 0 && r.Created.Sub(login.Created) <= newerWithin
 }
 
-// endBeyondLimit ends sessions of the user's.
+// endBeyondLimit ends the sessions of records.
 func (t *tx) endBeyondLimit(records []*Record) error {
 	c, ended := t.context(), make([]*Record, len(records))
 	defer func() { // also if the store panics

@@ -5,11 +5,11 @@ import (
 	"log/slog"
 )
 
-// defaultLogger is Options.Logger where that is nil.
+// defaultLogger is used if Options.Logger is nil.
 var defaultLogger = slog.New(defaultHandler{})
 
-// A defaultHandler is the handler of whatever slog.Default is when a line is logged:
-// a program may call slog.SetDefault after New.
+// A defaultHandler passes each line to the handler of slog.Default, which the program may set
+// after New.
 type defaultHandler struct{}
 
 func (defaultHandler) current() slog.Handler { return slog.Default().Handler() }

@@ -10,26 +10,24 @@ import (
 	"github.com/coatcheck/session/internal/body"
 )
 
-// maxUser is how many bytes of a user every store can keep and list.
+// maxUser is the longest name of a user that every store can keep and list, in bytes.
 const maxUser = 1024
 
-// Login binds the session to a user who has just been authenticated, gives it a
-// new token (OWASP ASVS 5, 7.2.4: session fixation) and starts both clocks
-// again, the absolute one only if the session is not remembered (see Remember).
+// Login binds the session to a user who has just been authenticated. It gives the session a new
+// token (OWASP ASVS 5, 7.2.4: session fixation) and restarts both clocks, but not the absolute
+// end of a remembered session (see [Session.Remember]).
 //
-// The values of an anonymous session or of the same user are kept, another
-// user's are dropped. A Login of the user who is logged in already, such as a
-// password asked for again, keeps the session's id; any other begins a new
-// session, and in-flight requests of the old one lose it. Two live sessions in
-// one request end. The empty user fails the request, and so does one of more than
-// 1024 bytes, which no store keeps: limit what a form may send.
+// The values of an anonymous session, or of the same user, are kept; those of another user are
+// dropped. A Login of the user who is logged in already (reauthentication) keeps the id of the
+// session. Any other Login begins a new session, and in-flight requests of the old session lose
+// it. If the request carries two live sessions, both end. An empty user fails the request, and so
+// does a user of more than 1024 bytes: limit what a form may send.
 //
-// A Login is an authentication and always gives the client a new token, also if the
-// request's own token has been replaced meanwhile: a browser whose user clicks twice
-// throws the first response away. With a token that another Login of the same user
-// has replaced less than a minute before, it takes over the values of the session
-// that the user has now, and ends that. With Options.Tokens a Login of the user who is
-// logged in already keeps the token.
+// A Login is an authentication and always issues a new token, even if the request's own token
+// was replaced meanwhile: after a double click a browser ignores the first response. A Login
+// with a token that another Login of the same user has replaced less than a minute before takes
+// over the values of the user's present session, and ends that session. With [Options].Tokens a
+// Login of the user who is logged in already keeps the token.
 func (s *Session) Login(user string) {
 	if user == "" {
 		s.refuse(errors.New("session: Login: the user is empty"))
@@ -53,39 +51,38 @@ func (s *Session) Login(user string) {
 	})
 }
 
-// Logout ends the session, here and in the store: once the response has
-// reached the client, no request of any process makes a token of it valid
-// again. Unsaved changes are discarded; values set afterwards start a new one.
+// Logout ends the session: once the response has reached the client, no request of any process
+// makes a token of the session valid again. Pending changes are dropped; values that are set
+// afterwards begin a new session.
 //
-// If the session has ended already, Logout deletes its cookie where the client cannot
-// have a newer one. A request whose token was replaced before it arrived, or whose
-// grace is over, has no session, and its Logout ends none.
+// If the session has ended already, Logout deletes its cookie, unless the client may have a newer
+// one. A request whose token was replaced before the request arrived, or whose grace has passed,
+// has no session, and its Logout ends none.
 func (s *Session) Logout() {
 	s.revise("", func(t *tx, p *pending) {
 		*p = pending{logout: true}
 		t.awaitSave("Logout")
 		if errors.Is(t.problem.err, ErrStore) {
-			t.problem.kind = problemPassing // until a Save succeeds, but not in the way of the ending
+			t.problem.kind = problemPassing // a successful Save clears the problem, which does not prevent the ending
 		} else {
 			t.problem = problem{}
 		}
 	})
 }
 
-// Renew gives the session a new token, with the same id, values and absolute
-// end. Call it when its privileges change (OWASP Session Management Cheat Sheet,
-// "Renew the Session ID After Any Privilege Level Change"). In-flight requests
-// with the previous token lose nothing: for Options.RenewGrace, 10 seconds by
-// default, they see the session as it was just before, and what they change is
-// kept. After that the previous token is ErrReplaced, and Done is closed for the
-// requests that hold it. Of concurrent Renews one makes a token. A request whose
-// own token was replaced meanwhile cannot Renew or Remember: that is dropped, with
-// EventDropped, and Err tells. A session that is not stored yet needs no Renew.
+// Renew gives the session a new token. Id, values and absolute end stay. Call it when the
+// privileges of the session change (OWASP Session Management Cheat Sheet, "Renew the Session ID
+// After Any Privilege Level Change"). In-flight requests with the previous token lose nothing:
+// for [Options].RenewGrace, by default 10 seconds, they see the session as it was just before, and
+// their changes are kept. After that the previous token gives [ErrReplaced], and Done is closed
+// for the requests that hold it. Of concurrent Renews one makes a token. A Renew or Remember of a
+// request whose own token was replaced meanwhile is dropped ([EventDropped], and Err returns the
+// reason). A session that is not stored yet needs no Renew.
 //
-// The grace is counted by the clock of the process that renews. In another process
-// it is shorter by as much as the clock there is ahead.
+// The grace is measured by the clock of the process that renews. In a process whose clock is
+// ahead it is shorter by the difference.
 //
-// With Options.Tokens Renew changes nothing.
+// With Options.Tokens, Renew changes nothing.
 func (s *Session) Renew() {
 	if s.m.keyless {
 		return
@@ -93,13 +90,13 @@ func (s *Session) Renew() {
 	s.revise("Renew", func(t *tx, p *pending) { p.renew = p.renew || !p.logout && t.stored.status != statusNone })
 }
 
-// Remember ends the session d from now, in place of both clocks and beyond
-// Options.Lifetime too, in a cookie that survives the closing of the browser,
-// with a new token as by Renew (with Options.Tokens with the same token). Renew and a Login of the same user keep it;
-// Logout and a later Login of another user end it. A d of zero or less fails
-// the request. Browsers keep a cookie for 400 days at most (RFC 6265bis, 5.5).
-// A remembered session has no idle timeout and so does not meet AAL2; one of more
-// than 30 days does not even meet AAL1 (NIST SP 800-63B-4, 2.2.3 and 2.1.3).
+// Remember makes the session end d from now, instead of by [Options].IdleTimeout and Lifetime,
+// and its cookie survive the closing of the browser. It issues a new token as [Session.Renew]
+// does, but not with Options.Tokens. Renew and a Login of the same user keep the end; Logout and a
+// later Login of another user end the session. A d of zero or less fails the request. Browsers
+// keep a cookie for at most 400 days (RFC 6265bis, 5.5). A remembered session has no idle timeout,
+// so it does not meet AAL2; with more than 30 days it does not meet AAL1 either (NIST SP 800-63B-4,
+// 2.2.3 and 2.1.3).
 func (s *Session) Remember(d time.Duration) {
 	if d <= 0 {
 		s.refuse(errors.New("session: Remember: the duration is not positive"))
@@ -108,16 +105,15 @@ func (s *Session) Remember(d time.Duration) {
 	s.revise("Remember", func(_ *tx, p *pending) { p.remember = milliseconds(time.Now().Add(d)) })
 }
 
-// EndBy ends the session at t at the latest, whatever Options.Lifetime says, and
-// Remember, before this call or after it: for an end that an identity provider sets
-// (SAML 2.0 core, 2.7.2: SessionNotOnOrAfter). Of several times the earliest counts. It
-// holds until the next Login, so call EndBy after Login. t is truncated to milliseconds.
+// EndBy makes the session end at t at the latest, whatever [Options].Lifetime and
+// [Session.Remember] say, before this call or after it. It is for an end that an identity provider
+// sets (SAML 2.0 core, 2.7.2: SessionNotOnOrAfter). Of several times the earliest counts. EndBy
+// applies until the next Login, so call it after Login. t is truncated to milliseconds.
 //
-// EndBy needs no cookie, so that it also works after the first byte of the response, and
-// begins no session; one that another change begins ends at t too. If t has passed at
-// the commit, that ends the session as Logout does, and stores nothing else: a pending
-// Login begins no session then, and what it should have stored is ErrEnded. A zero t
-// fails the request.
+// EndBy needs no cookie, so it also works after the first byte of the response. It begins no
+// session, but applies to a session that another change begins. If t has passed at the commit,
+// the commit ends the session as Logout does and stores no changes; a pending Login then begins
+// no session, and Save returns [ErrEnded]. A zero t fails the request.
 func (s *Session) EndBy(t time.Time) {
 	if t.IsZero() {
 		s.refuse(errors.New("session: EndBy: the time is zero"))
@@ -132,7 +128,7 @@ func (s *Session) EndBy(t time.Time) {
 	})
 }
 
-// Clear forgets all values and flashes. User, clocks and token stay.
+// Clear removes all values and flashes. User, clocks and token stay.
 func (s *Session) Clear() {
 	s.revise("", func(t *tx, p *pending) {
 		if t.record() != noRecord || len(p.changes) > 0 {
@@ -142,13 +138,13 @@ func (s *Session) Clear() {
 	})
 }
 
-// MarkPassive says that the request is not the user's doing: a poll, a prefetch, a page that
-// asks how long is left. Such a request moves neither LastSeen nor the idle end, whatever it
-// changes; a Login does. Call MarkPassive before any other method, at the latest before Save
-// and before the first byte of the response. It alone does not load the session.
+// MarkPassive marks the request as not the user's doing: a poll, a prefetch, a request for the
+// time that is left. Such a request moves neither LastSeen nor the idle end, whatever it changes,
+// unless it calls Login. Call MarkPassive before any other method of the session, at the latest
+// before Save and before the first byte of the response. It does not load the session.
 func (s *Session) MarkPassive() { s.isPassive.Store(true) }
 
-// change keeps a change for the commit.
+// change adds a change to the pending ones.
 func (s *Session) change(c body.Change) {
 	s.revise("", func(t *tx, _ *pending) {
 		t.keep(c)
@@ -156,13 +152,13 @@ func (s *Session) change(c body.Change) {
 	})
 }
 
-// update applies f to a member's value and keeps f for the case that the
-// commit finds another value there.
+// update adds a change of a member to f of its value. The commit calls f again if it finds
+// another value.
 func (s *Session) update(call, name string, f func(in []byte) ([]byte, error)) {
 	for isDone := false; !isDone; {
-		isDone = true // also if nothing can be changed
+		isDone = true // even if nothing can be changed
 		in := s.use().value(name)
-		raw, err := f(in) // outside the transaction: f is the program's code
+		raw, err := f(in) // outside the transaction, because f is code of the program
 		if err != nil {
 			s.refuse(err)
 			return
@@ -176,9 +172,9 @@ func (s *Session) update(call, name string, f func(in []byte) ([]byte, error)) {
 	}
 }
 
-// revise changes what is pending, unless the session could not be loaded: then
-// nothing is changed, and Err tells why. tokenCall names the call if it always needs a
-// cookie, and is "" for others.
+// revise calls f to change what is pending. If the session could not be loaded, nothing is
+// changed, and Err returns the reason. tokenCall is the name of the call if it always needs a
+// cookie, otherwise "".
 func (s *Session) revise(tokenCall string, f func(t *tx, p *pending)) {
 	_ = s.transact(func(t *tx) error {
 		switch {
@@ -200,7 +196,7 @@ func (s *Session) revise(tokenCall string, f func(t *tx, p *pending)) {
 	})
 }
 
-// refuse fails the request: nothing of the session is stored.
+// refuse makes err the session's problem, so that nothing is stored.
 func (s *Session) refuse(err error) {
 	_ = s.transact(func(t *tx) error {
 		if !t.problem.isLasting() {
@@ -213,7 +209,7 @@ func (s *Session) refuse(err error) {
 	})
 }
 
-// keep adds a change to what is pending.
+// keep adds a change to the pending ones.
 func (t *tx) keep(c body.Change) {
 	if c.Name == "" && c.Call != "Clear" {
 		panic("session: a Key must be made by NewKey")
@@ -226,13 +222,13 @@ func (t *tx) keep(c body.Change) {
 	}
 }
 
-// timeToSave is how long after its change a Save may come without an EventDropped.
+// timeToSave is how long after a change the Save may follow without an EventDropped.
 const timeToSave = time.Second
 
-// awaitSave is called for each change. If the handler has returned, only a Save, an
-// UpdateNow or a Take stores the change: awaitSave logs the first one, and if none of
-// these is called in time it reports the change as dropped. In a session that would
-// have to begin, takeBack reports it.
+// awaitSave is called for each change. After the handler has returned, only a Save, an
+// UpdateNow or a Take stores a change: awaitSave logs the first such change of the Manager, and
+// reports the change as dropped unless one of these calls follows within timeToSave. takeBack
+// reports a change that would begin a session.
 func (t *tx) awaitSave(call string) {
 	if t.phase() != phaseReturned || t.stored.status == statusNone {
 		return
@@ -260,15 +256,15 @@ func (t *tx) awaitSave(call string) {
 	})
 }
 
-// takeBack drops what needs a cookie, when none can be set any more, and reports
-// it by the name of the call.
+// takeBack drops pending calls that need a cookie when no cookie can be set any more, and reports
+// them by name.
 func (t *tx) takeBack() {
 	p, call, isOtherUser := &t.pending, "", false
 	switch {
 	case p.user != "":
 		call = "Login"
 		if isOtherUser = t.changesUser(p.user); isOtherUser {
-			p.changes, p.endBy = nil, time.Time{} // they were the other user's
+			p.changes, p.endBy = nil, time.Time{} // they belong to the other user
 		}
 	case p.renew:
 		call = "Renew"
@@ -289,8 +285,8 @@ func (t *tx) takeBack() {
 	}
 }
 
-// tooLate reports a call whose cookie can no longer be set. isOtherUser is whether
-// it was a Login as another user.
+// tooLate reports a call whose cookie can no longer be set. isOtherUser is whether the call is a
+// Login as another user.
 func (t *tx) tooLate(call string, isOtherUser bool) {
 	if t.s.source == nil {
 		t.problem = problem{problemLasting, fmt.Errorf("session: %s: a session that List returned has no cookie", call)}
@@ -311,9 +307,9 @@ func lateError(call string) error {
 	return fmt.Errorf("session: %s: the header of the response has left, and with it the cookie that this needs: call it before the first byte", call)
 }
 
-// report logs an error that came too late to replace the response.
+// report logs an error that cannot replace the response any more.
 func (t *tx) report(err error) {
-	if !errors.Is(err, ErrStore) { // which has its event already
+	if !errors.Is(err, ErrStore) { // an ErrStore has an event
 		t.note(EventDropped, t.stored.rec, err)
 	}
 	t.m.log.ErrorContext(t.s.ctx, "session: too late to answer with an error", "err", err)
