@@ -10,8 +10,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Each call in turn with the same thing done by the client alone, so that both
-// meet the same noise. The ratio is that of the medians.
+// BenchmarkStore alternates each call with the same command sent by the client alone, so that
+// both are measured under the same load. ratio is that of the medians.
 func BenchmarkStore(b *testing.B) {
 	s := startServer(b)
 	client, watched := s.client(nil), s.client(nil)
@@ -30,8 +30,8 @@ func BenchmarkStore(b *testing.B) {
 		}, func() error { return client.Get(ctx, key).Err() })
 	})
 
-	// The very command that Save sends, with the next version in its place, on
-	// a record of its own.
+	// The exact command that Save sends, with the next version written into it, for a record of
+	// its own.
 	raw := create(b, store, newRecord(""))
 	raw.Data = r.Data
 	old := raw.Version
@@ -68,13 +68,13 @@ func inTurn(b *testing.B, ours, raw func() error) {
 		slices.Sort(d)
 		return float64(d[len(d)/2].Nanoseconds())
 	}
-	b.ReportMetric(0, "ns/op") // of both together, which is no use
+	b.ReportMetric(0, "ns/op") // would be the sum of both
 	b.ReportMetric(median(took[0]), "ns/ours")
 	b.ReportMetric(median(took[1]), "ns/raw")
 	b.ReportMetric(median(took[0])/median(took[1]), "ratio")
 }
 
-// A recorder keeps the arguments of the last script.
+// recorder keeps the arguments of the last script.
 type recorder struct{ args []any }
 
 func (*recorder) DialHook(next redis.DialHook) redis.DialHook { return next }
@@ -85,7 +85,7 @@ func (*recorder) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proce
 
 func (r *recorder) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		if cmd.Name() == "evalsha" { // and not what opens a connection
+		if cmd.Name() == "evalsha" { // not the commands that open a connection
 			r.args = cmd.Args()
 		}
 		return next(ctx, cmd)

@@ -18,13 +18,14 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-const goroutines, sessions = 32, 100_000 // a multiple
+const goroutines, sessions = 32, 100_000 // sessions is a multiple of goroutines
 
-// What one Redis holds. It runs commands on one processor, and so is full when
-// the redis-cpu-ns of a second's operations are 1e9, whatever the wall says
-// where the application shares its processors. Redis's time is counted in steps
-// of 10 ms: measure many operations (-benchtime 100000x). B/session is what
-// maxmemory is divided by; a user's name, of 11 letters here, counts twice.
+// BenchmarkCapacity measures what one Redis server can hold. The server runs commands on one
+// processor, so it is saturated when the redis-cpu-ns of the operations of one second add up to
+// 1e9, even if the wall clock shows less because the application shares the processors. Redis's
+// processor time has a resolution of 10 ms: measure many operations (-benchtime 100000x).
+// maxmemory divided by B/session is the number of sessions that fit; a user's name, of 11
+// letters here, is stored twice.
 func BenchmarkCapacity(b *testing.B) {
 	s, records, perSession := fill(b, false)
 	store, ctx := newStore(b, s.client(allAtOnce)), context.Background()
@@ -39,8 +40,7 @@ func BenchmarkCapacity(b *testing.B) {
 			}
 		})
 	}
-	// Each goroutine has sessions of its own, lest one's save conflict with
-	// another's.
+	// Each goroutine has sessions of its own, so that no save conflicts with another.
 	own := func(i int) *session.Record {
 		return records[i%goroutines+goroutines*rand.IntN(sessions/goroutines)]
 	}
@@ -53,11 +53,11 @@ func BenchmarkCapacity(b *testing.B) {
 		r.Version, r.LastSeen, r.Expires = r.Version+1, now, now.Add(time.Hour)
 		return store.Save(ctx, r, r.Version-1)
 	})
-	measure("touch", func(i int) error { // moves both clocks, mostly of sessions that were not touched before
+	measure("touch", func(i int) error { // moves both clocks; most sessions are touched for the first time
 		now := time.Now()
 		return store.Touch(ctx, own(i).ID, now, now.Add(time.Hour))
 	})
-	measure("create", func(int) error { return store.Create(ctx, smallRecord()) }) // last, for the store grows
+	measure("create", func(int) error { return store.Create(ctx, smallRecord()) }) // last, because the store grows
 
 	b.Run("memory/anonymous", func(b *testing.B) {
 		b.ReportMetric(0, "ns/op")
@@ -65,7 +65,7 @@ func BenchmarkCapacity(b *testing.B) {
 	})
 	perSession = 0
 	b.Run("memory/user", func(b *testing.B) {
-		if perSession == 0 { // and not again for a larger b.N
+		if perSession == 0 { // once, not again for a larger b.N
 			_, _, perSession = fill(b, true)
 		}
 		b.ReportMetric(0, "ns/op")
@@ -73,10 +73,10 @@ func BenchmarkCapacity(b *testing.B) {
 	})
 }
 
-// fill starts a server and creates sessions in it, anonymous ones or each of a
-// user of its own, and returns what memory the server took for each.
+// fill starts a server and creates sessions in it, all anonymous or each of a user of its own.
+// perSession is the memory that the server uses for each, in bytes.
 func fill(b *testing.B, users bool) (s *server, records []*session.Record, perSession float64) {
-	s = startServer(b, "--appendonly", "yes", "--appendfsync", "always") // as the README wants it
+	s = startServer(b, "--appendonly", "yes", "--appendfsync", "always") // as the README recommends
 	asking, filling := s.client(nil), s.client(allAtOnce)
 	info := func(name string) (n float64) {
 		text, err := asking.Info(b.Context()).Result()
@@ -96,8 +96,8 @@ func fill(b *testing.B, users bool) (s *server, records []*session.Record, perSe
 		}
 		return store.Create(b.Context(), records[i])
 	})
-	must(b, filling.Close()) // connections take memory too
-	eventually(b, "the connections are gone", func() bool { return info("connected_clients") == connected })
+	must(b, filling.Close()) // because connections use memory of the server
+	eventually(b, "the connections are closed", func() bool { return info("connected_clients") == connected })
 	return s, records, (info("used_memory") - before) / sessions
 }
 
@@ -107,7 +107,7 @@ func smallRecord() *session.Record {
 	return r
 }
 
-// allAtOnce gives every goroutine a connection.
+// allAtOnce gives every goroutine a connection of its own.
 func allAtOnce(o *redis.Options) { o.PoolSize = goroutines }
 
 // together calls f for each i < n, from the goroutine i%goroutines.
@@ -126,11 +126,11 @@ func together(b *testing.B, n int, f func(i int) error) {
 	wg.Wait()
 }
 
-// processorTime returns what a server (0 where there is no /proc) and this
+// processorTime returns the processor time that the server (0 where there is no /proc) and this
 // process have used.
 func processorTime(b *testing.B, s *server) (ofServer, ofApp time.Duration) {
 	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.pid))
-	_, after, _ := strings.Cut(string(line), ") ") // the name before may have spaces
+	_, after, _ := strings.Cut(string(line), ") ") // the process name in parentheses may contain spaces
 	if fields := strings.Fields(after); len(fields) > 12 {
 		user, _ := strconv.Atoi(fields[11])
 		system, _ := strconv.Atoi(fields[12])

@@ -12,15 +12,14 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Check asks every server, or every master of a Cluster, for what makes it lose
-// sessions that it acknowledged, and returns all of it as one error, a line
-// each; nil if there is nothing. Among them: an eviction policy, no persistence
-// or a lax one, replicas that nobody waits for, a version too old. Where a
-// server does not let itself be asked (INFO, or CONFIG on many a rented one)
-// that is one of the lines.
+// Check asks every server, or every master of a Cluster, for settings that can lose
+// acknowledged sessions. The error that it returns has one line for each problem, or is nil: an
+// eviction policy, persistence that is off or lax, replicas whose acknowledgement no write
+// needs, an unsupported version. If a server forbids INFO or CONFIG, as hosted servers often
+// do, one of the lines says so.
 //
-// To lose sessions may be your choice: log what Check says, once, at the start.
-// Remember that a lost write may be a logout.
+// An operator may accept the risk: log the result of Check once, when the program starts. A
+// lost write can be a logout that did not happen.
 func (s *Store) Check(ctx context.Context) error {
 	var mu sync.Mutex
 	var found []string
@@ -56,7 +55,7 @@ func (s *Store) Check(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// examine returns what is wrong with one server.
+// examine returns the problems of one server.
 func examine(ctx context.Context, c redis.Cmdable) (found []string, _ error) {
 	say := func(when bool, format string, args ...any) {
 		if when {
@@ -101,7 +100,7 @@ func examine(ctx context.Context, c redis.Cmdable) (found []string, _ error) {
 	case config["appendonly"] == "no" && known("save") && config["save"] == "":
 		say(true, "persistence is off: a restart loses all sessions; set appendonly yes and appendfsync always")
 	case config["appendonly"] == "no":
-		say(true, "persistence is by snapshots at most: a crash loses what came after the last; set appendonly yes and appendfsync always")
+		say(true, "persistence is by snapshots at most: a crash loses all writes since the last snapshot; set appendonly yes and appendfsync always")
 	case known("appendfsync") && config["appendfsync"] != "always":
 		say(true, "appendfsync is %s: a crash loses the last acknowledged writes, logouts among them; set always", config["appendfsync"])
 	}
@@ -111,13 +110,14 @@ func examine(ctx context.Context, c redis.Cmdable) (found []string, _ error) {
 	return found, nil
 }
 
-// refusal tells whether the server answered, but with an error.
+// refusal reports whether err is an error reply of the server, as opposed to a failed
+// connection.
 func refusal(err error) bool {
 	var reply redis.Error
 	return errors.As(err, &reply)
 }
 
-// fields parses what INFO answers.
+// fields parses the reply of INFO.
 func fields(info string) map[string]string {
 	m := map[string]string{}
 	for line := range strings.Lines(info) {

@@ -38,7 +38,7 @@ func TestCheck(t *testing.T) {
 		{"snapshots", "save=60 1", client, []string{"persistence is by snapshots"}},
 		{"every second", "appendonly=yes appendfsync=everysec", client, []string{"appendfsync is everysec"}},
 		{"never", "appendfsync=no", client, []string{"appendfsync is no"}},
-		{"nothing to say", "appendfsync=always", client, nil},
+		{"no problem", "appendfsync=always", client, nil},
 		{"eviction", "maxmemory-policy=allkeys-lru", client, []string{"maxmemory-policy is allkeys-lru"}},
 		{"no CONFIG", "", as("app"), []string{"maxmemory-policy is allkeys-lru", "not allowed to ask: CONFIG GET appendonly appendfsync save min-replicas-to-write"}},
 		{"no INFO either", "", as("blind"), []string{"not allowed to ask: CONFIG GET maxmemory-policy", "not allowed to ask: INFO"}},
@@ -70,11 +70,11 @@ func TestCheck(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := store.Check(ctx); err == nil || !strings.Contains(err.Error(), context.Canceled.Error()) {
-		t.Errorf("Check with an ended context: %v", err)
+		t.Errorf("Check with a cancelled context returned %v", err)
 	}
 }
 
-// Every master of a Cluster is asked, and named.
+// checkCluster checks that Check examines every master of a Cluster and names it.
 func checkCluster(t *testing.T, nodes []*server) {
 	nodes[1].set("appendonly", "yes")
 	nodes[1].set("appendfsync", "always")
@@ -87,7 +87,7 @@ func checkCluster(t *testing.T, nodes []*server) {
 	same(t, strings.Split(err.Error(), "\n"), want)
 }
 
-// same checks that there is a line for each text wanted, and no other.
+// same checks that there is one line for each text wanted, and no other.
 func same(t *testing.T, lines, want []string) {
 	t.Helper()
 	if len(lines) != len(want) {
@@ -107,7 +107,7 @@ func anys(words []string) (args []any) {
 	return args
 }
 
-// oldVersion makes a server pass for one that this package does not support.
+// oldVersion rewrites replies of INFO to a version that this package does not support.
 type oldVersion struct{}
 
 func (oldVersion) DialHook(next redis.DialHook) redis.DialHook { return next }

@@ -9,8 +9,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A damaged record is an error or absent: any bit, any length, any other
-// session's record.
+// TestCorruptRecords flips each bit of a stored record, cuts it at each length, and replaces it
+// by the record of another session. Load must return an error each time.
 func TestCorruptRecords(t *testing.T) {
 	client := startServer(t).client(nil)
 	store := newStore(t, client)
@@ -24,17 +24,17 @@ func TestCorruptRecords(t *testing.T) {
 		t.Helper()
 		must(t, client.Set(ctx, key, stored, redis.KeepTTL).Err())
 		if got, err := store.Load(ctx, r.ID); err == nil || got != nil {
-			t.Fatalf("%s %d: Load answered %+v", what, n, got)
+			t.Fatalf("%s %d: Load returned %+v", what, n, got)
 		}
 		if list, err := store.List(ctx, "alice"); err == nil && len(list) > 0 {
-			t.Fatalf("%s %d: List answered %+v", what, n, list[0])
+			t.Fatalf("%s %d: List returned %+v", what, n, list[0])
 		}
-		// No method makes it somebody else's, nor panics.
+		// No method gives the session to another user, or panics.
 		_ = store.Create(ctx, next(r))
 		_ = store.Touch(ctx, r.ID, time.Now(), r.Expires)
 		_ = store.Save(ctx, next(r), 1)
 		if got, err := store.Load(ctx, r.ID); err == nil && (got.User != "alice" || got.ID != r.ID) {
-			t.Fatalf("%s %d: Load answers %+v after writes", what, n, got)
+			t.Fatalf("%s %d: Load returns %+v after writes", what, n, got)
 		}
 	}
 	for bit := range 8 * len(good) {
@@ -53,12 +53,12 @@ func TestCorruptRecords(t *testing.T) {
 		must(t, err)
 		must(t, client.Set(ctx, key, stored, redis.KeepTTL).Err())
 		if got, err := store.Load(ctx, r.ID); err == nil || got != nil {
-			t.Errorf("another's record %d: Load answered %+v", i, got)
+			t.Errorf("the record of another session %d: Load returned %+v", i, got)
 		}
-		// Its clocks are another session's too.
+		// The clocks alone are copied from the other session.
 		mixed := append([]byte(string(good)), good...)[:len(good)]
 		copy(mixed[9:33], stored[9:33])
-		check("another's clocks", i, mixed)
+		check("the clocks of another session", i, mixed)
 	}
 	must(t, store.Delete(ctx, r.ID))
 	if _, err := store.Load(ctx, r.ID); !errors.Is(err, session.ErrNotFound) {
@@ -68,13 +68,13 @@ func TestCorruptRecords(t *testing.T) {
 	must(t, client.HSet(ctx, key, "field", "value").Err())
 	for name, err := range everything(ctx, store, r) {
 		if name != "List" && (err == nil || isAnswer(err)) {
-			t.Errorf("%s of what is not ours answered %v", name, err)
+			t.Errorf("%s of a key of another program returned %v", name, err)
 		}
 	}
 }
 
-// While memory is full, everything works that frees some, and everything that
-// needs none.
+// TestFullMemory checks that while memory is full all operations work that free memory or need
+// none.
 func TestFullMemory(t *testing.T) {
 	s := startServer(t)
 	client := s.client(nil)
@@ -97,7 +97,7 @@ func TestFullMemory(t *testing.T) {
 		}(),
 	} {
 		if !redis.HasErrorPrefix(err, "OOM") || errors.Is(err, session.ErrIndeterminate) || isAnswer(err) {
-			t.Errorf("%s answered %v, want the server's OOM", name, err)
+			t.Errorf("%s returned %v, want the server's OOM", name, err)
 		}
 	}
 	holds(t, store, mine)
@@ -105,12 +105,12 @@ func TestFullMemory(t *testing.T) {
 	must(t, store.Touch(ctx, mine.ID, time.Now(), mine.Expires))
 	holds(t, store, mine)
 	if err := store.Save(ctx, tombstone(mine), 1); !errors.Is(err, session.ErrConflict) {
-		t.Errorf("a stale save answered %v", err)
+		t.Errorf("a stale save returned %v", err)
 	}
-	for _, r := range []*session.Record{mine, anonymous} { // an anonymous one may be smaller than its tombstone
+	for _, r := range []*session.Record{mine, anonymous} { // the anonymous record may be smaller than its tombstone
 		n := tombstone(r)
 		must(t, store.Save(ctx, n, r.Version))
-		must(t, store.Save(ctx, n, r.Version)) // again
+		must(t, store.Save(ctx, n, r.Version)) // a repeated save has no effect
 		holds(t, store, n)
 	}
 	must(t, store.Delete(ctx, other.ID))

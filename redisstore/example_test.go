@@ -43,7 +43,7 @@ func ExampleNew_cluster() {
 	_ = store
 }
 
-// A replica lags: it still shows a session that was logged out a moment ago.
+// A replica lags, and still shows a session that was logged out a moment ago.
 func ExampleNew_incorrect() {
 	client := redis.NewClusterClient(&redis.ClusterOptions{
 		Addrs:                 []string{"redis-1:6379"},

@@ -12,15 +12,15 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A line is a store behind a proxy, and one that reaches the server directly.
+// line is a store behind a proxy, and a store that reaches the same server directly.
 type line struct {
 	proxy         *proxy
 	store, direct *redisstore.Store
-	length        int // of a save, request and reply
+	length        int // bytes of a save, request and reply together
 }
 
-// newLine opens the line: the client has retries of its own, as by default, and
-// one connection, so that what the proxy sees is one exchange after the other.
+// newLine returns a line whose client has its default retries and one connection, so that the
+// proxy sees one exchange after the other.
 func newLine(t *testing.T) *line {
 	s := startServer(t)
 	l := &line{proxy: startProxy(t, s.addr), direct: newStore(t, s.client(nil))}
@@ -29,19 +29,19 @@ func newLine(t *testing.T) *line {
 	}))
 	r := create(t, l.store, newRecord(""))
 	must(t, l.store.Touch(t.Context(), r.ID, r.LastSeen, r.Expires))
-	for range 2 { // the second knows the script
+	for range 2 { // the first sends the script, the second only its hash
 		n := next(r)
 		must(t, l.store.Save(t.Context(), n, r.Version))
 		r = n
 	}
 	l.length = l.proxy.requestSize + l.proxy.replySize
 	if l.proxy.requestSize < 100 || l.proxy.replySize != len(":0\r\n") {
-		t.Fatalf("the exchange is not what it was: %d and %d bytes", l.proxy.requestSize, l.proxy.replySize)
+		t.Fatalf("the exchange has %d and %d bytes: update this test", l.proxy.requestSize, l.proxy.replySize)
 	}
 	return l
 }
 
-// One reply is lost: the next try finds what the first has done.
+// TestLostOnce loses one reply: the next try finds that the first was applied.
 func TestLostOnce(t *testing.T) {
 	l := newLine(t)
 	r := create(t, l.direct, newRecord(""))
@@ -56,16 +56,15 @@ func TestLostOnce(t *testing.T) {
 	}
 }
 
-// One reply is lost, and somebody saves before the next try: what that finds
-// is no conflict, for the first may have been applied.
+// TestLostAndOverwritten loses one reply, and another client saves before the next try. The
+// next try must not return ErrConflict, because the first try may have been applied.
 func TestLostAndOverwritten(t *testing.T) {
 	l := newLine(t)
 	r := create(t, l.direct, newRecord(""))
 	for n := range l.length {
 		rec, other := next(r), (*session.Record)(nil)
 		l.proxy.cutAt(n, l.proxy.requestSize, false, func() {
-			// After the request's last byte it depends on the server's pace
-			// whose save comes first.
+			// Once the whole request was sent, either save may reach the record first.
 			for _, version := range []uint64{r.Version, rec.Version} {
 				o := next(r)
 				if l.direct.Save(t.Context(), o, version) == nil {
@@ -79,14 +78,14 @@ func TestLostAndOverwritten(t *testing.T) {
 			t.Fatalf("cut at byte %d of %d: %v, want ErrIndeterminate", n, l.length, err)
 		}
 		if other == nil {
-			t.Fatalf("cut at byte %d of %d: nobody overwrote the record", n, l.length)
+			t.Fatalf("cut at byte %d of %d: the record was not overwritten", n, l.length)
 		}
 		holds(t, l.direct, other)
 		r = other
 	}
 }
 
-// All replies are lost: it is unknown whether the write was applied.
+// TestLostAlways loses all replies: the outcome of the write is unknown.
 func TestLostAlways(t *testing.T) {
 	l := newLine(t)
 	r := create(t, l.direct, newRecord(""))
@@ -102,16 +101,16 @@ func TestLostAlways(t *testing.T) {
 			t.Fatalf("cut at byte %d of %d: %v, want ErrIndeterminate", n, l.length, err)
 		}
 		l.proxy.heal()
-		is, err := l.direct.Load(t.Context(), r.ID)
+		got, err := l.direct.Load(t.Context(), r.ID)
 		must(t, err)
-		if is.Version != r.Version && is.Version != rec.Version {
-			t.Fatalf("cut at byte %d of %d: somebody else's version", n, l.length)
+		if got.Version != r.Version && got.Version != rec.Version {
+			t.Fatalf("cut at byte %d of %d: the version belongs to neither save", n, l.length)
 		}
-		r = is
+		r = got
 	}
 }
 
-// The other writes, with the reply lost after they were applied.
+// TestLostReplies loses the replies of the other writes after they were applied.
 func TestLostReplies(t *testing.T) {
 	l := newLine(t)
 	lose := func() { l.proxy.loseReply(0) }
@@ -121,7 +120,7 @@ func TestLostReplies(t *testing.T) {
 		r = newRecord("alice")
 		l.proxy.loseReply(after)
 		if err := l.store.Create(ctx, r); err != nil {
-			t.Errorf("Create, the reply about %s lost: %v", name, err)
+			t.Errorf("Create with the reply of %s lost: %v", name, err)
 		}
 		holds(t, l.direct, r)
 	}
@@ -139,22 +138,22 @@ func TestLostReplies(t *testing.T) {
 	holds(t, l.direct, n)
 	lose()
 	if err := l.store.Touch(ctx, "absent", time.Now(), time.Now()); !errors.Is(err, session.ErrNotFound) {
-		t.Errorf("Touch of what is absent: %v", err)
+		t.Errorf("Touch of an absent record: %v", err)
 	}
 	lose()
 	if err := l.store.Save(ctx, newRecord(""), 1); !errors.Is(err, session.ErrIndeterminate) {
-		t.Errorf("Save of what is absent: %v, want ErrIndeterminate", err)
+		t.Errorf("Save of an absent record: %v, want ErrIndeterminate", err)
 	}
 	lose()
 	if err := l.store.Create(ctx, next(n)); !errors.Is(err, session.ErrIndeterminate) {
-		t.Errorf("Create of what exists: %v, want ErrIndeterminate", err)
+		t.Errorf("Create of an existing record: %v, want ErrIndeterminate", err)
 	}
 }
 
-// Before a write has left, nothing is unknown.
+// TestUnsent checks that a write that was not sent is never indeterminate.
 func TestUnsent(t *testing.T) {
 	s := startServer(t)
-	nobody := newStore(t, s.client(func(o *redis.Options) {
+	unreachable := newStore(t, s.client(func(o *redis.Options) {
 		o.Addr, o.DialerRetries = fmt.Sprintf("127.0.0.1:%d", freePort(t)), 1
 	}))
 	closed := s.client(nil)
@@ -166,19 +165,19 @@ func TestUnsent(t *testing.T) {
 		ctx   context.Context
 		store *redisstore.Store
 	}{
-		{"nobody listens", t.Context(), nobody},
+		{"no server listens", t.Context(), unreachable},
 		{"the client is closed", t.Context(), newStore(t, closed)},
 		{"the context has ended", ended, newStore(t, s.client(nil))},
 	} {
 		for name, err := range everything(test.ctx, test.store, newRecord("")) {
 			if err == nil || errors.Is(err, session.ErrIndeterminate) || isAnswer(err) {
-				t.Errorf("%s: %s answered %v", test.name, name, err)
+				t.Errorf("%s: %s returned %v", test.name, name, err)
 			}
 		}
 	}
 }
 
-// everything calls each method and returns what it answers.
+// everything calls each method of s and returns the errors by name.
 func everything(ctx context.Context, s session.Store, r *session.Record) map[string]error {
 	_, load := s.Load(ctx, r.ID)
 	_, list := s.List(ctx, "alice")

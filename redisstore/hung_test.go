@@ -13,8 +13,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A server that hangs holds nobody past the context's deadline, whether the
-// connection is open already or not. What was sent to it is unknown.
+// TestHung checks that a hung server delays no call past the deadline of its context, on an
+// open connection or on a new one. The outcome of a write that was sent is unknown.
 func TestHung(t *testing.T) {
 	s := startServer(t)
 	hung(t, []*server{s}, func() *redisstore.Store { return newStore(t, s.client(patient)) })
@@ -23,7 +23,7 @@ func TestHung(t *testing.T) {
 func hung(t *testing.T, nodes []*server, open func() *redisstore.Store) {
 	warm, cold := open(), open()
 	r := create(t, warm, newRecord("alice"))
-	for range 10 { // also where the next ones will be
+	for range 10 { // opens connections to every node
 		create(t, warm, newRecord("alice"))
 	}
 	lists(t, warm, "alice")
@@ -44,16 +44,16 @@ func hung(t *testing.T, nodes []*server, open func() *redisstore.Store) {
 			for limit := 200 * time.Millisecond; ; limit *= 2 {
 				err := within(t, limit, do)
 				if err == nil || isAnswer(err) {
-					t.Errorf("%s on a connection that is %s answered %v", call, name, err)
+					t.Errorf("%s on a connection that is %s returned %v", call, name, err)
 				}
-				is := errors.Is(err, session.ErrIndeterminate)
-				if is && !write {
+				indeterminate := errors.Is(err, session.ErrIndeterminate)
+				if indeterminate && !write {
 					t.Errorf("%s on a connection that is %s is indeterminate: %v", call, name, err)
 				}
-				if is || !write || name == "new" {
+				if indeterminate || !write || name == "new" {
 					break
 				}
-				if limit > time.Minute { // below, it may not have been sent in time
+				if limit > time.Minute { // with a shorter limit the command may not have been sent in time
 					t.Errorf("%s on a connection that is %s is never indeterminate: %v", call, name, err)
 					break
 				}
@@ -62,8 +62,8 @@ func hung(t *testing.T, nodes []*server, open func() *redisstore.Store) {
 	}
 }
 
-// within calls do with a context that ends after limit, and fails the test if do then
-// does not return.
+// within calls do with a context that ends after limit, and fails the test if do has not
+// returned a minute later.
 func within(t *testing.T, limit time.Duration, do func(ctx context.Context) error) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
@@ -74,18 +74,18 @@ func within(t *testing.T, limit time.Duration, do func(ctx context.Context) erro
 	case err := <-returned:
 		return err
 	case <-time.After(limit + time.Minute):
-		t.Fatal("does not heed the context's deadline")
+		t.Fatal("the call ignores the deadline of its context")
 		return nil
 	}
 }
 
-// patient has the client itself wait for longer than the test.
+// patient gives the client timeouts that are longer than the test.
 func patient(o *redis.Options) {
 	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = time.Hour, time.Hour, time.Hour, time.Hour
 }
 
-// A create that hangs is not sent again: if the first one arrived after the
-// second, and after the session has ended, it would be back.
+// TestHungCreateIsSentOnce checks that a create that hangs is not sent again. Its first copy
+// could arrive after the second, and after the session was deleted, and restore the session.
 func TestHungCreateIsSentOnce(t *testing.T) {
 	s := startServer(t)
 	client := s.client(func(o *redis.Options) { o.ReadTimeout, o.MaxRetries = 50*time.Millisecond, 3 })
@@ -99,14 +99,14 @@ func TestHungCreateIsSentOnce(t *testing.T) {
 		{"a save", func(r *session.Record) error { return store.Save(t.Context(), next(r), r.Version) }, true},
 	} {
 		r := create(t, store, newRecord(""))
-		must(t, store.Save(t.Context(), r, r.Version)) // both scripts are known
+		must(t, store.Save(t.Context(), r, r.Version)) // the server knows both scripts from here on
 		openConnections(t, client, 4)
 		must(t, s.client(nil).ConfigResetStat(t.Context()).Err())
 		s.suspend()
 		err := test.write(r)
 		s.resume()
 		if !errors.Is(err, session.ErrIndeterminate) {
-			t.Errorf("%s answered %v, want ErrIndeterminate", test.name, err)
+			t.Errorf("%s returned %v, want ErrIndeterminate", test.name, err)
 		}
 		var n int
 		_, _ = fmt.Sscanf(sent(t, s.client(nil)), "evalsha=%d", &n)
@@ -116,7 +116,7 @@ func TestHungCreateIsSentOnce(t *testing.T) {
 	}
 }
 
-// openConnections leaves so many open connections in the client's pool.
+// openConnections leaves n open connections in the client's pool.
 func openConnections(t *testing.T, client *redis.Client, n int) {
 	t.Helper()
 	conns := make([]*redis.Conn, n)
@@ -129,7 +129,7 @@ func openConnections(t *testing.T, client *redis.Client, n int) {
 	}
 }
 
-// A network that swallows everything, from the first packet on.
+// TestUnreachable simulates a network that drops all packets, from the first on.
 func TestUnreachable(t *testing.T) {
 	s := startServer(t)
 	store := newStore(t, s.client(func(o *redis.Options) {
@@ -141,6 +141,6 @@ func TestUnreachable(t *testing.T) {
 	}))
 	err := within(t, 200*time.Millisecond, func(ctx context.Context) error { return store.Save(ctx, newRecord(""), 1) })
 	if err == nil || isAnswer(err) {
-		t.Errorf("Save answered %v", err)
+		t.Errorf("Save returned %v", err)
 	}
 }

@@ -14,10 +14,10 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A gate holds the scripts that write a session's record, not an index.
+// gate blocks the scripts that write the record of a session, and lets those of an index pass.
 type gate struct {
-	reached chan struct{}
-	open    chan struct{}
+	reached chan struct{} // receives when a script waits
+	open    chan struct{} // lets the waiting script continue
 }
 
 func (g gate) DialHook(next redis.DialHook) redis.DialHook { return next }
@@ -43,8 +43,8 @@ func newManager(t *testing.T, store session.Store) *session.Manager {
 	return m
 }
 
-// A create is two steps in two places of a Cluster. Whoever looks in between
-// sees nothing yet, and must not make the session invisible for ever.
+// A create consists of two steps, on two nodes of a Cluster. A List between them does not
+// return the session yet, and must not remove its entry.
 func createHeldBetweenItsSteps(t *testing.T, nodes []*server) {
 	client := clusterClient(t, nodes)
 	store := newStore(t, client)
@@ -53,31 +53,31 @@ func createHeldBetweenItsSteps(t *testing.T, nodes []*server) {
 	g := gate{make(chan struct{}), make(chan struct{})}
 	held.AddHook(g)
 	slow := newStore(t, held)
-	for i := range 6 { // slots, and so nodes, of every kind
+	for i := range 6 { // enough users for keys on the same node and on different ones
 		user := fmt.Sprint("user", i)
 		r := newRecord(user)
 		created := make(chan error)
 		go func() { created <- slow.Create(t.Context(), r) }()
 		<-g.reached
-		must(t, client.ZScore(t.Context(), "session:u:"+user, r.ID).Err()) // the index goes first
+		must(t, client.ZScore(t.Context(), "session:u:"+user, r.ID).Err()) // the index is written first
 		if ids := lists(t, store, user); len(ids) != 0 {
-			t.Fatalf("List shows %q before it is there", ids)
+			t.Fatalf("List returned %q before the record was written", ids)
 		}
 		must(t, m.RevokeAll(t.Context(), user))
 		g.open <- struct{}{}
 		must(t, <-created)
 		if ids := lists(t, store, user); !slices.Equal(ids, []string{r.ID}) {
-			t.Fatalf("List shows %q, want the session", ids)
+			t.Fatalf("List returned %q, want the session", ids)
 		}
 		must(t, m.RevokeAll(t.Context(), user))
 		if ids := lists(t, store, user); len(ids) != 0 {
-			t.Fatalf("List shows %q after RevokeAll", ids)
+			t.Fatalf("List returned %q after RevokeAll", ids)
 		}
 	}
 }
 
-// However a create and a revocation fall together, the session has ended or is
-// there to be revoked.
+// In every interleaving of a create and a revocation, the session has ended afterwards or is
+// listed, so that another revocation ends it.
 func createRacingRevokeAll(t *testing.T, nodes []*server) {
 	store := newStore(t, clusterClient(t, nodes))
 	m := newManager(t, store)
@@ -90,7 +90,7 @@ func createRacingRevokeAll(t *testing.T, nodes []*server) {
 		for _, do := range []func() error{
 			func() error { return store.Create(t.Context(), r) },
 			func() (err error) {
-				for range 1 + i%4 { // sooner or later
+				for range 1 + i%4 { // to vary the moment of the last one
 					err = errors.Join(err, m.RevokeAll(t.Context(), user))
 				}
 				return err
@@ -105,19 +105,21 @@ func createRacingRevokeAll(t *testing.T, nodes []*server) {
 		}
 		close(start)
 		both.Wait()
-		is, err := store.Load(t.Context(), r.ID)
-		must(t, err) // its tombstone at least
-		if listed := slices.Contains(lists(t, store, user), r.ID); listed != (is.User == user) {
-			t.Fatalf("alive: %v, listed: %v", is.User == user, listed)
+		stored, err := store.Load(t.Context(), r.ID)
+		must(t, err) // the session or its tombstone
+		isLive := stored.User == user
+		if listed := slices.Contains(lists(t, store, user), r.ID); listed != isLive {
+			t.Fatalf("live: %v, listed: %v", isLive, listed)
 		}
-		if is.User == user {
+		if isLive {
 			survived++
 		}
 	}
-	t.Logf("the create was the later one %d times", survived)
+	t.Logf("the create came after the last revocation %d times", survived)
 }
 
-// A Save that moves Deadline moves the entry before, or List would remove it.
+// TestDeadlineMovesInTheIndexFirst checks that a Save that moves Deadline moves the entry
+// before the record, because List removes entries past their Deadline.
 func TestDeadlineMovesInTheIndexFirst(t *testing.T) {
 	s := startServer(t)
 	client, slow := s.client(nil), s.client(nil)
@@ -133,41 +135,41 @@ func TestDeadlineMovesInTheIndexFirst(t *testing.T) {
 		score time.Time
 		has   *session.Record
 	}{
-		{r.Deadline, r}, // asks whether Deadline moves
-		{n.Deadline, r}, // saves
+		{r.Deadline, r}, // the first script finds that Deadline moves
+		{n.Deadline, r}, // the second saves
 	} {
 		select {
 		case <-g.reached:
 		case err := <-saved:
-			t.Fatalf("Save answered %v at once", err)
+			t.Fatalf("Save returned %v at once", err)
 		}
 		holds(t, newStore(t, client), step.has)
 		if score() != step.score.UnixMilli() {
-			t.Errorf("the index has %v, want %v", time.UnixMilli(score()), step.score)
+			t.Errorf("the score in the index is %v, want %v", time.UnixMilli(score()), step.score)
 		}
 		g.open <- struct{}{}
 	}
 	must(t, <-saved)
 	holds(t, newStore(t, client), n)
 
-	// Back again: the entry stays where it is, which is late enough.
+	// A save that moves Deadline back leaves the entry where it is, which is late enough.
 	back := next(r)
 	must(t, newStore(t, client).Save(t.Context(), back, n.Version))
 	if score() != n.Deadline.UnixMilli() {
-		t.Error("the entry moved backward: a slower save would find it removed")
+		t.Error("the entry moved back: a slower save would find it removed")
 	}
 
-	// Nor does it move backward when a save of an earlier Deadline, which
-	// moves it forward from the record's, comes second.
+	// A slower save of an earlier Deadline does not move the entry back either, although it
+	// moves the Deadline of the record that it replaces forward.
 	last := next(r)
 	last.Deadline = r.Deadline.Add(time.Minute)
 	must(t, newStore(t, client).Save(t.Context(), last, back.Version))
 	if score() != n.Deadline.UnixMilli() {
-		t.Error("the entry moved backward: the save that was first would find it removed")
+		t.Error("the entry moved back: the earlier save would find it removed")
 	}
 }
 
-// List removes what is past its Deadline, and nothing else.
+// TestListTidies checks that List removes entries past their Deadline, and no other.
 func TestListTidies(t *testing.T) {
 	client := startServer(t).client(nil)
 	store := newStore(t, client)
@@ -188,11 +190,11 @@ func TestListTidies(t *testing.T) {
 	want := []string{bobs.ID, "on its way", r.ID}
 	slices.Sort(want)
 	if !slices.Equal(entries, want) {
-		t.Errorf("the index has %q, want %q", entries, want)
+		t.Errorf("the index contains %q, want %q", entries, want)
 	}
 	add("past", time.Now().Add(-time.Hour))
 	create(t, store, newRecord("alice"))
 	if err := client.ZScore(ctx, "session:u:alice", "past").Err(); !errors.Is(err, redis.Nil) {
-		t.Error("a create left an entry past its Deadline: the index of a user whom nobody lists would grow")
+		t.Error("a create left an entry past its Deadline: the index of a user who is never listed would grow")
 	}
 }

@@ -9,39 +9,38 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A user's index is a sorted set of session ids, scored by Deadline. Every live
-// session of the user is in it: an entry is written before its session, and
-// removed when the session is known to be gone for good, or past its Deadline.
-// An entry without a record is no reason: the record may be on its way, from a
-// Create between its two steps.
+// A user's index is a sorted set of session ids, scored by Deadline. It contains every live
+// session of the user: the entry is written before the record, and is removed only when the
+// session has ended for good or is past its Deadline. The absence of the record is no reason to
+// remove an entry, because Create may be between its two steps.
 
-// grace is for how long past its Deadline an entry stays, because the clocks of
-// several machines differ.
+// grace is the time that an entry is kept after its Deadline, because the clocks of several
+// machines differ.
 const grace = time.Minute
 
 func (s *Store) indexKey(user string) string { return s.prefix + "u:" + user }
 
-// index enters a session into its user's index, or moves it there.
+// index adds the session to the index of its user, or moves its entry to r.Deadline.
 func (s *Store) index(ctx context.Context, r *session.Record, now time.Time) error {
-	_, _, err := s.run(ctx, always, indexScript, s.indexKey(r.User),
+	_, _, err := s.run(ctx, resendAlways, indexScript, s.indexKey(r.User),
 		r.ID, r.Deadline.UnixMilli(), now.Add(-grace).UnixMilli(), life(r.Deadline.Add(grace), now))
 	return err
 }
 
-// forget removes a session that is gone from its user's index. An id never
-// comes back, so it may come late; and if it fails, List skips the entry.
+// forget removes an ended session from the index of its user. An id is never created again, so
+// a late removal is harmless. If the removal fails, List skips the entry.
 func (s *Store) forget(ctx context.Context, user, id string) {
-	_, _, _ = s.send(ctx, always, "zrem", s.indexKey(user), id)
+	_, _, _ = s.send(ctx, resendAlways, "zrem", s.indexKey(user), id)
 }
 
-// List implements session.Store. It is one round trip for the index and one
-// for each hundred of its entries, on each node of a Cluster. A corrupt record
-// among them is an error: to skip it might hide a session from a revocation.
+// List implements [session.Store]. It costs one round trip for the index and one for each
+// hundred of its entries, on each node of a Cluster. A corrupt record among them is an error,
+// because skipping the record could hide a session from a revocation.
 func (s *Store) List(ctx context.Context, user string) ([]*session.Record, error) {
 	if err := ctx.Err(); err != nil || user == "" {
 		return nil, err
 	}
-	reply, _, err := s.send(ctx, always, "zrange", s.indexKey(user), 0, -1)
+	reply, _, err := s.send(ctx, resendAlways, "zrange", s.indexKey(user), 0, -1)
 	if err != nil {
 		return nil, fmt.Errorf("redisstore: list: %w", err)
 	}
@@ -66,7 +65,7 @@ func (s *Store) List(ctx context.Context, user string) ([]*session.Record, error
 	return records, nil
 }
 
-// loadAll appends the live records among these ids that are the user's.
+// loadAll appends to records the live sessions of the user among ids.
 func (s *Store) loadAll(ctx context.Context, records []*session.Record, user string, ids []string) ([]*session.Record, error) {
 	pipe := s.client.Pipeline()
 	replies := make([]*redis.StringCmd, len(ids))
@@ -94,8 +93,8 @@ func (s *Store) loadAll(ctx context.Context, records []*session.Record, user str
 	return records, nil
 }
 
-// tidy removes the entries that are past their Deadline, and these only.
+// tidy removes the entries that are past their Deadline, and no other.
 func (s *Store) tidy(ctx context.Context, user string) {
 	before := fmt.Sprintf("(%d", time.Now().Add(-grace).UnixMilli())
-	_, _, _ = s.send(ctx, always, "zremrangebyscore", s.indexKey(user), "-inf", before)
+	_, _, _ = s.send(ctx, resendAlways, "zremrangebyscore", s.indexKey(user), "-inf", before)
 }

@@ -15,27 +15,27 @@ func TestNewRefuses(t *testing.T) {
 		name   string
 		client redis.UniversalClient
 		prefix string
-		want   []string // one error a line; none: it is accepted
+		want   []string // a part of each line of the error; nil: the options are accepted
 	}{
 		{"no client", nil, "", []string{"the client is nil"}},
 		{"a nil *Client", (*redis.Client)(nil), "", []string{"the client is nil"}},
 		{"a client", redis.NewClient(&redis.Options{}), "", []string{"redis.Options." + slow}},
-		{"a good client", redis.NewClient(&redis.Options{ContextTimeoutEnabled: true}), "", nil},
+		{"a valid client", redis.NewClient(&redis.Options{ContextTimeoutEnabled: true}), "", nil},
 		{"Sentinel", redis.NewFailoverClient(&redis.FailoverOptions{}), "", []string{"redis.Options." + slow}},
-		{"good Sentinel", redis.NewFailoverClient(&redis.FailoverOptions{ContextTimeoutEnabled: true}), "", nil},
+		{"valid Sentinel", redis.NewFailoverClient(&redis.FailoverOptions{ContextTimeoutEnabled: true}), "", nil},
 		{"Sentinel with replicas", redis.NewFailoverClusterClient(&redis.FailoverOptions{ContextTimeoutEnabled: true, RouteRandomly: true}), "",
 			[]string{"redis.ClusterOptions.RouteRandomly: set it to false"}},
 		{"a Cluster", redis.NewClusterClient(&redis.ClusterOptions{}), "", []string{"redis.ClusterOptions." + slow}},
-		{"a good Cluster", redis.NewClusterClient(&redis.ClusterOptions{ContextTimeoutEnabled: true}), "", nil},
+		{"a valid Cluster", redis.NewClusterClient(&redis.ClusterOptions{ContextTimeoutEnabled: true}), "", nil},
 		{"read-only", redis.NewClusterClient(&redis.ClusterOptions{ContextTimeoutEnabled: true, ReadOnly: true}), "",
 			[]string{"redis.ClusterOptions.ReadOnly: set it to false"}},
 		{"by latency", redis.NewClusterClient(&redis.ClusterOptions{ContextTimeoutEnabled: true, RouteByLatency: true}), "",
 			[]string{"redis.ClusterOptions.RouteByLatency: set it to false"}},
 		{"a Ring", redis.NewRing(&redis.RingOptions{Addrs: ring}), "", []string{"redis.RingOptions." + slow}},
-		{"a good Ring", redis.NewRing(&redis.RingOptions{Addrs: ring, ContextTimeoutEnabled: true}), "", nil},
+		{"a valid Ring", redis.NewRing(&redis.RingOptions{Addrs: ring, ContextTimeoutEnabled: true}), "", nil},
 		{"an AutoPipeliner", pipeliner(t), "", []string{"the client is an AutoPipeliner"}},
-		{"what cannot be looked into", struct{ redis.UniversalClient }{redis.NewClient(&redis.Options{})}, "", nil},
-		{"a good prefix", redis.NewClient(&redis.Options{ContextTimeoutEnabled: true}), "my-app.v2/Sessions_1:", nil},
+		{"a wrapped client", struct{ redis.UniversalClient }{redis.NewClient(&redis.Options{})}, "", nil},
+		{"a valid prefix", redis.NewClient(&redis.Options{ContextTimeoutEnabled: true}), "my-app.v2/Sessions_1:", nil},
 		{"a hash tag", redis.NewClient(&redis.Options{ContextTimeoutEnabled: true}), "{app}:", []string{"Options.Prefix: must be"}},
 		{"a long prefix", redis.NewClient(&redis.Options{ContextTimeoutEnabled: true}), strings.Repeat("p", 65), []string{"Options.Prefix: must be"}},
 		{"everything at once", redis.NewClusterClient(&redis.ClusterOptions{RouteByLatency: true, RouteRandomly: true}), "a b", []string{
@@ -44,7 +44,7 @@ func TestNewRefuses(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if ring, ok := test.client.(*redis.Ring); ok {
-				defer ring.Close() // which knocks at its servers meanwhile
+				defer ring.Close() // a Ring pings its servers until it is closed
 			}
 			_, err := redisstore.New(test.client, &redisstore.Options{Prefix: test.prefix})
 			if err == nil || len(test.want) == 0 {
@@ -66,7 +66,7 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// pipeliner returns a client that groups commands by itself.
+// pipeliner returns a client that groups commands of several goroutines into pipelines.
 func pipeliner(t *testing.T) redis.UniversalClient {
 	client := redis.NewClient(&redis.Options{ContextTimeoutEnabled: true})
 	p, err := client.AutoPipeline()

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// A proxy stands between client and server and cuts the connection at a given
-// byte of an exchange, which begins with the request of a script.
+// proxy forwards between client and server, and cuts the connection at a given byte of an
+// exchange. An exchange begins with the request of a script.
 type proxy struct {
 	t        testing.TB
 	listener net.Listener
@@ -16,12 +16,12 @@ type proxy struct {
 
 	mu        sync.Mutex
 	cut       bool
-	always    bool   // at every exchange, not just at the next
+	always    bool   // cut every exchange, not just the next
 	request   int    // bytes of the request that pass; -1: all
-	reply     int    // bytes of the reply that pass, once the request has
-	meanwhile func() // called when the cut is due, before anybody can notice it
-	skip      int    // exchanges that pass before
-	skipping  bool   // this one passes
+	reply     int    // bytes of the reply that pass after the whole request
+	meanwhile func() // called just before the cut
+	skip      int    // exchanges that pass before the cut
+	skipping  bool   // whether the current exchange passes
 
 	requestSize, replySize int // of the last exchange
 }
@@ -49,7 +49,7 @@ func (p *proxy) addr() string { return p.listener.Addr().String() }
 
 func (p *proxy) Close() error { return p.listener.Close() }
 
-// cutAt arranges a cut after so many bytes: first the request's, then the reply's.
+// cutAt arranges a cut after n bytes, counted through the request and then the reply.
 func (p *proxy) cutAt(n, requestSize int, always bool, meanwhile func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -60,7 +60,7 @@ func (p *proxy) cutAt(n, requestSize int, always bool, meanwhile func()) {
 	}
 }
 
-// loseReply cuts before the reply of the exchange after so many.
+// loseReply cuts the connection before the reply, after so many further exchanges.
 func (p *proxy) loseReply(after int) {
 	p.cutAt(0, 0, false, nil)
 	p.mu.Lock()
@@ -68,15 +68,14 @@ func (p *proxy) loseReply(after int) {
 	p.skip = after
 }
 
-// heal takes the cut back.
+// heal cancels the cut.
 func (p *proxy) heal() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cut = false
 }
 
-// due returns how much of a request or reply passes before the cut; all of it
-// with -1.
+// due returns how many bytes of a request or reply pass before the cut, or -1 for all.
 func (p *proxy) due(size int, isReply bool) (pass int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -100,8 +99,8 @@ func (p *proxy) due(size int, isReply bool) (pass int) {
 	return pass
 }
 
-// serve passes on one connection, message by message: the client sends a
-// command in one piece and waits for its reply, and both are small.
+// serve forwards one connection, message by message: the client sends a command in one piece
+// and waits for its reply, and both are small.
 func (p *proxy) serve(client net.Conn) {
 	defer client.Close()
 	server, err := net.Dial("tcp", p.target)

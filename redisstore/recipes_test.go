@@ -16,7 +16,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// These are recipes of docs/recipes, as it prints them.
+// The functions in this file are recipes that docs/recipes prints.
 
 // onlineInRedis returns the users who were seen since a time, and when each was seen
 // last.
@@ -36,7 +36,7 @@ func onlineInRedis(ctx context.Context, client *redis.Client, sessions *session.
 	return seen, keys.Err()
 }
 
-// Users log in and out at the same time.
+// TestRecipeWhoIsOnline lists the users while others log in and out concurrently.
 func TestRecipeWhoIsOnline(t *testing.T) {
 	const n = 10
 	client := startServer(t).client(nil)

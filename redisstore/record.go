@@ -10,23 +10,22 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// A stored record is a header of fixed size, which the scripts read and, for
-// two of its clocks, rewrite, and what only Go reads. Integers are big-endian,
-// times Unix milliseconds.
+// A stored record is a header of fixed size, which the scripts read, followed by user and data,
+// which only Go reads. The scripts rewrite two of the clocks in the header. Integers are
+// big-endian, times are Unix milliseconds.
 //
-//	 0   1  the format
+//	 0   1  format
 //	 1   8  version
 //	 9  12  seen      a clock: the time, and a checksum of id and time
 //	21  12  expires   a clock
 //	33  12  deadline  a clock, interchangeable with expires
-//	45  16  SHA-256, cut, of the id and all but seen, expires and itself
+//	45  16  SHA-256, truncated, of the id and all but seen, expires and itself
 //	61   8  created
 //	69   4  length of the user
 //	73      user, data
 //
-// The checksums keep a damaged record, or one that a mistake has put under
-// another session's key, from being taken for a session. A clock has its own
-// because Touch moves it without reading the rest.
+// A checksum detects a damaged record, and a record that was stored under the key of another
+// session. Each clock has its own checksum because Touch changes it without reading the rest.
 const (
 	format     = 1
 	atVersion  = 1
@@ -41,7 +40,7 @@ const (
 
 var errCorrupt = errors.New("the stored record is corrupt")
 
-// The kinds of a clock, lest one pass for the other.
+// The kinds of a clock are part of its checksum, so that one cannot be mistaken for the other.
 const (
 	seenClock = 's'
 	endClock  = 'e'
@@ -62,7 +61,7 @@ func encode(r *session.Record) []byte {
 	return b
 }
 
-// decode returns the record stored under this id, or errCorrupt.
+// decode returns the record stored under id, or errCorrupt.
 func decode(id, stored string) (*session.Record, error) {
 	b := []byte(stored)
 	if len(b) < atUser || b[0] != format || [atCreated - atSum]byte(b[atSum:atCreated]) != checksum(id, b) {
@@ -93,13 +92,13 @@ func putClock(b []byte, id string, kind byte, t time.Time) {
 	binary.BigEndian.PutUint32(b[8:], clockSum(b[:8], id, kind))
 }
 
-// clock returns the time of a clock, and whether its checksum is right.
+// clock returns the time of a clock, and whether its checksum is correct.
 func clock(b []byte, id string, kind byte) (time.Time, bool) {
 	t := time.UnixMilli(int64(binary.BigEndian.Uint64(b)))
 	return t, binary.BigEndian.Uint32(b[8:]) == clockSum(b[:8], id, kind)
 }
 
-// newClock is a clock by itself, as Touch sends it.
+// newClock returns the encoded clock that Touch sends.
 func newClock(id string, kind byte, t time.Time) []byte {
 	b := make([]byte, 12)
 	putClock(b, id, kind, t)
@@ -115,7 +114,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 func checksum(id string, b []byte) (sum [atCreated - atSum]byte) {
 	h := sha256.New()
 	h.Write([]byte(id))
-	h.Write([]byte{0}) // which no id contains
+	h.Write([]byte{0}) // separates the id from the rest: no id contains a zero byte
 	h.Write(b[:atSeen])
 	h.Write(b[atDeadline:atSum])
 	h.Write(b[atCreated:])

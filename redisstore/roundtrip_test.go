@@ -13,13 +13,13 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Each operation is counted by the server: scripts and what is sent by itself.
+// TestRoundTrips counts the commands of each operation with the server's statistics.
 func TestRoundTrips(t *testing.T) {
 	client := startServer(t).client(nil)
 	store := newStore(t, client)
 	ctx := t.Context()
 	r, mine, moved := newRecord(""), newRecord("alice"), newRecord("alice")
-	// From here on the scripts are known, and the connections open.
+	// From here on the server knows the scripts, and the connections are open.
 	warm := create(t, store, newRecord("warm"))
 	must(t, store.Touch(ctx, warm.ID, time.Now(), time.Now()))
 	must(t, store.Save(ctx, next(warm), warm.Version))
@@ -62,8 +62,8 @@ func TestRoundTrips(t *testing.T) {
 	}
 }
 
-// A renewal is one Save after the load. A password asked for again moves the
-// Deadline, and with it the user's index.
+// TestRoundTripsOfARenewal counts the commands of a renewal, which is one Save after the load.
+// A new Login of the same user moves the Deadline, and so also writes the user's index.
 func TestRoundTripsOfARenewal(t *testing.T) {
 	client := startServer(t).client(nil)
 	m := session.Must(session.New(&session.Options{Store: newStore(t, client), Secrets: [][]byte{[]byte("0123456789abcdef0123456789abcdef")}}))
@@ -82,7 +82,7 @@ func TestRoundTripsOfARenewal(t *testing.T) {
 		return sent(t, client)
 	}
 	visit(func(s *session.Session) { s.Login("alice") })
-	visit((*session.Session).Renew) // from here on the scripts are known
+	visit((*session.Session).Renew) // from here on the server knows the scripts
 	for _, c := range []struct {
 		what string
 		f    func(s *session.Session)
@@ -92,7 +92,8 @@ func TestRoundTripsOfARenewal(t *testing.T) {
 		{"Renew", (*session.Session).Renew, "evalsha=1 get=1"},
 		{"reading with a renewed token", func(s *session.Session) { s.User() }, "get=1"},
 		{"Login again", func(s *session.Session) { s.Login("alice") }, "evalsha=3 get=1"},
-		// One for the token of the Login, which comes for the first time, before the rest.
+		// One evalsha records, before the others, that the token of the Login was first
+		// presented.
 		{"Remember", func(s *session.Session) { s.Remember(365 * 24 * time.Hour) }, "evalsha=4 get=1"},
 	} {
 		if got := visit(c.f); got != c.want {
@@ -101,8 +102,8 @@ func TestRoundTripsOfARenewal(t *testing.T) {
 	}
 }
 
-// sent returns what commands the server was sent. It leaves out those that only
-// our scripts use, which the server counts too.
+// sent returns the commands that the server has received. It omits commands that only the
+// scripts use, which the server counts too.
 func sent(t *testing.T, client *redis.Client) string {
 	t.Helper()
 	info, err := client.Info(t.Context(), "commandstats").Result()

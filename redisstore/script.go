@@ -5,10 +5,10 @@ import (
 	"encoding/hex"
 )
 
-// A script runs in one step on the server. It knows a record's header by its
-// offsets, counted from 1 in Lua, and compares strings for equality only: Lua
-// orders them by the server's locale. The times that it compares with are the
-// caller's clock, for the server's may differ.
+// A script runs atomically on the server. It addresses the fields of a record's header by
+// offset, counted from 1 as Lua does. It compares strings for equality only, because Lua orders
+// strings by the locale of the server. Times are compared with the clock of the caller, because
+// the clock of the server may differ.
 type script struct{ source, sha string }
 
 func newScript(source string) script {
@@ -16,61 +16,62 @@ func newScript(source string) script {
 	return script{source, hex.EncodeToString(sum[:])}
 }
 
-// What a script answers. Saving answers instead, when it has cleared the user,
-// the user there was.
+// Replies of the scripts. A save that clears the user replies with the name of the previous
+// user instead.
 const (
-	done       = 0 // now, or by an earlier try whose reply was lost
-	conflict   = 1
-	missing    = 2
-	exists     = 3
-	corrupt    = 4
-	indexFirst = 5 // Deadline moves: nothing was saved
-	grows      = 6 // nothing was saved
+	replyDone       = 0 // applied, by this try or by an earlier one whose reply was lost
+	replyConflict   = 1
+	replyMissing    = 2
+	replyExists     = 3
+	replyCorrupt    = 4
+	replyIndexFirst = 5 // Deadline moves, so the index must be written first; nothing was saved
+	replyGrows      = 6 // the record would grow beyond the limit; nothing was saved
 )
 
-// ARGV: the record, the time, milliseconds to live.
+// createScript stores a new record. ARGV: the record, the current time, milliseconds to live.
 var createScript = newScript(`
-local is = redis.call('GETRANGE', KEYS[1], 0, 72)
-if is ~= '' then
-	if #is < 73 or string.byte(is) ~= 1 then return 4 end
-	if struct.unpack('>i8', is, 22) > tonumber(ARGV[2]) then
-		return string.sub(is, 2, 9) == string.sub(ARGV[1], 2, 9) and 0 or 3
+local stored = redis.call('GETRANGE', KEYS[1], 0, 72)
+if stored ~= '' then
+	if #stored < 73 or string.byte(stored) ~= 1 then return 4 end
+	if struct.unpack('>i8', stored, 22) > tonumber(ARGV[2]) then
+		return string.sub(stored, 2, 9) == string.sub(ARGV[1], 2, 9) and 0 or 3
 	end
 end
 if tonumber(ARGV[3]) > 0 then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3]) end
 return 0
 `)
 
-// ARGV: the record, the time, the version to replace, "1" if the user's index has
-// the record's Deadline already, and perhaps the size up to which the record may
-// grow. Where a stored clock is later than the record's, it is kept as it stands,
-// with its checksum; the Deadline serves as Expires where that is past it.
+// saveScript replaces a record. ARGV: the record; the current time; the version to replace; "1"
+// if the user's index is up to date with the record's Deadline; optionally the size up to which
+// the record may grow. If a stored clock is later than that of the record, the stored clock is
+// kept, with its checksum. If Expires is after Deadline, the clock of Deadline is stored in its
+// place.
 var saveScript = newScript(saveSource)
 
 const saveSource = `
-local is = redis.call('GETRANGE', KEYS[1], 0, 72)
-if is == '' then return 2 end
-if #is < 73 or string.byte(is) ~= 1 then return 4 end
-if struct.unpack('>i8', is, 22) <= tonumber(ARGV[2]) then return 2 end
-local version = string.sub(is, 2, 9)
+local stored = redis.call('GETRANGE', KEYS[1], 0, 72)
+if stored == '' then return 2 end
+if #stored < 73 or string.byte(stored) ~= 1 then return 4 end
+if struct.unpack('>i8', stored, 22) <= tonumber(ARGV[2]) then return 2 end
+local version = string.sub(stored, 2, 9)
 if version == string.sub(ARGV[1], 2, 9) then return 0 end
 if version ~= ARGV[3] then return 1 end
-if ARGV[4] ~= '1' and struct.unpack('>i8', ARGV[1], 34) > struct.unpack('>i8', is, 34) then return 5 end
+if ARGV[4] ~= '1' and struct.unpack('>i8', ARGV[1], 34) > struct.unpack('>i8', stored, 34) then return 5 end
 if ARGV[5] and #ARGV[1] > math.max(redis.call('STRLEN', KEYS[1]), tonumber(ARGV[5])) then return 6 end
-local was = struct.unpack('>I4', is, 70)
+local was = struct.unpack('>I4', stored, 70)
 local user = 0
 if was > 0 and struct.unpack('>I4', ARGV[1], 70) == 0 then
 	user = redis.call('GETRANGE', KEYS[1], 73, 72 + was)
 end
 local record = ARGV[1]
-local wasSeen, _, wasEnds = struct.unpack('>i8i4i8', is, 10)
+local wasSeen, _, wasEnds = struct.unpack('>i8i4i8', stored, 10)
 local seen, _, ends, _, deadline = struct.unpack('>i8i4i8i4i8', record, 10)
 if wasSeen > seen then
-	record = string.sub(record, 1, 9) .. string.sub(is, 10, 21) .. string.sub(record, 22)
+	record = string.sub(record, 1, 9) .. string.sub(stored, 10, 21) .. string.sub(record, 22)
 end
 if wasEnds > ends then
 	ends = wasEnds
-	record = string.sub(record, 1, 21) .. string.sub(is, 22, 33) .. string.sub(record, 34)
+	record = string.sub(record, 1, 21) .. string.sub(stored, 22, 33) .. string.sub(record, 34)
 end
 if ends > deadline then
 	ends = deadline
@@ -85,37 +86,37 @@ end
 return user
 `
 
-// shrinkScript is saveScript for when memory is full: it may do what Redis
-// refuses then, but the record does not grow.
+// shrinkScript is saveScript for a server whose memory is full. Its flag permits the write that
+// Redis would refuse, and the record may not grow.
 var shrinkScript = newScript("#!lua flags=allow-oom\n" + saveSource)
 
-// tombstoneRoom is the size up to which a record may grow although memory is
-// full: an ending is always smaller, and gone within a minute.
+// tombstoneRoom is the size in bytes up to which a record may grow although memory is full. A
+// tombstone is always smaller and expires within a minute.
 const tombstoneRoom = 256
 
-// ARGV: the clocks seen and expires, the time. It writes over what is there and
-// so needs no memory. A clock is compared by its time, and moves as it stands,
-// with its checksum.
+// touchScript moves the clocks of a record. ARGV: the clocks seen and expires, the current
+// time. It overwrites bytes in place and so needs no memory. Clocks are compared by time and
+// copied with their checksums.
 //
-// A session that is in use is touched over and over, and to move the key's own
-// end costs as much as all the rest. So it is moved further than it must be, by a
-// quarter, and then not for the next few touches. It is only when Redis forgets
-// the record: from Expires on that is none, for every script and for Load. Who
-// never comes back is never touched, and his record goes when it expires.
+// To move the expiry of the Redis key costs as much as the rest of the script, and a session in
+// use is touched often. The key's expiry is therefore set a quarter later than necessary, and
+// the next few touches leave it alone. It only decides when Redis removes the record: every
+// script and Load treat a record as absent from Expires on. A session that is not used again is
+// not touched, so its key ends at Expires.
 var touchScript = newScript(`#!lua flags=allow-oom
-local is = redis.call('GETRANGE', KEYS[1], 0, 72)
-if is == '' then return 2 end
-if #is < 73 or string.byte(is) ~= 1 then return 4 end
-local wasSeen, _, was, _, deadline = struct.unpack('>i8i4i8i4i8', is, 10)
+local stored = redis.call('GETRANGE', KEYS[1], 0, 72)
+if stored == '' then return 2 end
+if #stored < 73 or string.byte(stored) ~= 1 then return 4 end
+local wasSeen, _, was, _, deadline = struct.unpack('>i8i4i8i4i8', stored, 10)
 local now = tonumber(ARGV[3])
 if was <= now then return 2 end
 local seen, expires = ARGV[1], ARGV[2]
 local ends = struct.unpack('>i8', expires)
-if ends > deadline then ends, expires = deadline, string.sub(is, 34, 45) end
-if ends <= was then ends, expires = was, string.sub(is, 22, 33) end
+if ends > deadline then ends, expires = deadline, string.sub(stored, 34, 45) end
+if ends <= was then ends, expires = was, string.sub(stored, 22, 33) end
 if struct.unpack('>i8', seen) <= wasSeen then
 	if ends == was then return 0 end
-	seen = string.sub(is, 10, 21)
+	seen = string.sub(stored, 10, 21)
 end
 redis.call('SETRANGE', KEYS[1], 9, seen .. expires)
 if ends - now > redis.call('PTTL', KEYS[1]) then
@@ -124,9 +125,9 @@ end
 return 0
 `)
 
-// ARGV: the id, its Deadline, the time before which entries are forgotten,
-// milliseconds to live. An entry moves forward only, and the index lives as
-// long as its last entry.
+// indexScript adds or moves an entry of a user's index. ARGV: the id, its Deadline, the time
+// before which entries are removed, milliseconds to live. An entry only moves forward in time,
+// and the index lives as long as its last entry.
 var indexScript = newScript(`
 redis.call('ZADD', KEYS[1], 'GT', ARGV[2], ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[3])

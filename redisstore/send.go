@@ -13,49 +13,48 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A command is one that the client sends once at most. (It also keeps a
-// client-side cache from answering: that lags.)
+// command is a command that the client sends at most once. NoRetry also excludes the command
+// from client-side caching, whose answers lag.
 type command struct{ *redis.Cmd }
 
 func (command) NoRetry() bool { return true }
 
 func (c command) Clone() redis.Cmder { return command{c.Cmd.Clone().(*redis.Cmd)} }
 
-// When may a command be sent again after a try that may have been carried out?
-type again int
+// resend says when a command may be sent again after a try whose outcome is unknown.
+type resend int
 
 const (
-	// always: it does nothing if it was, and nothing if the first one arrives
-	// late, after others' writes.
-	always again = iota
-	// ifHungUp: only if the server has closed the connection and so will not
-	// carry out the first one any more. A create that arrived late would bring
-	// back what was created by the second and deleted since.
-	ifHungUp
+	// resendAlways: the command has no effect if it was already applied, nor if the first copy
+	// arrives late, after writes of other clients.
+	resendAlways resend = iota
+	// resendIfClosed: only if the server has closed the connection and so cannot apply the
+	// first copy later. A create that arrived late would restore a session that the second copy
+	// created and that was deleted since.
+	resendIfClosed
 )
 
 const (
-	tries     = 4
-	firstWait = 8 * time.Millisecond // doubled by each further try
+	tries     = 4                    // of one command; bounds the load on a server that is failing over
+	firstWait = 8 * time.Millisecond // before the second try; doubled for each further try
 )
 
-// run runs a script on one key. Unknown: see send.
-func (s *Store) run(ctx context.Context, re again, sc script, key string, args ...any) (reply any, unknown bool, err error) {
+// run runs a script on one key. For unknown see send.
+func (s *Store) run(ctx context.Context, policy resend, sc script, key string, args ...any) (reply any, unknown bool, err error) {
 	args = append([]any{"evalsha", sc.sha, 1, key}, args...)
-	reply, unknown, err = s.send(ctx, re, args...)
+	reply, unknown, err = s.send(ctx, policy, args...)
 	if !redis.HasErrorPrefix(err, "NOSCRIPT") {
 		return reply, unknown, err
 	}
 	args[0], args[1] = "eval", sc.source
-	reply, still, err := s.send(ctx, re, args...)
+	reply, still, err := s.send(ctx, policy, args...)
 	return reply, unknown || still, err
 }
 
-// send sends a command until it is answered. A missing value is a nil reply.
-// Unknown tells that a try failed in a way that does not say whether it was
-// carried out: then an answer, if there is one at last, tells what is so now,
-// not what this command did.
-func (s *Store) send(ctx context.Context, re again, args ...any) (reply any, unknown bool, err error) {
+// send sends a command until it is answered, tries times at most. A missing value is a nil
+// reply. unknown reports that the outcome of at least one try is unknown: a later reply then
+// describes the current state, not the effect of this command.
+func (s *Store) send(ctx context.Context, policy resend, args ...any) (reply any, unknown bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, false, err
 	}
@@ -74,7 +73,7 @@ func (s *Store) send(ctx context.Context, re again, args ...any) (reply any, unk
 			retry = !errors.Is(err, redis.ErrClosed)
 		default:
 			unknown = true
-			retry = re == always || hungUp(err)
+			retry = policy == resendAlways || hungUp(err)
 		}
 		if !retry || try == tries || !wait(ctx, try) {
 			return nil, unknown, err
@@ -82,9 +81,9 @@ func (s *Store) send(ctx context.Context, re again, args ...any) (reply any, unk
 	}
 }
 
-// refused tells whether the server answered with an error, and so did nothing:
-// a word in capitals, by the protocol's convention. Proxies that lost the
-// server say so in other words.
+// refused reports whether the server replied with an error, and so applied nothing. By the
+// convention of the protocol such a reply begins with a word in capitals; a proxy that has lost
+// its server uses other words.
 func refused(err error) bool {
 	var reply redis.Error
 	if !errors.As(err, &reply) {
@@ -94,7 +93,7 @@ func refused(err error) bool {
 	return code != "" && code == strings.ToUpper(code)
 }
 
-// passing tells whether a refusal is one of a failover or a start.
+// passing reports whether err is temporary: a failover, or a server that is starting.
 func passing(err error) bool {
 	for _, code := range []string{"LOADING", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "NOREPLICAS", "max number of clients"} {
 		if redis.HasErrorPrefix(err, code) {
@@ -104,20 +103,20 @@ func passing(err error) bool {
 	return false
 }
 
-// unsent tells whether the command never left.
+// unsent reports whether the command was never sent.
 func unsent(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "dial" || errors.Is(err, redis.ErrPoolTimeout) ||
 		errors.Is(err, redis.ErrPoolExhausted) || errors.Is(err, redis.ErrClosed)
 }
 
-// hungUp tells whether the other side closed the connection.
+// hungUp reports whether the server closed the connection.
 func hungUp(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// wait waits before the next try, or answers false when ctx ends first.
+// wait sleeps before the next try, or returns false early if ctx ends.
 func wait(ctx context.Context, try int) bool {
 	d := firstWait << (try - 1)
 	t := time.NewTimer(d/2 + rand.N(d/2))

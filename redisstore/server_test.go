@@ -16,8 +16,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// lookPath returns the path of a server, in Debian's places too. Without one the
-// test fails where CI=true says that all must be there, and is skipped elsewhere.
+// lookPath returns the path of a server, which may be in a directory of Debian outside PATH. If
+// the server is missing, the test fails with CI=true, and is skipped otherwise.
 func lookPath(t testing.TB, name string) string {
 	t.Helper()
 	if path, err := exec.LookPath(name); err == nil {
@@ -40,20 +40,20 @@ func isFile(path string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// A server is a private redis-server: a free loopback port, a temporary folder,
-// gone with the test.
+// server is a private redis-server on a free loopback port, with a temporary folder. It ends
+// with the test.
 type server struct {
 	t    testing.TB
 	addr string
 	pid  int
 }
 
-// startServer starts a server that keeps nothing on disk but for what args say.
+// startServer starts a server without persistence, unless args configure it.
 func startServer(t testing.TB, args ...string) *server {
 	t.Helper()
 	path := lookPath(t, "redis-server")
 	var log []byte
-	for range 3 { // a free port may be taken the next moment
+	for range 3 { // another process may take the free port first
 		dir := t.TempDir()
 		s := &server{t: t, addr: fmt.Sprintf("127.0.0.1:%d", freePort(t))}
 		_, port, _ := net.SplitHostPort(s.addr)
@@ -68,8 +68,8 @@ func startServer(t testing.TB, args ...string) *server {
 	return nil
 }
 
-// start starts a shell that starts the server, and kills it when the test
-// closes the shell's standard input or, whatever has happened to it, is gone.
+// start starts a shell that starts the server. The shell kills the server when the test closes
+// its standard input, or when the test process has ended in any way.
 func (s *server) start(dir string, args []string) bool {
 	const script = `"$@" </dev/null >log 2>&1 & read -r _; kill -9 $!`
 	cmd := exec.Command("sh", append([]string{"-c", script, "sh"}, args...)...)
@@ -97,7 +97,7 @@ func (s *server) start(dir string, args []string) bool {
 	return false
 }
 
-// startSentinel starts a Sentinel that watches a server by the name of "main".
+// startSentinel starts a Sentinel that watches a server under the name "main".
 func startSentinel(t testing.TB, of *server) *server {
 	t.Helper()
 	path, dir, port := lookPath(t, "redis-server"), t.TempDir(), freePort(t)
@@ -114,8 +114,8 @@ func startSentinel(t testing.TB, of *server) *server {
 	return s
 }
 
-// client returns a client of the server. It never retries by itself, unless
-// adapt says so.
+// client returns a client of the server. It has no retries of its own, unless adapt configures
+// them.
 func (s *server) client(adapt func(o *redis.Options)) *redis.Client {
 	o := &redis.Options{Addr: s.addr, ContextTimeoutEnabled: true, MaxRetries: -1}
 	if adapt != nil {
@@ -134,7 +134,7 @@ func (s *server) set(name, value string) {
 	}
 }
 
-// suspend keeps the server from answering, until resume.
+// suspend stops the server from answering, until resume.
 func (s *server) suspend() {
 	s.t.Helper()
 	must(s.t, testserver.Suspend(s.pid))
@@ -170,7 +170,7 @@ func startCluster(t testing.TB) []*server {
 		}
 		do(client, "cluster", "meet", "127.0.0.1", firstPort, firstBus)
 	}
-	eventually(t, "the cluster is whole", func() bool {
+	eventually(t, "the cluster is complete", func() bool {
 		for _, n := range nodes {
 			c := n.client(nil)
 			info, _ := c.ClusterInfo(ctx).Result()
@@ -194,12 +194,12 @@ func clusterClient(t testing.TB, nodes []*server) *redis.ClusterClient {
 	return client
 }
 
-// eventually waits for what another process does in its own time.
+// eventually waits until is returns true, for a condition that depends on another process.
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); !is(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("still not so: %s", what)
+			t.Fatalf("timeout: %s", what)
 		}
 	}
 }
@@ -213,7 +213,7 @@ func freePort(t testing.TB) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// TestMain silences the client, which logs the faults that the tests make.
+// TestMain disables the log of the client, because the tests cause faults that it logs.
 func TestMain(m *testing.M) {
 	redis.SetLogger(silence{})
 	os.Exit(m.Run())

@@ -1,13 +1,13 @@
-// Package redisstore keeps sessions in Redis 7.0 or later or Valkey 7.2 or
-// later: one server, one behind Sentinel, or a Cluster.
+// Package redisstore stores sessions in Redis 7.0 or later, or Valkey 7.2 or later: in one
+// server, in one behind Sentinel, or in a Cluster.
 //
-// A session is one string, so that a load is one GET. Every write is one
-// script that compares before it swaps, and names its own version, so that a
-// write sent again after a lost reply knows itself. A user's sessions are found
-// by a sorted set of the user's own.
+// A session is one string, so a load is one GET. Every write is one script that compares the
+// version before it replaces the record. The write contains its own new version, so that a
+// write that is sent again after a lost reply recognizes that it was already applied. A sorted
+// set per user holds the ids of the user's sessions.
 //
-// What Redis acknowledged it must keep, or a session that was logged out comes
-// back: see [Store.Check].
+// Redis must keep what it has acknowledged. If it loses a write, a session that was logged out
+// can be live again: see [Store.Check].
 package redisstore
 
 import (
@@ -21,22 +21,21 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Options configure a Store.
+// Options configure a [Store].
 type Options struct {
-	// Prefix begins the names of all keys: a session's is Prefix + "s:" + its
-	// id, a user's index Prefix + "u:" + the user. It is at most 64 letters,
-	// digits and "-._:/"; braces would put all keys of a Cluster on one node.
-	// "": "session:".
+	// Prefix is prepended to all keys: the key of a session is Prefix + "s:" + its id, and that
+	// of a user's index is Prefix + "u:" + the user. At most 64 letters, digits and "-._:/";
+	// braces are refused because they would put all keys of a Cluster on one node. "":
+	// "session:".
 	Prefix string
 }
 
-// A Store is a session.Store in Redis. It starts nothing and needs no sweeping:
-// Redis forgets expired sessions by itself.
+// A Store is a [session.Store] in Redis. It starts no goroutines and needs no sweeping, because
+// Redis removes expired sessions.
 //
-// It tries a write again if the connection fails, four times in all, and
-// answers session.ErrIndeterminate if it then still cannot say whether the
-// write was applied. The client's own retries of a write are never used: they
-// cannot tell an applied write from a conflict.
+// If the connection fails, a write is tried four times in all. If its outcome is still unknown,
+// the write returns [session.ErrIndeterminate]. The client's own retries are never used for
+// writes, because they cannot distinguish a write that was applied from a conflict.
 type Store struct {
 	client redis.UniversalClient
 	prefix string
@@ -44,14 +43,13 @@ type Store struct {
 
 var _ session.Store = (*Store)(nil)
 
-// New returns a Store on a client that stays the caller's to close. A nil opts
-// means all defaults. It sends nothing, and reports every mistake at once.
+// New returns a Store that uses client, which the caller closes. A nil opts means all defaults.
+// New sends nothing to the server, and reports every mistake at once.
 //
-// The client must have ContextTimeoutEnabled, without which a hung server
-// holds a request past its deadline, and must not read from replicas, which
-// lag. New looks into a *redis.Client, *redis.ClusterClient and *redis.Ring.
-// It cannot look into anything else, nor see FailoverOptions.ReplicaOnly: such
-// a client is accepted, and the same rules are the caller's to keep.
+// The client must have ContextTimeoutEnabled, without which a hung server holds a request past
+// its deadline. It must not read from replicas, which lag. New checks these rules for a
+// *redis.Client, *redis.ClusterClient and *redis.Ring. It accepts other types, and
+// FailoverOptions.ReplicaOnly, without a check: the caller must ensure the same rules.
 func New(client redis.UniversalClient, opts *Options) (*Store, error) {
 	s := &Store{client: client, prefix: "session:"}
 	errs := clientRules(client)
@@ -67,7 +65,7 @@ func New(client redis.UniversalClient, opts *Options) (*Store, error) {
 	return s, nil
 }
 
-// clientRules are what sessions demand of a client.
+// clientRules returns the rules that the client violates.
 func clientRules(client redis.UniversalClient) (errs []error) {
 	rule := func(ok bool, format string, args ...any) {
 		if !ok {
@@ -90,7 +88,7 @@ func clientRules(client redis.UniversalClient) (errs []error) {
 			o := c.Options()
 			heedsDeadlines(o.ContextTimeoutEnabled, "ClusterOptions")
 			const replicas = "redis.ClusterOptions.%s: set it to false: a replica lags, and shows sessions that have ended"
-			rule(!o.ReadOnly || o.RouteByLatency || o.RouteRandomly, replicas, "ReadOnly") // which those two imply
+			rule(!o.ReadOnly || o.RouteByLatency || o.RouteRandomly, replicas, "ReadOnly") // RouteByLatency and RouteRandomly imply ReadOnly
 			rule(!o.RouteByLatency, replicas, "RouteByLatency")
 			rule(!o.RouteRandomly, replicas, "RouteRandomly")
 		}
@@ -99,7 +97,7 @@ func clientRules(client redis.UniversalClient) (errs []error) {
 			heedsDeadlines(c.Options().ContextTimeoutEnabled, "RingOptions")
 		}
 	case *redis.AutoPipeliner:
-		rule(false, "the client is an AutoPipeliner, which ignores deadlines, so that a hung server holds requests: pass the client that it was made of")
+		rule(false, "the client is an AutoPipeliner, which ignores deadlines, so a hung server holds requests: pass the client from which it was made")
 	}
 	return errs
 }
@@ -112,9 +110,9 @@ func isPrefix(s string) bool {
 
 func (s *Store) key(id string) string { return s.prefix + "s:" + id }
 
-// Load implements session.Store. It is one round trip.
+// Load implements [session.Store]. It costs one round trip.
 func (s *Store) Load(ctx context.Context, id string) (*session.Record, error) {
-	reply, _, err := s.send(ctx, always, "get", s.key(id))
+	reply, _, err := s.send(ctx, resendAlways, "get", s.key(id))
 	if err != nil {
 		return nil, fmt.Errorf("redisstore: load: %w", err)
 	}

@@ -33,7 +33,7 @@ func TestSentinel(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) session.Store { return store })
 }
 
-// One Cluster serves all that is to be shown on one.
+// TestCluster runs all tests of a Cluster on one, because its start takes seconds.
 func TestCluster(t *testing.T) {
 	nodes := startCluster(t)
 	t.Run("Contract", func(t *testing.T) {
@@ -49,7 +49,8 @@ func TestCluster(t *testing.T) {
 	})
 }
 
-// Redis reads replies of two protocols to the client, which are not alike.
+// TestProtocol2 covers version 2 of the protocol, in which the client decodes replies to other
+// types.
 func TestProtocol2(t *testing.T) {
 	store := newStore(t, startServer(t).client(func(o *redis.Options) { o.Protocol = 2 }))
 	storetest.Run(t, func(t *testing.T) session.Store { return store })
@@ -75,7 +76,7 @@ func newRecord(user string) *session.Record {
 	}
 }
 
-// next returns what r becomes by a save.
+// next returns the record that a save replaces r by.
 func next(r *session.Record) *session.Record {
 	n := *r
 	n.Version = mathrand.Uint64()>>1 | 1
@@ -83,7 +84,7 @@ func next(r *session.Record) *session.Record {
 	return &n
 }
 
-// tombstone returns what takes r's place when its session ends.
+// tombstone returns the tombstone that replaces r when its session ends.
 func tombstone(r *session.Record) *session.Record {
 	n := next(r)
 	n.User, n.Data = "", []byte(`{"session.ended":""}`)
@@ -106,17 +107,17 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// holds checks that the store has this very record.
+// holds checks that the store contains r.
 func holds(t testing.TB, s session.Store, r *session.Record) {
 	t.Helper()
 	got, err := s.Load(t.Context(), r.ID)
 	must(t, err)
 	if got.Version != r.Version || got.User != r.User || !bytes.Equal(got.Data, r.Data) || !got.Expires.Equal(r.Expires) {
-		t.Fatalf("the store has %+v, want %+v", got, r)
+		t.Fatalf("the store contains %+v, want %+v", got, r)
 	}
 }
 
-// lists returns the ids of the user's list.
+// lists returns the ids of the user's sessions.
 func lists(t testing.TB, s session.Store, user string) (ids []string) {
 	t.Helper()
 	records, err := s.List(t.Context(), user)
@@ -127,7 +128,7 @@ func lists(t testing.TB, s session.Store, user string) (ids []string) {
 	return ids
 }
 
-// A server that has just started knows no script.
+// TestScriptsAreSentWhereUnknown covers a server that has just started and knows no script.
 func TestScriptsAreSentWhereUnknown(t *testing.T) {
 	client := startServer(t).client(nil)
 	store := newStore(t, client)
@@ -142,7 +143,7 @@ func TestScriptsAreSentWhereUnknown(t *testing.T) {
 	holds(t, store, n)
 }
 
-// What Redis remembers ends with what was stored.
+// TestNothingIsLeft checks that the keys in Redis expire with the sessions.
 func TestNothingIsLeft(t *testing.T) {
 	client := startServer(t).client(nil)
 	store := newStore(t, client)
@@ -151,7 +152,7 @@ func TestNothingIsLeft(t *testing.T) {
 	begun := time.Now()
 	around := func(what string, got, want time.Duration) {
 		t.Helper()
-		if got > want || got < want-2*time.Second-2*time.Since(begun) { // a touch stretches what is left
+		if got > want || got < want-2*time.Second-2*time.Since(begun) { // the tolerance includes the duration of the test, because a touch adds a quarter of the time left
 			t.Errorf("%s ends in %v, want %v", what, got, want)
 		}
 	}
@@ -189,8 +190,8 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 }
 
-// What has expired by the caller's clock is gone, although the server, whose
-// clock is another, has it still.
+// TestTheCallersClock checks that a session that has expired by the caller's clock is absent,
+// even if the server, whose clock may differ, still has it.
 func TestTheCallersClock(t *testing.T) {
 	client := startServer(t).client(nil)
 	store := newStore(t, client)
@@ -207,7 +208,7 @@ func TestTheCallersClock(t *testing.T) {
 		"Touch": store.Touch(ctx, r.ID, time.Now(), r.Deadline),
 	} {
 		if !errors.Is(err, session.ErrNotFound) {
-			t.Errorf("%s answered %v, want ErrNotFound", name, err)
+			t.Errorf("%s returned %v, want ErrNotFound", name, err)
 		}
 	}
 	if ids := lists(t, store, "alice"); len(ids) != 0 {

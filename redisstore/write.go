@@ -9,9 +9,9 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Create implements session.Store. It is one round trip, or two with a user:
-// the user's index is written before the session, so that every live session
-// is in it.
+// Create implements [session.Store]. It costs one round trip for an anonymous session and two
+// for a user's: the index of the user is written before the session, so that the index contains
+// every live session.
 func (s *Store) Create(ctx context.Context, r *session.Record) error {
 	now := time.Now()
 	if r.User != "" && now.Before(r.Expires) {
@@ -19,41 +19,41 @@ func (s *Store) Create(ctx context.Context, r *session.Record) error {
 			return fmt.Errorf("redisstore: create: the user's index: %w", err)
 		}
 	}
-	reply, unknown, err := s.run(ctx, ifHungUp, createScript, s.key(r.ID), encode(r), now.UnixMilli(), life(r.Expires, now))
+	reply, unknown, err := s.run(ctx, resendIfClosed, createScript, s.key(r.ID), encode(r), now.UnixMilli(), life(r.Expires, now))
 	_, err = answer("create", reply, unknown, err)
 	return err
 }
 
-// Save implements session.Store. It is one round trip; three if it moves the
-// Deadline of a user's session, for the index goes first; two if it clears the
-// user, whose index forgets the session afterwards.
+// Save implements [session.Store]. It costs one round trip; three if it moves the Deadline of a
+// user's session, because the index is written first; two if it clears the user, because the
+// session is removed from the index afterwards.
 //
-// While memory is full (maxmemory with noeviction) a record may still be
-// replaced by a smaller one: a logout never fails for want of memory.
+// While memory is full (maxmemory with noeviction) a record can still be replaced by a smaller
+// one, so that a logout does not fail for lack of memory.
 func (s *Store) Save(ctx context.Context, r *session.Record, old uint64) error {
 	now := time.Now()
 	indexed := 0
 	if r.User == "" {
-		indexed = 1 // there is no index to write
+		indexed = 1 // an anonymous session is in no index
 	}
 	args := func() []any {
 		return []any{encode(r), now.UnixMilli(), version(old), indexed}
 	}
-	reply, unknown, err := s.run(ctx, always, saveScript, s.key(r.ID), args()...)
-	if err == nil && reply == int64(indexFirst) {
-		// The record has the old version still: no try of ours was applied.
+	reply, unknown, err := s.run(ctx, resendAlways, saveScript, s.key(r.ID), args()...)
+	if err == nil && reply == int64(replyIndexFirst) {
+		// The stored record still has the old version: no try of this save was applied.
 		if err := s.index(ctx, r, now); err != nil {
 			return fmt.Errorf("redisstore: save: the user's index: %w", err)
 		}
 		indexed = 1
-		reply, unknown, err = s.run(ctx, always, saveScript, s.key(r.ID), args()...)
+		reply, unknown, err = s.run(ctx, resendAlways, saveScript, s.key(r.ID), args()...)
 	}
 	if redis.HasErrorPrefix(err, "OOM") {
 		full := err
 		var still bool
-		reply, still, err = s.run(ctx, always, shrinkScript, s.key(r.ID), append(args(), tombstoneRoom)...)
+		reply, still, err = s.run(ctx, resendAlways, shrinkScript, s.key(r.ID), append(args(), tombstoneRoom)...)
 		unknown = unknown || still
-		if err == nil && reply == int64(grows) {
+		if err == nil && reply == int64(replyGrows) {
 			reply, err = nil, full
 		}
 	}
@@ -64,21 +64,21 @@ func (s *Store) Save(ctx context.Context, r *session.Record, old uint64) error {
 	return err
 }
 
-// Touch implements session.Store. It is one round trip and needs no memory.
+// Touch implements [session.Store]. It costs one round trip and needs no memory.
 func (s *Store) Touch(ctx context.Context, id string, seen, expires time.Time) error {
-	reply, unknown, err := s.run(ctx, always, touchScript, s.key(id),
+	reply, unknown, err := s.run(ctx, resendAlways, touchScript, s.key(id),
 		newClock(id, seenClock, seen), newClock(id, endClock, expires), time.Now().UnixMilli())
 	if err == nil {
-		unknown = false // what it answers is right, whether or not it was that try that did it
+		unknown = false // the reply is correct even if an earlier try did the touch
 	}
 	_, err = answer("touch", reply, unknown, err)
 	return err
 }
 
-// Delete implements session.Store. It is one round trip, and for a user's
-// session a second one for the index. It needs no memory.
+// Delete implements [session.Store]. It costs one round trip, and for a user's session a second
+// one for the index. It needs no memory.
 func (s *Store) Delete(ctx context.Context, id string) error {
-	reply, unknown, err := s.send(ctx, always, "getdel", s.key(id))
+	reply, unknown, err := s.send(ctx, resendAlways, "getdel", s.key(id))
 	if err != nil {
 		_, err = answer("delete", nil, unknown, err)
 		return err
@@ -91,41 +91,42 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 	return nil
 }
 
-// answer is what a script's reply means to the caller of a write, and the user
-// whom a save has cleared.
+// answer converts the reply of a script to the result of a write. user is the previous user if
+// a save has cleared it.
 func answer(call string, reply any, unknown bool, err error) (user string, _ error) {
 	switch {
 	case err != nil && unknown:
 		return "", fmt.Errorf("redisstore: %s: %w: %w", call, session.ErrIndeterminate, err)
 	case err != nil:
 		return "", fmt.Errorf("redisstore: %s: %w", call, err)
-	case reply == int64(done):
+	case reply == int64(replyDone):
 		return "", nil
 	}
 	if user, ok := reply.(string); ok {
 		return user, nil
 	}
-	// A try whose reply was lost may have been applied, and what it wrote may
-	// be gone again: nothing that is so now says that it was not.
+	// A try whose reply was lost may have been applied, and its record may have been replaced
+	// since. The current state therefore cannot show that it was not applied.
 	if unknown {
-		return "", fmt.Errorf("redisstore: %s: %w: a reply was lost, and the record is another one now", call, session.ErrIndeterminate)
+		return "", fmt.Errorf("redisstore: %s: %w: a reply was lost, and the record has been replaced since", call, session.ErrIndeterminate)
 	}
 	switch reply {
-	case int64(conflict):
+	case int64(replyConflict):
 		return "", session.ErrConflict
-	case int64(missing):
+	case int64(replyMissing):
 		return "", session.ErrNotFound
-	case int64(exists):
+	case int64(replyExists):
 		return "", session.ErrExists
-	case int64(corrupt):
+	case int64(replyCorrupt):
 		return "", fmt.Errorf("redisstore: %s: %w", call, errCorrupt)
 	}
 	return "", fmt.Errorf("redisstore: %s: %w: the server answered %v", call, session.ErrIndeterminate, reply)
 }
 
-// life is what is left until t, in milliseconds, as Redis takes it. saveScript has
-// the same limit.
+// life returns the time from now to t in milliseconds, the unit of PX. saveScript has the same
+// limit.
 func life(t, now time.Time) int64 {
-	const longest = 1 << 50 // 35 000 years: Redis adds it to its own clock
+	const longest = 1 << 50 // 35 000 years: prevents an overflow when Redis adds its own clock
+
 	return min(t.UnixMilli()-now.UnixMilli(), longest)
 }
