@@ -13,22 +13,21 @@ import (
 	"github.com/coatcheck/session/internal/object"
 )
 
-// A Key names one value of a session and knows its type. Declare keys once, as
-// package variables; two keys of one name are one value.
+// A Key is the name and the type of one value in a session. Declare keys as package variables; two
+// keys of the same name refer to the same value.
 //
-// Values are kept as JSON, in any type that encoding/json can encode and decode. A
-// stored value that no longer decodes into T, because the program changed, is
-// absent, and the rest of the session lives on. Text that is not UTF-8 is an error:
-// keep bytes as []byte.
+// Values are stored as JSON: T is any type that encoding/json can encode and decode. A stored value
+// that no longer decodes into T, because the program has changed, is absent, and the other values
+// are not affected. Text that is not UTF-8 is an error: store bytes as []byte.
 //
-// What JSON does not hold is lost without an error, also where gob kept it: a field
-// that is unexported or tagged `json:"-"` comes back as its zero value, so that a
-// User{ID int64 `json:"-"`} becomes user 0. A number in an any comes back as a
-// float64, exact up to 2⁵³ (use a type of its own, or json.Number).
+// What JSON does not contain is lost without an error, even if gob kept it: a field that is
+// unexported or tagged `json:"-"` is the zero value when it is read, so a User{ID int64 `json:"-"`}
+// becomes user 0. A number in an any is read as a float64, exact up to 2⁵³ (use a type of its own,
+// or json.Number).
 type Key[T any] struct{ name string }
 
-// NewKey returns the key of this name. It panics if name is empty, is not
-// valid UTF-8 or begins with "session.", which this package keeps for itself.
+// NewKey returns the key of this name. It panics if name is empty, is not valid UTF-8, or begins
+// with "session.", which is reserved for this package.
 func NewKey[T any](name string) Key[T] {
 	switch {
 	case name == "":
@@ -42,33 +41,33 @@ func NewKey[T any](name string) Key[T] {
 	return Key[T]{string(quoted)}
 }
 
-// nameOf returns the name of a member as it stands in JSON. It returns false if NewKey
-// makes no key of that member.
+// nameOf decodes the name of a member from JSON. It returns false for a name that NewKey
+// refuses.
 func nameOf(quoted string) (name string, ok bool) {
 	name, ok = decode[string]([]byte(quoted))
 	if !ok || name == "" || strings.HasPrefix(quoted, body.Reserved) {
 		return "", false
 	}
 	spelled, err := encodeValue(name)
-	return name, err == nil && string(spelled) == quoted // text with half a surrogate pair decodes to U+FFFD
+	return name, err == nil && string(spelled) == quoted // half a surrogate pair decodes to U+FFFD
 }
 
-// Get returns the value, or the zero value of T if there is none: see Lookup.
+// Get returns the value, or the zero value of T if there is none: see [Key.Lookup].
 func (k Key[T]) Get(s *Session) T {
 	v, _ := k.Lookup(s)
 	return v
 }
 
-// Lookup returns the value and whether there is one. It decodes afresh every
-// time, so that a slice or map it returned may be changed without changing the
-// session. If the store fails, every value is absent and s.Err tells.
+// Lookup returns the value and whether there is one. It decodes the value each time, so changing
+// a slice or map that it has returned does not change the session. If the store fails, every value
+// is absent, and [Session.Err] returns the failure.
 func (k Key[T]) Lookup(s *Session) (T, bool) {
 	return decode[T](s.use().value(k.name))
 }
 
-// Set stores v. It encodes at once: what v refers to may change afterwards. A
-// value that cannot be encoded, or has text that is not UTF-8, fails the request, through s.Err and
-// Options.ErrorHandler, and nothing of the session is stored.
+// Set stores v at the commit. It encodes v at once: later changes of what v refers to have no
+// effect. A value that cannot be encoded, or contains text that is not UTF-8, fails the request
+// through [Session.Err] and [Options].ErrorHandler, and nothing of the session is stored.
 func (k Key[T]) Set(s *Session, v T) {
 	raw, err := encodeValue(v)
 	if err != nil {
@@ -78,25 +77,25 @@ func (k Key[T]) Set(s *Session, v T) {
 	s.change(body.Change{Call: "Set", Name: k.name, Raw: raw})
 }
 
-// Pop returns the value and deletes it at the commit. Concurrent requests may all
-// get the value; use [Key.Take] where only one of them may.
+// Pop returns the value and deletes it at the commit. Concurrent requests may all get the value;
+// use [Key.Take] if only one of them may.
 func (k Key[T]) Pop(s *Session) (T, bool) {
 	v, ok := k.Lookup(s)
 	k.Delete(s)
 	return v, ok
 }
 
-// Take removes the value and commits, with everything else that is pending, before
-// it returns. Of concurrent requests, in whatever process, exactly one gets the
-// value: Take is for what is good once, such as a voucher or the state of a sign-in.
-// It costs a Save, and nothing where there is no value and nothing is pending.
-// Without a value it returns false and a nil error, and begins no session.
+// Take removes the value and commits all pending changes before it returns. Of concurrent
+// requests, in any process, exactly one gets the value: Take is for values that may be used once,
+// such as a voucher or the state of an OAuth login. It costs a Save, or no store call if there is
+// no value and no change is pending. Without a value it returns false and a nil error, and begins
+// no session.
 //
-// Take takes ctx's values and deadline, not its cancellation. Its error is the
-// caller's to handle and does not replace the response: a failure of the store,
-// [ErrEnded], or [ErrReplaced] if the token was replaced or the value has changed
-// since the renewal that replaced it. The value then stays where it was, unless
-// the error is an [ErrIndeterminate]: then no request may get it.
+// Take takes the values and the deadline of ctx, not its cancellation. The caller handles the
+// error, which does not replace the response: an [ErrStore], [ErrEnded], or [ErrReplaced] if the
+// token was replaced or the value has changed since the renewal that replaced it. The value then
+// stays in the session. If the error is an [ErrIndeterminate], the value may be lost: at most one
+// request gets it.
 func (k Key[T]) Take(ctx context.Context, s *Session) (T, bool, error) {
 	was, _, err := s.updateNow(ctx, "Take", k.name, func(in []byte) ([]byte, error) {
 		if _, ok := decode[T](in); !ok {
@@ -111,19 +110,19 @@ func (k Key[T]) Take(ctx context.Context, s *Session) (T, bool, error) {
 	return v, ok, err
 }
 
-// Delete forgets the value.
+// Delete removes the value at the commit.
 func (k Key[T]) Delete(s *Session) {
 	if s.use().value(k.name) != nil {
 		s.change(body.Change{Call: "Delete", Name: k.name})
 	}
 }
 
-// Update replaces the value by f of it, atomically: if another request saved
-// another value first, f runs again on that newer value, perhaps after the
-// handler has returned. So what f saw is not final: where the request acts on it,
-// use [Key.UpdateNow]. f must have no side effects and must not call the session's
-// methods. An absent value is T's zero, and so is one that does not decode; with
-// Options.Tokens the latter fails the request, for another program wrote it.
+// Update replaces the value by f of it, atomically: if another request has committed another value
+// first, the commit calls f again with that value, perhaps after the handler has returned. The
+// value that f saw first is not final: if the request acts on it, use [Key.UpdateNow]. f must have
+// no side effects and must not call methods of the session. f gets the zero value of T if the value
+// is absent or does not decode. With [Options].Tokens, a value that does not decode fails the
+// request, because another program wrote it.
 func (k Key[T]) Update(s *Session, f func(T) T) {
 	s.update("Update", k.name, func(in []byte) ([]byte, error) {
 		v, err := k.decode(s, "Update", in)
@@ -138,22 +137,19 @@ func (k Key[T]) Update(s *Session, f func(T) T) {
 	})
 }
 
-// UpdateNow is Update and a commit of everything that is pending, before it
-// returns. The value that it returns is the one that was stored, made by the last
-// call of f: nothing that another request does can change what f saw then. So it
-// is for limits, such as the number of tries: compare the code after UpdateNow has
-// counted the try.
+// UpdateNow updates the value as [Key.Update] does and commits all pending changes before it
+// returns. It returns the value that was stored, which is the result of the last call of f. It is
+// for limits, such as a number of tries: compare the code after UpdateNow has counted the try.
 //
-// UpdateNow takes ctx's values and deadline, not its cancellation. Its error is the
-// caller's to handle and does not replace the response: a failure of the store, a
-// value that cannot be encoded, [ErrTooLarge], [ErrEnded], or [ErrReplaced] if the
-// token was replaced or the value has changed since the renewal that replaced it.
-// Its own change is then not pending any more, all others stay so; after an
-// [ErrIndeterminate] it may have been stored, and a Reload finds out.
+// UpdateNow takes the values and the deadline of ctx, not its cancellation. The caller handles the
+// error, which does not replace the response: an [ErrStore], a value that cannot be encoded,
+// [ErrTooLarge], [ErrEnded], or [ErrReplaced] if the token was replaced or the value has changed
+// since the renewal that replaced it. The update is then dropped, and all other changes stay
+// pending. After an [ErrIndeterminate] the update may have been stored; [Session.Reload] finds out.
 //
-// In a session that is stored, UpdateNow and [Key.Take] also work after the first
-// byte of the response and after the handler has returned. A session that would
-// have to begin there cannot, for its cookie cannot be set: that is an error.
+// In a stored session, UpdateNow and [Key.Take] also work after the first byte of the response and
+// after the handler has returned. If they would have to begin a session there, they return an
+// error, because its cookie cannot be set.
 func (k Key[T]) UpdateNow(ctx context.Context, s *Session, f func(T) T) (T, error) {
 	_, is, err := s.updateNow(ctx, "UpdateNow", k.name, func(in []byte) ([]byte, error) {
 		v, err := k.decode(s, "UpdateNow", in)
@@ -173,27 +169,27 @@ func (k Key[T]) UpdateNow(ctx context.Context, s *Session, f func(T) T) (T, erro
 	return v, err
 }
 
-// Refresh is for effects that must not happen twice, such as using a refresh token
-// that is good for one use. While fresh says no, of all requests of the session
-// that overlap, in whatever process, one calls f, with the value as it is; the
-// others wait for what it saved. A fresh value costs no call of the store.
+// Refresh is for effects that must not happen twice, such as the use of a refresh token. If fresh
+// returns true for the value, Refresh returns it without a store call. Otherwise one of all
+// concurrent requests of the session, in any process, calls f with the current value, and the
+// others wait for the value that it saves.
 //
-// The request that calls f holds a lease. f has 30 seconds, or until ctx's deadline if
-// that is sooner, and its context ends then: f must heed that. The lease outlives it by
-// Options.StoreTimeout, for the Save of what f returned. f's context has ctx's values,
-// not its cancellation: a user who goes to another page meanwhile loses nothing. What f
-// returns is saved at once, with the session's other changes, unless another request has
-// changed the value meanwhile; an error of the Save comes with it. If f fails or panics
-// nothing is saved, and the next request calls it. If the process dies, others wait
-// until the lease is over. The clocks of the processes should agree to a second or so.
+// The request that calls f holds a lease. f has 30 seconds, or until the deadline of ctx if that is
+// earlier; then the context of f ends, and f must return. The lease lasts [Options].StoreTimeout
+// longer, for the Save. The context of f has the values of ctx, not its cancellation, so a user who
+// leaves the page loses nothing. The value that f returns is saved at once, with all pending
+// changes, unless another request has changed the value meanwhile. Refresh returns the value
+// together with an error of that Save. If f fails or panics, nothing is saved, and the next request
+// calls f. If the process dies, other requests wait until the lease ends. The clocks of the
+// processes should agree to about a second.
 //
-// With less than two seconds left a request does not begin f: it waits while another
-// holds the lease, and else returns context.DeadlineExceeded.
+// With less than two seconds left, a request does not begin f: it waits while another request holds
+// the lease, and otherwise returns [context.DeadlineExceeded].
 //
-// Refresh returns ctx's error when that ends while it waits, ErrEnded if the session
-// has ended, by this request too, and what Err says if it cannot be had. fresh must not
-// call the session's methods; f may, but for Refresh of the same key. In a session that
-// is not stored yet no request overlaps, and f is called at once.
+// Refresh returns the error of ctx if ctx ends while it waits, [ErrEnded] if the session has ended,
+// by this request too, and the error of [Session.Err] if the value is not available. fresh must not
+// call methods of the session; f may, except Refresh of the same key. In a session that is not
+// stored yet there are no concurrent requests, and f is called at once.
 func (k Key[T]) Refresh(ctx context.Context, s *Session, fresh func(T) bool, f func(context.Context, T) (T, error)) (T, error) {
 	raw, err := s.refresh(ctx, k.name, func(raw []byte) bool {
 		v, _ := decode[T](raw)
@@ -216,8 +212,8 @@ func (k Key[T]) Refresh(ctx context.Context, s *Session, fresh func(T) bool, f f
 	return v, err
 }
 
-// decode returns the value that a new one is made from. One that does not decode is
-// zero, but with Options.Tokens it is an error: another program wrote it.
+// decode decodes the value from which an update makes a new one. A value that does not decode is
+// the zero value. With Options.Tokens it is an error, because another program wrote it.
 func (k Key[T]) decode(s *Session, call string, in []byte) (T, error) {
 	v, ok := decode[T](in)
 	if !ok && in != nil && s.m.keyless {
@@ -226,7 +222,7 @@ func (k Key[T]) decode(s *Session, call string, in []byte) (T, error) {
 	return v, nil
 }
 
-// encodeValue is json.Marshal with a short way for what most sessions hold.
+// encodeValue is json.Marshal with a fast path for common types.
 func encodeValue[T any](v T) ([]byte, error) {
 	switch v := any(v).(type) {
 	case string:
@@ -244,7 +240,7 @@ func encodeValue[T any](v T) ([]byte, error) {
 	return object.Marshal(v)
 }
 
-// decode is json.Unmarshal with the same short way.
+// decode is json.Unmarshal with the same fast path.
 func decode[T any](raw []byte) (v T, ok bool) {
 	if raw == nil || decodePlain(raw, &v) {
 		return v, raw != nil
@@ -252,7 +248,7 @@ func decode[T any](raw []byte) (v T, ok bool) {
 	return decodeJSON[T](raw)
 }
 
-// decodePlain has the types of encodeValue's short way; false: not this way.
+// decodePlain is the fast path of decode. It returns false for other types and texts.
 func decodePlain[T any](raw []byte, v *T) bool {
 	switch v := any(v).(type) {
 	case *string:
@@ -275,7 +271,7 @@ func decodePlain[T any](raw []byte, v *T) bool {
 	return false
 }
 
-// plain tells whether JSON spells a string as it is.
+// plain reports whether s needs no escapes in JSON.
 func plain[S string | []byte](s S) bool {
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {

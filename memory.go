@@ -11,23 +11,21 @@ import (
 	"github.com/coatcheck/session/internal/storectx"
 )
 
-// MemoryOptions configure a MemoryStore.
+// MemoryOptions configure a [MemoryStore].
 type MemoryOptions struct {
-	// MaxBytes limits what all records take, values and overhead (about 300
-	// bytes a record). 0 or less: 256 MiB.
+	// MaxBytes limits the memory of all records, with an overhead of about 300 bytes for each
+	// record. 0 or less: 256 MiB.
 	MaxBytes int64
 }
 
-// A MemoryStore keeps sessions in this process and loses them with it. It is
-// the Store of a Manager that was given none.
+// A MemoryStore keeps sessions in the memory of this process. It is the default [Store].
 //
-// Its memory is bounded. When it is full it evicts expired sessions, then
-// anonymous ones that never came back since the request that made them (what a
-// crawler leaves), then other anonymous ones, the least recently used first;
-// never one that is logged in. Full of those, it refuses new ones with an
-// error, which the Manager answers with 503.
+// Its memory is bounded. A full MemoryStore evicts expired sessions, then anonymous sessions that
+// were not loaded since the request that created them (those of crawlers), then other anonymous
+// sessions, the least recently used first. It never evicts a session of a logged-in user: full of
+// those, it refuses new sessions with an error, and the Manager answers 503.
 //
-// It starts no goroutine: every Create removes a few expired sessions.
+// It starts no goroutine: each Create removes some expired sessions.
 type MemoryStore struct {
 	seed   maphash.Seed
 	max    int64
@@ -35,16 +33,16 @@ type MemoryStore struct {
 	shards [32]shard
 }
 
-// A shard is the part of the records whose ids hash alike, so that requests of
-// different sessions seldom wait for one another.
+// A shard holds the records whose ids have the same hash, so that requests of different sessions
+// seldom wait for the same lock.
 type shard struct {
 	mu       sync.Mutex
 	entries  map[string]*memoryEntry
 	users    map[string]list
 	fresh    list // anonymous, never loaded
-	returned list // anonymous, loaded once at least
+	returned list // anonymous, loaded at least once
 	expiring byExpiry
-	_        [64]byte // no two shards' locks on one cache line
+	_        [64]byte // keeps the locks of two shards on different cache lines
 }
 
 // NewMemoryStore returns an empty store. A nil opts means all defaults.
@@ -103,7 +101,7 @@ func (m *MemoryStore) Create(ctx context.Context, r *Record) error {
 	if old != nil && old.version != r.Version {
 		return ErrExists
 	}
-	return nil // r has expired, or is there already
+	return nil // r has expired or is stored already
 }
 
 // Save implements Store.
@@ -117,8 +115,8 @@ func (m *MemoryStore) Save(ctx context.Context, r *Record, version uint64) error
 		if grown == 0 || err != nil {
 			return err
 		}
-		// There was no room for what the record grew. Make some, without the
-		// shard's lock, and look again.
+		// The larger record did not fit. Evict others, without the lock of the shard, and
+		// try again.
 		if err := m.reserve(grown, now); err != nil {
 			return err
 		}
@@ -126,7 +124,7 @@ func (m *MemoryStore) Save(ctx context.Context, r *Record, version uint64) error
 	}
 }
 
-// replace is one try of Save. It returns the bytes that it lacked.
+// replace is one try of Save. It returns the number of bytes that were lacking.
 func (m *MemoryStore) replace(r *Record, version uint64, now time.Time) (lacking int64, err error) {
 	sh := m.lock(r.ID)
 	defer sh.mu.Unlock()
@@ -196,8 +194,8 @@ func (m *MemoryStore) Delete(ctx context.Context, id string) error {
 	return nil
 }
 
-// List implements Store. It looks at the user's own records only, those of one
-// shard under its lock.
+// List implements Store. It visits only the records of the user, and holds the lock of one shard
+// at a time.
 func (m *MemoryStore) List(ctx context.Context, user string) ([]*Record, error) {
 	if err := ctx.Err(); err != nil || user == "" {
 		return nil, err
@@ -217,14 +215,14 @@ func (m *MemoryStore) List(ctx context.Context, user string) ([]*Record, error) 
 	return records, nil
 }
 
-// lock returns the shard of an id, locked.
+// lock locks and returns the shard of an id.
 func (m *MemoryStore) lock(id string) *shard {
 	sh := &m.shards[maphash.String(m.seed, id)%uint64(len(m.shards))]
 	sh.mu.Lock()
 	return sh
 }
 
-// live returns the entry of an id, or nil; one that has expired leaves now.
+// live returns the entry of an id, or nil. It removes an expired entry.
 func (m *MemoryStore) live(sh *shard, id string, now time.Time) *memoryEntry {
 	e := sh.entries[id]
 	if e != nil && now.UnixMilli() >= e.expires {
@@ -239,8 +237,8 @@ func (m *MemoryStore) drop(sh *shard, e *memoryEntry) {
 	m.used.Add(-e.size())
 }
 
-// errAt is ctx.Err for who has just read the clock. A Manager's context has no
-// need to read it again.
+// errAt returns ctx.Err at time now. A context of the Manager does not read the clock again for
+// it.
 func errAt(ctx context.Context, now time.Time) error {
 	if c, ok := ctx.(*storectx.Context); ok {
 		return c.ErrAt(now)

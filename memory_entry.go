@@ -7,18 +7,18 @@ import (
 	"time"
 )
 
-// A memoryEntry is what a MemoryStore holds of one record: 128 bytes, the id and
-// the data. It is in its shard's map and heap, and in one list: while anonymous
-// in the shard's fresh or returned, while logged in in its user's.
+// A memoryEntry is a record in a MemoryStore: 128 bytes, the id and the data. It is in the map and
+// the heap of its shard and in one list: fresh or returned of the shard if it is anonymous,
+// otherwise the list of its user.
 type memoryEntry struct {
 	id, user                         string
 	data                             []byte
 	created, seen, deadline, expires int64 // Unix milliseconds
 	version                          uint64
-	used                             int64 // Unix nanoseconds, while anonymous
+	used                             int64 // time of the last use in Unix nanoseconds, while anonymous
 	prev, next                       *memoryEntry
-	at                               int32 // in the heap
-	back                             bool  // it was loaded since it was created
+	at                               int32 // index in the heap
+	back                             bool  // loaded since it was created
 }
 
 func newEntry(r *Record, now time.Time) *memoryEntry {
@@ -27,14 +27,14 @@ func newEntry(r *Record, now time.Time) *memoryEntry {
 	return e
 }
 
-// set makes e hold r, whose id it has. What e keeps is copied where it may be a part
-// of something larger, such as a request's body, which size would not count.
+// set stores r, which has the id of e. Texts that may be part of a larger allocation, such as a
+// request body, are copied, because size would not count that allocation.
 func (e *memoryEntry) set(r *Record, now time.Time) {
 	if e.user != r.User {
 		e.user = strings.Clone(r.User)
 	}
 	e.data, e.version, e.used = r.Data, r.Version, now.UnixNano()
-	if cap(e.data) > len(e.data) { // the Manager's is exact
+	if cap(e.data) > len(e.data) { // data of the Manager has no spare capacity
 		e.data = bytes.Clone(e.data)
 	}
 	e.created, e.seen = r.Created.UnixMilli(), r.LastSeen.UnixMilli()
@@ -50,7 +50,7 @@ func (e *memoryEntry) record() *Record {
 	}
 }
 
-// size is what the entry takes, with its places in map, heap and list.
+// size returns the memory of the entry in bytes, with its share of map, heap and list.
 func (e *memoryEntry) size() int64 { return sizeOf(e.id, e.user, e.data) }
 
 func sizeOf(id, user string, data []byte) int64 {
@@ -74,7 +74,7 @@ func (sh *shard) remove(e *memoryEntry) {
 	sh.unlink(e)
 }
 
-// link puts e last in its list.
+// link appends e to its list.
 func (sh *shard) link(e *memoryEntry) {
 	if e.user == "" {
 		sh.list(e).push(e)
@@ -85,7 +85,7 @@ func (sh *shard) link(e *memoryEntry) {
 	sh.users[e.user] = l
 }
 
-// unlink takes e out of its list.
+// unlink removes e from its list.
 func (sh *shard) unlink(e *memoryEntry) {
 	if e.user == "" {
 		sh.list(e).remove(e)
@@ -107,7 +107,7 @@ func (sh *shard) list(e *memoryEntry) *list {
 	return &sh.fresh
 }
 
-// A list links entries, the least recently used first.
+// A list is a linked list of entries, the least recently used first.
 type list struct{ front, last *memoryEntry }
 
 func (l *list) push(e *memoryEntry) {
@@ -134,7 +134,7 @@ func (l *list) remove(e *memoryEntry) {
 	e.prev, e.next = nil, nil
 }
 
-// byExpiry is a heap.Interface: the entry that expires first is the first.
+// byExpiry implements heap.Interface. The first entry is the one that expires first.
 type byExpiry []*memoryEntry
 
 func (h byExpiry) Len() int           { return len(h) }

@@ -5,12 +5,10 @@ import (
 	"time"
 )
 
-// This file is about room: what leaves a MemoryStore, and when.
-
 var errFull = errors.New("session: the MemoryStore is full of sessions that are logged in: raise MemoryOptions.MaxBytes or use another store")
 
-// sweep removes expired entries, a bounded number of them: more than arrive,
-// so that they never pile up.
+// sweep removes a bounded number of expired entries, more than one for each Create, so that they
+// do not accumulate.
 func (m *MemoryStore) sweep(sh *shard, now time.Time) {
 	for range 8 {
 		if len(sh.expiring) == 0 || sh.expiring[0].expires > now.UnixMilli() {
@@ -20,10 +18,10 @@ func (m *MemoryStore) sweep(sh *shard, now time.Time) {
 	}
 }
 
-// reserve takes n bytes, and evicts to have them.
+// reserve reserves n bytes, and evicts entries until they are free.
 func (m *MemoryStore) reserve(n int64, now time.Time) error {
 	if n > m.max {
-		return errFull // and nobody has to go for it
+		return errFull // n can never fit: evict nothing
 	}
 	for used := m.used.Add(n); used > m.max; used = m.used.Load() {
 		if !m.evict(now) && m.used.Load() > m.max {
@@ -34,8 +32,8 @@ func (m *MemoryStore) reserve(n int64, now time.Time) error {
 	return nil
 }
 
-// evict removes one entry, of the first kind that there is. It holds one
-// shard's lock at a time, and looks at one entry of each.
+// evict removes one entry, of the first kind in the order of MemoryStore that exists. It holds the
+// lock of one shard at a time, and visits one entry of each.
 func (m *MemoryStore) evict(now time.Time) bool {
 	for i := range m.shards {
 		sh := &m.shards[i]
@@ -74,6 +72,6 @@ func (m *MemoryStore) evictOldest(of func(*shard) *list) bool {
 		from.mu.Unlock()
 		if e != nil {
 			return true
-		} // somebody else was faster: look again
+		} // another goroutine has removed the entry: try again
 	}
 }

@@ -12,10 +12,9 @@ import (
 	"github.com/coatcheck/session/internal/watch"
 )
 
-// A Manager gives the requests of an http.Handler their sessions. Make one with
-// New, once, and share it: it may be used by any number of goroutines. It need
-// not be closed, and has a goroutine of its own only while somebody waits for
-// Session.Done.
+// A Manager provides sessions to the requests of an [http.Handler]. Create one with [New] and share
+// it: it is safe for concurrent use. It need not be closed, and has a goroutine of its own only
+// while requests wait for [Session.Done].
 type Manager struct {
 	store      Store
 	carrier    carrier
@@ -25,17 +24,17 @@ type Manager struct {
 	idle       time.Duration
 	timeout    time.Duration
 	renewAfter time.Duration // 0: never
-	renewGrace time.Duration // 0 or less: none
+	renewGrace time.Duration // 0 or less: no grace
 	maxData    int
 	maxUser    int
 	persistent bool          // Options.Cookie.Persistent
-	isShared   bool          // the store keeps another program's records: see package shared
-	newIdle    time.Duration // the idle timeout that a new session has of its own, if isShared; 0: none
+	isShared   bool          // the store keeps records of another program: see package shared
+	newIdle    time.Duration // the idle timeout of its own that a new session gets, if isShared; 0: none
 	log        *slog.Logger
 	onError    func(http.ResponseWriter, *http.Request, error)
 	onEvent    func(context.Context, Event)
 	start      time.Time   // when New was called
-	lateUse    atomic.Bool // logged already
+	lateUse    atomic.Bool // whether the line of this name was logged
 	bypassed   atomic.Bool // likewise
 	nested     atomic.Bool // likewise
 	dropped    atomic.Bool // likewise
@@ -47,9 +46,8 @@ type Manager struct {
 	polls      polls
 }
 
-// New returns a Manager. A nil opts means all defaults. Every mistake in opts
-// is reported at once (errors.Join), each as "session: Options.X: the rule";
-// secrets are never printed.
+// New returns a Manager. A nil opts means all defaults. The error joins every mistake in opts
+// ([errors.Join]), each as "session: Options.X: the rule". It contains no secrets.
 func New(opts *Options) (*Manager, error) {
 	if opts == nil {
 		opts = &Options{}
@@ -84,13 +82,12 @@ func Must(m *Manager, err error) *Manager {
 	return m
 }
 
-// Handler wraps next: inside it, From finds the session of a request. Wrap
-// everything; requests that never ask for their session cost two allocations
-// and no call of the store. Inside itself it passes through.
+// Handler returns a handler that calls next with a session: [From] returns it. Wrap the whole
+// application: a request that does not use its session costs two allocations and no store call. A
+// request that already went through Handler of the same Manager passes on unchanged.
 //
-// Give next both the request and the response writer that it gets from here:
-// whoever writes to another writer loses the cookie (logged once, where it can
-// be noticed).
+// The response has to be written to the response writer that next gets. If a middleware writes to
+// another one, the cookie is not set (logged once, if it can be detected).
 func (m *Manager) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Context().Value(m) != nil {
@@ -107,14 +104,13 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 	})
 }
 
-// RequireUser returns a handler that calls next if a user is logged in, and otherwise
-// if not. A Login that the request has not saved yet counts. otherwise also answers a
-// request whose token was replaced, where Session.Err is ErrReplaced, and one whose
-// session has ended. A nil otherwise answers 401 with an empty body, with Options.Bearer
-// and the header WWW-Authenticate: Bearer (RFC 6750, 3).
+// RequireUser returns a handler that calls next if a user is logged in, and otherwise if not. A
+// pending Login counts. If the token of the request was replaced ([Session.Err] is [ErrReplaced])
+// or the session has ended ([Session.Ended]), otherwise is called. A nil otherwise answers 401 with
+// an empty body, and with [Options].Bearer the header WWW-Authenticate: Bearer (RFC 6750, 3).
 //
-// While the store fails, RequireUser calls neither: the response is that of
-// Options.ErrorHandler, 503 by default.
+// While the store fails, RequireUser calls neither: the response is that of Options.ErrorHandler,
+// by default 503.
 //
 // RequireUser panics outside this Manager's Handler.
 func (m *Manager) RequireUser(next, otherwise http.Handler) http.Handler {
@@ -127,7 +123,7 @@ func (m *Manager) RequireUser(next, otherwise http.Handler) http.Handler {
 		switch {
 		case errors.Is(err, ErrStore):
 			s.failResponse(err)
-			w.WriteHeader(errorStatus(err)) // in its place ErrorHandler answers
+			w.WriteHeader(errorStatus(err)) // ErrorHandler replaces this response
 		case user != "":
 			next.ServeHTTP(w, r)
 		default:
@@ -144,8 +140,8 @@ func (m *Manager) answerUnauthorized(w http.ResponseWriter, _ *http.Request) {
 	w.WriteHeader(http.StatusUnauthorized)
 }
 
-// From returns the session of the request that ctx belongs to: the innermost,
-// where several Managers are nested. It panics outside Manager.Handler.
+// From returns the session of the request to which ctx belongs. If several Managers are nested, it
+// returns that of the innermost one. It panics outside [Manager.Handler].
 func From(ctx context.Context) *Session {
 	if s, ok := ctx.Value(innermost{}).(*Session); ok {
 		return s
@@ -153,8 +149,8 @@ func From(ctx context.Context) *Session {
 	panic("session: From: this context is not of a request that went through Manager.Handler: wrap the handler, and pass it r.Context(), or the framework's own Start/Run replaced the handler")
 }
 
-// From returns this Manager's session, where several are nested, each with a
-// cookie name of its own. It panics outside this Manager's Handler.
+// From returns the session of this Manager, for programs that nest several, each with a cookie
+// name of its own. It panics outside Handler of this Manager.
 func (m *Manager) From(ctx context.Context) *Session {
 	if s, ok := ctx.Value(m).(*Session); ok {
 		return s

@@ -2,19 +2,19 @@ package session
 
 import "sync"
 
-// maxParallel is how many sessions of a user are ended at once: with a pool of
-// connections of the usual size, other requests find some free.
+// maxParallel is how many sessions of a user are ended concurrently. It is smaller than usual
+// connection pools, so that other requests find free connections.
 const maxParallel = 16
 
-// inParallel calls f for every number below n, for several at once. It returns the
-// first error, after which it begins no other; a panic of f is the caller's.
+// inParallel calls f for each number below n, up to maxParallel concurrently. After the first
+// error it begins no further call, and returns that error. A panic of f is passed to the caller.
 func inParallel(n int, f func(i int) error) error {
 	if n == 1 {
 		return f(0)
 	}
 	var (
 		all      sync.WaitGroup
-		mu       sync.Mutex // guards the rest
+		mu       sync.Mutex // guards the following
 		next     int
 		err      error
 		panicked any

@@ -7,32 +7,32 @@ import (
 	"github.com/coatcheck/session/internal/storectx"
 )
 
-// polls let all requests of a session in this process that wait for another's lease
-// share one look at the store.
+// polls let all requests of this process that wait for a lease of the same session share one poll
+// of the store.
 type polls struct {
 	mu sync.Mutex
 	of map[string]*poll // by the session's id
 }
 
-// A poll is of one session, for as long as a request waits for it.
+// A poll is the polling of one session, while requests wait for it.
 type poll struct {
 	polls   *polls
 	id      string
 	members int
-	tries   int       // since it began: the looks become rarer
-	now     *pollLook // that is waited for, or nil
+	tries   int       // number of looks so far, which become less frequent
+	now     *pollLook // the look that the requests wait for, or nil
 }
 
-// A pollLook is one look at the store.
+// A pollLook is one load of the session.
 type pollLook struct {
-	done    chan struct{} // closed: it is over
-	began   bool          // the store was asked: who comes now may know more
-	isKnown bool          // it has found something
+	done    chan struct{} // closed when the load has ended
+	began   bool          // the store was asked: a request that joins now may have a newer record
+	isKnown bool          // rec and err are the store's answer
 	rec     *Record
 	err     error
 }
 
-// join adds a request that waits.
+// join adds a waiting request.
 func (ps *polls) join(id string) *poll {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
@@ -48,7 +48,7 @@ func (ps *polls) join(id string) *poll {
 	return p
 }
 
-// leave removes a request. A nil p is none.
+// leave removes a waiting request. It does nothing if p is nil.
 func (ps *polls) leave(p *poll) {
 	if p == nil {
 		return
@@ -60,8 +60,8 @@ func (ps *polls) leave(p *poll) {
 	}
 }
 
-// next waits for the next look and returns what it has found. The first that waits
-// makes the look, in its own time; if it leaves before that, another makes one.
+// next waits for the next look and returns its result. The first request that waits makes the
+// look within its own ctx; if its ctx ends first, another request makes one.
 func (p *poll) next(ctx context.Context, m *Manager) (*Record, error) {
 	for {
 		p.polls.mu.Lock()
@@ -89,7 +89,7 @@ func (p *poll) next(ctx context.Context, m *Manager) (*Record, error) {
 	}
 }
 
-// look makes a look. If ctx ends first, or the store panics, it has found nothing.
+// look makes a look. If ctx ends first, or the store panics, the result is not known.
 func (p *poll) look(ctx context.Context, m *Manager, look *pollLook, try int) (*Record, error) {
 	defer func() {
 		p.polls.mu.Lock()
@@ -106,7 +106,7 @@ func (p *poll) look(ctx context.Context, m *Manager, look *pollLook, try int) (*
 	c := storectx.Within(ctx, m.timeout)
 	defer c.Release()
 	rec, err := m.load(c, p.id)
-	look.isKnown = err == nil || ctx.Err() == nil // else perhaps for want of time of its own
+	look.isKnown = err == nil || ctx.Err() == nil // otherwise ctx may have ended the load
 	look.rec, look.err = rec, err
 	return rec, err
 }

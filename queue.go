@@ -11,45 +11,45 @@ import (
 	"github.com/coatcheck/session/internal/storectx"
 )
 
-// queues put the commits of one session in this process one after the other, once two
-// of them have met. While no commits meet, there is no queue and nothing waits: a
-// queue begins with the first conflict of a session and ends with its last member.
+// queues serialize the commits of one session in this process after a conflict. Without a
+// conflict there is no queue, and no commit waits: a queue begins with the first conflict of a
+// session and ends with its last member.
 //
-// Each member hands what it has stored to the next, which so needs no load: of n
-// concurrent writers each costs a load, a Save that fails, and a Save. A member that
-// entered later than that Save began gets nothing: it may have loaded what another
-// process has stored since, and must not go back to an older record.
+// Each member passes the record that it has stored to the next one, which then needs no load: n
+// concurrent writers cost a load, a failing Save and a successful Save each. A member that has
+// entered after that Save began gets no record: it may have loaded a newer one, which another
+// process has stored since.
 type queues struct {
-	entered atomic.Uint64 // members that have waited or wait
+	entered atomic.Uint64 // the number of members that have ever entered
 	n       atomic.Int32  // len(of)
 	mu      sync.Mutex
 	of      map[string]*queue // by the session's id
 }
 
-// A queue is of one session. One of its members has the turn.
+// A queue is the queue of one session. One of its members holds the turn.
 type queue struct {
-	endings, writers []*member // that wait; endings go first
+	endings, writers []*member // the waiting members; endings go first
 }
 
-// A member waits for the turn.
+// A member is a commit that waits for the turn.
 type member struct {
-	number uint64    // counts all that have entered
-	turn   chan view // gets the turn, and what the member before knows
+	number uint64    // queues.entered when the member entered
+	turn   chan view // receives the turn, with the record that the previous member knows
 }
 
-// A view is a record as the store had it, or nil if that is not known.
+// A view is the record that a member has stored or loaded, or nil if it is not known.
 type view struct {
 	rec *Record
-	at  uint64 // the number of the last member that had entered before the store was asked
+	at  uint64 // queues.entered when the store was called
 }
 
-// A turn lets its holder write a session without a conflict in this process.
+// A turn is the right to write a session: no other commit in this process does.
 type turn struct {
 	of *queues
 	id string
 }
 
-// exists reports whether commits of a session are in a queue.
+// exists reports whether there is a queue for the session with this id.
 func (qs *queues) exists(id string) bool {
 	if qs.n.Load() == 0 {
 		return false
@@ -59,9 +59,9 @@ func (qs *queues) exists(id string) bool {
 	return qs.of[id] != nil
 }
 
-// enter waits for the turn. It returns the session's record, if the member before
-// knows one that is as new as what this one may have loaded. If ctx ends first, it
-// returns ctx's error.
+// enter waits for the turn. It returns the record of the session if the previous member knows one
+// that is at least as new as any that this member may have loaded. If ctx ends first, enter
+// returns its error.
 func (qs *queues) enter(ctx context.Context, id string, isEnding bool) (*turn, view, error) {
 	qs.mu.Lock()
 	q := qs.of[id]
@@ -94,14 +94,14 @@ func (qs *queues) enter(ctx context.Context, id string, isEnding bool) (*turn, v
 	q.endings, q.writers = slices.DeleteFunc(q.endings, isNext), slices.DeleteFunc(q.writers, isNext)
 	left := len(q.endings)+len(q.writers) < waiting
 	qs.mu.Unlock()
-	if !left { // the turn came at the same moment
+	if !left { // the turn arrived at the same time
 		(&turn{qs, id}).leave(<-next.turn)
 	}
 	return nil, view{}, ctx.Err()
 }
 
-// leave gives the turn to the next member, with the record as it is stored now, as far
-// as that is known: if it is another, the next Save answers ErrConflict.
+// leave gives the turn to the next member, with the record that this one knows. If another
+// process has stored a newer one, the next Save returns ErrConflict.
 func (t *turn) leave(last view) {
 	t.of.mu.Lock()
 	defer t.of.mu.Unlock()
@@ -121,19 +121,19 @@ func (t *turn) leave(last view) {
 	t.of.n.Add(-1)
 }
 
-// A contender is a commit, or the ending, of a session that others may write at the
-// same time. It enters the session's queue when it meets one of them.
+// A contender is a commit or an ending of a session that other requests may write concurrently.
+// It enters the queue of the session at its first conflict.
 type contender struct {
 	m        *Manager
 	c        *storectx.Context
 	id       string // of the session
-	isEnding bool   // and goes before the writers
-	turn     *turn  // nil: not in the queue
+	isEnding bool   // an ending, which goes before other commits
+	turn     *turn  // nil: the contender is not in the queue
 	last     view
 	tries    int
 }
 
-// save is Store.Save.
+// save calls Store.Save.
 func (n *contender) save(rec *Record, old uint64) error {
 	at := n.m.queues.entered.Load()
 	err := n.m.store.Save(n.c, rec, old)
@@ -143,7 +143,7 @@ func (n *contender) save(rec *Record, old uint64) error {
 	return err
 }
 
-// load loads what the record has become.
+// load loads the current record into last.
 func (n *contender) load() (err error) {
 	at := n.m.queues.entered.Load()
 	n.last = view{}
@@ -154,8 +154,8 @@ func (n *contender) load() (err error) {
 	return err
 }
 
-// join enters the session's queue if there is one. It returns the session's record, or
-// nil if what the contender knows may be as new.
+// join enters the queue of the session if there is one. It returns the current record if the
+// previous member knows it, otherwise nil.
 func (n *contender) join() (*Record, error) {
 	if !n.m.queues.exists(n.id) {
 		return nil, nil
@@ -172,8 +172,8 @@ func (n *contender) enter() (err error) {
 	return nil
 }
 
-// reread returns what the record has become, after a Save of it answered err: nil if
-// it is gone. It returns an error if err says nothing of the record.
+// reread returns the current record after a Save has returned err, or nil if there is none. If
+// err is neither ErrConflict nor ErrNotFound, reread returns it.
 func (n *contender) reread(err error) (*Record, error) {
 	switch {
 	case !hasMoved(err):
@@ -188,7 +188,7 @@ func (n *contender) reread(err error) (*Record, error) {
 		if n.last.rec != nil {
 			return n.last.rec, nil
 		}
-	default: // with a commit of another process
+	default: // the conflict is with another process
 		if err := pause(n.c, betweenSaves, n.tries); err != nil {
 			return nil, storeError("save", err)
 		}
@@ -198,7 +198,7 @@ func (n *contender) reread(err error) (*Record, error) {
 	return n.last.rec, err
 }
 
-// leave gives the turn, if there is one, to the next member of the queue.
+// leave gives the turn to the next member, if this contender holds it.
 func (n *contender) leave() {
 	if n.turn != nil {
 		n.turn.leave(n.last)
@@ -222,5 +222,5 @@ func pause(ctx context.Context, d time.Duration, try int) error {
 	return ctx.Err()
 }
 
-// betweenSaves is d of a pause after a conflict with another process.
+// betweenSaves is the pause before the first retry after a conflict with another process.
 const betweenSaves = 250 * time.Microsecond

@@ -10,21 +10,19 @@ import (
 	"github.com/coatcheck/session/internal/body"
 )
 
-// A lease is the right to refresh one value. Who has it stands in the session,
-// where it is claimed and ended by compare-and-swap:
-//
-//	"session.leases":{"tokens":{"by":"…","until":1732639200000}}
+// A lease is a request's right to refresh one value. It is stored in the session, as a
+// [body.Lease], and claimed and ended by compare-and-swap.
 type lease struct {
 	s     *Session
 	m     *Manager
 	ctx   context.Context
 	name  string    // of the value, as it stands in JSON
-	by    string    // names this lease, and no other
+	by    string    // a random name of this lease
 	until time.Time // when f must have returned; zero: this request does not hold the lease
-	poll  *poll     // shared with the others that wait; nil: this request has not waited
+	poll  *poll     // shared by all requests that wait for the session; nil: this request has not waited
 
-	// isStored is whether the lease stands in the session. A session that no other
-	// request has needs none.
+	// isStored is whether the lease is stored in the session. A session that no other
+	// request can have needs no lease.
 	isStored bool
 }
 
@@ -32,20 +30,20 @@ type lease struct {
 const betweenLooks = 4 * time.Millisecond
 
 const (
-	// maxLease is how long f may take. The lease outlives that by StoreTimeout, so
-	// that the Save of what f returned is never overtaken.
+	// maxLease is how long f may take. The lease lasts for StoreTimeout longer, so that no
+	// other request refreshes the value before the result of f is saved.
 	maxLease = 30 * time.Second
 
-	// minLease is how much time a request must have left to begin f, which would use
-	// a credential up in vain.
+	// minLease is how much time a request must have left to begin f: with less, f could use
+	// up a credential and then be canceled.
 	minLease = 2 * time.Second
 )
 
-// refresh is Key.Refresh, of values as they stand in JSON.
+// refresh implements Key.Refresh for raw JSON values.
 func (s *Session) refresh(ctx context.Context, name string, fresh func([]byte) bool, f func(context.Context, []byte) ([]byte, error)) ([]byte, error) {
 	l := &lease{s: s, m: s.m, ctx: ctx, name: name, by: rand.Text()}
 	s.useWithin(ctx)
-	defer l.end() // also if the program's functions panic
+	defer l.end() // even if a function of the program panics
 	defer func() { l.m.polls.leave(l.poll) }()
 	for {
 		raw, err := s.use().current(l.name)
@@ -54,7 +52,7 @@ func (s *Session) refresh(ctx context.Context, name string, fresh func([]byte) b
 			return nil, err
 		case fresh(raw):
 			return raw, nil
-		case l.isHeld(): // and the value is what it was when the lease began, or newer
+		case l.isHeld(): // the value is that of the claim, or newer
 			return l.run(raw, f)
 		}
 		if err := l.claim(); err != nil {
@@ -68,8 +66,9 @@ func (s *Session) refresh(ctx context.Context, name string, fresh func([]byte) b
 	}
 }
 
-// isHeld reports whether this request may run f. If it needed no lease when it claimed
-// it, and now does because a Reload took a Logout or a Login back, it may not.
+// isHeld reports whether this request may run f. It may not if the claim stored no lease
+// because no other request could have the session, and a Reload has since dropped the Logout or
+// Login for which that was so.
 func (l *lease) isHeld() bool {
 	if l.until.IsZero() || l.isStored {
 		return !l.until.IsZero()
@@ -77,7 +76,7 @@ func (l *lease) isHeld() bool {
 	return !l.s.use().isShared()
 }
 
-// claim takes the lease, unless another request has it.
+// claim takes the lease, unless another request holds it.
 func (l *lease) claim() error {
 	if err := l.ctx.Err(); err != nil {
 		return err
@@ -108,9 +107,9 @@ func (l *lease) claim() error {
 	return err
 }
 
-// giveBack ends a lease whose claim had an unknown outcome, if the store has it: no
-// request is to wait for a process that is alive. It has a deadline of its own, for the
-// store's silence may have used up the claim's.
+// giveBack ends a lease whose claim had an unknown outcome, if the claim was stored, so that no
+// request waits for it. It has a deadline of its own, because the claim may have used up that of
+// the caller.
 func (l *lease) giveBack(mine body.Lease) {
 	_ = l.s.transact(func(t *tx) error {
 		if t.stored.status != statusLive { // another goroutine of the request has ended or reloaded it
@@ -130,14 +129,14 @@ func (l *lease) giveBack(mine body.Lease) {
 
 var errLeased = errors.New("session: another request has the lease")
 
-// end gives the lease back, if this one has it.
+// end ends the lease, if this request holds it.
 func (l *lease) end() {
 	if !l.until.IsZero() {
 		_, _ = l.store(context.WithoutCancel(l.ctx), l.ended) // if it fails, the lease runs out
 	}
 }
 
-// ended returns no lease in place of this one.
+// ended returns the zero Lease if has is this lease, otherwise has.
 func (l *lease) ended(has body.Lease) (body.Lease, error) {
 	if has.By == l.by {
 		return body.Lease{}, nil
@@ -145,9 +144,9 @@ func (l *lease) ended(has body.Lease) (body.Lease, error) {
 	return has, nil
 }
 
-// run calls f, under a context that ends with the lease, and saves what it returns. If
-// less than minLease is left, because the claim took long or because the session is new
-// and needed no claim, run does not call f.
+// run calls f with a context that ends with the lease, and saves the result. If less than
+// minLease is left, because the claim took long or because the session is new and needed no
+// claim, run does not call f.
 func (l *lease) run(raw []byte, f func(context.Context, []byte) ([]byte, error)) ([]byte, error) {
 	if time.Until(l.until) < minLease {
 		return nil, context.DeadlineExceeded
@@ -158,20 +157,19 @@ func (l *lease) run(raw []byte, f func(context.Context, []byte) ([]byte, error))
 	if err != nil {
 		return nil, err
 	}
-	l.until = time.Time{} // it ends with the Save, and not if that fails: the value is used up
+	l.until = time.Time{} // the Save ends the lease. If the Save fails the lease stays, because the value is used up
 	return value, l.save(ctx, raw, value)
 }
 
-// save saves the value, unless another request has changed it meanwhile, and ends the
-// lease. A store that fails is tried again until the lease is over: what f has
-// used up cannot be had a second time. Each try makes the changes again, for another
-// goroutine of the request may have dropped them by a Reload; made twice they are what
-// they are once.
+// save saves the value, unless another request has changed it meanwhile, and ends the lease. If
+// the store fails, save retries until the lease ends: f has used up a credential, and the result
+// must not be lost. Each try adds the changes again, because another goroutine of the request may
+// have dropped them by a Reload. The changes are idempotent.
 func (l *lease) save(ctx context.Context, was, value []byte) error {
 	prepare := func(t *tx) error {
 		switch {
 		case l.isStored && (t.pending.logout || t.stored.status == statusNone):
-			return ErrEnded // by this request: a value of its session must not begin another
+			return ErrEnded // this request has ended the session: its value must not begin another one
 		case t.pending.hasEnded(time.Now()):
 			return ErrEnded
 		case t.stored.isKnown():
@@ -189,8 +187,8 @@ func (l *lease) save(ctx context.Context, was, value []byte) error {
 	}
 }
 
-// wait waits for the next look at the session, which all that wait for it in this
-// process share.
+// wait waits for the next poll of the session, which all waiting requests of this process
+// share.
 func (l *lease) wait() error {
 	was := l.s.use().stored.rec
 	if was == nil {
@@ -206,7 +204,7 @@ func (l *lease) wait() error {
 	}
 	return l.s.transact(func(t *tx) error {
 		switch {
-		case !t.isShared() || t.stored.rec != was: // another goroutine knows more than the look
+		case !t.isShared() || t.stored.rec != was: // another goroutine has a newer record
 			return nil
 		case err != nil:
 			t.note(EventStoreFailed, t.stored.rec, err)
@@ -217,7 +215,7 @@ func (l *lease) wait() error {
 	})
 }
 
-// store changes who has the lease, by a Save of its own: what is pending stays so. It
+// store changes the stored lease by edit, in a Save of its own: pending changes stay pending. It
 // returns false if the session needs no lease.
 func (l *lease) store(ctx context.Context, edit func(body.Lease) (body.Lease, error)) (isShared bool, err error) {
 	err = l.s.transactWithin(ctx, func(t *tx) error {
@@ -237,11 +235,11 @@ func (l *lease) store(ctx context.Context, edit func(body.Lease) (body.Lease, er
 	return isShared, err
 }
 
-// notJSON is the value of no member: what was made from it is always made anew.
+// notJSON is a Change.In that no member equals, so that Again is always called.
 var notJSON = []byte{0}
 
-// edit returns a change of the value's lease, to be made in whatever the session
-// has become.
+// edit returns a change of the lease by f. After a conflict f is applied to the lease in the
+// newer record.
 func (l *lease) edit(f func(body.Lease) (body.Lease, error)) body.Change {
 	return body.Change{Call: "Refresh", Name: body.Leases, In: notJSON, Again: func(in []byte) ([]byte, error) {
 		return body.EditLease(in, l.name, f)

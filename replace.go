@@ -8,11 +8,11 @@ import (
 	"strings"
 )
 
-// A field is one value of a header.
+// A field is one value of a header field.
 type field struct{ name, value string }
 
-// fieldsOf returns the values of a header, those of a name one after the other. It
-// allocates once if there are any.
+// fieldsOf returns the fields of a header, those of the same name in order. It allocates once
+// if there are any.
 func fieldsOf(h http.Header) (fields []field) {
 	n := 0
 	for _, values := range h {
@@ -30,11 +30,11 @@ func fieldsOf(h http.Header) (fields []field) {
 	return fields
 }
 
-// replace lets ErrorHandler write the response. Of the header stays what stood in it
-// when Handler was entered (CORS, HSTS, a request id); what was added since was meant
-// for the handler's own response, and would log the client out or deliver a file
-// (HX-Redirect, Clear-Site-Data, X-Accel-Redirect). A Content-Security-Policy only
-// restricts, and stays.
+// replace calls ErrorHandler to write the response. Header fields that were set when Handler was
+// entered stay (CORS, HSTS, a request id). Those that were set since are removed, because they
+// belong to the handler's own response: they could log the client out or deliver a file
+// (HX-Redirect, Clear-Site-Data, X-Accel-Redirect). Content-Security-Policy stays, because it can
+// only restrict.
 func (q *request) replace(err error) {
 	h := q.writer.ResponseWriter.Header()
 	maps.DeleteFunc(h, func(name string, _ []string) bool {
@@ -46,7 +46,7 @@ func (q *request) replace(err error) {
 			continue
 		}
 		if i == 0 || q.before[i-1].name != f.name {
-			delete(h, f.name) // what the handler put in its place
+			delete(h, f.name) // the handler's value
 		}
 		h[f.name] = append(h[f.name], f.value)
 	}
@@ -57,9 +57,9 @@ func (q *request) replace(err error) {
 	q.kept = h.Clone()
 }
 
-// restore takes out of the header of a replaced response what the handler has set
-// there since. A handler may hold the header from before, and trailers, or a
-// middleware that keeps the response back, are sent after Handler has returned.
+// restore removes header fields that the handler has set after the response was replaced. The
+// handler may still hold the header, and a trailer, or the header of a response that a middleware
+// buffers, is sent after Handler has returned.
 func (q *request) restore() {
 	if q.kept != nil {
 		h := q.writer.ResponseWriter.Header()
@@ -68,10 +68,10 @@ func (q *request) restore() {
 	}
 }
 
-// An errorWriter sees to it that the error is not cached, and is an error.
+// An errorWriter sets Cache-Control to no-store, and a default status.
 type errorWriter struct {
 	http.ResponseWriter
-	status int // if ErrorHandler sets none
+	status int // used if ErrorHandler sets none
 	wrote  bool
 }
 
@@ -92,8 +92,8 @@ func (w *errorWriter) Write(p []byte) (int, error) {
 
 func (w *errorWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// answerError returns the default ErrorHandler: the log gets the reason, the client
-// gets only the status.
+// answerError returns the default ErrorHandler, which logs the error and sends only the
+// status to the client.
 func answerError(log *slog.Logger) func(http.ResponseWriter, *http.Request, error) {
 	return func(w http.ResponseWriter, r *http.Request, err error) {
 		status := errorStatus(err)
@@ -105,7 +105,7 @@ func answerError(log *slog.Logger) func(http.ResponseWriter, *http.Request, erro
 	}
 }
 
-// retryAfter is in seconds: a store that fails over is back in about this time.
+// retryAfter is the Retry-After header in seconds: about the time of a failover.
 const retryAfter = "5"
 
 func errorStatus(err error) int {

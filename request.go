@@ -10,19 +10,18 @@ import (
 	"github.com/coatcheck/session/internal/token"
 )
 
-// A request is one request on its way through Handler, in one allocation: the
-// context that carries the session, the session, and the response writer that
-// commits it.
+// A request holds the state of one HTTP request in one allocation: the context that carries the
+// session, the session, and the response writer that commits it.
 type request struct {
 	m             *Manager
-	r             *http.Request // as it came
-	sent          *http.Request // the copy that the handler gets
+	r             *http.Request // the request that Handler received
+	sent          *http.Request // the copy of r that the handler gets, with the context
 	session       Session
 	writer        firstbyte.Writer
-	before        []field     // what stood in the header when Handler was entered
-	kept          http.Header // of a response that was replaced, as ErrorHandler left it
-	returned      bool        // the handler did
-	panicked      bool        // or it did not: the response is not ours to write
+	before        []field     // the response header when Handler was entered
+	kept          http.Header // the header of a replaced response after ErrorHandler; nil: not replaced
+	returned      bool        // the handler has returned
+	panicked      bool        // the handler has panicked: the session does not write the response
 	vary, control [1]string
 }
 
@@ -36,12 +35,12 @@ func (q *request) Value(key any) any {
 	return q.session.ctx.Value(key)
 }
 
-// Deadline, Done and Err implement context.Context too, as the request's has them.
+// Deadline, Done and Err implement context.Context with the values of the request's context.
 func (q *request) Deadline() (time.Time, bool) { return q.session.ctx.Deadline() }
 func (q *request) Done() <-chan struct{}       { return q.session.ctx.Done() }
 func (q *request) Err() error                  { return q.session.ctx.Err() }
 
-// String keeps the request, with its cookies, out of what prints a context.
+// String keeps the request and its cookies out of the text of a context.
 func (q *request) String() string { return "session.Manager.Handler" }
 
 // tokens implements source.
@@ -63,7 +62,7 @@ func (q *request) BeforeFirstByte(hijack bool) error {
 	return err
 }
 
-// complete tells caches what the response depends on, and sets the cookie.
+// complete sets Vary, Cache-Control and the cookie.
 func (q *request) complete(h header) error {
 	if !h.isUsed {
 		return nil
@@ -73,7 +72,7 @@ func (q *request) complete(h header) error {
 	switch {
 	case h.cookie.action != cookieKeep:
 		control = "no-store"
-	case len(to["Cache-Control"]) > 0: // the handler knows better
+	case len(to["Cache-Control"]) > 0: // set by the handler
 	case h.hasUser:
 		control = "no-store"
 	case h.exists:
@@ -86,12 +85,12 @@ func (q *request) complete(h header) error {
 	return q.m.carrier.apply(h.cookie, to, q.r, h.life)
 }
 
-// canonicalize joins other spellings of the header fields that we set with those,
-// so that none stands beside ours.
+// canonicalize merges header fields that the handler has set by another spelling with the
+// canonical name, for the fields that this package sets.
 func canonicalize(h http.Header) {
 	for name, values := range h {
 		switch len(name) {
-		case len("Vary"), len("Set-Cookie"), len("Cache-Control"): // which is len(tokenHeader) too
+		case len("Vary"), len("Set-Cookie"), len("Cache-Control"): // len(tokenHeader) is one of them
 		default:
 			continue
 		}
@@ -104,10 +103,11 @@ func canonicalize(h http.Header) {
 	}
 }
 
-// tellCaches makes the response depend on the token. A response to somebody
-// who is logged in is nobody's to keep (OWASP ASVS 5, 14.3.2), one in an
-// anonymous session the browser's, unless the handler knows better; one with
-// a token is nobody's whatever the handler says (RFC 9111, 7.3).
+// tellCaches adds the header of the token to Vary, and sets Cache-Control unless control is "".
+// complete has decided by these rules: no cache may store a response to a logged-in user (OWASP
+// ASVS 5, 14.3.2), and only the browser one to an anonymous session, unless the handler has set
+// Cache-Control. No cache may store a response with a new token, whatever the handler has set
+// (RFC 9111, 7.3).
 func (q *request) tellCaches(h http.Header, control string) {
 	vary := h["Vary"]
 	on := q.m.carrier.depends()
@@ -121,11 +121,11 @@ func (q *request) tellCaches(h http.Header, control string) {
 	}
 }
 
-// finish ends the request when the handler has returned or panicked. It does
-// not recover: the panic goes on, and the response is not ours to write.
+// finish ends the request when the handler has returned or panicked. It does not recover from a
+// panic.
 func (q *request) finish() {
-	// net/http removes the temporary files of its own request, and a middleware
-	// around this one reads the pattern there.
+	// net/http removes the temporary files of its own request, and outer middleware reads the
+	// pattern of that request.
 	q.r.MultipartForm, q.r.Pattern = q.sent.MultipartForm, q.sent.Pattern
 	finished := false
 	defer func() {
@@ -148,9 +148,9 @@ func (q *request) finish() {
 	finished = true
 }
 
-// bypassed tells whether the response was written to another writer than ours,
-// as happens inside a framework that keeps its own.
+// bypassed reports whether the handler has written the response to another writer, as inside a
+// framework that keeps its own.
 func (q *request) bypassed() bool {
-	w, ok := q.writer.ResponseWriter.(interface{ Written() bool }) // gin's, among others
+	w, ok := q.writer.ResponseWriter.(interface{ Written() bool }) // gin has this method, among others
 	return ok && w.Written()
 }

@@ -9,20 +9,17 @@ import (
 	"github.com/coatcheck/session/internal/body"
 )
 
-// This file says when a session is committed: by the program's call, before the first byte
-// of the response, and after the handler. commit.go says how.
-
-// Save commits now, instead of at the first byte of the response, and counts as
-// use: it touches the session if that is due. It takes ctx's values and
-// deadline, not its cancellation. The error it returns is the caller's to handle
-// and does not replace the response. It is ErrEnded if the session has ended, and
-// ErrReplaced if its token was replaced; what was changed is dropped then.
+// Save commits now, instead of at the first byte of the response. It counts as use: it touches
+// the session if that is due. Save takes the values and the deadline of ctx, not its cancellation.
+// The caller handles the error, which does not replace the response: an [ErrStore],
+// [ErrTooLarge], [ErrEnded] if the session has ended, or [ErrReplaced] if its token was replaced.
+// After the last two the changes are dropped.
 func (s *Session) Save(ctx context.Context) error {
 	return s.saveAfter(ctx, func(*tx) error { return nil })
 }
 
-// saveAfter is Save after prepare, in one transaction. If prepare returns an error, nothing is
-// saved.
+// saveAfter calls prepare and then saves, in one transaction. If prepare returns an error,
+// nothing is saved.
 func (s *Session) saveAfter(ctx context.Context, prepare func(t *tx) error) error {
 	return s.transactWithin(ctx, func(t *tx) error {
 		asksEnd := t.pending.logout || t.pending.hasEnded(time.Now())
@@ -31,7 +28,7 @@ func (s *Session) saveAfter(ctx context.Context, prepare func(t *tx) error) erro
 		}
 		s.saves++
 		if t.phase() != phaseOpen {
-			t.takeBack() // what an earlier Save failed to do in time
+			t.takeBack() // calls that an earlier Save has failed to commit in time
 		}
 		err := t.commit()
 		if err == nil && !asksEnd {
@@ -42,7 +39,7 @@ func (s *Session) saveAfter(ctx context.Context, prepare func(t *tx) error) erro
 		}
 		switch {
 		case err == nil && t.problem.isLate():
-			err = t.problem.err // saved, but for the call that came too late
+			err = t.problem.err // all is saved but the call that came too late
 		case err == nil:
 			t.problem = problem{}
 		case !isEnding(err) && t.problem.err == nil:
@@ -53,11 +50,10 @@ func (s *Session) saveAfter(ctx context.Context, prepare func(t *tx) error) erro
 	})
 }
 
-// Reload forgets all unsaved changes, a Login or Logout among them, and reads
-// the store again. A long request learns this way that its session has ended:
-// User is "" then, and Reload returns ErrEnded, or ErrReplaced if its token was
-// replaced by a Login or an explicit renewal. It takes ctx's values and deadline, not
-// its cancellation.
+// Reload drops all pending changes, Login and Logout among them, and loads the session again. A
+// long-lived request learns by it that its session has ended: Reload then returns [ErrEnded], or
+// [ErrReplaced] if a Login or an explicit renewal has replaced its token, and User returns "".
+// Reload takes the values and the deadline of ctx, not its cancellation.
 func (s *Session) Reload(ctx context.Context) error {
 	if s.state.Load() == nil {
 		st := s.useWithin(ctx)
@@ -103,17 +99,17 @@ func (t *tx) reload() error {
 	return t.stored.err()
 }
 
-// A header is what the session does to the response's header.
+// A header describes the header fields that the session sets.
 type header struct {
-	isUsed  bool // the session was looked for
-	exists  bool // the request's tokens opened a session
-	hasUser bool // the page may be a user's: a user is logged in, the session was lost meanwhile, or a Login was not saved
+	isUsed  bool // the handler has used the session
+	exists  bool // a token in the request opened a session
+	hasUser bool // the response may contain data of a user: a user is logged in, the session has ended since the load, or a Login was not saved
 	cookie  cookie
 	life    time.Duration // of the cookie; 0: until the browser is closed
 }
 
-// header returns what the session does to the response's header. isTouched is whether the
-// session is touched when the handler has returned.
+// header returns the header fields that the session sets. isTouched is whether the session is
+// touched after the handler.
 func (s *Session) header(st *state, isTouched bool) header {
 	h := header{isUsed: true, exists: st.stored.exists(), hasUser: st.stored.wasLoaded || st.pending.user != "", cookie: st.cookie}
 	rec := st.stored.shown()
@@ -133,8 +129,8 @@ func (s *Session) header(st *state, isTouched bool) header {
 	return h
 }
 
-// beforeFirstByte commits, and ends phaseOpen: a call that needs a cookie is too late from
-// here on, and with hijack already in this commit. It returns an error only if that must
+// beforeFirstByte commits and ends phaseOpen: calls that need a cookie are too late after it. With
+// hijack they are too late for this commit already. It returns an error only if the error has to
 // replace the response.
 func (s *Session) beforeFirstByte(hijack bool) (h header, err error) {
 	if !s.isUsed() {
@@ -177,8 +173,8 @@ func (s *Session) beforeFirstByte(hijack bool) (h header, err error) {
 	return h, err
 }
 
-// isUsed reports whether the session was looked for, at the first byte. If not, it ends
-// phaseOpen.
+// isUsed reports, at the first byte, whether the handler has used the session. If not, isUsed
+// ends phaseOpen.
 func (s *Session) isUsed() bool {
 	s.loading.Lock()
 	defer s.loading.Unlock()
@@ -189,8 +185,8 @@ func (s *Session) isUsed() bool {
 	return false
 }
 
-// failResponse lets err replace the response, also if a Save or Reload has returned err
-// to the program.
+// failResponse makes err replace the response, even if a Save or Reload has returned it to the
+// program.
 func (s *Session) failResponse(err error) {
 	_ = s.transact(func(t *tx) error {
 		if t.phase() == phaseOpen {
@@ -200,8 +196,8 @@ func (s *Session) failResponse(err error) {
 	})
 }
 
-// isPersistent reports whether the session's cookie survives the closing of the browser
-// without a Remember. Where another program reads the record, the record says so.
+// isPersistent reports whether the cookie survives the closing of the browser without a
+// Remember. If another program reads the record too, the record decides.
 func (m *Manager) isPersistent(rec *Record) bool {
 	if m.isShared {
 		return body.IdleOf(rec.Data) > 0
@@ -209,25 +205,24 @@ func (m *Manager) isPersistent(rec *Record) bool {
 	return m.persistent
 }
 
-// sendsAgain reports whether the session's token is sent again when the session is saved or
-// touched: a renewal does not replace another program's token, and the browser is to keep a
-// persistent cookie for as long as the session lives now.
+// sendsAgain reports whether the token is sent again when the session is saved or touched: no
+// renewal replaces a foreign token, and a persistent cookie has to last as long as the session
+// does now.
 func (m *Manager) sendsAgain(rec *Record) bool { return m.keyless && m.isPersistent(rec) }
 
-// sendAgain has the response carry the token that the request brought for rec, if that is
-// another program's. isAutomatic is whether the program has not asked for that, by Remember.
+// sendAgain makes the response set the token of the request again if sendsAgain says so.
+// isAutomatic is false if the program has called Remember.
 func (t *tx) sendAgain(rec *Record, isAutomatic bool) {
 	if t.m.keyless && (!isAutomatic || t.m.isPersistent(rec)) && t.phase() == phaseOpen && t.cookie.action == cookieKeep {
 		t.cookie = cookie{action: cookieSend, isAutomatic: isAutomatic}
 	}
 }
 
-// confirmCookie removes the cookie that an earlier Save has asked for, unless it has the
-// newest token of a live session still: the browser, which had another one before, may have
-// a newer one since. The token of a Login also leaves if another Login has made a newer one:
-// it keeps full access, and may be the only one of the two that arrives. If the store cannot
-// say, the cookie leaves. The cookie of an automatic renewal does neither: the one that the
-// browser has is as good.
+// confirmCookie asks the store whether the token that an earlier Save has made is still the
+// current one, and otherwise does not send it: the browser may have a newer cookie. The token of
+// a Login is also sent if another Login has made a newer one, because it keeps full access and may
+// be the only one that arrives. If the store fails, the cookie is sent. The cookie of an automatic
+// renewal is sent in neither case, because the browser's cookie is still valid.
 func (t *tx) confirmCookie() {
 	if t.cookie.action != cookieSend {
 		return
@@ -245,8 +240,8 @@ func (t *tx) confirmCookie() {
 	}
 }
 
-// headerLeft ends phaseOpen for a response that another writer has sent, and logs the fix,
-// once, if that matters.
+// headerLeft ends phaseOpen for a response that another writer has sent. If the session needed a
+// header field, headerLeft logs how to fix that, once.
 func (s *Session) headerLeft(path string) {
 	if !s.isUsed() {
 		return
@@ -261,7 +256,7 @@ func (s *Session) headerLeft(path string) {
 	}
 }
 
-// abandon drops what is pending, except a Logout: the handler panicked.
+// abandon drops all pending changes except a Logout, after a panic of the handler.
 func (s *Session) abandon() {
 	if s.state.Load() == nil {
 		return
@@ -275,9 +270,9 @@ func (s *Session) abandon() {
 	})
 }
 
-// finish commits what was changed after the first byte, now that the handler has returned,
-// and touches the record if that is due. A store that has failed is left alone. isAnswered is
-// whether the response is the handler's.
+// finish commits changes that were made after the first byte, when the handler has returned, and
+// touches the record if that is due. If the store has failed, finish does not call it again.
+// isAnswered is whether the response is the handler's.
 func (s *Session) finish(isAnswered bool) {
 	s.unwatch()
 	s.mu.Lock()
@@ -303,14 +298,14 @@ func (s *Session) finish(isAnswered bool) {
 	})
 }
 
-// commitForResponse is commit, but that there is no session to hold a change does not
-// replace the response: Err tells of it.
+// commitForResponse commits. An error that says that no session can hold the changes does not
+// replace the response: Err returns it.
 func (t *tx) commitForResponse() error {
 	err := t.commit()
 	if !isEnding(err) {
 		return err
 	}
-	if err != ErrReplaced { // which Err returns anyway
+	if err != ErrReplaced { // Err returns ErrReplaced in any case
 		t.problem = problem{problemPassingReported, err}
 	}
 	return nil

@@ -6,10 +6,10 @@ import (
 	"github.com/coatcheck/session/internal/body"
 )
 
-// replace begins another session in place of the request's, for the user who logs in: it
-// creates the new record, and then swaps a tombstone over the old one. What other requests
-// save meanwhile in an anonymous session belongs to the new one too. A process that dies in
-// between leaves a record whose token no client has.
+// replace begins another session for the user who logs in, in place of the request's. It creates
+// the new record, and then replaces the old one by a tombstone. Values that other requests save
+// meanwhile in an anonymous session are taken over too. If the process dies in between, a record
+// stays whose token no client has.
 func (t *tx) replace() error {
 	old, err := t.predecessor()
 	if err != nil {
@@ -72,8 +72,8 @@ func (t *tx) replace() error {
 	return nil
 }
 
-// predecessor returns the session that is to be replaced. If another Login has replaced the
-// request's session already, that is the session which the user has now, or nil.
+// predecessor returns the record of the session to replace. If another Login has replaced the
+// request's session already, that is the user's present session, or nil.
 func (t *tx) predecessor() (*Record, error) {
 	if t.stored.status != statusLive {
 		return t.heir(t.stored.successor)
@@ -81,24 +81,24 @@ func (t *tx) predecessor() (*Record, error) {
 	return t.stored.rec, nil
 }
 
-// nextPredecessor is predecessor after the record of old has become rec, or nil.
-// inherits reports whether the new session's values have to be made again.
+// nextPredecessor returns the session to replace after a conflict: rec is the newer record of old,
+// or nil. inherits is whether the values of the new session have to be made again.
 func (t *tx) nextPredecessor(old, rec *Record) (_ *Record, inherits bool, _ error) {
 	s, successor, _ := statusOf(rec)
 	switch {
 	case s == statusLive && !isTaken(rec, old.User):
 		return rec, t.inherited(rec) != nil, nil
 	case s == statusEnded:
-		// The new session began with a password and stays, but without the values:
-		// another request may have used one of them up before the end.
+		// The user was authenticated, so the new session stays, but without the values:
+		// another request may have used one of them up before the session ended.
 		return nil, true, nil
 	}
 	heir, err := t.heir(successor)
 	return heir, true, err
 }
 
-// heir returns the session that the user has now, if Logins have replaced another
-// one by that of this id: a login form that was sent twice loses no values.
+// heir returns the user's present session if Logins have replaced the session with this id: a
+// login form that is sent twice loses no values.
 func (t *tx) heir(id string) (*Record, error) {
 	for id != "" {
 		rec, err := t.m.load(t.context(), id)
@@ -113,8 +113,8 @@ func (t *tx) heir(id string) (*Record, error) {
 	return nil, nil
 }
 
-// isReplaced asks the store whether a session was replaced by another, when the outcome of
-// the Save is unknown, so that a lost reply signs out no user.
+// isReplaced asks the store whether the session with this id was replaced by the session by, after
+// a Save with an unknown outcome, so that a lost reply signs no user out.
 func (t *tx) isReplaced(id, by string) bool {
 	rec, err := t.outcome(id)
 	if err != nil {
@@ -124,9 +124,10 @@ func (t *tx) isReplaced(id, by string) bool {
 	return successor == by
 }
 
-// overtaken is called if a request that found the new session in its user's list has changed
-// it before its token was sent. Unless that has revoked it, the new session is undone, and
-// the commit tries again. Else the old session ends too, for it is the same one to the user.
+// overtaken is called if another request has found the new session in the user's list and has
+// changed it before its token was sent. If the session was revoked, the old session ends too,
+// because to the user both are the same. Otherwise the new session is undone and the commit is
+// retried.
 func (t *tx) overtaken(rec, old *Record) error {
 	now, err := t.m.load(t.context(), rec.ID)
 	if err != nil || isLive(now) {
@@ -138,14 +139,14 @@ func (t *tx) overtaken(rec, old *Record) error {
 		}
 	}
 	t.lose(statusEnded)
-	t.pending.user, t.pending.renew = "", true // which is dropped
+	t.pending.user, t.pending.renew = "", true // the Renew is dropped
 	return nil
 }
 
-// inherited returns the values that a Login takes over from old: those of an
-// anonymous session, or of the user who logs in once more. If the request sees the
-// session as it was before an explicit renewal, it leaves out values that have changed since:
-// the old ones are used up, and the request must not see the newer ones.
+// inherited returns the values that a Login takes over from old, a session that is anonymous or
+// of the same user. If the request sees the session as it was before an explicit renewal,
+// inherited omits values that have changed since: the old ones may be used up, and the request
+// must not see the newer ones.
 func (t *tx) inherited(old *Record) []byte {
 	st := &t.stored
 	if old != nil && st.status == statusLive {

@@ -9,22 +9,22 @@ import (
 	"github.com/coatcheck/session/internal/storectx"
 )
 
-// touches remember which sessions this process is touching or has touched, so that
-// requests that had loaded a session before do not touch it once more.
+// touches are the sessions that this process is touching or has touched, so that a request that
+// had loaded a session before its touch does not touch it again.
 type touches struct {
 	mu          sync.Mutex
 	now, before map[string]lastTouch // by the session's id
 }
 
 type lastTouch struct {
-	ended time.Time // zero: it has not
+	ended time.Time // zero: the touch has not ended
 }
 
-// maxTouches is how many sessions each of the two maps holds: about a megabyte.
+// maxTouches is how many sessions each of the two maps holds, about a megabyte.
 const maxTouches = 4096
 
-// begin reports whether a session is to be touched for a request that loaded it at
-// that time. The caller calls end.
+// begin reports whether a request that has loaded the session at that time has to touch it. If
+// so, the caller calls end.
 func (ts *touches) begin(id string, loaded time.Time) bool {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
@@ -40,8 +40,7 @@ func (ts *touches) begin(id string, loaded time.Time) bool {
 	return true
 }
 
-// end keeps when a touch has ended. One that failed is forgotten: the next request
-// tries again.
+// end records the end of a touch. After a failed touch, the next request tries again.
 func (ts *touches) end(id string, hasSucceeded bool) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
@@ -51,9 +50,9 @@ func (ts *touches) end(id string, hasSucceeded bool) {
 	}
 }
 
-// isTouchDue reports whether the request, a use at that time, is to move the record's clocks
-// forward: one of them by more than 1/20 of the idle timeout. Expires may have further to go
-// than LastSeen after a deployment of a longer idle timeout.
+// isTouchDue reports whether the request has to touch the record: a use at that time moves
+// LastSeen or Expires forward by more than 1/20 of the idle timeout. After a deployment of a
+// longer idle timeout, Expires moves by more than LastSeen.
 func (s *Session) isTouchDue(st *stored, used time.Time) bool {
 	if st.status != statusLive || !s.isUse() {
 		return false
@@ -62,7 +61,7 @@ func (s *Session) isTouchDue(st *stored, used time.Time) bool {
 	return max(used.Sub(rec.LastSeen), s.m.idleEnd(rec, used).Sub(rec.Expires)) > s.m.idleOf(rec)/20
 }
 
-// idleEnd returns when a session ends that is used at that time, and not afterwards.
+// idleEnd returns when a session ends whose last use is at that time.
 func (m *Manager) idleEnd(rec *Record, used time.Time) time.Time {
 	return earlier(used.Add(m.idleOf(rec)), rec.Deadline)
 }
@@ -70,7 +69,7 @@ func (m *Manager) idleEnd(rec *Record, used time.Time) time.Time {
 // isUse reports whether the request moves the session's clocks.
 func (s *Session) isUse() bool { return s.source != nil && !s.isPassive.Load() }
 
-// touch moves the record's clocks forward if that is due.
+// touch touches the record if that is due.
 func (t *tx) touch(used time.Time) error {
 	rec := t.stored.rec
 	if !t.s.isTouchDue(&t.stored, used) || !t.m.touches.begin(rec.ID, used) {
@@ -80,30 +79,30 @@ func (t *tx) touch(used time.Time) error {
 	return t.touched(touched, err)
 }
 
-// touchAtLoad touches a session at once that has less than half of the idle time left: the
-// request may take longer than the rest. LastSeen and Expires go on showing what was
-// before this request.
+// touchAtLoad touches the session at once if less than half of its idle time is left, because the
+// request may take longer than that. Session.LastSeen and Expires still return the values from
+// before the request.
 func (t *tx) touchAtLoad() {
 	rec, now := t.stored.rec, t.loaded
 	switch {
 	case t.stored.status != statusLive, !t.s.isUse(), rec.Expires.Sub(now) >= t.m.idleOf(rec)/2:
-	case !rec.Expires.Before(rec.Deadline): // no use puts off its end
+	case !rec.Expires.Before(rec.Deadline): // no use moves its end
 	case t.m.touches.begin(rec.ID, now):
 		if _, err := t.m.touch(t.context(), rec); err != nil {
-			_ = t.touched(rec, err) // it is tried again after the handler
+			_ = t.touched(rec, err) // finish tries again
 		}
 	}
 }
 
-// used returns a record as a use now leaves it.
+// used returns rec as it is after a use now.
 func (m *Manager) used(rec *Record) *Record {
 	used, now := *rec, milliseconds(time.Now())
 	used.LastSeen, used.Expires = now, later(rec.Expires, m.idleEnd(rec, now))
 	return &used
 }
 
-// idleOf returns the idle timeout of a session: its own, if another program has given it one,
-// or the Manager's.
+// idleOf returns the idle timeout of a session: its own, if another program has set one, or that of
+// the Manager.
 func (m *Manager) idleOf(rec *Record) time.Duration {
 	if m.isShared {
 		if d := body.IdleOf(rec.Data); d > 0 {
@@ -113,7 +112,7 @@ func (m *Manager) idleOf(rec *Record) time.Duration {
 	return m.idle
 }
 
-// touch moves the clocks of a record forward in the store.
+// touch moves LastSeen and Expires of the stored record forward.
 func (m *Manager) touch(c *storectx.Context, rec *Record) (*Record, error) {
 	touched := m.used(rec)
 	hasSucceeded := false
@@ -123,7 +122,7 @@ func (m *Manager) touch(c *storectx.Context, rec *Record) (*Record, error) {
 	return touched, err
 }
 
-// touched keeps what a touch has made of the record.
+// touched updates the state after a touch.
 func (t *tx) touched(rec *Record, err error) error {
 	switch {
 	case err == nil:

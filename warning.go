@@ -9,18 +9,18 @@ import (
 	"sync"
 )
 
-// warnings are log lines about the way in which requests arrive. Each is logged once
-// for a host, and for a few hosts: the Host header is the client's.
+// warnings are log lines about how requests arrive. Each is logged once for a host, and only for
+// some hosts, because clients choose the Host header.
 type warnings struct {
 	to     *slog.Logger
 	mu     sync.Mutex
 	logged map[string]bool
 }
 
-// maxWarnings is how many lines there are at most.
+// maxWarnings is the highest number of lines, of all hosts.
 const maxWarnings = 8
 
-// log logs a line with the request's host, unless it has done so.
+// log logs a line with the host of the request, once.
 func (w *warnings) log(r *http.Request, line string, args ...any) {
 	w.mu.Lock()
 	key := line + r.Host
@@ -37,8 +37,8 @@ func (w *warnings) log(r *http.Request, line string, args ...any) {
 	}
 }
 
-// warn logs what will look to the developer like a session that is forgotten on
-// every request, or lets an eavesdropper read the cookie.
+// warn logs why a browser will drop the cookie, which looks to a developer like a session that is
+// lost with every request, and that an eavesdropper can read the cookie.
 func (c *cookies) warn(r *http.Request, cookie *http.Cookie) {
 	switch {
 	case cookie.Domain != "" && !domainMatches(r.Host, cookie.Domain):
@@ -50,8 +50,8 @@ func (c *cookies) warn(r *http.Request, cookie *http.Cookie) {
 	}
 }
 
-// warnNested logs that another Manager around this one reads and sets the same token,
-// so that each takes the other's.
+// warnNested logs that another Manager around this one uses the same cookie or header, so that
+// each replaces the token of the other.
 func (m *Manager) warnNested(s *Session) {
 	for outer, _ := s.ctx.Value(innermost{}).(*Session); outer != nil; outer, _ = outer.ctx.Value(innermost{}).(*Session) {
 		if place := m.carrier.place(); outer.m.carrier.place() == place && m.nested.CompareAndSwap(false, true) {
@@ -60,20 +60,20 @@ func (m *Manager) warnNested(s *Session) {
 	}
 }
 
-// warnWithheld logs that values were dropped which would have begun a session.
+// warnWithheld logs that a request from another site could not begin a session.
 func (m *Manager) warnWithheld(ctx context.Context) {
 	if m.dropped.CompareAndSwap(false, true) {
 		m.log.WarnContext(ctx, "session: values of a request from another site dropped, because SameSite kept the cookie back; redirect to a page of this site and set them there; behind a proxy, pass Host on (logged once)")
 	}
 }
 
-// isEncrypted reports whether a request came by TLS, or from a proxy that says
-// how it came.
+// isEncrypted reports whether the request arrived by TLS, or through a proxy that states the
+// protocol.
 func isEncrypted(r *http.Request) bool {
 	return r.TLS != nil || len(r.Header["Forwarded"]) > 0 || len(r.Header["X-Forwarded-Proto"]) > 0
 }
 
-// saysHTTPS reports whether a request came by TLS, here or to the first of the proxies
+// saysHTTPS reports whether the request arrived by TLS, here or at the first of several proxies
 // (RFC 7239, 5.4, which permits quotes).
 func saysHTTPS(r *http.Request) bool {
 	proto, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Proto"), ",")
