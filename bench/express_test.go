@@ -8,7 +8,7 @@ import (
 
 	"github.com/coatcheck/session"
 	"github.com/coatcheck/session/expressjs"
-	"github.com/coatcheck/session/internal/testserver"
+	"github.com/coatcheck/session/internal/testing/servers"
 	"github.com/coatcheck/session/redisstore"
 	"github.com/redis/go-redis/v9"
 )
@@ -16,7 +16,7 @@ import (
 // BenchmarkRead reads one value of a session in Redis: by our own token and
 // redisstore's record, and by express-session's.
 func BenchmarkRead(b *testing.B) {
-	client := redis.NewClient(&redis.Options{Addr: testserver.Redis(b), ContextTimeoutEnabled: true})
+	client := redis.NewClient(&redis.Options{Addr: servers.Redis(b).Addr, ContextTimeoutEnabled: true})
 	defer client.Close()
 	own, err := redisstore.New(client, nil)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -13,6 +12,7 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/storage"
 	"github.com/chromedp/chromedp"
+	"github.com/coatcheck/session/internal/testing/servers"
 )
 
 // A chrome is a browser with a profile of its own. Hosts below .test are this
@@ -30,7 +30,7 @@ func startChrome(t testing.TB, profile string) *chrome {
 		profile = t.TempDir()
 	}
 	allocator, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(lookPath(t, "chromium")),
+		chromedp.ExecPath(servers.Program(t, "chromium")),
 		chromedp.UserDataDir(profile),
 		chromedp.WSURLReadTimeout(startLimit),
 		chromedp.DisableGPU,
@@ -198,20 +198,4 @@ func (c *chrome) picture(name string) {
 		}
 	}
 	run(c, chromedp.ResetViewport())
-}
-
-// lookPath returns the path of a program, in Debian's places too. Without one the
-// test fails where CI=true says that all must be there, and is skipped elsewhere.
-func lookPath(t testing.TB, name string) string {
-	t.Helper()
-	for _, path := range []string{name, filepath.Join("/usr/sbin", name), filepath.Join("/usr/local/sbin", name)} {
-		if path, err := exec.LookPath(path); err == nil {
-			return path
-		}
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is not installed: make servers", name)
-	}
-	t.Skipf("%s is not installed: make servers", name)
-	return ""
 }

@@ -3,11 +3,11 @@ package e2e
 import (
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/coatcheck/session/internal/testing/servers"
 )
 
 // A browser is what a test needs of a browser, whichever engine it has. Its methods
@@ -81,31 +81,11 @@ func scratch(t testing.TB) string {
 	return dir
 }
 
-// launchBrowser starts a program whose home is a folder, with the files "out" and
-// "log" for its output. The program and all that it starts are killed after the test,
-// and also if the test process dies: a shell waits for its standard input to close.
-func launchBrowser(t testing.TB, dir string, env []string, args ...string) {
+// launchBrowser starts a program whose home is a folder, and waits until it is ready.
+func launchBrowser(t testing.TB, dir string, env []string, ready func() bool, args ...string) {
 	t.Helper()
-	const script = `"$@" </dev/null >>out 2>>log & read -r _; kill -9 0`
-	cmd := exec.Command("sh", append([]string{"-c", script, "sh"}, args...)...)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), append([]string{"HOME=" + dir, "XDG_CACHE_HOME=" + dir, "XDG_CONFIG_HOME=" + dir, "XDG_DATA_HOME=" + dir}, env...)...)
-	ownGroup(cmd)
-	stdin, err := cmd.StdinPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			log, _ := os.ReadFile(filepath.Join(dir, "log"))
-			t.Logf("%s: %s", args[0], log)
-		}
-		_ = stdin.Close()
-		_ = cmd.Wait() // "killed": the shell is of the group too
-	})
+	home := []string{"HOME=" + dir, "XDG_CACHE_HOME=" + dir, "XDG_CONFIG_HOME=" + dir, "XDG_DATA_HOME=" + dir}
+	servers.Start(t, servers.Command{Args: args, Dir: dir, Env: append(home, env...), Ready: ready})
 }
 
 // sites serves an application at http://localhost, and a page of another site at

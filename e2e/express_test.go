@@ -4,14 +4,14 @@ import (
 	"testing"
 
 	"github.com/chromedp/chromedp"
-	"github.com/coatcheck/session/internal/testserver"
+	"github.com/coatcheck/session/internal/testing/servers"
 )
 
 // A person logs in at Express, sees the dashboard of Go, goes to and fro, signs out at
 // Go, and is a stranger at Express.
 func TestExpressAndGo(t *testing.T) {
 	for _, name := range []string{"node", "npm", "redis-server"} {
-		testserver.Program(t, name)
+		servers.Program(t, name)
 	}
 	base := launch(t, "../examples/express", ".")
 	c := startChrome(t, "")

@@ -13,14 +13,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/coatcheck/session/internal/testserver"
+	"github.com/coatcheck/session/internal/testing/servers"
 )
 
 // startFirefox opens Debian's Firefox with a new profile. It speaks Marionette, for
 // which it needs no other program.
 func startFirefox(t testing.TB) browser {
 	t.Helper()
-	path := testserver.Program(t, "firefox-esr")
+	path := servers.Program(t, "firefox-esr")
 	profile := scratch(t)
 	const preferences = `
 user_pref("marionette.port", 0); // any that is free; Firefox writes it to MarionetteActivePort
@@ -31,16 +31,15 @@ user_pref("network.connectivity-service.enabled", false);
 	if err := os.WriteFile(filepath.Join(profile, "user.js"), []byte(preferences), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	launchBrowser(t, profile, nil, path, "--headless", "--marionette", "--no-remote", "--profile", profile)
 	m := &marionette{limit: startLimit}
-	eventually(t, startLimit, func() bool {
+	launchBrowser(t, profile, nil, func() bool {
 		port, err := os.ReadFile(filepath.Join(profile, "MarionetteActivePort"))
 		if err != nil || len(port) == 0 {
 			return false
 		}
 		m.conn, err = net.Dial("tcp", "127.0.0.1:"+strings.TrimSpace(string(port)))
 		return err == nil
-	}, func() string { return "Firefox does not start" })
+	}, path, "--headless", "--marionette", "--no-remote", "--profile", profile)
 	t.Cleanup(func() { m.conn.Close() })
 	m.in = bufio.NewReader(m.conn)
 	if err := m.conn.SetDeadline(time.Now().Add(startLimit)); err != nil {

@@ -5,26 +5,20 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
-	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/testing/servers"
 )
 
 // reverse is a proxy in Go, which ends TLS before plain HTTP.
@@ -40,91 +34,11 @@ func reverse(t testing.TB, to string) http.Handler {
 	}, FlushInterval: -1}
 }
 
-// nginx starts one that serves these locations by HTTPS, and returns its address.
-// There is a zone for proxy_cache, "cache".
+// nginx starts an nginx that serves these locations by HTTPS, and returns its URL. There is
+// a zone for proxy_cache, "cache".
 func nginx(t testing.TB, locations string) string {
 	t.Helper()
-	path := lookPath(t, "nginx")
-	dir := t.TempDir()
-	certificate(t, dir)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
-	user := "" // an unprivileged one would not reach the test's folder
-	if os.Geteuid() == 0 {
-		user = "user root;"
-	}
-	conf := filepath.Join(dir, "nginx.conf")
-	if err := os.WriteFile(conf, []byte(fmt.Sprintf(`
-daemon off;
-%[4]s
-worker_processes 1;
-pid %[1]s/pid;
-error_log stderr warn;
-events {}
-http {
-	access_log off;
-	client_body_temp_path %[1]s/body;
-	proxy_temp_path %[1]s/proxy;
-	fastcgi_temp_path %[1]s/fastcgi;
-	uwsgi_temp_path %[1]s/uwsgi;
-	scgi_temp_path %[1]s/scgi;
-	proxy_cache_path %[1]s/cache keys_zone=cache:1m;
-	server {
-		listen %[2]s ssl;
-		ssl_certificate %[1]s/cert.pem;
-		ssl_certificate_key %[1]s/key.pem;
-		proxy_http_version 1.1;
-		%[3]s
-	}
-}
-`, dir, address, locations, user)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	var log bytes.Buffer
-	cmd := exec.Command(path, "-p", dir, "-c", conf)
-	cmd.Stderr = &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Signal(os.Interrupt)
-		cmd.Wait()
-		if t.Failed() {
-			t.Log(log.String())
-		}
-	})
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if c, err := net.Dial("tcp", address); err == nil {
-			c.Close()
-			return "https://" + strings.Replace(address, "127.0.0.1", "app.test", 1)
-		} else if time.Now().After(end) {
-			t.Fatalf("nginx does not come: %v", err)
-		}
-	}
-}
-
-// certificate writes the one that net/http/httptest has, and its key.
-func certificate(t testing.TB, dir string) {
-	t.Helper()
-	s := httptest.NewTLSServer(nil)
-	defer s.Close()
-	pair := s.TLS.Certificates[0]
-	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, block := range map[string]*pem.Block{
-		"cert.pem": {Type: "CERTIFICATE", Bytes: pair.Certificate[0]},
-		"key.pem":  {Type: "PRIVATE KEY", Bytes: key},
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	return "https://app.test:" + servers.Nginx(t, locations).Port()
 }
 
 // client returns a client with a cookie jar, that finds the hosts below .test.

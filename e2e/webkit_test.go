@@ -11,39 +11,37 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/coatcheck/session/internal/testserver"
+	"github.com/coatcheck/session/internal/testing/servers"
 )
 
 // startWebKit opens WebKitGTK's MiniBrowser with a new profile, on a screen of its
 // own, and drives it by WebKitWebDriver.
 func startWebKit(t testing.TB) browser {
 	t.Helper()
-	driver, screen := testserver.Program(t, "WebKitWebDriver"), testserver.Program(t, "Xvfb")
+	driver, screen := servers.Program(t, "WebKitWebDriver"), servers.Program(t, "Xvfb")
 	found, _ := filepath.Glob("/usr/lib/*/webkit2gtk-*/MiniBrowser")
 	if len(found) == 0 {
-		testserver.Missing(t, "MiniBrowser")
+		servers.Missing(t, "MiniBrowser")
 	}
 	xvfb := scratch(t)
-	launchBrowser(t, xvfb, nil, screen, "-displayfd", "1", "-nolisten", "tcp")
 	display := ""
-	eventually(t, startLimit, func() bool {
+	launchBrowser(t, xvfb, nil, func() bool {
 		out, _ := os.ReadFile(filepath.Join(xvfb, "out"))
 		display = strings.TrimSpace(string(out))
 		return strings.HasSuffix(string(out), "\n")
-	}, func() string { return "Xvfb does not start" })
+	}, screen, "-displayfd", "1", "-nolisten", "tcp")
 
-	port := strconv.Itoa(testserver.Port(t))
+	port := strconv.Itoa(servers.Port(t))
+	w := &webKit{url: "http://127.0.0.1:" + port, client: http.Client{Timeout: startLimit}}
 	launchBrowser(t, scratch(t), []string{
 		"DISPLAY=:" + display,
 		"GSETTINGS_BACKEND=memory",
 		"WEBKIT_DISABLE_COMPOSITING_MODE=1", // Xvfb has no graphics card
 		"WEBKIT_DISABLE_DMABUF_RENDERER=1",
-	}, driver, "--port="+port)
-	w := &webKit{url: "http://127.0.0.1:" + port, client: http.Client{Timeout: startLimit}}
-	eventually(t, startLimit, func() bool {
+	}, func() bool {
 		_, err := w.send(http.MethodGet, "/status", nil)
 		return err == nil
-	}, func() string { return "WebKitWebDriver does not start" })
+	}, driver, "--port="+port)
 	always := params{"webkitgtk:browserOptions": params{"binary": found[0], "args": []string{"--automation"}}}
 	for name, v := range capabilities {
 		always[name] = v

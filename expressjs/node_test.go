@@ -23,7 +23,7 @@ import (
 
 	"github.com/coatcheck/session"
 	"github.com/coatcheck/session/expressjs"
-	"github.com/coatcheck/session/internal/testserver"
+	"github.com/coatcheck/session/internal/testing/servers"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -53,8 +53,8 @@ func (silence) Printf(context.Context, string, ...any) {}
 // install installs the programs by npm ci.
 func install(t testing.TB) string {
 	t.Helper()
-	testserver.Program(t, "node")
-	npm := testserver.Program(t, "npm")
+	servers.Program(t, "node")
+	npm := servers.Program(t, "npm")
 	modules.once.Do(func() {
 		if modules.dir, modules.err = os.MkdirTemp("", "express"); modules.err != nil {
 			return
@@ -145,7 +145,7 @@ func (x express) start(t *testing.T) *pair {
 }
 
 func (p *pair) startNode(dir string, x express, env string) {
-	port := strconv.Itoa(testserver.Port(p.t))
+	port := strconv.Itoa(servers.Port(p.t))
 	p.node = "http://127.0.0.1:" + port
 	secrets, err := json.Marshal(x.secrets)
 	if err != nil {
@@ -165,7 +165,10 @@ func (p *pair) startNode(dir string, x express, env string) {
 		return true
 	}
 	program := filepath.Join(dir, cmp.Or(x.program, "app.js"))
-	testserver.Start(p.t, work, all, answers, testserver.Program(p.t, "node"), program)
+	servers.Start(p.t, servers.Command{
+		Args: []string{servers.Program(p.t, "node"), program},
+		Dir:  work, Env: all, Ready: answers,
+	})
 	p.log = func() string {
 		log, err := os.ReadFile(filepath.Join(work, "log"))
 		if err != nil {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/coatcheck/session"
 	"github.com/coatcheck/session/expressjs"
-	"github.com/coatcheck/session/internal/testserver"
+	"github.com/coatcheck/session/internal/testing/servers"
 	"github.com/coatcheck/session/storetest"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
@@ -22,14 +22,15 @@ ALTER TABLE "session" ADD CONSTRAINT "session_pkey" PRIMARY KEY ("sid") NOT DEFE
 CREATE INDEX "IDX_session_expire" ON "session" ("expire");`
 
 var (
-	postgres  testserver.Shared // of all tests, each with a database of its own
+	postgres  servers.Shared // of all tests, each with a database of its own
 	databases atomic.Int64
 )
 
 // postgresStore returns a store in a database of its own, and a pool of it.
 func postgresStore(t testing.TB, o expressjs.Options) (*expressjs.PostgresStore, *pgxpool.Pool) {
 	t.Helper()
-	url, name := postgres.Address(t, testserver.Postgres), fmt.Sprint("test", databases.Add(1))
+	server := postgres.Get(t, func(t testing.TB) *servers.Server { return servers.Postgres(t, "-c", "fsync=off") })
+	url, name := servers.PostgresURL(server.Addr), fmt.Sprint("test", databases.Add(1))
 	admin := openPool(t, url)
 	if _, err := admin.Exec(t.Context(), "CREATE DATABASE "+name); err != nil {
 		t.Fatal(err)

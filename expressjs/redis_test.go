@@ -6,7 +6,7 @@ import (
 
 	"github.com/coatcheck/session"
 	"github.com/coatcheck/session/expressjs"
-	"github.com/coatcheck/session/internal/testserver"
+	"github.com/coatcheck/session/internal/testing/servers"
 	"github.com/coatcheck/session/storetest"
 	"github.com/redis/go-redis/v9"
 )
@@ -14,7 +14,7 @@ import (
 // redisStore returns a store on a private server, and a client of it.
 func redisStore(t testing.TB, o expressjs.Options) (*expressjs.RedisStore, *redis.Client) {
 	t.Helper()
-	client := redis.NewClient(&redis.Options{Addr: testserver.Redis(t), ContextTimeoutEnabled: true})
+	client := redis.NewClient(&redis.Options{Addr: servers.Redis(t).Addr, ContextTimeoutEnabled: true})
 	t.Cleanup(func() { _ = client.Close() })
 	store, err := expressjs.NewRedisStore(client, &o)
 	if err != nil {
@@ -88,7 +88,7 @@ func TestPrefixes(t *testing.T) {
 
 // In a Cluster what Go knows is in the slot of the record, whatever hash tag the prefix has.
 func TestClusterSlots(t *testing.T) {
-	client := redis.NewClient(&redis.Options{Addr: testserver.Redis(t, "--cluster-enabled", "yes")})
+	client := redis.NewClient(&redis.Options{Addr: servers.Redis(t, "--cluster-enabled", "yes").Addr})
 	defer client.Close()
 	for _, key := range []string{"sess:abc", "{app}:sess:abc", "sess:{x}abc{y}", "sess:a{b"} {
 		record, err := client.ClusterKeySlot(t.Context(), key).Result()

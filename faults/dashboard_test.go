@@ -37,7 +37,7 @@ func runDashboard(t *testing.T, sys system) {
 	}
 	for range 3 {
 		m, err := session.New(&session.Options{
-			Store:        hurried{sys.open(t, sys.server.addr)},
+			Store:        hurried{sys.open(t, sys.server.Addr)},
 			Secrets:      [][]byte{bytes.Repeat([]byte("secret"), 6)},
 			RenewAfter:   time.Minute,
 			StoreTimeout: 5 * time.Minute, // two thousand requests at once

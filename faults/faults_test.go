@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/testing/servers"
 	"github.com/coatcheck/session/redisstore"
 	"github.com/coatcheck/session/sqlstore"
 	_ "github.com/jackc/pgx/v5/stdlib"
@@ -86,6 +87,11 @@ func number(t *testing.T, name string, otherwise int) int {
 	return n
 }
 
+// startRedis starts a Redis that has on disk what it acknowledges.
+func startRedis(t testing.TB) *servers.Server {
+	return servers.Redis(t, "--appendonly", "yes", "--appendfsync", "always")
+}
+
 func startSystemRedis(t *testing.T, adapt func(o *redis.Options)) system {
 	return system{startRedis(t), func(t testing.TB, addr string) session.Store {
 		store, err := redisstore.New(redisClient(t, addr, adapt), nil)
@@ -109,28 +115,18 @@ func redisClient(t testing.TB, addr string, adapt func(o *redis.Options)) *redis
 }
 
 func startSystemPostgres(t *testing.T) system {
-	s := startPostgres(t)
-	store, db := openPostgres(t, s.addr)
-	var err error
-	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if err = db.Ping(); err == nil {
-			break // it listens before it answers
-		}
-	}
-	if err == nil {
-		err = store.Migrate(t.Context())
-	}
-	if err != nil {
+	s := servers.Postgres(t)
+	store := openPostgres(t, s.Addr)
+	if err := store.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return system{s, func(t testing.TB, addr string) session.Store {
-		store, _ := openPostgres(t, addr)
-		return store
+		return openPostgres(t, addr)
 	}}
 }
 
-func openPostgres(t testing.TB, addr string) (*sqlstore.Store, *sql.DB) {
-	db, err := sql.Open("pgx", "postgres://postgres@"+addr+"/postgres?sslmode=disable")
+func openPostgres(t testing.TB, addr string) *sqlstore.Store {
+	db, err := sql.Open("pgx", servers.PostgresURL(addr))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +137,7 @@ func openPostgres(t testing.TB, addr string) (*sqlstore.Store, *sql.DB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return store, db
+	return store
 }
 
 // TestMain silences the client, which logs the faults that the tests make.

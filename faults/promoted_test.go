@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/testing/servers"
 )
 
 // Redis replicates asynchronously: a replica that is promoted may lack what the
@@ -15,9 +16,9 @@ import (
 // nothing is overwritten unseen.
 func TestPromotedReplica(t *testing.T) {
 	sys := startSystemRedis(t, nil)
-	link := startProxy(t, sys.server.addr, 1)
+	link := startProxy(t, sys.server.Addr, 1)
 	replica := startRedis(t)
-	master, standby := redisClient(t, sys.server.addr, nil), redisClient(t, replica.addr, nil)
+	master, standby := redisClient(t, sys.server.Addr, nil), redisClient(t, replica.Addr, nil)
 	ctx := t.Context()
 	must := func(err error) {
 		t.Helper()
@@ -26,20 +27,20 @@ func TestPromotedReplica(t *testing.T) {
 		}
 	}
 	must(master.ConfigSet(ctx, "repl-diskless-sync-delay", "0").Err()) // or it waits for more replicas
-	host, port, _ := strings.Cut(link.addr, ":")
+	host, port, _ := strings.Cut(link.Addr, ":")
 	must(standby.ReplicaOf(ctx, host, port).Err())
-	eventually(t, "the replica has the master's data", func() bool {
+	servers.Eventually(t, "the replica has the master's data", func() bool {
 		info, _ := standby.Info(ctx, "replication").Result()
 		return strings.Contains(info, "master_link_status:up")
 	})
 
 	c := &client{rng: rand.New(rand.NewPCG(1, 1)), start: time.Now()}
-	before := sys.open(t, sys.server.addr)
+	before := sys.open(t, sys.server.Addr)
 	first, second := c.record("id-2-0"), c.record("id-2-0")
 	must(before.Create(ctx, first))
 	// WAIT would not do: it is about the writes of its own connection.
-	after := sys.open(t, replica.addr)
-	eventually(t, "the replica has the first version", func() bool {
+	after := sys.open(t, replica.Addr)
+	servers.Eventually(t, "the replica has the first version", func() bool {
 		r, err := after.Load(ctx, first.ID)
 		return err == nil && r.Version == first.Version
 	})
@@ -47,7 +48,7 @@ func TestPromotedReplica(t *testing.T) {
 	login := c.record("id-3-0")
 	must(before.Save(ctx, second, first.Version))
 	must(before.Create(ctx, login))
-	sys.server.kill()
+	sys.server.Kill()
 	must(standby.ReplicaOf(ctx, "NO", "ONE").Err())
 
 	is := func(err, want error, what string) {
@@ -76,15 +77,5 @@ func TestPromotedReplica(t *testing.T) {
 	must(err)
 	if r.Version != third.Version {
 		t.Errorf("version %x was overwritten by %x", third.Version, r.Version)
-	}
-}
-
-// eventually waits for what another process does in its own time.
-func eventually(t testing.TB, what string, is func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); !is(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("still not so: %s", what)
-		}
 	}
 }

@@ -10,11 +10,12 @@ import (
 	"time"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/testing/servers"
 )
 
 // A system is a running server and how to reach it.
 type system struct {
-	server *server
+	server *servers.Server
 	open   func(t testing.TB, addr string) session.Store // a new client
 }
 
@@ -40,8 +41,8 @@ type run struct {
 // do makes the history and has it judged. Six clients reach the server through
 // the proxy, two directly: they see what the others' lost replies were about.
 func (r *run) do(t *testing.T, sys system) {
-	p := startProxy(t, sys.server.addr, r.seed)
-	stores := []session.Store{sys.open(t, p.addr), sys.open(t, p.addr), sys.open(t, sys.server.addr)}
+	p := startProxy(t, sys.server.Addr, r.seed)
+	stores := []session.Store{sys.open(t, p.Addr), sys.open(t, p.Addr), sys.open(t, sys.server.Addr)}
 	b := &board{again: r.again}
 	start := time.Now()
 	until := start.Add(r.length)
@@ -55,7 +56,7 @@ func (r *run) do(t *testing.T, sys system) {
 	}
 	r.network = map[trouble]int{}
 	if r.haunted {
-		faults.Go(func() { r.haunt(sys.server, start, until) })
+		faults.Go(func() { r.haunt(t, sys.server, start, until) })
 	}
 	if len(r.troubles) > 0 {
 		faults.Go(func() { r.disturb(p, until) })
@@ -75,7 +76,7 @@ func (r *run) do(t *testing.T, sys system) {
 }
 
 // haunt kills the server and starts it again, once at least, and stops it for a while.
-func (r *run) haunt(s *server, start, until time.Time) {
+func (r *run) haunt(t testing.TB, s *servers.Server, start, until time.Time) {
 	rng := rand.New(rand.NewPCG(r.seed, 3))
 	between := func(from, to time.Duration) time.Duration { return from + time.Duration(rng.Int64N(int64(to-from))) }
 	for first := true; ; first = false {
@@ -84,16 +85,18 @@ func (r *run) haunt(s *server, start, until time.Time) {
 			return
 		}
 		if first || rng.IntN(2) == 0 {
-			s.kill()
+			s.Kill()
 			time.Sleep(between(0, 200*time.Millisecond))
 			begun := time.Since(start)
-			if err := s.start(); err != nil {
+			if err := s.Restart(); err != nil {
 				r.startError = err
 				return
 			}
 			r.kills = append(r.kills, begun)
 		} else {
-			s.pause(between(100*time.Millisecond, 2*time.Second))
+			resume := s.Suspend(t)
+			time.Sleep(between(100*time.Millisecond, 2*time.Second))
+			resume()
 			r.stops = append(r.stops, time.Since(start))
 		}
 	}
@@ -101,7 +104,7 @@ func (r *run) haunt(s *server, start, until time.Time) {
 
 // disturb has the proxy make trouble for a while, then none, until a frame at least has
 // met with it: on a slow machine few pass.
-func (r *run) disturb(p *proxy, until time.Time) {
+func (r *run) disturb(p *troubled, until time.Time) {
 	rng := rand.New(rand.NewPCG(r.seed, 4))
 	for time.Now().Before(until) || p.struck() == 0 && time.Since(until) < time.Minute {
 		k := r.troubles[rng.IntN(len(r.troubles))]
@@ -116,7 +119,7 @@ func (r *run) disturb(p *proxy, until time.Time) {
 // look loads everything once more when all is quiet: what was acknowledged must
 // still be there. What it sees belongs to the history.
 func (r *run) look(t *testing.T, sys system, b *board, start time.Time) {
-	store := sys.open(t, sys.server.addr)
+	store := sys.open(t, sys.server.Addr)
 	c := &client{number: clients, store: store, start: start, seen: map[string]uint64{}}
 	deadline := time.Now().Add(2 * time.Minute) // for all of them, should the server be gone
 	for slot := range b.slots {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/testing/servers"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -97,7 +98,7 @@ func fill(b *testing.B, users bool) (s *server, records []*session.Record, perSe
 		return store.Create(b.Context(), records[i])
 	})
 	must(b, filling.Close()) // because connections use memory of the server
-	eventually(b, "the connections are closed", func() bool { return info("connected_clients") == connected })
+	servers.Eventually(b, "the connections are closed", func() bool { return info("connected_clients") == connected })
 	return s, records, (info("used_memory") - before) / sessions
 }
 
@@ -129,7 +130,7 @@ func together(b *testing.B, n int, f func(i int) error) {
 // processorTime returns the processor time that the server (0 where there is no /proc) and this
 // process have used.
 func processorTime(b *testing.B, s *server) (ofServer, ofApp time.Duration) {
-	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.pid))
+	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.PID()))
 	_, after, _ := strings.Cut(string(line), ") ") // the process name in parentheses may contain spaces
 	if fields := strings.Fields(after); len(fields) > 12 {
 		user, _ := strconv.Atoi(fields[11])

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/coatcheck/session/internal/testing/servers"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -55,9 +56,9 @@ func TestCheck(t *testing.T) {
 	}
 
 	t.Run("replicas", func(t *testing.T) {
-		host, port, _ := net.SplitHostPort(s.addr)
+		host, port, _ := net.SplitHostPort(s.Addr)
 		replica := startServer(t, "--replicaof", host+" "+port, "--appendonly", "yes", "--appendfsync", "always")
-		eventually(t, "the replica follows", func() bool {
+		servers.Eventually(t, "the replica follows", func() bool {
 			return strings.Contains(client.Info(t.Context(), "replication").Val(), "state=online") &&
 				strings.Contains(replica.client(nil).Info(t.Context(), "replication").Val(), "master_link_status:up")
 		})
@@ -79,7 +80,7 @@ func checkCluster(t *testing.T, nodes []*server) {
 	nodes[1].set("appendonly", "yes")
 	nodes[1].set("appendfsync", "always")
 	err := newStore(t, clusterClient(t, nodes)).Check(t.Context())
-	want := []string{nodes[0].addr + ": persistence is off", nodes[2].addr + ": persistence is off"}
+	want := []string{nodes[0].Addr + ": persistence is off", nodes[2].Addr + ": persistence is off"}
 	slices.Sort(want)
 	if err == nil {
 		t.Fatal("Check found nothing")

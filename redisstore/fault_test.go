@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/testing/servers"
 	"github.com/coatcheck/session/redisstore"
 	"github.com/redis/go-redis/v9"
 )
 
 // line is a store behind a proxy, and a store that reaches the same server directly.
 type line struct {
-	proxy         *proxy
+	proxy         *cutter
 	store, direct *redisstore.Store
 	length        int // bytes of a save, request and reply together
 }
@@ -23,9 +24,9 @@ type line struct {
 // proxy sees one exchange after the other.
 func newLine(t *testing.T) *line {
 	s := startServer(t)
-	l := &line{proxy: startProxy(t, s.addr), direct: newStore(t, s.client(nil))}
+	l := &line{proxy: startProxy(t, s.Addr), direct: newStore(t, s.client(nil))}
 	l.store = newStore(t, s.client(func(o *redis.Options) {
-		o.Addr, o.PoolSize, o.MaxRetries = l.proxy.addr(), 1, 3
+		o.Addr, o.PoolSize, o.MaxRetries = l.proxy.Addr, 1, 3
 	}))
 	r := create(t, l.store, newRecord(""))
 	must(t, l.store.Touch(t.Context(), r.ID, r.LastSeen, r.Expires))
@@ -154,7 +155,7 @@ func TestLostReplies(t *testing.T) {
 func TestUnsent(t *testing.T) {
 	s := startServer(t)
 	unreachable := newStore(t, s.client(func(o *redis.Options) {
-		o.Addr, o.DialerRetries = fmt.Sprintf("127.0.0.1:%d", freePort(t)), 1
+		o.Addr, o.DialerRetries = fmt.Sprintf("127.0.0.1:%d", servers.Port(t)), 1
 	}))
 	closed := s.client(nil)
 	_ = closed.Close()

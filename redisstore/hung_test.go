@@ -28,8 +28,7 @@ func hung(t *testing.T, nodes []*server, open func() *redisstore.Store) {
 	}
 	lists(t, warm, "alice")
 	for _, s := range nodes {
-		s.suspend()
-		defer s.resume()
+		defer s.Suspend(t)()
 	}
 	for name, s := range map[string]*redisstore.Store{"open": warm, "new": cold} {
 		for call, do := range map[string]func(ctx context.Context) error{
@@ -102,9 +101,9 @@ func TestHungCreateIsSentOnce(t *testing.T) {
 		must(t, store.Save(t.Context(), r, r.Version)) // the server knows both scripts from here on
 		openConnections(t, client, 4)
 		must(t, s.client(nil).ConfigResetStat(t.Context()).Err())
-		s.suspend()
+		resume := s.Suspend(t)
 		err := test.write(r)
-		s.resume()
+		resume()
 		if !errors.Is(err, session.ErrIndeterminate) {
 			t.Errorf("%s returned %v, want ErrIndeterminate", test.name, err)
 		}

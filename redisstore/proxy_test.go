@@ -2,55 +2,39 @@ package redisstore_test
 
 import (
 	"bytes"
-	"net"
 	"sync"
 	"testing"
+
+	"github.com/coatcheck/session/internal/testing/proxy"
 )
 
-// proxy forwards between client and server, and cuts the connection at a given byte of an
-// exchange. An exchange begins with the request of a script.
-type proxy struct {
-	t        testing.TB
-	listener net.Listener
-	target   string
+// A cutter is a proxy in front of a server. It cuts the connection at a given byte of an
+// exchange, which begins with the request of a script. The client sends a command in one
+// piece and waits for its reply, and both are small: each is one chunk.
+type cutter struct {
+	*proxy.Proxy
 
 	mu        sync.Mutex
 	cut       bool
 	always    bool   // cut every exchange, not just the next
 	request   int    // bytes of the request that pass; -1: all
-	reply     int    // bytes of the reply that pass after the whole request
-	meanwhile func() // called just before the cut
-	skip      int    // exchanges that pass before the cut
-	skipping  bool   // whether the current exchange passes
+	reply     int    // bytes of the reply that pass, once the request has
+	meanwhile func() // called when the cut is due, before the client can notice the cut
+	skip      int    // exchanges that pass before
+	skipping  bool   // this one passes
 
-	requestSize, replySize int // of the last exchange
+	exchanges              map[int64]bool // connections on which an exchange was the last
+	requestSize, replySize int            // of the last exchange
 }
 
-func startProxy(t testing.TB, target string) *proxy {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &proxy{t: t, listener: l, target: target}
-	t.Cleanup(func() { _ = p.Close() })
-	go func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go p.serve(client)
-		}
-	}()
-	return p
+func startProxy(t testing.TB, target string) *cutter {
+	c := &cutter{exchanges: map[int64]bool{}}
+	c.Proxy = proxy.New(t, target, c.fate)
+	return c
 }
 
-func (p *proxy) addr() string { return p.listener.Addr().String() }
-
-func (p *proxy) Close() error { return p.listener.Close() }
-
-// cutAt arranges a cut after n bytes, counted through the request and then the reply.
-func (p *proxy) cutAt(n, requestSize int, always bool, meanwhile func()) {
+// cutAt arranges a cut after so many bytes: first the request's, then the reply's.
+func (p *cutter) cutAt(n, requestSize int, always bool, meanwhile func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cut, p.always, p.meanwhile = true, always, meanwhile
@@ -60,25 +44,41 @@ func (p *proxy) cutAt(n, requestSize int, always bool, meanwhile func()) {
 	}
 }
 
-// loseReply cuts the connection before the reply, after so many further exchanges.
-func (p *proxy) loseReply(after int) {
+// loseReply cuts before the reply of the exchange after so many.
+func (p *cutter) loseReply(after int) {
 	p.cutAt(0, 0, false, nil)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.skip = after
 }
 
-// heal cancels the cut.
-func (p *proxy) heal() {
+// heal takes the cut back.
+func (p *cutter) heal() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cut = false
 }
 
-// due returns how many bytes of a request or reply pass before the cut, or -1 for all.
-func (p *proxy) due(size int, isReply bool) (pass int) {
+// fate cuts the connection if the cut is due.
+func (p *cutter) fate(c proxy.Chunk) proxy.Fate {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !c.IsReply {
+		p.exchanges[c.Conn] = bytes.Contains(c.Data, []byte("evalsha"))
+	}
+	if !p.exchanges[c.Conn] {
+		return proxy.Forward(c)
+	}
+	pass := p.due(len(c.Data), c.IsReply)
+	if pass < 0 {
+		return proxy.Forward(c)
+	}
+	return proxy.Fate{Pass: min(pass, len(c.Data)), Cut: true}
+}
+
+// due returns how much of a request or reply passes before the cut; all of it
+// with -1. p.mu is held.
+func (p *cutter) due(size int, isReply bool) (pass int) {
 	pass = p.request
 	if isReply {
 		p.replySize, pass = size, p.reply
@@ -97,48 +97,4 @@ func (p *proxy) due(size int, isReply bool) (pass int) {
 		p.meanwhile()
 	}
 	return pass
-}
-
-// serve forwards one connection, message by message: the client sends a command in one piece
-// and waits for its reply, and both are small.
-func (p *proxy) serve(client net.Conn) {
-	defer client.Close()
-	server, err := net.Dial("tcp", p.target)
-	if err != nil {
-		return
-	}
-	defer server.Close()
-	var scripting sync.Mutex
-	exchange := false
-	pump := func(from, to net.Conn, isReply bool) {
-		defer from.Close()
-		defer to.Close()
-		b := make([]byte, 64<<10)
-		for {
-			n, err := from.Read(b)
-			if err != nil {
-				return
-			}
-			message := b[:n]
-			scripting.Lock()
-			if !isReply {
-				exchange = bytes.Contains(message, []byte("evalsha"))
-			}
-			counts := exchange
-			scripting.Unlock()
-			pass := -1
-			if counts {
-				pass = p.due(n, isReply)
-			}
-			if pass >= 0 {
-				_, _ = to.Write(message[:min(pass, n)])
-				return
-			}
-			if _, err := to.Write(message); err != nil {
-				return
-			}
-		}
-	}
-	go pump(client, server, false)
-	pump(server, client, true)
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/testing/servers"
 	"github.com/coatcheck/session/redisstore"
 	"github.com/coatcheck/session/storetest"
 	"github.com/redis/go-redis/v9"
@@ -24,9 +25,9 @@ func TestRedis(t *testing.T) {
 }
 
 func TestSentinel(t *testing.T) {
-	sentinel := startSentinel(t, startServer(t))
+	sentinel := servers.Sentinel(t, startServer(t).Server)
 	client := redis.NewFailoverClient(&redis.FailoverOptions{
-		MasterName: "main", SentinelAddrs: []string{sentinel.addr}, ContextTimeoutEnabled: true,
+		MasterName: "main", SentinelAddrs: []string{sentinel.Addr}, ContextTimeoutEnabled: true,
 	})
 	defer client.Close()
 	store := newStore(t, client)

@@ -14,14 +14,14 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/coatcheck/session/internal/testserver"
+	"github.com/coatcheck/session/internal/testing/servers"
 )
 
 // start runs the whole example until the test ends, and returns its address.
 func start(t *testing.T) string {
 	t.Helper()
 	for _, name := range []string{"node", "npm", "redis-server"} {
-		testserver.Program(t, name)
+		servers.Program(t, name)
 	}
 	t.Setenv("REDIS_URL", "") // it starts its own
 	t.Setenv("PORT", "0")

@@ -8,7 +8,7 @@ import (
 
 	sessions "github.com/coatcheck/session"
 	"github.com/coatcheck/session/expressjs"
-	"github.com/coatcheck/session/internal/testserver"
+	"github.com/coatcheck/session/internal/testing/servers"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
@@ -57,7 +57,7 @@ func endByGo(t *testing.T, client *redis.Client, id string) {
 }
 
 func TestRedis(t *testing.T) {
-	url := "redis://" + testserver.Redis(t)
+	url := "redis://" + servers.Redis(t).Addr
 	o, _ := redis.ParseURL(url)
 	client := redis.NewClient(o)
 	defer client.Close()
@@ -174,7 +174,7 @@ func TestRedis(t *testing.T) {
 }
 
 func TestPostgres(t *testing.T) {
-	url := testserver.Postgres(t)
+	url := servers.PostgresURL(servers.Postgres(t, "-c", "fsync=off").Addr)
 	conn, err := pgx.Connect(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
@@ -268,7 +268,7 @@ func TestPostgres(t *testing.T) {
 
 // The rights of the Redis user are seen, without a change of anything.
 func TestRedisRights(t *testing.T) {
-	address := testserver.Redis(t)
+	address := servers.Redis(t).Addr
 	client := redis.NewClient(&redis.Options{Addr: address})
 	defer client.Close()
 	value, id := newToken(t, secret)

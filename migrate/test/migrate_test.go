@@ -23,7 +23,7 @@ import (
 	"github.com/alexedwards/scs/redisstore"
 	"github.com/alexedwards/scs/v2"
 	"github.com/coatcheck/session"
-	"github.com/coatcheck/session/internal/testserver"
+	"github.com/coatcheck/session/internal/testing/servers"
 	"github.com/coatcheck/session/migrate"
 	ginsessions "github.com/gin-contrib/sessions"
 	gincookie "github.com/gin-contrib/sessions/cookie"
@@ -135,7 +135,7 @@ var libraries = map[string]func(t *testing.T) library{
 		return ofSCS(m)
 	},
 	"scs, Redis": func(t *testing.T) library {
-		addr := testserver.Redis(t)
+		addr := servers.Redis(t).Addr
 		pool := &redis.Pool{Dial: func() (redis.Conn, error) { return redis.Dial("tcp", addr) }}
 		t.Cleanup(func() { _ = pool.Close() })
 		m := scs.New()
@@ -143,7 +143,7 @@ var libraries = map[string]func(t *testing.T) library{
 		return ofSCS(m)
 	},
 	"scs, PostgreSQL": func(t *testing.T) library {
-		pool, err := pgxpool.New(t.Context(), testserver.Postgres(t))
+		pool, err := pgxpool.New(t.Context(), servers.PostgresURL(servers.Postgres(t, "-c", "fsync=off").Addr))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/testing/servers"
 	"github.com/coatcheck/session/sqlstore"
 )
 
@@ -99,7 +100,7 @@ func change(r *session.Record) {
 func crowd(b *testing.B, db *sql.DB, user func() string) (*sqlstore.Store, []*session.Record, float64) {
 	table, records, size := newTable(), make([]*session.Record, sessions), 0.0
 	s, server := openStore(b, db, sqlstore.PostgreSQL, table), postgres(b)
-	hasty := openStore(b, server.open(b, "pgx", postgresDSN(server.port)+"&synchronous_commit=off"), sqlstore.PostgreSQL, table)
+	hasty := openStore(b, open(b, "pgx", servers.PostgresURL(server.Addr)+"&synchronous_commit=off"), sqlstore.PostgreSQL, table)
 	share(b, sessions, func(_, i int) error {
 		records[i] = newcomer(user())
 		return hasty.Create(context.Background(), records[i])
@@ -135,7 +136,7 @@ func used(b *testing.B, db *sql.DB) (sum [3]float64) {
 	must(b, syscall.Getrusage(syscall.RUSAGE_SELF, &own))
 	sum[0] = float64(own.Utime.Nano() + own.Stime.Nano())
 	must(b, db.QueryRow("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8").Scan(&sum[2]))
-	postmaster := strconv.Itoa(postgres(b).cmd.Process.Pid)
+	postmaster := strconv.Itoa(postgres(b).PID())
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, stat := range stats {
 		line, _ := os.ReadFile(stat) // empty if the process has ended since

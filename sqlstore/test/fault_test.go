@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/testing/servers"
 	"github.com/coatcheck/session/sqlstore"
 )
 
@@ -17,23 +18,23 @@ import (
 type networked struct {
 	name    string
 	dialect sqlstore.Dialect
-	server  func(t testing.TB) *server
+	server  func(t testing.TB) *servers.Server
 	open    func(t testing.TB) *sql.DB
 	driver  string
-	dsn     func(port int) string
+	dsn     func(addr string) string
 }
 
 // overNetwork are the databases that a network lies before, with the drivers that the
 // README recommends.
 var overNetwork = []networked{
-	{"PostgreSQL", sqlstore.PostgreSQL, postgres, openPostgres, "pgx", postgresDSN},
-	{"MariaDB", sqlstore.MySQL, mariadb, openMariaDB, "mysql", mariadbDSN},
+	{"PostgreSQL", sqlstore.PostgreSQL, postgres, openPostgres, "pgx", servers.PostgresURL},
+	{"MariaDB", sqlstore.MySQL, mariadb, openMariaDB, "mysql", servers.MariaDBDSN},
 }
 
 // libPQ is PostgreSQL with a driver that returns driver.ErrBadConn for statements that were
 // sent. It is not in overNetwork, because lib/pq ignores the context's deadline while the
 // server hangs, and for the reason in the comment of TestConnectionsClosedWhileIdle.
-var libPQ = networked{"lib-pq", sqlstore.PostgreSQL, postgres, openLibPQ, "postgres", postgresDSN}
+var libPQ = networked{"lib-pq", sqlstore.PostgreSQL, postgres, openLibPQ, "postgres", servers.PostgresURL}
 
 // The connection is lost at every byte of the answer to a write, and at many of
 // what comes before that, from the server's greeting on. Lost once, another try finds
@@ -44,7 +45,7 @@ func TestLostReply(t *testing.T) {
 	for _, d := range append([]networked{libPQ}, overNetwork...) {
 		for _, call := range []string{"Save", "Create"} {
 			t.Run(d.name+"/"+call, func(t *testing.T) {
-				l := &loss{t: t, call: call, table: newTable(), proxy: newProxy(t, d.server(t).port)}
+				l := &loss{t: t, call: call, table: newTable(), proxy: newProxy(t, d.server(t).Addr)}
 				stride := 1
 				if d.driver == libPQ.driver {
 					l.prepares, stride = true, 5 // larger steps take less time
@@ -54,7 +55,7 @@ func TestLostReply(t *testing.T) {
 					if l.db != nil {
 						l.db.Close() // a server has not so many connections
 					}
-					db, err := sql.Open(d.driver, d.dsn(l.proxy.port))
+					db, err := sql.Open(d.driver, d.dsn(l.proxy.Addr))
 					must(t, err)
 					l.db = db
 					s, err := sqlstore.New(db, d.dialect, &sqlstore.Options{Table: l.table})
@@ -90,7 +91,7 @@ type loss struct {
 	t        *testing.T
 	call     string
 	table    string
-	proxy    *proxy
+	proxy    *cutter
 	direct   *sqlstore.Store
 	through  func() *sqlstore.Store
 	db       *sql.DB // through's
@@ -216,7 +217,7 @@ func TestHungServer(t *testing.T) {
 			s := newStore(t, d.open(t), d.dialect)
 			r := record("alice", time.Hour)
 			must(t, s.Create(t.Context(), r))
-			resume := d.server(t).stop(t)
+			resume := d.server(t).Suspend(t)
 			const timeout = 200 * time.Millisecond
 			for _, c := range []struct {
 				name  string
@@ -287,7 +288,7 @@ func TestUnknownOrUnsent(t *testing.T) {
 			for limit := 200 * time.Millisecond; ; limit *= 2 { // a slow machine may not send it in time
 				r, err = s.Load(t.Context(), r.ID)
 				must(t, err)
-				resume = d.server(t).stop(t)
+				resume = d.server(t).Suspend(t)
 				err := within(t, limit, func(ctx context.Context) error { return s.Save(ctx, next(r), r.Version) })
 				if errors.Is(err, session.ErrIndeterminate) {
 					break
@@ -357,7 +358,7 @@ func TestHungServerThroughHTTP(t *testing.T) {
 			}
 			b := loggedIn()
 			for _, path := range []string{"/look", "/set", "/login", "/renew", "/logout"} {
-				resume := d.server(t).stop(t)
+				resume := d.server(t).Suspend(t)
 				during = nil
 				b.expect(path, http.StatusServiceUnavailable)
 				resume()
@@ -366,7 +367,7 @@ func TestHungServerThroughHTTP(t *testing.T) {
 				during = nil
 				b := loggedIn()
 				var resume func()
-				during = func() { resume = d.server(t).stop(t) }
+				during = func() { resume = d.server(t).Suspend(t) }
 				b.expect(path, http.StatusServiceUnavailable)
 				resume()
 			}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/testing/servers"
 	"github.com/coatcheck/session/sqlstore"
 	"github.com/go-sql-driver/mysql"
 	"github.com/jackc/pgx/v5"
@@ -113,8 +114,7 @@ func TestConflictOnDeadConnection(t *testing.T) {
 			t.Errorf("Save: %v", err)
 		}
 	})
-	openPostgres(t) // it must be up
-	config, err := pgx.ParseConfig(postgresDSN(postgres(t).port))
+	config, err := pgx.ParseConfig(servers.PostgresURL(postgres(t).Addr))
 	must(t, err)
 	for _, d := range []struct {
 		name   string

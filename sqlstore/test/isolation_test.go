@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/testing/servers"
 	"github.com/coatcheck/session/sessiontest"
 	"github.com/coatcheck/session/sqlstore"
 )
@@ -59,15 +60,11 @@ func TestRaisedIsolation(t *testing.T) {
 	}
 	for _, level := range []string{"read%20committed", "repeatable%20read", "serializable"} {
 		t.Run("PostgreSQL "+level, func(t *testing.T) {
-			openPostgres(t)
-			s := postgres(t)
-			run(t, s.open(t, "pgx", postgresDSN(s.port)+"&default_transaction_isolation="+level), sqlstore.PostgreSQL)
+			run(t, open(t, "pgx", servers.PostgresURL(postgres(t).Addr)+"&default_transaction_isolation="+level), sqlstore.PostgreSQL)
 		})
 	}
 	t.Run("MariaDB serializable", func(t *testing.T) {
-		openMariaDB(t)
-		s := mariadb(t)
-		run(t, s.open(t, "mysql", mariadbDSN(s.port)+"&tx_isolation=%27SERIALIZABLE%27"), sqlstore.MySQL)
+		run(t, open(t, "mysql", servers.MariaDBDSN(mariadb(t).Addr)+"&tx_isolation=%27SERIALIZABLE%27"), sqlstore.MySQL)
 	})
 }
 
@@ -80,8 +77,8 @@ func TestMigrateWithoutRights(t *testing.T) {
 		_, err := db.Exec(q)
 		must(t, err)
 	}
-	s := postgres(t)
-	app := s.open(t, "pgx", fmt.Sprintf("postgres://app_%s@127.0.0.1:%d/postgres?sslmode=disable", table, s.port))
+	url := servers.PostgresURL(postgres(t).Addr)
+	app := open(t, "pgx", strings.Replace(url, "postgres@", "app_"+table+"@", 1))
 	store, err := sqlstore.New(app, sqlstore.PostgreSQL, &sqlstore.Options{Table: table})
 	must(t, err)
 	must(t, store.Migrate(t.Context()))

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/testing/servers"
 	"github.com/coatcheck/session/sqlstore"
 )
 
@@ -47,8 +48,7 @@ func (c *tracer) take() (queries []pgx.TraceQueryStartData, rows []int64) {
 }
 
 func traced(t *testing.T) (*sql.DB, *tracer) {
-	openPostgres(t) // it must be up
-	config, err := pgx.ParseConfig(postgresDSN(postgres(t).port))
+	config, err := pgx.ParseConfig(servers.PostgresURL(postgres(t).Addr))
 	must(t, err)
 	c := &tracer{}
 	config.Tracer = c
