@@ -8,8 +8,8 @@ import (
 	sessionotel "github.com/coatcheck/session/otel"
 )
 
-// The global providers of OpenTelemetry get what happens to sessions, and what
-// calls of their store take.
+// This example reports events and the duration of store calls to the global providers of
+// OpenTelemetry.
 func Example() {
 	store, secret := session.NewMemoryStore(nil), []byte(os.Getenv("SESSION_SECRET"))
 	telemetry, err := sessionotel.New(nil)

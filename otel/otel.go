@@ -1,5 +1,4 @@
-// Package otel tells OpenTelemetry what happens to sessions, and what calls of their
-// store take:
+// Package otel reports the events of sessions and the duration of store calls to OpenTelemetry:
 //
 //	telemetry, err := sessionotel.New(nil) // import sessionotel "github.com/coatcheck/session/otel"
 //	sessions, err := session.New(&session.Options{
@@ -13,15 +12,15 @@
 //	session.events          {event}  counter by session.event.kind: created, logged_in, …
 //	session.store.duration  s        histogram by session.store.operation and session.store.outcome
 //
-// and error.type where a call failed. Each call is a client span too, "session.store
-// load" for example, and each event an event of the span that is current.
+// The histogram also has error.type for calls that failed. Each call is also a client span, for
+// example "session.store load", and each event is added to the current span.
 //
-// The names are in a namespace of their own: the semantic conventions have none for
-// sessions on a server (their session.id is a user's visit), and those for databases
-// (db.client.operation.duration) belong to the driver under the store, which may be
-// instrumented too: one call would be counted twice.
+// The names are in a namespace of their own. The semantic conventions have no names for
+// sessions on a server: their session.id is the visit of a user. Their names for databases
+// (db.client.operation.duration) belong to the driver under the store: if the driver is
+// instrumented too, a call would be counted twice.
 //
-// No attribute, span or event ever holds an id, a user or a value of a session.
+// No attribute, span or event contains an id, a user or a value of a session.
 package otel
 
 import (
@@ -37,15 +36,15 @@ import (
 
 const scope = "github.com/coatcheck/session/otel"
 
-// Options say where to tell it. The zero value is OpenTelemetry's global providers,
-// as they are when New is called.
+// Options are the providers of OpenTelemetry to use. A nil field means the global provider at
+// the time of [New].
 type Options struct {
 	MeterProvider  metric.MeterProvider
 	TracerProvider trace.TracerProvider
 }
 
-// Telemetry tells OpenTelemetry. It may be used by any number of goroutines and
-// Managers.
+// Telemetry reports to OpenTelemetry. Any number of goroutines and Managers may use it
+// concurrently.
 type Telemetry struct {
 	events   metric.Int64Counter
 	duration metric.Float64Histogram
@@ -66,9 +65,9 @@ func New(opts *Options) (*Telemetry, error) {
 	}
 	meter := o.MeterProvider.Meter(scope)
 	events, err1 := meter.Int64Counter("session.events",
-		metric.WithUnit("{event}"), metric.WithDescription("What happened to sessions."))
+		metric.WithUnit("{event}"), metric.WithDescription("Events of sessions."))
 	duration, err2 := meter.Float64Histogram("session.store.duration",
-		metric.WithUnit("s"), metric.WithDescription("What calls of the session store took."),
+		metric.WithUnit("s"), metric.WithDescription("Duration of session store calls."),
 		metric.WithExplicitBucketBoundaries(0.00001, 0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5))
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, err
@@ -76,14 +75,14 @@ func New(opts *Options) (*Telemetry, error) {
 	return &Telemetry{events, duration, o.TracerProvider.Tracer(scope)}, nil
 }
 
-// OnEvent is for session.Options.OnEvent.
+// OnEvent counts e. Use it as [session.Options].OnEvent.
 func (t *Telemetry) OnEvent(ctx context.Context, e session.Event) {
 	kind := attribute.String("session.event.kind", string(e.Kind))
 	t.events.Add(ctx, 1, metric.WithAttributes(kind))
 	trace.SpanFromContext(ctx).AddEvent("session."+string(e.Kind), trace.WithAttributes(kind))
 }
 
-// Store returns a store that tells of each call of another.
+// Store returns a store that calls inner and reports each call.
 func (t *Telemetry) Store(inner session.Store) session.Store { return &store{t, inner} }
 
 type store struct {
@@ -91,8 +90,8 @@ type store struct {
 	inner session.Store
 }
 
-// outcome says what a store answered, and whether the call failed: that nothing was
-// found, or somebody was faster, is an answer.
+// outcome returns the name of a call's outcome, and whether the call failed. ErrNotFound,
+// ErrConflict and ErrExists are results, not failures.
 func outcome(err error) (name string, failed bool) {
 	switch {
 	case err == nil:
@@ -110,5 +109,5 @@ func outcome(err error) (name string, failed bool) {
 	case errors.Is(err, context.Canceled):
 		return "canceled", true
 	}
-	return "_OTHER", true // as the semantic conventions spell it
+	return "_OTHER", true // the spelling of the semantic conventions
 }

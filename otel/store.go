@@ -11,7 +11,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// call runs one call of the store under a span, and tells what it took.
+// call runs one call of the inner store in a span, and records its duration and outcome.
 func (s *store) call(ctx context.Context, operation string, f func(ctx context.Context) error) {
 	what := attribute.String("session.store.operation", operation)
 	ctx, span := s.tracer.Start(ctx, "session.store "+operation,

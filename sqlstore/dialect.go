@@ -12,32 +12,32 @@ import (
 // A Dialect names a kind of database.
 type Dialect string
 
-// The dialects. MySQL is MariaDB's too.
+// The dialects. MySQL includes MariaDB.
 const (
 	PostgreSQL Dialect = "postgresql" // 14 or later
 	MySQL      Dialect = "mysql"      // MySQL 8, MariaDB 10.6, or later, with InnoDB
 	SQLite     Dialect = "sqlite"     // 3.35 or later
 )
 
-// A dialect is what differs.
+// dialect describes how a database differs from the others.
 type dialect struct {
-	schema   []string // with %[1]s for the table, which is %[2]s, its schema and dot, and %[3]s
-	lock     string   // begins a migration that others may begin too
-	numbered bool     // parameters are $1, $2, … and not ?
+	schema   []string // statements; %[1]s is the table's full name, %[2]s its schema with a dot, %[3]s its name alone
+	lock     string   // statement that serializes concurrent migrations
+	numbered bool     // whether parameters are $1, $2, … instead of ?
 	greatest string
 	least    string
-	upsert   bool   // ON CONFLICT … DO UPDATE … WHERE
-	prepare  bool   // Load is prepared once per Store
-	byPage   bool   // Sweep goes by physical pages
-	index    string // counts the index of the schema's second statement, if it has one
-	maxData  int    // bytes; 0: more than anybody has
+	upsert   bool   // whether it has ON CONFLICT … DO UPDATE … WHERE
+	prepare  bool   // whether the statement of Load is prepared once per Store
+	byPage   bool   // whether Sweep reads the table by physical pages
+	index    string // query that counts the index of the schema's second statement; "": no such statement
+	maxData  int    // size limit of the data column in bytes; 0: none that matters
 }
 
 var dialects = map[Dialect]*dialect{
 	PostgreSQL: {
-		// fillfactor and no index on expires: a touch finds room on the row's
-		// own page and changes no index (HOT), which an index on the expiry
-		// would cost it.
+		// The fillfactor and the lack of an index on expires make touches cheap: the new row
+		// version fits on the page of the old one and no index changes (HOT update). An index
+		// on expires would prevent that.
 		schema: []string{
 			`CREATE TABLE IF NOT EXISTS %[1]s (id bytea PRIMARY KEY, version bigint NOT NULL, username bytea NOT NULL, data bytea NOT NULL, created bigint NOT NULL, deadline bigint NOT NULL, checksum bigint NOT NULL, seen bigint NOT NULL, expires bigint NOT NULL) WITH (fillfactor = 70)`,
 			`CREATE INDEX IF NOT EXISTS %[3]s_username ON %[1]s (username) WHERE username <> ''`,
@@ -54,7 +54,8 @@ var dialects = map[Dialect]*dialect{
 	},
 	SQLite: {
 		schema: []string{
-			// The data comes last: what is behind it costs its overflow pages.
+			// data is the last column, because to read a column behind it would read its
+			// overflow pages.
 			`CREATE TABLE IF NOT EXISTS %[1]s (id BLOB NOT NULL PRIMARY KEY, version INTEGER NOT NULL, username BLOB NOT NULL, created INTEGER NOT NULL, deadline INTEGER NOT NULL, checksum INTEGER NOT NULL, seen INTEGER NOT NULL, expires INTEGER NOT NULL, data BLOB NOT NULL)`,
 			`CREATE INDEX IF NOT EXISTS %[2]s%[3]s_username ON %[3]s (username) WHERE username <> x''`,
 		},
@@ -66,9 +67,9 @@ var dialects = map[Dialect]*dialect{
 // queries are a dialect's statements for one table.
 type queries struct {
 	schema                                           []string
-	look, index                                      string // for Migrate: the table's columns; dialect.index
+	look, index                                      string // used by Migrate: select the table's columns; dialect.index
 	load, create, save, version, touch, delete, list string
-	reclaim                                          string // where create cannot replace an expired record
+	reclaim                                          string // replaces an expired record, for a dialect whose create cannot
 	pages, sweepPages, sweepIDs, sweepDelete         string
 }
 
@@ -87,15 +88,17 @@ func (d *dialect) queries(table string) (q queries) {
 	later := func(column string) string { return d.greatest + "(" + column + ", ?)" }
 	q.load = fill("SELECT " + columns + " FROM TABLE WHERE id = ? AND expires > ?")
 	q.version = fill("SELECT version FROM TABLE WHERE id = ? AND expires > ?")
-	// The arguments are those of row and saveTail. The checksum is r's, moved as
-	// far as the stored clocks are later than r's. It goes before them: MySQL works
-	// from left to right, on what it has set.
+	// The arguments are those of saveArgs. The new checksum is that of r, adjusted by the
+	// amounts by which the stored clocks are later than those of r. It is set before the
+	// clocks, because MySQL evaluates assignments from left to right and uses values that are
+	// already assigned.
 	seen, expires := later("seen"), d.least+"("+later("expires")+", ?)"
 	q.save = fill("UPDATE TABLE SET version = ?, username = ?, data = ?, created = ?, deadline = ?," +
 		" checksum = ? + 3 * (" + seen + " - ?) + 5 * (" + expires + " - ?), seen = " + seen + ", expires = " + expires +
 		" WHERE id = ? AND version = ? AND expires > ?")
 	q.delete = fill("DELETE FROM TABLE WHERE id = ?")
-	// What a damaged row's checksum is off by, a touch leaves as it is.
+	// A touch changes the checksum by the same amounts as the clocks, so a damaged row stays
+	// damaged.
 	expires = d.greatest + "(expires, " + d.least + "(?, deadline))"
 	q.touch = fill("UPDATE TABLE SET checksum = checksum + 3 * (" + seen + " - seen) + 5 * (" + expires + " - expires), seen = " + seen + ", expires = " + expires + " WHERE id = ? AND expires > ?")
 	q.list = fill("SELECT " + columns + " FROM TABLE WHERE username = ? AND username <> " + d.empty() + " AND expires > ?")
@@ -107,7 +110,8 @@ func (d *dialect) queries(table string) (q queries) {
 		}
 		q.create = fill("INSERT" + insert + " ON CONFLICT (id) DO UPDATE SET " + strings.Join(excluded, ", ") + " WHERE TABLE.expires <= ?")
 	} else {
-		// What IGNORE would ignore beside a duplicate id, fits has refused.
+		// IGNORE ignores a duplicate id. It would also ignore values that are too long, which
+		// fits has refused before.
 		q.create = fill("INSERT IGNORE" + insert)
 		q.reclaim = fill("UPDATE TABLE SET " + set + " WHERE id = ? AND expires <= ?")
 	}
@@ -118,7 +122,7 @@ func (d *dialect) queries(table string) (q queries) {
 	return q
 }
 
-// createTail is what create needs after the row.
+// createTail returns the arguments of queries.create that follow those of the row.
 func (d *dialect) createTail(now int64) []any {
 	if d.upsert {
 		return []any{now}
@@ -133,7 +137,7 @@ func (d *dialect) empty() string {
 	return "x''"
 }
 
-// number writes the parameters as the database wants them.
+// number replaces the parameters ? by $1, $2, … if the dialect needs that.
 func (d *dialect) number(query string) string {
 	if !d.numbered {
 		return query
@@ -151,25 +155,26 @@ func (d *dialect) number(query string) string {
 	return b.String()
 }
 
-// maxUser is what an index holds everywhere, in bytes.
+// maxUser is the length in bytes of a user that every database can index.
 const maxUser = 1024
 
-// fits refuses what the columns cannot hold, rather than have it cut.
+// fits returns an error if the columns cannot hold r, because some databases would truncate it
+// silently.
 func (d *dialect) fits(r *session.Record) error {
 	switch {
 	case len(r.ID) == 0 || len(r.ID) > 128:
-		return fmt.Errorf("sqlstore: the id has %d bytes, allowed are 1 to 128", len(r.ID))
+		return fmt.Errorf("sqlstore: the id has %d bytes, must have 1 to 128", len(r.ID))
 	case len(r.User) > maxUser:
-		return fmt.Errorf("sqlstore: the user has %d bytes, allowed are %d", len(r.User), maxUser)
+		return fmt.Errorf("sqlstore: the user has %d bytes, must have at most %d", len(r.User), maxUser)
 	case d.maxData > 0 && len(r.Data) > d.maxData:
-		return fmt.Errorf("sqlstore: the data has %d bytes, allowed are %d", len(r.Data), d.maxData)
+		return fmt.Errorf("sqlstore: the data has %d bytes, must have at most %d", len(r.Data), d.maxData)
 	}
 	return nil
 }
 
-// refused reports whether err is the database's own answer that it did not do it.
-// All else leaves that open: a deadline, a lost connection, a shutdown, and what
-// can befall a commit on its way to the disk.
+// refused reports whether err is the database's reply that it did not execute the statement.
+// Any other error leaves the outcome open: a deadline, a lost connection, a shutdown, a commit
+// that fails while it is written to the disk.
 func refused(err error) bool {
 	var code interface{ Code() int } // modernc.org/sqlite
 	if errors.As(err, &code) {
@@ -188,8 +193,8 @@ func refused(err error) bool {
 	return false
 }
 
-// sqlState returns the code of the SQL standard in an answer of PostgreSQL or
-// MySQL, or "". Drivers are not imported: what they have in common is asked.
+// sqlState returns the SQLSTATE of an error of PostgreSQL or MySQL, or "". It recognizes the
+// errors of drivers by their methods and fields, so that no driver is imported.
 func sqlState(err error) string {
 	var state interface{ SQLState() string } // pgx, lib/pq
 	if errors.As(err, &state) {

@@ -13,7 +13,7 @@ import (
 	"github.com/coatcheck/session/sqlstore"
 )
 
-// PostgreSQL through pgx: import _ "github.com/jackc/pgx/v5/stdlib".
+// This example uses PostgreSQL through pgx: import _ "github.com/jackc/pgx/v5/stdlib".
 func Example() {
 	ctx := context.Background()
 	db, err := sql.Open("pgx", os.Getenv("DATABASE_URL"))
@@ -21,7 +21,8 @@ func Example() {
 		log.Fatal(err)
 	}
 	db.SetMaxOpenConns(20)
-	db.SetMaxIdleConns(20) // by default all but two are closed after use
+	db.SetMaxIdleConns(20) // by default only two connections are kept after use
+
 	store, err := sqlstore.New(db, sqlstore.PostgreSQL, nil)
 	if err != nil {
 		log.Fatal(err)
@@ -39,7 +40,7 @@ func Example() {
 	log.Fatal(http.ListenAndServe(":8080", sessions.Handler(http.DefaultServeMux)))
 }
 
-// Any number of processes may do this at once.
+// Any number of processes may sweep concurrently.
 func ExampleStore_Sweep() {
 	var ctx context.Context // ends with the process
 	var store *sqlstore.Store
@@ -51,8 +52,9 @@ func ExampleStore_Sweep() {
 	}()
 }
 
-// One machine, one file, through modernc.org/sqlite. The file is made first, so
-// that nobody else may read it; what SQLite puts beside it gets the same mode.
+// This example uses one file on one machine, through modernc.org/sqlite. The program creates
+// the file first, so that other users of the machine cannot read it. SQLite gives the same mode
+// to the files beside it.
 func ExampleNew_sqlite() {
 	f, err := os.OpenFile("sessions.db", os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

@@ -11,31 +11,30 @@ import (
 	"time"
 )
 
-// Schema returns the statements that make the table and its index, for those
-// who apply them by other means than Migrate. They change nothing where both are
-// there already.
+// Schema returns the statements that create the table and its index, for programs that do not
+// use Migrate. They change nothing if both exist.
 func (s *Store) Schema() []string { return append([]string(nil), s.q.schema...) }
 
-// Migrate applies Schema, unless the table and its index are there. Any number of
-// processes may call it at once, each at its start. It needs the right to create
-// tables only where there is something to create; where the application has no
-// such right, apply Schema as a role that has.
+// Migrate applies Schema, unless the table and its index exist. Any number of processes may
+// call it concurrently, each when it starts. It needs the right to create tables only if
+// something is missing; if the application's role has no such right, apply Schema with a role
+// that has it.
 //
-// It returns an error if the table lacks one of the columns: then it is another
-// program's, and Options.Table must name one of its own.
+// Migrate returns an error if the table lacks one of the columns. The table then belongs to
+// another program, and Options.Table must be another name.
 func (s *Store) Migrate(ctx context.Context) error {
-	isThere, err := s.isMigrated(ctx)
-	if err == nil && !isThere {
+	migrated, err := s.isMigrated(ctx)
+	if err == nil && !migrated {
 		if err = s.retry(ctx, func() error { return s.applySchema(ctx) }); err == nil {
-			// What was created meanwhile, or CREATE IF NOT EXISTS took for ours.
+			// Another program may have created a table of this name meanwhile.
 			_, err = s.isMigrated(ctx)
 		}
 	}
 	return clean("migrate", err)
 }
 
-// isMigrated reports whether the table and its index are there. It returns an
-// error if the table is not one of ours.
+// isMigrated reports whether the table and its index exist. It returns an error if the table
+// belongs to another program.
 func (s *Store) isMigrated(ctx context.Context) (ok bool, err error) {
 	var found []string
 	err = s.retry(ctx, func() error {
@@ -60,7 +59,7 @@ func (s *Store) isMigrated(ctx context.Context) (ok bool, err error) {
 		}
 	}
 	if len(lacking) > 0 {
-		return false, fmt.Errorf("the table %q is another program's: its columns are %s, and it lacks %s; set Options.Table to a name that no other program uses",
+		return false, fmt.Errorf("the table %q belongs to another program: its columns are %s, and it lacks %s; set Options.Table to a name that no other program uses",
 			s.table, strings.Join(found, ", "), strings.Join(lacking, ", "))
 	}
 	if s.q.index == "" {
@@ -79,7 +78,7 @@ func (s *Store) applySchema(ctx context.Context) error {
 	defer tx.Rollback()
 	statements := s.q.schema
 	if s.d.lock != "" {
-		// Two CREATE … IF NOT EXISTS at once can both find nothing.
+		// Two concurrent CREATE … IF NOT EXISTS can both find nothing, and one then fails.
 		statements = append([]string{s.d.lock}, statements...)
 	}
 	for _, q := range statements {
@@ -90,8 +89,7 @@ func (s *Store) applySchema(ctx context.Context) error {
 	return tx.Commit()
 }
 
-// noSuchTable reports whether err is the database's answer that there is no table
-// of this name.
+// noSuchTable reports whether err is the database's reply that the table does not exist.
 func noSuchTable(err error) bool {
 	switch sqlState(err) {
 	case "42P01", "42S02": // PostgreSQL, MySQL
@@ -101,14 +99,14 @@ func noSuchTable(err error) bool {
 }
 
 const (
-	sweepRows  = 1000 // looked at by one statement
-	sweepPages = 128  // of 8 KiB
+	sweepRows  = 1000 // rows read by one statement, so that none locks for long
+	sweepPages = 128  // pages of 8 KiB read by one statement, so that none locks for long
 )
 
-// SweepEvery calls Sweep again and again, d apart, until ctx ends, and logs what
-// fails to slog.Default. The first time comes after a random part of d, so that
-// processes that start together do not sweep together. Start it as a goroutine;
-// every few minutes is often enough. It panics if d is not positive.
+// SweepEvery calls Sweep every d until ctx ends, and logs errors to [slog.Default]. The first
+// sweep comes after a random part of d, so that processes that start together do not sweep
+// together. Start SweepEvery as a goroutine; an interval of minutes is short enough. It panics
+// if d is not positive.
 func (s *Store) SweepEvery(ctx context.Context, d time.Duration) {
 	if d <= 0 {
 		panic("sqlstore: SweepEvery: the interval is not positive")
@@ -128,12 +126,11 @@ func (s *Store) SweepEvery(ctx context.Context, d time.Duration) {
 	}
 }
 
-// Sweep deletes expired records and returns how many, also if it ends early with
-// an error. It works in small batches that lock nothing for long, never deletes
-// a session that was extended meanwhile, and any number of processes may sweep
-// at once. There is no index on the expiry, so it reads the whole table: every
-// few minutes is often enough. Expired records that are still there do no harm
-// but take room.
+// Sweep deletes expired records and returns their number, also if it ends early with an error.
+// It works in small batches that lock nothing for long, and never deletes a session that was
+// extended meanwhile. Any number of processes may sweep concurrently. Sweep reads the whole
+// table, because there is no index on the expiry: an interval of minutes is short enough.
+// Expired records that are not yet deleted are ignored; they only use space.
 func (s *Store) Sweep(ctx context.Context) (deleted int, err error) {
 	if s.d.byPage {
 		return s.sweepByPage(ctx)
@@ -141,7 +138,7 @@ func (s *Store) Sweep(ctx context.Context) (deleted int, err error) {
 	return s.sweepByID(ctx)
 }
 
-// sweepByPage goes through the table as it lies on disk.
+// sweepByPage deletes expired records in the physical order of the table.
 func (s *Store) sweepByPage(ctx context.Context) (deleted int, err error) {
 	var pages int64
 	err = s.retry(ctx, func() error { return s.db.QueryRowContext(ctx, s.q.pages).Scan(&pages) })
@@ -157,8 +154,8 @@ func (s *Store) sweepByPage(ctx context.Context) (deleted int, err error) {
 	return deleted, nil
 }
 
-// sweepByID goes through the table in the order of the ids. It looks without a
-// lock, and deletes what is still expired then.
+// sweepByID deletes expired records in the order of their ids. It selects them without a lock,
+// and deletes those that are still expired.
 func (s *Store) sweepByID(ctx context.Context) (deleted int, err error) {
 	last := []byte{}
 	for {
@@ -185,8 +182,8 @@ func (s *Store) sweepByID(ctx context.Context) (deleted int, err error) {
 	}
 }
 
-// expired returns the ids of expired records among those after last, and the
-// last id it looked at, nil at the end of the table.
+// expired returns the ids of the expired records among the sweepRows records after last, and
+// the id of the last record that it read, or nil at the end of the table.
 func (s *Store) expired(ctx context.Context, last []byte) (ids []any, next []byte, err error) {
 	rows, err := s.db.QueryContext(ctx, s.q.sweepIDs, last, sweepRows)
 	if err != nil {
@@ -210,9 +207,9 @@ func (s *Store) expired(ctx context.Context, last []byte) (ids []any, next []byt
 	return ids, next, rows.Err()
 }
 
-// deleteRows executes a statement that deletes expired rows, and returns how many
-// it deleted. Of two sweeps at once the database may roll one back. Rows that a try
-// deleted whose connection was lost are not counted.
+// deleteRows executes a statement that deletes expired rows, and returns how many it deleted.
+// The database may roll back one of two concurrent sweeps, which is retried. If the connection
+// is lost, rows that the lost try deleted are not counted.
 func (s *Store) deleteRows(ctx context.Context, query string, args ...any) (int, error) {
 	var n int64
 	err := s.retry(ctx, func() error {

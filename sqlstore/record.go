@@ -10,14 +10,14 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// columns are in the order of row and scan. Instants are Unix milliseconds.
-// Ids and users are bytes, for text is compared in ways that depend on the
-// collation, and some databases refuse a NUL in it.
+// columns are in the order of row and scan. Times are Unix milliseconds. Ids and users are
+// stored as bytes, because comparison of text depends on the collation and some databases
+// refuse a NUL in text.
 const columns = "id, version, username, data, created, deadline, checksum, seen, expires"
 
 var errDamaged = errors.New("the record is damaged")
 
-// row returns the values of the columns.
+// row returns the values of the columns for r.
 func (s *Store) row(r *session.Record) []any {
 	return []any{
 		[]byte(r.ID), int64(r.Version), []byte(r.User), bytesOf(r.Data),
@@ -29,12 +29,12 @@ func (s *Store) row(r *session.Record) []any {
 func (s *Store) saveArgs(r *session.Record, old uint64) []any {
 	seen, expires, deadline := r.LastSeen.UnixMilli(), r.Expires.UnixMilli(), r.Deadline.UnixMilli()
 	return append(s.row(r)[1:7],
-		seen, seen, expires, deadline, expires, // of the checksum
+		seen, seen, expires, deadline, expires, // for the checksum
 		seen, expires, deadline,
 		[]byte(r.ID), int64(old), now())
 }
 
-// bytesOf keeps empty data from becoming NULL.
+// bytesOf returns b, or an empty slice for nil, which the driver would store as NULL.
 func bytesOf(b []byte) []byte {
 	if b == nil {
 		return []byte{}
@@ -42,7 +42,7 @@ func bytesOf(b []byte) []byte {
 	return b
 }
 
-// scan reads one row.
+// scan decodes one row. It returns errDamaged if the checksum does not match.
 func scan(row interface{ Scan(...any) error }) (*session.Record, error) {
 	var r session.Record
 	var id, user []byte
@@ -59,8 +59,8 @@ func scan(row interface{ Scan(...any) error }) (*session.Record, error) {
 	return &r, nil
 }
 
-// checksum covers all that is in the record. The times that Touch moves are
-// added on top, for that is what a database can do itself: see queries.touch.
+// checksum covers the whole record. The times that Touch changes are added with factors, so
+// that the database can update the checksum itself: see queries.touch.
 func checksum(r *session.Record) int64 {
 	h := crc32.New(crc32.MakeTable(crc32.Castagnoli))
 	var n [8]byte
@@ -76,7 +76,7 @@ func checksum(r *session.Record) int64 {
 	return int64(h.Sum32()) + 3*r.LastSeen.UnixMilli() + 5*r.Expires.UnixMilli()
 }
 
-// clean wraps an error of the database; nil stays nil.
+// clean wraps an error of the database with the name of the call; nil stays nil.
 func clean(call string, err error) error {
 	if err == nil {
 		return nil

@@ -11,17 +11,17 @@ import (
 )
 
 const (
-	firstWait = 4 * time.Millisecond // doubled by each further try
+	firstWait = 4 * time.Millisecond // before the second try; doubled for each further try
 	maxWait   = 128 * time.Millisecond
 	maxLosses = 3 // tries after a lost connection; more would only hold requests up while the database is down
 )
 
-// retry calls f again while again says so. f may be carried out more than once, so it
-// must do no harm then.
+// retry calls f until it succeeds or shouldRetry returns false. f may be executed more than
+// once, so a repetition must do no harm.
 func (s *Store) retry(ctx context.Context, f func() error) error {
 	for t := (tries{}); ; {
 		err := f()
-		if err == nil || !s.again(ctx, &t, err) {
+		if err == nil || !s.shouldRetry(ctx, &t, err) {
 			return err
 		}
 	}
@@ -30,11 +30,11 @@ func (s *Store) retry(ctx context.Context, f func() error) error {
 // tries counts the failed tries of one call.
 type tries struct{ rolledBack, lost int }
 
-// again reports whether a call that failed with err is worth another try, and waits
-// until it is time for that. A statement that the database rolls back for a concurrent
-// one is tried until ctx ends, as happens at isolation levels above read committed and
-// in deadlocks. One whose connection was lost is tried a few times.
-func (s *Store) again(ctx context.Context, t *tries, err error) bool {
+// shouldRetry reports whether a call that failed with err is tried again, and sleeps before it
+// returns true. A statement that the database rolls back because of a concurrent one, as
+// happens in deadlocks and at isolation levels above read committed, is tried until ctx ends. A
+// statement whose connection was lost is tried maxLosses times.
+func (s *Store) shouldRetry(ctx context.Context, t *tries, err error) bool {
 	switch {
 	case rolledBack(err):
 		t.rolledBack++
@@ -52,15 +52,15 @@ func (s *Store) again(ctx context.Context, t *tries, err error) bool {
 	return true
 }
 
-// rolledBack reports whether the database undid a statement because of a concurrent
-// one: a serialization failure or a deadlock, which nothing was applied of.
+// rolledBack reports whether the database undid a statement because of a concurrent one: a
+// serialization failure or a deadlock. No part of the statement was applied.
 func rolledBack(err error) bool {
 	state := sqlState(err)
 	return state == "40001" || state == "40P01"
 }
 
-// isLost reports whether err says that the connection broke, or that the database
-// closed it. A timeout is no such error: the database may still be at work.
+// isLost reports whether err says that the connection broke, or that the database closed it. A
+// timeout is not a lost connection: the database may still execute the statement.
 func isLost(err error) bool {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return false
@@ -89,13 +89,13 @@ func hasText(err error, text string) bool {
 	return false
 }
 
-// dropDead removes the dead ones among the pool's idle connections. What closes one
-// connection, such as a failover, mostly closes all of them. Each of the others would
-// cost a call a try, and leave the outcome of a write open.
+// dropDead removes dead connections from the idle ones of the pool. An event that closes one
+// connection, such as a failover, usually closes all. Each dead connection that stayed would
+// cost a call one try, and leave the outcome of a write unknown.
 //
-// It holds the live ones until it has seen all, because the pool hands out the one that
-// came back last. Of several calls at once one does the work, or each would wait for
-// connections that another one holds.
+// dropDead holds the live connections until it has checked all, because the pool hands out the
+// connection that was returned last. Of concurrent calls only one checks, because otherwise
+// each would wait for connections that another one holds.
 func (s *Store) dropDead(ctx context.Context) {
 	begun := s.drops.Load()
 	select {
@@ -105,7 +105,7 @@ func (s *Store) dropDead(ctx context.Context) {
 	}
 	defer func() { <-s.dropping }()
 	if s.drops.Load() != begun {
-		return // one began after this call's connection was lost
+		return // another call has checked since this call's connection was lost
 	}
 	s.drops.Add(1)
 	for left := s.db.Stats().Idle; left > 0 && s.db.Stats().Idle > 0; left-- {
@@ -114,7 +114,7 @@ func (s *Store) dropDead(ctx context.Context) {
 			return
 		}
 		if err := conn.PingContext(ctx); err != nil {
-			_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // has the pool close it
+			_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // makes the pool close conn
 			if !isLost(err) {
 				return
 			}
@@ -124,7 +124,8 @@ func (s *Store) dropDead(ctx context.Context) {
 	}
 }
 
-// pause waits before another try. It returns early with ctx's error.
+// pause sleeps before try number try+2: exponential backoff from firstWait with jitter, capped
+// at maxWait. It returns early with ctx.Err().
 func pause(ctx context.Context, try int) error {
 	d := min(firstWait<<min(try, 10), maxWait)
 	t := time.NewTimer(d/2 + rand.N(d/2))

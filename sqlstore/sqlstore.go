@@ -1,15 +1,14 @@
-// Package sqlstore keeps sessions in PostgreSQL, MySQL, MariaDB or SQLite,
-// through database/sql, so that they survive a restart and any number of
-// processes share them. It imports no driver: bring the one you use. What each
-// wants in its data source name is in the README.
+// Package sqlstore stores sessions in PostgreSQL, MySQL, MariaDB or SQLite, through
+// database/sql. Sessions survive a restart, and any number of processes share them. The package
+// imports no driver; the README says which data source name each driver needs.
 //
 //	store, err := sqlstore.New(db, sqlstore.PostgreSQL, nil)
-//	err = store.Migrate(ctx) // once, at the start
+//	err = store.Migrate(ctx) // once, when the program starts
 //	go store.SweepEvery(ctx, 5*time.Minute)
 //
-// It passes the package storetest on PostgreSQL, on PostgreSQL behind PgBouncer
-// in transaction mode, on MariaDB and on SQLite, with the README's drivers, and on
-// PostgreSQL with lib/pq.
+// It passes the tests of package storetest on PostgreSQL, on PostgreSQL behind PgBouncer in
+// transaction mode, on MariaDB and on SQLite, with the drivers of the README, and on PostgreSQL
+// with lib/pq.
 package sqlstore
 
 import (
@@ -24,48 +23,47 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// Options configure a Store. The zero value is good.
+// Options configure a [Store]. The zero value is valid.
 type Options struct {
-	// Table is the table's name: letters, digits and underscores, at most 48,
-	// and before it, if you like, a schema and a dot. "": "sessions".
+	// Table is the name of the table: at most 48 letters, digits and underscores, optionally
+	// after the name of a schema and a dot. "": "sessions".
 	Table string
 }
 
-// A Store is a session.Store in one table. Every call is a single statement in
-// autocommit mode; only one that changed no row costs another, to say why. It
-// keeps no state in the database's sessions, so that a pooler between them in
-// transaction mode does no harm. The clock is the application's. Its methods may
-// be called by any number of goroutines at once.
+// A Store is a [session.Store] in one table. Every call is a single statement in autocommit
+// mode; only a write that changed no row needs a second statement, to find the reason. A Store
+// keeps no state in the database's connections, so a pooler in transaction mode does not affect
+// it. Times are those of the application's clock. The methods may be called concurrently.
 //
-// A call that the database rolls back for a concurrent one, as it does at isolation
-// levels above read committed, is tried again until its context ends.
+// A call that the database rolls back because of a concurrent one, as it does at isolation
+// levels above read committed, is retried until its context ends.
 //
-// A call whose connection is lost is tried again on another one, four times in all, so
-// that connections which the database closed while they were idle fail no request. A
-// write whose outcome is still unknown then, or because its deadline passed, is
-// session.ErrIndeterminate. What the database refused, and what never reached it, is an
-// ordinary error. A lost connection makes a conflict session.ErrIndeterminate more often
-// with drivers other than pgx, go-sql-driver/mysql and modernc.org/sqlite, and with wrapped
-// ones: their driver.ErrBadConn is not taken to mean that nothing was sent.
+// A call whose connection is lost is tried on another connection, four times in all, so that
+// connections that the database closed while they were idle fail no request. If the outcome of
+// a write is unknown after that, or because its deadline passed, the write returns
+// [session.ErrIndeterminate]. A statement that the database refused, or that never reached it,
+// returns an ordinary error. With drivers other than pgx, go-sql-driver/mysql and
+// modernc.org/sqlite, and with wrapped drivers, a lost connection turns a conflict into
+// session.ErrIndeterminate more often: their driver.ErrBadConn is not taken to mean that
+// nothing was sent.
 //
-// A record carries a checksum: one that was damaged is an error, never another
-// user's session. An id has at most 128 bytes, a user at most 1024.
+// A record carries a checksum: a damaged record is an error, never another user's session. An
+// id has at most 128 bytes, a user at most 1024.
 type Store struct {
 	db    *sql.DB
 	d     *dialect
 	q     queries
 	table string
 
-	load atomic.Pointer[sql.Stmt] // if dialect.prepare: nil until the first Load; closed with db
+	load atomic.Pointer[sql.Stmt] // prepared by the first Load if dialect.prepare; closed with db
 
-	dropping chan struct{} // held by the call that removes dead connections
-	drops    atomic.Int64  // begun so far
+	dropping chan struct{} // semaphore of the call that runs dropDead
+	drops    atomic.Int64  // number of checks by dropDead that have begun
 }
 
-// New returns a Store over db. It starts nothing and asks the database nothing:
-// call Migrate once before use, or apply Schema by your own means, and have
-// SweepEvery delete expired records. It returns an error if the dialect or the table's name is
-// not a good one.
+// New returns a Store that uses db. New starts nothing and sends nothing to the database: call
+// Migrate once before use, or apply Schema yourself, and run SweepEvery to delete expired
+// records. New returns an error if the dialect or the name of the table is invalid.
 func New(db *sql.DB, d Dialect, opts *Options) (*Store, error) {
 	var o Options
 	if opts != nil {
@@ -80,7 +78,7 @@ func New(db *sql.DB, d Dialect, opts *Options) (*Store, error) {
 	case dialects[d] == nil:
 		return nil, fmt.Errorf("sqlstore: New: %q is no dialect: use PostgreSQL, MySQL or SQLite", string(d))
 	case !tableName.MatchString(o.Table):
-		return nil, errors.New("sqlstore: Options.Table: must be letters, digits and underscores, at most 48, with a schema and a dot before it if need be")
+		return nil, errors.New("sqlstore: Options.Table: must be letters, digits and underscores, at most 48, optionally after a schema and a dot")
 	}
 	return &Store{
 		db: db, d: dialects[d], q: dialects[d].queries(o.Table), table: o.Table,
@@ -90,7 +88,7 @@ func New(db *sql.DB, d Dialect, opts *Options) (*Store, error) {
 
 var tableName = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]{0,47}\.)?[A-Za-z_][A-Za-z0-9_]{0,47}$`)
 
-// Load implements session.Store.
+// Load implements [session.Store].
 func (s *Store) Load(ctx context.Context, id string) (r *session.Record, err error) {
 	err = s.retry(ctx, func() error {
 		row, err := s.loadRow(ctx, id)
@@ -112,15 +110,15 @@ func (s *Store) Load(ctx context.Context, id string) (r *session.Record, err err
 	return r, nil
 }
 
-// loadRow executes the statement of Load, which is prepared once where each preparation
-// costs: the SQLite driver has no cache of its own.
+// loadRow executes the statement of Load. It is prepared once for SQLite, whose driver has no
+// cache of prepared statements.
 func (s *Store) loadRow(ctx context.Context, id string) (*sql.Row, error) {
 	if !s.d.prepare {
 		return s.db.QueryRowContext(ctx, s.q.load, []byte(id), now()), nil
 	}
 	stmt := s.load.Load()
 	if stmt == nil {
-		// Not in New, which asks the database nothing: the table may come later.
+		// New cannot prepare it: the table may be created after New.
 		made, err := s.db.PrepareContext(ctx, s.q.load)
 		if err != nil {
 			return nil, err
@@ -133,7 +131,7 @@ func (s *Store) loadRow(ctx context.Context, id string) (*sql.Row, error) {
 	return stmt.QueryRowContext(ctx, []byte(id), now()), nil
 }
 
-// Create implements session.Store.
+// Create implements [session.Store].
 func (s *Store) Create(ctx context.Context, r *session.Record) error {
 	if err := s.d.fits(r); err != nil {
 		return err
@@ -152,12 +150,12 @@ func (s *Store) Create(ctx context.Context, r *session.Record) error {
 	case err != session.ErrNotFound:
 		return err
 	case r.Expires.UnixMilli() <= now():
-		return nil // it does not exist either way
+		return nil // r has already expired, so an absent record is correct
 	}
-	return s.Create(ctx, r) // what was there has expired since
+	return s.Create(ctx, r) // the record in the way has expired since
 }
 
-// Save implements session.Store.
+// Save implements [session.Store].
 func (s *Store) Save(ctx context.Context, r *session.Record, old uint64) error {
 	if err := s.d.fits(r); err != nil {
 		return err
@@ -169,10 +167,10 @@ func (s *Store) Save(ctx context.Context, r *session.Record, old uint64) error {
 	return s.why(ctx, "save", w, r, session.ErrConflict)
 }
 
-// why tells why a write of r changed no row: it was r's already, another one is
-// there, or none. Then the last try of it was not applied, so that no failure here is
-// ErrIndeterminate, unless an earlier try was lost: that may have been applied, and
-// what it wrote be changed or deleted since.
+// why returns the result of a write of r that changed no row: nil if r itself is stored, other
+// if another record is stored, or ErrNotFound. The last try was then not applied, so an error
+// here is not ErrIndeterminate, unless the connection of an earlier try was lost: that try may
+// have been applied, and its record may have been changed or deleted since.
 func (s *Store) why(ctx context.Context, call string, w written, r *session.Record, other error) error {
 	version, err := s.version(ctx, r.ID)
 	switch {
@@ -188,7 +186,7 @@ func (s *Store) why(ctx context.Context, call string, w written, r *session.Reco
 	return other
 }
 
-var errOverwritten = errors.New("the connection was lost, and the record is another one now")
+var errOverwritten = errors.New("the connection was lost, and the record has been replaced since")
 
 // version returns the version of a live record.
 func (s *Store) version(ctx context.Context, id string) (uint64, error) {
@@ -202,14 +200,14 @@ func (s *Store) version(ctx context.Context, id string) (uint64, error) {
 	return uint64(version), err
 }
 
-// Touch implements session.Store.
+// Touch implements [session.Store].
 func (s *Store) Touch(ctx context.Context, id string, seen, expires time.Time) error {
 	last, end := seen.UnixMilli(), expires.UnixMilli()
 	w, err := s.write(ctx, "touch", s.q.touch, last, end, last, end, []byte(id), now())
 	if w.rows > 0 || err != nil {
 		return err
 	}
-	// MySQL counts a row that stays as it is as none.
+	// MySQL does not count a row whose values stay the same.
 	_, err = s.version(ctx, id)
 	if err == session.ErrNotFound {
 		return err
@@ -217,14 +215,14 @@ func (s *Store) Touch(ctx context.Context, id string, seen, expires time.Time) e
 	return w.failed("touch", err)
 }
 
-// Delete implements session.Store.
+// Delete implements [session.Store].
 func (s *Store) Delete(ctx context.Context, id string) error {
 	_, err := s.write(ctx, "delete", s.q.delete, []byte(id))
 	return err
 }
 
-// List implements session.Store. A damaged record is an error, not skipped: it
-// might be one that RevokeAll must end.
+// List implements [session.Store]. A damaged record is an error, because RevokeAll must not
+// miss it.
 func (s *Store) List(ctx context.Context, user string) (records []*session.Record, err error) {
 	if user == "" {
 		return nil, nil

@@ -11,15 +11,15 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// A written is what is known about a write.
+// written is the result of a write.
 type written struct {
-	rows    int64
-	unknown bool // a try was lost that may have been applied
+	rows    int64 // number of rows that the last try changed
+	unknown bool  // whether an earlier or the last try failed with an unknown outcome
 }
 
-// write executes a statement that changes one row at most, and that may be carried out
-// twice. It takes a connection of its own first: what fails until then, a full pool or a
-// database that is not there, is known not to have been applied.
+// write executes a statement that changes at most one row, and whose repetition does no harm.
+// It reserves a connection first: an error before that, such as a full pool or an unreachable
+// database, is known not to have applied the statement.
 func (s *Store) write(ctx context.Context, call, query string, args ...any) (w written, err error) {
 	for t := (tries{}); ; {
 		var conn *sql.Conn
@@ -31,7 +31,7 @@ func (s *Store) write(ctx context.Context, call, query string, args ...any) (w w
 			}
 			w.unknown = w.unknown || !s.isUnsent(err) && !refused(err)
 		}
-		if !s.again(ctx, &t, err) {
+		if !s.shouldRetry(ctx, &t, err) {
 			return w, w.failed(call, err)
 		}
 	}
@@ -47,8 +47,8 @@ var badConnDrivers = map[string]bool{
 	"modernc.org/sqlite.Driver":                  true,
 }
 
-// keepsBadConnRule reports whether d is one of badConnDrivers. A driver that wraps one of
-// them is not: what the wrapper does with errors is not known.
+// keepsBadConnRule reports whether d is one of badConnDrivers. It returns false for a driver
+// that wraps one of them, because the wrapper may change errors.
 func keepsBadConnRule(d driver.Driver) bool {
 	t := reflect.TypeOf(d)
 	if t != nil && t.Kind() == reflect.Pointer {
@@ -73,7 +73,7 @@ func execute(ctx context.Context, conn *sql.Conn, query string, args []any) (int
 	return res.RowsAffected()
 }
 
-// failed returns what to answer if a call ends with err after the write.
+// failed returns the error of a call that ends with err after the write.
 func (w written) failed(call string, err error) error {
 	if err != nil && w.unknown {
 		err = fmt.Errorf("%w: %w", session.ErrIndeterminate, err)

@@ -58,7 +58,7 @@ var touchAndListFaults = []fault{
 			if err != nil {
 				return err
 			}
-			time.Sleep(2 * time.Nanosecond) // what is saved or deleted meanwhile comes back
+			time.Sleep(2 * time.Nanosecond) // reverts a concurrent Save or Delete
 			s.mu.Lock()
 			s.records[id] = *is
 			s.mu.Unlock()
@@ -83,7 +83,7 @@ var touchAndListFaults = []fault{
 		TouchForward TouchNeverBackward TouchEachByItself TouchNeverPastDeadline TouchKeepsTheRest DataPassed
 		TouchRacingSave Expired/TouchedInTime`},
 
-	{"touches nothing and is content", func(s *mapStore) {
+	{"touches nothing and returns nil", func(s *mapStore) {
 		s.touch = func(ctx context.Context, id string, seen, expires time.Time) error {
 			err := s.goodTouch(ctx, id, seen, expires)
 			if errors.Is(err, session.ErrNotFound) {
@@ -93,7 +93,7 @@ var touchAndListFaults = []fault{
 		}
 	}, "TouchAbsent TouchDeleted Expired/Touch"},
 
-	{"deletes only what is there", func(s *mapStore) {
+	{"fails to delete an absent record", func(s *mapStore) {
 		s.delete = func(ctx context.Context, id string) error {
 			if _, err := s.goodLoad(ctx, id); err != nil {
 				return err
@@ -122,7 +122,7 @@ var touchAndListFaults = []fault{
 		}
 	}, "Users"},
 
-	{"lists everybody", func(s *mapStore) {
+	{"lists all users", func(s *mapStore) {
 		s.list = func(ctx context.Context, user string) ([]*session.Record, error) {
 			return s.listIf(ctx, func(r session.Record) bool {
 				return user != "" && s.now().Before(r.Expires)
@@ -134,7 +134,7 @@ var touchAndListFaults = []fault{
 		s.list = func(ctx context.Context, user string) ([]*session.Record, error) {
 			return s.listIf(ctx, func(r session.Record) bool { return r.User == user && s.now().Before(r.Expires) })
 		}
-	}, "ListOfNobody"},
+	}, "ListWithoutUser"},
 
 	{"lists from a stale index", func(s *mapStore) {
 		index := map[string]map[string]*session.Record{}
@@ -165,7 +165,7 @@ var touchAndListFaults = []fault{
 		}
 	}, "SaveDeleted SaveOfThePast SaveWithoutUser TouchDeleted ListAfterDelete"},
 
-	{"takes what is not stored yet out of an index", func(s *mapStore) {
+	{"removes entries from an index before their record is stored", func(s *mapStore) {
 		index := map[string]string{} // users by id
 		s.create = func(ctx context.Context, r *session.Record) error {
 			s.mu.Lock()
@@ -226,7 +226,7 @@ var touchAndListFaults = []fault{
 		}
 	}, "EndedContext"},
 
-	{"takes an ended context for an answer", func(s *mapStore) {
+	{"returns ErrNotFound when its context has ended", func(s *mapStore) {
 		s.touch = func(ctx context.Context, id string, seen, expires time.Time) error {
 			if s.goodTouch(ctx, id, seen, expires) != nil {
 				return session.ErrNotFound
@@ -236,7 +236,7 @@ var touchAndListFaults = []fault{
 	}, "EndedContext"},
 }
 
-// slowly lets a Delete come after a Touch has begun, and a Save after that.
+// slowly lets a Delete run after a Touch has begun, and a Save after the Delete.
 func slowly(s *mapStore) {
 	s.delete = func(ctx context.Context, id string) error {
 		time.Sleep(1 * time.Nanosecond)

@@ -12,10 +12,10 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// A fault is a way to break the contract, and the cases that must notice: these
-// and no others. Where one shows only between two goroutines the store sleeps
-// at the dangerous place; the tests run in a bubble, where that costs no time
-// and lets all the others go first.
+// fault is a violation of the contract, and the names of the cases that must fail: exactly
+// these. If a fault shows only between two goroutines, the store sleeps at the dangerous place.
+// The tests run in a synctest bubble, where the sleep costs no time and lets all other
+// goroutines run first.
 type fault struct {
 	name  string
 	into  func(s *mapStore)
@@ -23,7 +23,7 @@ type fault struct {
 }
 
 var writeFaults = []fault{
-	{"finds nothing and is content", func(s *mapStore) {
+	{"finds nothing and returns nil", func(s *mapStore) {
 		s.load = func(ctx context.Context, id string) (*session.Record, error) {
 			r, err := s.goodLoad(ctx, id)
 			if errors.Is(err, session.ErrNotFound) {
@@ -62,7 +62,7 @@ var writeFaults = []fault{
 		TouchEachByItself TouchNeverPastDeadline TouchKeepsTheRest DeleteRemoves ListOfTheUser ListAfterDelete ListOfMany
 		Times Users Data IDs CreateRacingCreate ListRacingCreate Expired/Create Expired/List Expired/TouchedInTime`},
 
-	{"creates over what is there", func(s *mapStore) {
+	{"creates over an existing record", func(s *mapStore) {
 		s.create = func(ctx context.Context, r *session.Record) error {
 			if err := s.goodDelete(ctx, r.ID); err != nil {
 				return err
@@ -71,7 +71,7 @@ var writeFaults = []fault{
 		}
 	}, "CreateTwice CreateAgainAfterASave CreateRacingCreate"},
 
-	{"saves over what is there", func(s *mapStore) {
+	{"saves over any version", func(s *mapStore) {
 		s.save = func(ctx context.Context, r *session.Record, _ uint64) error {
 			time.Sleep(1 * time.Nanosecond)
 			for {
@@ -108,7 +108,7 @@ var writeFaults = []fault{
 		}
 	}, "SaveRacingSave"},
 
-	{"looks and then creates", func(s *mapStore) {
+	{"checks and then creates", func(s *mapStore) {
 		s.create = func(ctx context.Context, r *session.Record) error {
 			if is, err := s.goodLoad(ctx, r.ID); err == nil && is.Version != r.Version {
 				return session.ErrExists
@@ -230,7 +230,7 @@ var writeFaults = []fault{
 		}
 	}, "SaveReplaces SaveOfThePast SaveNeverBackward SaveEachClockByItself SaveNeverPastDeadline SaveWithoutUser Expired/SavedInTime"},
 
-	{"puts the clocks back", func(s *mapStore) {
+	{"moves the clocks back", func(s *mapStore) {
 		s.save = s.saveWith(func(r, _ session.Record) session.Record { return r })
 	}, "SaveOfThePast SaveNeverBackward SaveEachClockByItself SaveNeverPastDeadline SaveOverWhatLoadReturns"},
 
@@ -272,7 +272,7 @@ var writeFaults = []fault{
 		}
 	}, "DataPassed"},
 
-	{"uses data's memory again", func(s *mapStore) {
+	{"reuses the memory of data", func(s *mapStore) {
 		own := func(r *session.Record) *session.Record {
 			mine := *r
 			mine.Data = bytes.Clone(r.Data)
@@ -298,7 +298,7 @@ var writeFaults = []fault{
 		}
 	}, "Times"},
 
-	{"takes any clock for its own", func(s *mapStore) {
+	{"drops the time zone without converting", func(s *mapStore) {
 		s.create = func(ctx context.Context, r *session.Record) error {
 			wall := *r
 			_, offset := r.Created.Zone()
@@ -307,7 +307,7 @@ var writeFaults = []fault{
 		}
 	}, "Times"},
 
-	{"knows ids in any case", func(s *mapStore) {
+	{"ignores the case of ids", func(s *mapStore) {
 		s.create = func(ctx context.Context, r *session.Record) error {
 			s.mu.Lock()
 			defer s.mu.Unlock()

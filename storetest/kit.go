@@ -11,19 +11,19 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// A kit is what a case works with: the store, and how to look at it.
+// kit is the environment of a case: the store, and helpers that check it.
 type kit struct {
 	tester
 	store session.Store
 }
 
-// soon is how long the records live whose expiry a case waits for.
+// soon is the lifetime of records whose expiry a case waits for.
 const soon = 200 * time.Millisecond
 
 // record returns a record that lives for an hour, with an id of its own.
 func (k *kit) record(user string) *session.Record { return k.brief(user, time.Hour) }
 
-// brief returns a record that lives for d.
+// brief returns a record that expires after d.
 func (k *kit) brief(user string, d time.Duration) *session.Record {
 	now := time.Now().Truncate(time.Millisecond)
 	return &session.Record{
@@ -47,8 +47,8 @@ func (k *kit) create(r *session.Record) *session.Record {
 	return r
 }
 
-// save replaces a record by one that is like it but for a new version and what
-// edit changes, and returns that.
+// save replaces old by a copy with a new version and new Data, to which edit is applied, and
+// returns the copy.
 func (k *kit) save(old *session.Record, edit func(r *session.Record)) *session.Record {
 	k.Helper()
 	r := next(old, edit)
@@ -58,7 +58,7 @@ func (k *kit) save(old *session.Record, edit func(r *session.Record)) *session.R
 	return r
 }
 
-// next returns what old becomes by a save.
+// next returns the record that save replaces old by.
 func next(old *session.Record, edit func(r *session.Record)) *session.Record {
 	r := *old
 	r.Version = version()
@@ -69,26 +69,26 @@ func next(old *session.Record, edit func(r *session.Record)) *session.Record {
 	return &r
 }
 
-// expect checks what a method answered. A nil want means no error.
+// expect checks the error that a method returned. A nil want means no error.
 func (k *kit) expect(call string, err, want error) {
 	k.Helper()
 	if want == nil && err != nil || !errors.Is(err, want) {
-		k.Errorf("%s answered %v, want %v", call, err, want)
+		k.Errorf("%s returned %v, want %v", call, err, want)
 	}
 }
 
-// holds checks that the store has r, in every field.
+// holds checks that the store contains r, equal in every field.
 func (k *kit) holds(r *session.Record) {
 	k.Helper()
 	got, err := k.store.Load(k.Context(), r.ID)
 	if err != nil || got == nil {
-		k.Errorf("Load answered (%v, %v), want the record", got, err)
+		k.Errorf("Load returned (%v, %v), want the record", got, err)
 		return
 	}
 	k.same(got, r)
 }
 
-// lacks checks that there is no record of this id.
+// lacks checks that the store has no record with this id.
 func (k *kit) lacks(id string) {
 	k.Helper()
 	got, err := k.store.Load(k.Context(), id)
@@ -98,7 +98,7 @@ func (k *kit) lacks(id string) {
 	k.expect("Load", err, session.ErrNotFound)
 }
 
-// lists checks that the user's list is these records, in any order.
+// lists checks that List returns these records, in any order.
 func (k *kit) lists(user string, want ...*session.Record) {
 	k.Helper()
 	got, err := k.store.List(k.Context(), user)
@@ -107,7 +107,7 @@ func (k *kit) lists(user string, want ...*session.Record) {
 		return
 	}
 	if len(got) != len(want) {
-		k.Errorf("List answered %d records, want %d", len(got), len(want))
+		k.Errorf("List returned %d records, want %d", len(got), len(want))
 	}
 	byID := map[string]*session.Record{}
 	for _, r := range got {
@@ -115,14 +115,14 @@ func (k *kit) lists(user string, want ...*session.Record) {
 	}
 	for _, r := range want {
 		if byID[r.ID] == nil {
-			k.Errorf("List lacks a record of this user")
+			k.Errorf("List does not return a record of this user")
 			continue
 		}
 		k.same(byID[r.ID], r)
 	}
 }
 
-// same checks that got is want, in every field.
+// same checks that got equals want in every field.
 func (k *kit) same(got, want *session.Record) {
 	k.Helper()
 	differ := func(field string, a, b any) { k.Errorf("%s is %.200v, want %.200v", field, a, b) }
@@ -153,7 +153,7 @@ func (k *kit) same(got, want *session.Record) {
 	}
 }
 
-// user returns a user whom nobody else has.
+// user returns a user that no other case uses.
 func user() string { return "user " + rand.Text() }
 
 func version() uint64 { return mathrand.Uint64()>>1 | 1 }

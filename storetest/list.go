@@ -13,7 +13,7 @@ var listCases = []testCase{
 		k.lists(b, b1)
 		k.lists(user())
 	}},
-	{"ListOfNobody", `The user "" has none, although anonymous sessions exist.`, func(k *kit) {
+	{"ListWithoutUser", `The user "" has none, although anonymous sessions exist.`, func(k *kit) {
 		k.create(k.record(""))
 		r := k.create(k.record(user()))
 		k.save(r, func(r *session.Record) { r.User = "" })

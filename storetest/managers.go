@@ -18,10 +18,10 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// RunManagers runs the races that a session.Manager promises to survive over a
-// store: three Managers, as in three processes, each behind an HTTP server, share
-// it, and one browser sends its requests to all in turn. A store that passes
-// Run and fails here keeps its contract only while nobody looks.
+// RunManagers tests the promises of a [session.Manager] about concurrent requests, over a
+// store: three Managers, as in three processes, share the store, each behind an HTTP server,
+// and one browser sends its requests to all three in turn. A store that passes [Run] and fails
+// RunManagers breaks its contract only under concurrency.
 func RunManagers(t *testing.T, newStore func(t *testing.T) session.Store) {
 	for _, race := range []struct {
 		name string
@@ -35,18 +35,18 @@ func RunManagers(t *testing.T, newStore func(t *testing.T) session.Store) {
 		{"Renewal", func(t *testing.T, c *cluster) { requestsOverlapARenewal(t, c, "renew") }},
 		{"LoginAgain", func(t *testing.T, c *cluster) { requestsOverlapARenewal(t, c, "login:"+c.user) }},
 		{"Remember", func(t *testing.T, c *cluster) { requestsOverlapARenewal(t, c, "remember") }},
-		{"RenewalByAge", renewalByAge},
+		{"AutomaticRenewal", automaticRenewal},
 		{"RenewalAndLogout", logoutOverlapsARenewal},
 		{"Revocation", revocationReachesAll},
 		{"Refresh", parallelRefreshes},
-		{"RefreshAndDeath", deathOverlapsARefresh},
+		{"RefreshAndCrash", crashOverlapsARefresh},
 		{"RefreshAndLogout", logoutOverlapsARefresh},
 	} {
 		t.Run(race.name, func(t *testing.T) { race.run(t, newCluster(t, newStore(t))) })
 	}
 }
 
-// A cluster is three servers over one store, and a browser.
+// cluster is three servers over one store, and a browser.
 type cluster struct {
 	t        *testing.T
 	store    session.Store
@@ -54,10 +54,10 @@ type cluster struct {
 	servers  [3]*httptest.Server
 	issuer   issuer
 	browser  *http.Client
-	user     string // who logs in: nobody from another test, should the store be in use
+	user     string // the user who logs in; unique, because the store may be in use
 
-	// A handler that was asked to hold says on holding that it has loaded its
-	// session, and goes on when release is closed.
+	// A handler with do=hold sends on holding when it has loaded its session, and continues
+	// when release is closed.
 	holding chan struct{}
 	release chan struct{}
 }
@@ -71,7 +71,7 @@ var (
 func newCluster(t *testing.T, store session.Store) *cluster {
 	c := &cluster{t: t, store: store, browser: newBrowser(t), user: rand.Text(), holding: make(chan struct{}, 100), release: make(chan struct{})}
 	for i := range c.managers {
-		c.managers[i] = newManager(t, store, time.Minute) // of a busy machine
+		c.managers[i] = newManager(t, store, time.Minute) // long enough for a busy machine
 		c.servers[i] = c.serveWith(c.managers[i], c.serve)
 	}
 	return c
@@ -83,7 +83,7 @@ func newManager(t *testing.T, store session.Store, timeout time.Duration) *sessi
 		StoreTimeout: timeout,
 		Secrets:      [][]byte{[]byte(strings.Repeat("secret", 6))},
 		Cookie:       session.CookieOptions{Insecure: true},
-		// Only what a test has made older than that is renewed by age.
+		// Only sessions that a test has made older than this are renewed automatically.
 		RenewAfter: 10 * time.Minute,
 		RenewGrace: time.Minute,
 	})
@@ -93,7 +93,7 @@ func newManager(t *testing.T, store session.Store, timeout time.Duration) *sessi
 	return m
 }
 
-// serveWith starts an HTTP server in which h has a Manager's sessions.
+// serveWith starts an HTTP server that runs h with the sessions of m.
 func (c *cluster) serveWith(m *session.Manager, h http.HandlerFunc) *httptest.Server {
 	server := httptest.NewServer(m.Handler(h))
 	c.t.Cleanup(server.Close)
@@ -108,7 +108,7 @@ func newBrowser(t *testing.T) *http.Client {
 	return &http.Client{Jar: jar}
 }
 
-// serve does what the query's "do" says, one after another.
+// serve performs the operations in the query's "do" parameters, in order.
 func (c *cluster) serve(w http.ResponseWriter, r *http.Request) {
 	s := session.From(r.Context())
 	for _, what := range r.URL.Query()["do"] {
@@ -153,13 +153,13 @@ func (c *cluster) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// A reply is what is worth looking at in a response.
+// reply is the part of a response that tests check.
 type reply struct {
 	body   string
-	cookie bool // it set one
+	cookie bool // whether the response sets a cookie
 }
 
-// get asks one of the servers to do something.
+// get sends a request to one of the servers.
 func (c *cluster) get(browser *http.Client, server int, query string) reply {
 	c.t.Helper()
 	resp, err := browser.Get(c.servers[server%len(c.servers)].URL + "/?" + query)
@@ -175,7 +175,7 @@ func (c *cluster) get(browser *http.Client, server int, query string) reply {
 	return reply{string(body), len(resp.Header["Set-Cookie"]) > 0}
 }
 
-// expect checks a body.
+// expect checks the body of a reply.
 func (c *cluster) expect(r reply, want string) {
 	c.t.Helper()
 	if r.body != want {
@@ -183,7 +183,7 @@ func (c *cluster) expect(r reply, want string) {
 	}
 }
 
-// copy returns another browser with the cookies that the first has now.
+// copy returns another browser with the current cookies of the first.
 func (c *cluster) copy() *http.Client {
 	other := newBrowser(c.t)
 	u, err := url.Parse(c.servers[0].URL)
@@ -194,7 +194,8 @@ func (c *cluster) copy() *http.Client {
 	return other
 }
 
-// parallelWrites: 50 different keys, 50 increments, 50 flashes, all at once.
+// parallelWrites sends 50 concurrent requests with 50 different keys, 50 increments and 50
+// flashes: all must be kept.
 func parallelWrites(t *testing.T, c *cluster) {
 	c.get(c.browser, 0, "do=login:"+c.user)
 	var wg sync.WaitGroup
@@ -205,8 +206,8 @@ func parallelWrites(t *testing.T, c *cluster) {
 	c.expect(c.get(c.browser, 1, "flashes"), c.user+" 50 51 50")
 }
 
-// parallelTakes: of 20 requests that have all read a value, one takes it, and no two
-// are given the same number.
+// parallelTakes checks that of 20 requests that have all read a value, exactly one takes it,
+// and that no two of them get the same number.
 func parallelTakes(t *testing.T, c *cluster) {
 	const n = 20
 	c.get(c.browser, 0, "do=login:"+c.user+"&do=offer:voucher")
@@ -230,16 +231,17 @@ func parallelTakes(t *testing.T, c *cluster) {
 			taken++
 		case `""`:
 		default:
-			t.Errorf("a request answers %q", r.body)
+			t.Errorf("a request was answered %q", r.body)
 		}
 	}
 	if taken != 1 || len(numbers) != n {
-		t.Errorf("%d requests took the value, and of %d numbers %d are different", taken, n, len(numbers))
+		t.Errorf("%d requests took the value, want 1; of %d numbers %d are different", taken, n, len(numbers))
 	}
 	c.expect(c.get(c.browser, 1, ""), fmt.Sprintf("%s %d 1", c.user, n))
 }
 
-// slowRequestsOverlapALogout: a reader and a writer that began before it.
+// slowRequestsOverlapALogout checks readers and writers that loaded their session before a
+// logout: none sets a cookie, and the session stays ended.
 func slowRequestsOverlapALogout(t *testing.T, c *cluster) {
 	c.get(c.browser, 0, "do=login:"+c.user)
 	old := c.copy()
@@ -262,7 +264,8 @@ func slowRequestsOverlapALogout(t *testing.T, c *cluster) {
 	}
 }
 
-// slowWriterOverlapsALogin: the browser keeps the login's cookie.
+// slowWriterOverlapsALogin checks that a writer that began before a login does not replace the
+// cookie of the login.
 func slowWriterOverlapsALogin(t *testing.T, c *cluster) {
 	c.get(c.browser, 0, "do=count")
 	done := make(chan reply)
@@ -276,8 +279,8 @@ func slowWriterOverlapsALogin(t *testing.T, c *cluster) {
 	c.expect(c.get(c.browser, 1, ""), c.user+" 2 1")
 }
 
-// revocationReachesAll: what one Manager revokes is dead for the others, also
-// what was renewed meanwhile.
+// revocationReachesAll checks that sessions that one Manager revokes have ended for the others,
+// including a session that was renewed meanwhile.
 func revocationReachesAll(t *testing.T, c *cluster) {
 	phone := newBrowser(t)
 	c.get(c.browser, 0, "do=login:"+c.user)

@@ -32,7 +32,7 @@ var raceCases = []testCase{
 		k.lists(r.User, winner.Load())
 	}},
 	{"SaveRacingSave", "Save replaces the live record whose id is r.ID and whose version is old, in one step.", func(k *kit) {
-		// Each Save counts one up: what the record says is how many succeeded.
+		// Each Save adds one: the value in the record is the number of Saves that succeeded.
 		r := k.record("")
 		r.Data = []byte("0")
 		k.create(r)
@@ -99,7 +99,7 @@ var raceCases = []testCase{
 		})
 	}},
 	{"TouchRacingSave", keepDoc, func(k *kit) {
-		// Nobody else saves: every Save finds the version of the one before.
+		// There is one writer, so every Save finds the version of the previous one.
 		r := touchable(k)
 		last := r
 		together(2, func(i int) {
@@ -116,12 +116,12 @@ var raceCases = []testCase{
 		})
 		got, err := k.store.Load(k.Context(), r.ID)
 		if err != nil || got.Version != last.Version || string(got.Data) != string(last.Data) {
-			k.Errorf("after the last Save, Load answered (%+v, %v)", got, err)
+			k.Errorf("after the last Save, Load returned (%+v, %v)", got, err)
 		}
 	}},
 }
 
-// together runs f(0) to f(n-1) at once and waits for them.
+// together runs f(0) to f(n-1) concurrently and waits for them.
 func together(n int, f func(i int)) {
 	var done sync.WaitGroup
 	start := make(chan struct{})
@@ -135,10 +135,10 @@ func together(n int, f func(i int)) {
 	done.Wait()
 }
 
-// orGone checks an answer that may come before a Delete or after it.
+// orGone checks the result of a call that may execute before or after a Delete.
 func (k *kit) orGone(call string, err error) {
 	k.Helper()
 	if err != nil && !errors.Is(err, session.ErrNotFound) {
-		k.Errorf("%s racing a Delete answered %v", call, err)
+		k.Errorf("%s racing a Delete returned %v", call, err)
 	}
 }

@@ -14,22 +14,22 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// These are the races of RunManagers in which something must not happen twice.
+// This file contains the cases of RunManagers about operations that must not happen twice.
 
-// grant is the serial number of what an issuer gives, each good for one use.
+// grant is the serial number of a grant from the issuer. Each grant is valid for one use.
 var grant = session.NewKey[int]("grant")
 
-// An issuer revokes everything when a grant comes twice (RFC 9700, 4.14.2).
+// issuer issues grants, and revokes everything when a grant is used twice (RFC 9700, 4.14.2).
 type issuer struct {
 	mu      sync.Mutex
 	calls   int
 	serial  int
-	fails   bool // the next call, before it has used the grant
+	fails   bool // whether the next call fails, before it uses the grant
 	revoked bool
 }
 
 func (is *issuer) renew(serial int) (int, error) {
-	time.Sleep(50 * time.Millisecond) // on the way
+	time.Sleep(50 * time.Millisecond) // the duration of the network request
 	is.mu.Lock()
 	defer is.mu.Unlock()
 	is.calls++
@@ -39,14 +39,14 @@ func (is *issuer) renew(serial int) (int, error) {
 	}
 	if serial != is.serial {
 		is.revoked = true
-		return 0, errors.New("a grant came twice: all is revoked")
+		return 0, errors.New("a grant was used twice: all are revoked")
 	}
 	is.serial++
 	return is.serial, nil
 }
 
-// refresh sees to it that the session's grant is at least the one that is wanted,
-// and returns it, or what went wrong.
+// refresh makes sure that the session's grant is at least want. It returns the grant, or
+// "ended" or "failed".
 func (c *cluster) refresh(ctx context.Context, s *session.Session, want string) string {
 	least, _ := strconv.Atoi(want)
 	got, err := grant.Refresh(ctx, s, func(serial int) bool { return serial >= least }, func(ctx context.Context, serial int) (int, error) {
@@ -61,10 +61,11 @@ func (c *cluster) refresh(ctx context.Context, s *session.Session, want string) 
 	return fmt.Sprint(got)
 }
 
-// die has another process die while it refreshes the browser's session, and returns
-// what is closed when that has given up. From then on it does not reach the store.
-func (c *cluster) die() (gone <-chan struct{}) {
-	for limit := 3 * time.Second; ; limit *= 2 { // with less than two left nothing is begun
+// crash simulates another process that crashes while it refreshes the browser's session: it no
+// longer reaches the store. crash returns when the refresh has begun. The channel is closed
+// when the crashed request has returned.
+func (c *cluster) crash() (gone <-chan struct{}) {
+	for limit := 3 * time.Second; ; limit *= 2 { // Refresh does not begin with less than two seconds left
 		l := &line{Store: c.store}
 		begun, done := make(chan struct{}), make(chan struct{})
 		server := c.serveWith(newManager(c.t, l, limit), func(w http.ResponseWriter, r *http.Request) {
@@ -87,24 +88,24 @@ func (c *cluster) die() (gone <-chan struct{}) {
 		select {
 		case <-begun:
 			return done
-		case <-done: // on a slow machine it had no time to begin
+		case <-done: // on a slow machine the limit passed before the refresh began
 			if limit > time.Minute {
-				c.t.Fatal("no Refresh begins")
+				c.t.Fatal("the Refresh does not begin")
 			}
 		}
 	}
 }
 
-// A line is a way to a store, which can be cut.
+// line is a connection to a store that can be cut.
 type line struct {
 	session.Store
 	cut atomic.Bool
 }
 
-var errCut = errors.New("storetest: the line is cut")
+var errCut = errors.New("storetest: the connection to the store is cut")
 
-// Load implements session.Store, and Save and Touch below: all that a request
-// calls that has its session.
+// Load implements session.Store, as do Save and Touch below. A request that has its session
+// calls no other method.
 func (l *line) Load(ctx context.Context, id string) (*session.Record, error) {
 	if l.cut.Load() {
 		return nil, errCut
@@ -126,8 +127,8 @@ func (l *line) Touch(ctx context.Context, id string, seen, expires time.Time) er
 	return l.Store.Touch(ctx, id, seen, expires)
 }
 
-// refreshed expects of the answers that so many are of a grant, and the others of
-// a failure, and that the issuer was called so often altogether.
+// refreshed checks that of the bodies as many as failed report a failure and all others the
+// grant serial, and the total number of calls of the issuer.
 func (c *cluster) refreshed(bodies []string, serial string, failed, calls int) {
 	c.t.Helper()
 	for _, body := range bodies {
@@ -139,7 +140,7 @@ func (c *cluster) refreshed(bodies []string, serial string, failed, calls int) {
 		}
 	}
 	if failed != 0 {
-		c.t.Errorf("%d more should have failed", failed)
+		c.t.Errorf("%d fewer requests failed than expected", failed)
 	}
 	c.issuer.mu.Lock()
 	defer c.issuer.mu.Unlock()
@@ -148,8 +149,8 @@ func (c *cluster) refreshed(bodies []string, serial string, failed, calls int) {
 	}
 }
 
-// parallelRefreshes: of twenty requests one uses the grant, and of those that
-// follow if it fails one more.
+// parallelRefreshes checks that one of twenty concurrent requests uses the grant. If its call
+// of the issuer fails, one of the others tries again.
 func parallelRefreshes(t *testing.T, c *cluster) {
 	c.get(c.browser, 0, "do=login:"+c.user)
 	_, bodies := c.together(c.browser, 20, func(int) string { return "do=refresh:1&do=count" })
@@ -160,11 +161,11 @@ func parallelRefreshes(t *testing.T, c *cluster) {
 	c.expect(c.get(c.browser, 1, ""), c.user+" 40 2")
 }
 
-// deathOverlapsARefresh: the others wait for the lease of one that died, and no
-// longer.
-func deathOverlapsARefresh(t *testing.T, c *cluster) {
+// crashOverlapsARefresh checks that requests wait for the lease of a process that crashed, and
+// then refresh.
+func crashOverlapsARefresh(t *testing.T, c *cluster) {
 	c.get(c.browser, 0, "do=login:"+c.user)
-	gone := c.die()
+	gone := c.crash()
 	var wg sync.WaitGroup
 	bodies := make([]string, 10)
 	for i := range bodies {
@@ -175,7 +176,8 @@ func deathOverlapsARefresh(t *testing.T, c *cluster) {
 	<-gone
 }
 
-// logoutOverlapsARefresh: nobody who refreshes, or waits, is let back in.
+// logoutOverlapsARefresh checks that a logout also ends the session for requests that refresh
+// or wait for a refresh.
 func logoutOverlapsARefresh(t *testing.T, c *cluster) {
 	c.get(c.browser, 0, "do=login:"+c.user)
 	old := c.copy()
@@ -185,14 +187,14 @@ func logoutOverlapsARefresh(t *testing.T, c *cluster) {
 		wg.Go(func() { bodies[i] = c.get(old, i, "do=hold&do=refresh:1").body })
 		<-c.holding
 	}
-	c.issuer.mu.Lock() // whoever asks it waits
+	c.issuer.mu.Lock() // calls of the issuer wait
 	close(c.release)
 	c.get(c.browser, 1, "do=logout")
 	c.issuer.mu.Unlock()
 	wg.Wait()
 	for _, body := range bodies {
 		if body != "ended  0 0" {
-			t.Errorf("a request that refreshes is answered %q after the logout", body)
+			t.Errorf("a request that refreshed was answered %q after the logout", body)
 		}
 	}
 	c.issuer.mu.Lock()

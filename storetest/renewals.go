@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// These are the races of RunManagers in which a session gets another token.
+// This file contains the cases of RunManagers about sessions that get another token.
 
-// together sends n requests at once, to both servers in turn, and returns how
-// many of the replies set a cookie, and what they say.
+// together sends n concurrent requests, to the servers in turn. It returns the number of
+// replies that set a cookie, and the bodies.
 func (c *cluster) together(browser *http.Client, n int, query func(i int) string) (cookies int, bodies []string) {
 	var wg sync.WaitGroup
 	replies := make([]reply, n)
@@ -30,19 +30,19 @@ func (c *cluster) together(browser *http.Client, n int, query func(i int) string
 	return cookies, bodies
 }
 
-// expectAll checks that all bodies are the user's, whatever else they say.
+// expectAll checks that all bodies begin with the user.
 func (c *cluster) expectAll(bodies []string, when string) {
 	c.t.Helper()
 	for _, body := range bodies {
 		var user string
 		if fmt.Sscan(body, &user); user != c.user {
-			c.t.Errorf("a request %s is answered as %q: a renewal loses nobody", when, body)
+			c.t.Errorf("a request %s was answered as %q, want the user: a renewal must sign no user out", when, body)
 		}
 	}
 }
 
-// parallelRenewals: of twenty renewals one makes a token, and it is in the one
-// cookie. The token before sees for a while what it saw.
+// parallelRenewals checks that of twenty concurrent renewals exactly one creates a token and
+// sets a cookie. A request with the previous token sees the session as it was before.
 func parallelRenewals(t *testing.T, c *cluster) {
 	c.get(c.browser, 0, "do=login:"+c.user+"&do=count")
 	old := c.copy()
@@ -66,14 +66,14 @@ func parallelRenewals(t *testing.T, c *cluster) {
 	}
 	c.expect(c.get(c.browser, 0, ""), c.user+" 21 1")
 	r := c.get(old, 1, "")
-	c.expectAll([]string{r.body}, "with the token before a renewal")
+	c.expectAll([]string{r.body}, "with the previous token of a renewal")
 	if r.body == c.user+" 21 1" {
-		t.Error("the token before a renewal sees what came after it")
+		t.Error("a request with the previous token sees the session after the renewal")
 	}
 	c.expectOne()
 }
 
-// expectOne checks that the user has one session.
+// expectOne checks that the user has exactly one session.
 func (c *cluster) expectOne() {
 	c.t.Helper()
 	if live, err := c.managers[0].List(context.Background(), c.user); err != nil || len(live) != 1 {
@@ -81,9 +81,9 @@ func (c *cluster) expectOne() {
 	}
 }
 
-// requestsOverlapARenewal: ten requests have loaded their session before it, and
-// twenty arrive after it with the token of before. None is answered as nobody,
-// none sets a cookie, and all their writes are kept.
+// requestsOverlapARenewal sends ten requests that have loaded their session before a renewal,
+// and twenty that arrive after it with the previous token. All are answered as the user, none
+// sets a cookie, and all their writes are kept.
 func requestsOverlapARenewal(t *testing.T, c *cluster, renewal string) {
 	c.get(c.browser, 0, "do=login:"+c.user+"&do=set:first")
 	old := c.copy()
@@ -104,56 +104,56 @@ func requestsOverlapARenewal(t *testing.T, c *cluster, renewal string) {
 			cookies++
 		}
 	}
-	c.expectAll(bodies, "with the token before a renewal")
+	c.expectAll(bodies, "with the previous token")
 	if cookies > 0 {
-		t.Errorf("%d of them set a cookie, over the newer one", cookies)
+		t.Errorf("%d requests with the previous token set a cookie, which replaces the newer one", cookies)
 	}
-	c.expect(c.get(old, 0, ""), c.user+" 0 1") // as it was
+	c.expect(c.get(old, 0, ""), c.user+" 0 1") // the session before the renewal
 	c.expect(c.get(c.browser, 1, ""), c.user+" 30 33")
 	c.expectOne()
 }
 
-// renewalByAge: twenty requests find the token old. One makes another, nobody is
-// lost, and both tokens see the same until the new one has come; then still,
-// for a while.
-func renewalByAge(t *testing.T, c *cluster) {
-	for !c.renewsByAge() { // the machine was too slow to send all requests within that while
+// automaticRenewal sends twenty requests with a token that is older than RenewAfter. One of
+// them creates a token and all are answered as the user. Both tokens show the same session,
+// before the new token was first presented and for previousToken afterwards.
+func automaticRenewal(t *testing.T, c *cluster) {
+	for !c.renewsAutomatically() { // the machine was too slow to send all requests within previousToken
 		c.user, c.browser = crand.Text(), newBrowser(t)
 	}
 }
 
-// renewsByAge is one try of renewalByAge. It returns false if it has not judged the
-// answers to the token before, which came too late.
-func (c *cluster) renewsByAge() bool {
+// renewsAutomatically is one try of automaticRenewal. It returns false if the requests with the
+// previous token took too long to be judged.
+func (c *cluster) renewsAutomatically() bool {
 	c.get(c.browser, 0, "do=login:"+c.user)
 	c.age()
 	old := c.copy()
 	cookies, bodies := c.together(c.browser, 20, func(int) string { return "do=count" })
-	if c.expectAll(bodies, "that renews by age"); cookies != 1 {
-		c.t.Errorf("%d of twenty requests at once got a new token, want 1", cookies)
+	if c.expectAll(bodies, "during an automatic renewal"); cookies != 1 {
+		c.t.Errorf("%d of twenty concurrent requests got a new token, want 1", cookies)
 	}
 	c.expect(c.get(old, 0, ""), c.user+" 20 1")
-	came := time.Now()
+	presented := time.Now()
 	c.expect(c.get(c.browser, 1, ""), c.user+" 20 1")
 	again := c.get(old, 0, "")
 	cookies, bodies = c.together(old, 20, func(int) string { return "do=count" })
-	if time.Since(came) > previousToken {
+	if time.Since(presented) > previousToken {
 		return false
 	}
 	c.expect(again, c.user+" 20 1")
-	if c.expectAll(bodies, "with the token before"); cookies != 0 {
-		c.t.Errorf("%d requests got another token although the new one has come", cookies)
+	if c.expectAll(bodies, "with the previous token"); cookies != 0 {
+		c.t.Errorf("%d requests with the previous token got another token after the new one was presented", cookies)
 	}
 	c.expect(c.get(c.browser, 0, ""), c.user+" 40 1")
 	c.expectOne()
 	return true
 }
 
-// previousToken is how long the token before is good once the one that a renewal by
-// age made has come.
+// previousToken is the time that the previous token stays valid after the new token of an
+// automatic renewal was first presented.
 const previousToken = 10 * time.Second
 
-// age makes the user's session look as if it had begun an hour ago.
+// age changes the record so that the session seems to have begun an hour ago.
 func (c *cluster) age() {
 	c.t.Helper()
 	ctx := context.Background()
@@ -168,8 +168,8 @@ func (c *cluster) age() {
 	}
 }
 
-// logoutOverlapsARenewal: whichever token a Logout comes with, no renewal that
-// overlaps it survives it.
+// logoutOverlapsARenewal checks that no concurrent renewal survives a Logout, whichever token
+// the Logout was sent with.
 func logoutOverlapsARenewal(t *testing.T, c *cluster) {
 	c.get(c.browser, 0, "do=login:"+c.user)
 	old := c.copy()

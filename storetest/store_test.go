@@ -8,8 +8,8 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// A mapStore is the contract written down as simply as it can be. Any of its
-// methods may be replaced, to make a store that breaks the contract.
+// mapStore is the simplest implementation of the contract. Each method can be replaced, to make
+// a store that violates the contract.
 type mapStore struct {
 	mu      sync.Mutex
 	records map[string]session.Record
@@ -67,11 +67,11 @@ func (s *mapStore) goodLoad(ctx context.Context, id string) (*session.Record, er
 func (s *mapStore) goodCreate(ctx context.Context, r *session.Record) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	is, ok := s.live(r.ID)
+	stored, ok := s.live(r.ID)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case ok && is.Version == r.Version:
+	case ok && stored.Version == r.Version:
 		return nil
 	case ok:
 		return session.ErrExists
@@ -83,11 +83,11 @@ func (s *mapStore) goodCreate(ctx context.Context, r *session.Record) error {
 func (s *mapStore) goodSave(ctx context.Context, r *session.Record, old uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	is, ok := s.live(r.ID)
-	return s.swap(ctx, is, ok, r, old)
+	stored, ok := s.live(r.ID)
+	return s.swap(ctx, stored, ok, r, old)
 }
 
-// saveWith is goodSave with another rule for the clocks.
+// saveWith returns goodSave with another rule for the clocks.
 func (s *mapStore) saveWith(clocks func(r, was session.Record) session.Record) func(context.Context, *session.Record, uint64) error {
 	return func(ctx context.Context, r *session.Record, old uint64) error {
 		s.mu.Lock()
@@ -101,23 +101,23 @@ func (s *mapStore) saveWith(clocks func(r, was session.Record) session.Record) f
 	}
 }
 
-// swap puts r in the place of what is there, if that is version old.
-func (s *mapStore) swap(ctx context.Context, is session.Record, ok bool, r *session.Record, old uint64) error {
+// swap replaces stored by r, if stored has version old.
+func (s *mapStore) swap(ctx context.Context, stored session.Record, ok bool, r *session.Record, old uint64) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case !ok:
 		return session.ErrNotFound
-	case is.Version == r.Version:
+	case stored.Version == r.Version:
 		return nil
-	case is.Version != old:
+	case stored.Version != old:
 		return session.ErrConflict
 	}
-	s.records[r.ID] = forward(*r, is)
+	s.records[r.ID] = forward(*r, stored)
 	return nil
 }
 
-// forward returns r with the clocks of what was there where they are later.
+// forward returns r with the clocks of was where those are later.
 func forward(r, was session.Record) session.Record {
 	r.LastSeen = latest(r.LastSeen, was.LastSeen)
 	r.Expires = latest(r.Expires, was.Expires)

@@ -20,7 +20,7 @@ func TestMemoryStore(t *testing.T) {
 	Run(t, func(t *testing.T) session.Store { return session.NewMemoryStore(nil) })
 }
 
-// A store that is shared by all cases, as a database is.
+// TestSharedStore uses one store for all cases, as with a database.
 func TestSharedStore(t *testing.T) {
 	s := newMapStore()
 	Run(t, func(t *testing.T) session.Store { return s })
@@ -45,7 +45,7 @@ func TestBrokenStores(t *testing.T) {
 	}
 	for name := range all {
 		if !caught[name] {
-			t.Errorf("no broken store fails %s: does it check anything?", name)
+			t.Errorf("no broken store fails %s: add a fault that does", name)
 		}
 	}
 }
@@ -64,8 +64,8 @@ func all(yield func(string, testCase) bool) {
 	}
 }
 
-// failures returns the names of the cases that a store fails, and checks that
-// each printed its sentence.
+// failures returns the names of the cases that a store fails, and checks that each has printed
+// its sentence.
 func failures(t *testing.T, newStore func() session.Store) (names []string) {
 	for name, c := range all {
 		var r *recorder
@@ -81,7 +81,7 @@ func failures(t *testing.T, newStore func() session.Store) (names []string) {
 	return names
 }
 
-// record runs a case and returns what it would have told a *testing.T.
+// record runs a case and returns the calls that it made to its tester.
 func record(c testCase, s session.Store) *recorder {
 	r := &recorder{}
 	var done sync.WaitGroup
@@ -123,8 +123,8 @@ func (r *recorder) Fatalf(format string, args ...any) {
 	runtime.Goexit()
 }
 
-// Every case quotes the documentation as it stands, and no sentence about a
-// method is without a case.
+// TestSentences checks that every case quotes the documentation exactly, and that every
+// sentence about a method has a case.
 func TestSentences(t *testing.T) {
 	file, err := parser.ParseFile(token.NewFileSet(), "../store.go", nil, parser.ParseComments)
 	if err != nil {

@@ -12,14 +12,14 @@ const (
 	touchAbsentDoc = "It returns ErrNotFound if there is no such live record."
 )
 
-// touchable returns a stored record whose Expires has room on both sides.
+// touchable returns a stored record whose Expires can move in both directions.
 func touchable(k *kit) *session.Record {
 	r := k.record(user())
 	r.Expires = r.Deadline.Add(-30 * time.Minute)
 	return k.create(r)
 }
 
-// touch moves a record's times and returns it as it must be now.
+// touch moves a record's times and returns the record that is expected afterwards.
 func (k *kit) touch(r *session.Record, seen, expires time.Time) *session.Record {
 	k.Helper()
 	k.expect("Touch", k.store.Touch(k.Context(), r.ID, seen, expires), nil)
@@ -35,7 +35,7 @@ var touchCases = []testCase{
 		k.holds(r)
 		r = k.touch(r, r.LastSeen.Add(time.Minute), r.Expires.Add(time.Minute))
 		k.holds(r)
-		k.holds(k.touch(r, r.LastSeen, r.Expires)) // where they are already
+		k.holds(k.touch(r, r.LastSeen, r.Expires)) // the times that the record has already
 	}},
 	{"TouchNeverBackward", touchDoc, func(k *kit) {
 		r := touchable(k)
@@ -66,13 +66,13 @@ var touchCases = []testCase{
 		r = k.touch(r, r.LastSeen.Add(time.Second), r.Expires.Add(time.Second))
 		k.holds(r)
 		k.lists(r.User, r)
-		r = k.save(r, nil) // over the version of before the touch
+		r = k.save(r, nil) // over the same version, which the touch did not change
 		r = k.touch(r, r.LastSeen.Add(time.Second), r.Expires.Add(time.Second))
 		k.holds(r)
 	}},
 	{"TouchAbsent", touchAbsentDoc, func(k *kit) {
 		r := k.record("")
-		k.expect("Touch of a record that never was", k.store.Touch(k.Context(), r.ID, r.LastSeen, r.Expires), session.ErrNotFound)
+		k.expect("Touch of a record that never existed", k.store.Touch(k.Context(), r.ID, r.LastSeen, r.Expires), session.ErrNotFound)
 		k.lacks(r.ID)
 	}},
 	{"TouchDeleted", touchAbsentDoc, func(k *kit) {
@@ -84,9 +84,8 @@ var touchCases = []testCase{
 	}},
 }
 
-// expired stores a record and returns it as soon as it has expired. Each case
-// has its own, for a method that removes what it finds expired would help the
-// next one.
+// expired stores a record and returns it when it has expired. Each case has a record of its
+// own, because a method that removes expired records would hide the error of the next.
 func expired(k *kit, user string) *session.Record {
 	r := k.create(k.brief(user, soon))
 	_, err := k.store.Load(k.Context(), r.ID)
@@ -97,8 +96,8 @@ func expired(k *kit, user string) *session.Record {
 	return r
 }
 
-// await sleeps until an instant, and a little longer: a server's clock may be
-// some milliseconds behind.
+// await sleeps until t, and a little longer because the clock of a server may be some
+// milliseconds behind.
 func await(t time.Time) { time.Sleep(time.Until(t) + 20*time.Millisecond) }
 
 var expiryCases = []testCase{
@@ -118,7 +117,7 @@ var expiryCases = []testCase{
 		k.lists(r.User)
 	}},
 	{"Touch", expiryDoc, func(k *kit) {
-		r := k.record(user()) // its Deadline is far
+		r := k.record(user()) // with a Deadline in an hour
 		r.Expires = time.Now().Add(soon).Truncate(time.Millisecond)
 		k.create(r)
 		await(r.Expires)
@@ -155,9 +154,8 @@ var expiryCases = []testCase{
 	}},
 }
 
-// inTime checks that a record that extend has made last longer is there after the end
-// that it had before. If that end came first, on a slow machine, the next record lives
-// twice as long.
+// inTime checks that a record that extend has extended exists after its previous end. If that
+// end comes before the extension, on a slow machine, the next record lives twice as long.
 func (k *kit) inTime(brief func(life time.Duration) *session.Record, extend func(r *session.Record) (*session.Record, error)) {
 	k.Helper()
 	for life := soon; ; life *= 2 {

@@ -32,7 +32,7 @@ var valueCases = []testCase{
 	}},
 	{"Users", listDoc, func(k *kit) {
 		u := user()
-		long := u + strings.Repeat("😀", 1024/4)[:1023-len(u)] // a byte less than the longest, which may cut a character
+		long := u + strings.Repeat("😀", 1024/4)[:1023-len(u)] // a byte less than the longest user; the cut may be inside a character
 		var all []*session.Record
 		for _, odd := range []string{
 			long, long + "a", long + "b",
@@ -75,7 +75,7 @@ var valueCases = []testCase{
 		for _, id := range ids {
 			r := k.record("")
 			r.ID = id
-			k.expect("Delete", k.store.Delete(k.Context(), id), nil) // of an earlier run
+			k.expect("Delete", k.store.Delete(k.Context(), id), nil) // left by an earlier run
 			all = append(all, k.create(r))
 		}
 		for _, r := range all {
@@ -85,7 +85,7 @@ var valueCases = []testCase{
 		}
 	}},
 	{"DataPassed", immutableDoc, func(k *kit) {
-		// With room behind it: who appends to it writes into the caller's memory.
+		// The slice has free capacity: a store that appends to it writes into the caller's memory.
 		buffer := []byte(`{"name":"value"}and what the caller keeps behind it`)
 		was := bytes.Clone(buffer)
 		r := k.record(user())
@@ -95,7 +95,7 @@ var valueCases = []testCase{
 		k.lists(r.User, k.touch(r, r.LastSeen.Add(time.Second), r.Expires))
 		k.expect("Delete", k.store.Delete(k.Context(), r.ID), nil)
 		if !bytes.Equal(buffer, was) {
-			k.Errorf("the caller's memory was %q and is %q", was, buffer)
+			k.Errorf("the store changed the caller's memory from %q to %q", was, buffer)
 		}
 	}},
 	{"DataReturned", immutableDoc, func(k *kit) {
@@ -111,10 +111,10 @@ var valueCases = []testCase{
 		}
 		k.touch(r, r.LastSeen.Add(time.Second), r.Expires)
 		k.expect("Delete", k.store.Delete(k.Context(), r.ID), nil)
-		k.create(k.record("")) // which may find the memory free
+		k.create(k.record("")) // may reuse memory that the store has freed
 		for want, got := range map[string][]byte{`{"name":"value"}`: got.Data, `{"name":"other"}`: newer.Data} {
 			if string(got) != want {
-				k.Errorf("the Data that Load returned was %q and is %q", want, got)
+				k.Errorf("the store changed the Data that Load returned from %q to %q", want, got)
 			}
 		}
 	}},
@@ -137,16 +137,16 @@ var valueCases = []testCase{
 	}},
 }
 
-// ended checks what a method answered whose context had ended: an error, and
-// none that tells of a record, for the store was not to be asked.
+// ended checks the error of a method whose context had ended: it must not be nil, and must say
+// nothing about a record, because the store must not have been asked.
 func (k *kit) ended(call string, err error) {
 	k.Helper()
 	if err == nil {
-		k.Errorf("%s answered nil although its context had ended", call)
+		k.Errorf("%s returned nil although its context had ended", call)
 	}
 	for _, answer := range []error{session.ErrNotFound, session.ErrConflict, session.ErrExists} {
 		if errors.Is(err, answer) {
-			k.Errorf("%s answered %v although its context had ended", call, err)
+			k.Errorf("%s returned %v although its context had ended", call, err)
 		}
 	}
 }

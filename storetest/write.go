@@ -40,7 +40,7 @@ var createCases = []testCase{
 		k.expect("Create of an id that is taken", k.store.Create(k.Context(), next(r, nil)), session.ErrExists)
 		k.holds(r)
 		past := next(r, func(r *session.Record) { r.Expires = time.Now().Add(-time.Minute).Truncate(time.Millisecond) })
-		k.expect("Create of an id that is taken, by a record that has expired", k.store.Create(k.Context(), past), session.ErrExists)
+		k.expect("Create, with an expired record, of an id that is taken", k.store.Create(k.Context(), past), session.ErrExists)
 		k.holds(r)
 	}},
 	{"CreateAgain", createDoc, func(k *kit) {
@@ -66,14 +66,14 @@ var createCases = []testCase{
 var saveCases = []testCase{
 	{"SaveReplaces", "Save replaces the live record whose id is r.ID and whose version is old, in one step.", func(k *kit) {
 		r := k.create(k.record(user()))
-		r = k.save(r, func(r *session.Record) { // remembered: everything later
+		r = k.save(r, func(r *session.Record) { // as Remember does: all times later
 			r.Created = r.Created.Add(time.Second)
 			r.LastSeen = r.LastSeen.Add(time.Second)
 			r.Deadline = r.Deadline.Add(time.Minute)
 			r.Expires = r.Expires.Add(time.Minute)
 		})
 		k.holds(r)
-		r = k.save(r, func(r *session.Record) { // ended: the end sooner
+		r = k.save(r, func(r *session.Record) { // as the end of a session does: an earlier Deadline
 			r.Deadline = r.Deadline.Add(-30 * time.Minute)
 			r.Expires = r.Deadline
 		})
@@ -83,9 +83,9 @@ var saveCases = []testCase{
 	{"SaveOverAnotherVersion", saveDoc, func(k *kit) {
 		r := k.create(k.record(""))
 		newer := k.save(r, nil)
-		k.expect("Save over a version that has moved on", k.store.Save(k.Context(), next(r, nil), r.Version), session.ErrConflict)
+		k.expect("Save over a version that was replaced", k.store.Save(k.Context(), next(r, nil), r.Version), session.ErrConflict)
 		k.holds(newer)
-		k.expect("Save over a version that never was", k.store.Save(k.Context(), next(r, nil), version()), session.ErrConflict)
+		k.expect("Save over a version that never existed", k.store.Save(k.Context(), next(r, nil), version()), session.ErrConflict)
 		k.holds(newer)
 	}},
 	{"SaveAgain", saveDoc, func(k *kit) {
@@ -98,12 +98,12 @@ var saveCases = []testCase{
 		r := k.create(k.record(""))
 		newer := k.save(r, nil)
 		newest := k.save(newer, nil)
-		k.expect("Save, sent again after somebody else's,", k.store.Save(k.Context(), newer, r.Version), session.ErrConflict)
+		k.expect("Save, sent again after another Save,", k.store.Save(k.Context(), newer, r.Version), session.ErrConflict)
 		k.holds(newest)
 	}},
 	{"SaveAbsent", saveDoc, func(k *kit) {
 		r := k.record(user())
-		k.expect("Save of a record that never was", k.store.Save(k.Context(), next(r, nil), r.Version), session.ErrNotFound)
+		k.expect("Save of a record that never existed", k.store.Save(k.Context(), next(r, nil), r.Version), session.ErrNotFound)
 		k.lacks(r.ID)
 		k.lists(r.User)
 	}},
@@ -128,14 +128,14 @@ var saveCases = []testCase{
 	}},
 	{"SaveNeverBackward", clocksDoc, func(k *kit) {
 		r := touchable(k)
-		loaded := *r // as a request has it that is overtaken by a Touch
+		loaded := *r // the copy of a request that loaded the record before the Touch
 		r = k.touch(r, r.LastSeen.Add(time.Minute), r.Expires.Add(time.Minute))
 		seen, expires := r.LastSeen, r.Expires
 		r = k.save(&loaded, nil)
 		r.LastSeen, r.Expires = seen, expires
 		k.holds(r)
 		k.lists(r.User, r)
-		r = k.save(r, func(r *session.Record) { // what a Save has moved stays too
+		r = k.save(r, func(r *session.Record) { // a Save does not move the clocks of an earlier Save back either
 			r.User, r.LastSeen, r.Expires = "", r.LastSeen.Add(-time.Hour), r.Expires.Add(-time.Minute)
 		})
 		r.LastSeen, r.Expires = seen, expires
@@ -156,7 +156,7 @@ var saveCases = []testCase{
 	{"SaveNeverPastDeadline", "Expires is never after Deadline.", func(k *kit) {
 		r := touchable(k)
 		r = k.touch(r, r.LastSeen, r.Deadline)
-		r = k.save(r, func(r *session.Record) { // the Deadline comes nearer than the stored Expires
+		r = k.save(r, func(r *session.Record) { // the new Deadline is before the stored Expires
 			r.Deadline = r.Deadline.Add(-40 * time.Minute)
 			r.Expires = r.Deadline.Add(-10 * time.Minute)
 		})
@@ -184,7 +184,7 @@ var saveCases = []testCase{
 		k.lists(r.User, other)
 	}},
 	{"Versions", "Version is 63 random bits, never 0, chosen by the caller anew for every Create and Save.", func(k *kit) {
-		const most = 1<<63 - 1 // a float64 has 53 bits, and takes its neighbours for it
+		const most = 1<<63 - 1 // a float64 has 53 bits of precision and would equal its neighbours
 		r := k.record("")
 		r.Version = most
 		k.create(r)
@@ -205,7 +205,7 @@ var deleteCases = []testCase{
 	}},
 	{"DeleteAbsent", "It returns nil if there is none.", func(k *kit) {
 		r := k.create(k.record(""))
-		k.expect("Delete of a record that never was", k.store.Delete(k.Context(), k.record("").ID), nil)
+		k.expect("Delete of a record that never existed", k.store.Delete(k.Context(), k.record("").ID), nil)
 		k.expect("Delete", k.store.Delete(k.Context(), r.ID), nil)
 		k.expect("Delete of a deleted record", k.store.Delete(k.Context(), r.ID), nil)
 	}},

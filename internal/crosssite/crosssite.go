@@ -1,5 +1,5 @@
-// Package crosssite tells from a request's headers whether another site made it, and
-// which cookies a browser keeps back from it.
+// Package crosssite determines from the headers of a request whether another site made it, and
+// which cookies the browser withholds from it.
 package crosssite
 
 import (
@@ -7,19 +7,19 @@ import (
 	"strings"
 )
 
-// Is reports whether another site made the request, as far as its headers tell (Fetch
-// Metadata; Fetch, 3.2, for Origin).
+// Is reports whether another site made the request, as far as its headers show (Fetch Metadata;
+// Fetch, 3.2, for Origin).
 func Is(r *http.Request) bool {
 	switch site := first(r.Header["Sec-Fetch-Site"]); {
 	case site == "cross-site":
 		return true
-	case site == "": // browsers before 2023, and all by plain http: as http.CrossOriginProtection
+	case site == "": // browsers before 2023, and all over plain HTTP: the same rule as http.CrossOriginProtection
 		switch r.Method {
 		case http.MethodGet, http.MethodHead, http.MethodOptions:
 			return false
 		}
 		return isForeign(first(r.Header["Origin"]), r.Host)
-	case isForwardedNavigation(r.Header): // Firefox and WebKit: same-origin, whichever site it came from
+	case isForwardedNavigation(r.Header): // Firefox and WebKit send same-origin, whichever site made the request
 		if referer := first(r.Header["Referer"]); referer != "" {
 			return isForeign(referer, r.Host)
 		}
@@ -28,8 +28,8 @@ func Is(r *http.Request) bool {
 	return false
 }
 
-// Withholds reports whether a browser keeps cookies of this SameSite back from r, which
-// another site made (RFC 6265bis, 5.6.7.1 and 5.8.3).
+// Withholds reports whether a browser withholds cookies with the SameSite attribute mode from
+// r, which another site made (RFC 6265bis, 5.6.7.1 and 5.8.3).
 func Withholds(r *http.Request, mode http.SameSite) bool {
 	switch mode {
 	case http.SameSiteStrictMode:
@@ -41,15 +41,15 @@ func Withholds(r *http.Request, mode http.SameSite) bool {
 	return false
 }
 
-// isForwardedNavigation reports whether a service worker passed a navigation on, as
-// e.respondWith(fetch(e.request)) does. For SameSite it is a navigation all the same.
+// isForwardedNavigation reports whether a service worker forwarded a navigation, as
+// e.respondWith(fetch(e.request)) does. SameSite treats such a request as a navigation.
 func isForwardedNavigation(h http.Header) bool {
 	mode := first(h["Sec-Fetch-Mode"])
 	return first(h["Sec-Fetch-Dest"]) == "empty" && (mode == "navigate" || mode == "same-origin")
 }
 
-// isForeign reports whether a URL, or the origin "null", is of another host. An
-// empty one tells nothing.
+// isForeign reports whether url, or the origin "null", belongs to another host. It returns
+// false for an empty url.
 func isForeign(url, host string) bool {
 	if url == "" {
 		return false

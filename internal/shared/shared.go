@@ -1,5 +1,5 @@
-// Package shared is what session.New and a store agree on that keeps another program's
-// records: package expressjs has two.
+// Package shared is the interface between session.New and a store that keeps the records of
+// another program. Package expressjs has two such stores.
 package shared
 
 import (
@@ -7,25 +7,26 @@ import (
 	"time"
 )
 
-// A Store keeps the records of another program, which say how long their sessions and
-// cookies last: a record with a lifetime of its own has body.IdleTimeout in its Data.
+// Store is a session.Store that keeps the records of another program. The records determine how
+// long their sessions and cookies last: a record with an idle timeout of its own has
+// body.IdleTimeout in its Data.
 type Store interface {
-	// Lifetimes returns how long the sessions last that nobody uses.
+	// Lifetimes returns the idle timeouts of sessions.
 	Lifetimes() Lifetimes
 
-	// Agree is told what session.CookieOptions say of the cookie of new sessions, which
-	// the other program sends too. It returns what they and the store's own options say,
-	// or all contradictions.
+	// Agree merges the attributes that session.CookieOptions set for the cookies of new
+	// sessions, which the other program also sends, with the options of the store. It returns
+	// the result, or an error that joins all contradictions.
 	Agree(Cookie) (Cookie, error)
 }
 
-// Lifetimes are how long sessions last that nobody uses.
+// Lifetimes are the idle timeouts of sessions.
 type Lifetimes struct {
-	MaxAge time.Duration // of a new session, and its cookie; 0: it has none of its own
-	TTL    time.Duration // of a session that has none of its own
+	MaxAge time.Duration // idle timeout of a new session and lifetime of its cookie; 0: TTL, and a cookie without Max-Age
+	TTL    time.Duration // idle timeout of a session whose record has none of its own
 }
 
-// A Cookie is a part of session.CookieOptions. Zero is what nothing was said of.
+// Cookie is a part of session.CookieOptions. A zero field is not set.
 type Cookie struct {
 	Domain, Path          string
 	SameSite              http.SameSite

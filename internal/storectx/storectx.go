@@ -1,4 +1,4 @@
-// Package storectx makes the contexts that a store is called with.
+// Package storectx provides the contexts of store calls.
 package storectx
 
 import (
@@ -7,68 +7,68 @@ import (
 	"time"
 )
 
-// A Context has the values of the context it was begun with, never its
-// cancellation (a lost connection loses no write), and a deadline of its own.
-// It is
+// Context has the values of the context with which it was begun, but not its cancellation, so
+// that a lost connection loses no write. It has a deadline of its own. It is equivalent to
 //
 //	context.WithDeadline(context.WithoutCancel(parent), began.Add(limit))
 //
-// made only when somebody waits on Done or asks for a value: a store in memory
-// does neither, and the timer and its four allocations would cost more than
-// the load. Unlike that, it looks at the clock only when it is asked: if nobody
-// asked between its deadline and its release, it was ended by the release. The
-// zero Context must be begun before it is used.
+// That context is created only when Done or Value is called. A store in memory calls neither,
+// and the timer with its four allocations would cost more than the load. Until then Context
+// reads the clock only when Err is called: a Context whose Err was not called between its
+// deadline and its release reports the release. The zero Context must be begun before it is
+// used.
 type Context struct {
 	parent   context.Context
 	began    time.Time
 	limit    time.Duration
-	isBound  bool                     // it ends with its parent
+	isBound  bool                     // whether it ends with its parent
 	standard atomic.Pointer[standard] // nil until needed
-	ended    atomic.Int32             // how, as it was first said: 0, released or exceeded
+	ended    atomic.Int32             // the reason that Err returned first: 0 (none), released or exceeded
 }
 
+// The reasons why a Context has ended.
 const (
 	released = 1 + iota
 	exceeded
 )
 
-// standard is the standard library's context for the same.
+// standard is the equivalent context of the standard library.
 type standard struct {
 	context.Context
 	cancel context.CancelFunc
 }
 
-// New returns a Context that has begun.
+// New returns a [Context] that has begun.
 func New(parent context.Context, limit time.Duration) *Context {
 	c := new(Context)
 	c.Begin(parent, limit)
 	return c
 }
 
-// Within is New for a call that was given a context of its own, whose deadline
-// holds if it is nearer.
+// Within is [New] for a call that has a context of its own: the earlier of both deadlines
+// applies.
 func Within(ctx context.Context, limit time.Duration) *Context {
 	c := new(Context)
 	c.BeginWithin(ctx, limit)
 	return c
 }
 
-// Under is Within, but c ends with ctx too: for a call that has no effect, and whose
-// answer is of no use then.
+// Under is [Within], but the Context also ends with ctx. It is for calls without effect, whose
+// result is useless after ctx has ended.
 func Under(ctx context.Context, limit time.Duration) *Context {
 	c := Within(ctx, limit)
 	c.isBound = true
 	return c
 }
 
-// Begin reads the clock and starts the time that c has. Who begins it releases
-// it. A Context begins once.
+// Begin reads the clock and starts the limit of c. The caller must call [Context.Release]. A
+// Context begins once.
 func (c *Context) Begin(parent context.Context, limit time.Duration) {
 	c.parent, c.began, c.limit = parent, time.Now(), limit
 }
 
-// BeginWithin is Begin for a call that was given a context of its own, whose deadline
-// holds if it is nearer.
+// BeginWithin is [Context.Begin] for a call that has a context of its own: the earlier of both
+// deadlines applies.
 func (c *Context) BeginWithin(ctx context.Context, limit time.Duration) {
 	c.Begin(ctx, limit)
 	if d, ok := ctx.Deadline(); ok {
@@ -79,7 +79,7 @@ func (c *Context) BeginWithin(ctx context.Context, limit time.Duration) {
 // Began returns when c began, or the zero time if it has not.
 func (c *Context) Began() time.Time { return c.began }
 
-// Release ends c and frees what it holds.
+// Release ends c and frees its resources.
 func (c *Context) Release() {
 	c.ended.CompareAndSwap(0, released)
 	if s := c.standard.Load(); s != nil {
@@ -95,7 +95,7 @@ func (c *Context) make() context.Context {
 	if !c.isBound {
 		parent = context.WithoutCancel(parent)
 	}
-	if c.ended.Load() == released { // which the deadline, if it has passed since, does not change
+	if c.ended.Load() == released { // stays the reason even if the deadline has passed since
 		var cancel context.CancelFunc
 		parent, cancel = context.WithCancel(parent)
 		cancel()
@@ -112,23 +112,23 @@ func (c *Context) make() context.Context {
 	return s
 }
 
-// Deadline implements context.Context.
+// Deadline implements [context.Context].
 func (c *Context) Deadline() (time.Time, bool) { return c.began.Add(c.limit), true }
 
-// Done implements context.Context.
+// Done implements [context.Context].
 func (c *Context) Done() <-chan struct{} { return c.make().Done() }
 
-// Value implements context.Context. It goes through the standard context,
-// which is how package context finds its own cancellation and starts no
-// goroutine for contexts derived from this one.
+// Value implements [context.Context]. It asks the standard context, because package context
+// finds its own cancellation through Value, and then starts no goroutine for contexts that are
+// derived from c.
 func (c *Context) Value(key any) any {
-	if c.isBound && c.standard.Load() == nil { // and no context is derived from it
+	if c.isBound && c.standard.Load() == nil { // no context is derived from c
 		return c.parent.Value(key)
 	}
 	return c.make().Value(key)
 }
 
-// Err implements context.Context.
+// Err implements [context.Context].
 func (c *Context) Err() error {
 	if s := c.standard.Load(); s != nil {
 		return s.Err()
@@ -136,7 +136,8 @@ func (c *Context) Err() error {
 	return c.ErrAt(time.Now())
 }
 
-// ErrAt is Err for who has just read the clock, which is most of what Err costs.
+// ErrAt is [Context.Err] for a caller that has just read the clock: reading it is most of the
+// cost of Err.
 func (c *Context) ErrAt(now time.Time) error {
 	if s := c.standard.Load(); s != nil {
 		return s.Err()

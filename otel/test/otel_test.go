@@ -22,7 +22,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// A witness collects what OpenTelemetry gets.
+// witness collects what OpenTelemetry receives.
 type witness struct {
 	t         testing.TB
 	reader    *metric.ManualReader
@@ -46,7 +46,7 @@ func newWitness(t testing.TB) *witness {
 	return w
 }
 
-// metrics returns what was counted, as "name{attributes}" to the number of it.
+// metrics returns the counts by "name{attributes}".
 func (w *witness) metrics() map[string]int {
 	w.t.Helper()
 	var all metricdata.ResourceMetrics
@@ -78,7 +78,8 @@ func say(name string, set attribute.Set) string {
 	return name
 }
 
-// Every kind of event is a number of its own, and an event of the current span.
+// TestEvents checks that every kind of event has a counter of its own and is added to the
+// current span.
 func TestEvents(t *testing.T) {
 	w := newWitness(t)
 	kinds := []session.EventKind{
@@ -106,7 +107,7 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-// fixed is a store that always answers the same.
+// fixed is a store whose methods all return err.
 type fixed struct{ err error }
 
 func (f fixed) Load(context.Context, string) (*session.Record, error)     { return nil, f.err }
@@ -116,8 +117,8 @@ func (f fixed) Touch(context.Context, string, time.Time, time.Time) error { retu
 func (f fixed) Delete(context.Context, string) error                      { return f.err }
 func (f fixed) List(context.Context, string) ([]*session.Record, error)   { return nil, f.err }
 
-// Every method with every answer is a histogram and a span of its own; only what
-// failed is an error.
+// TestStoreCalls checks that every method with every outcome has a histogram and a span of its
+// own, and that only failures are errors.
 func TestStoreCalls(t *testing.T) {
 	for _, c := range []struct {
 		err     error
@@ -144,7 +145,7 @@ func TestStoreCalls(t *testing.T) {
 			"touch": s.Touch(ctx, "the-id", time.Now(), time.Now()), "delete": s.Delete(ctx, "the-id"),
 		} {
 			if err != c.err {
-				t.Errorf("%s answers %v, want %v", operation, err, c.err)
+				t.Errorf("%s returned %v, want %v", operation, err, c.err)
 			}
 			want := "session.store.duration s"
 			if c.failed {
@@ -168,7 +169,7 @@ func TestStoreCalls(t *testing.T) {
 	}
 }
 
-// Nothing that OpenTelemetry gets has an id, a user, a value or a token in it.
+// TestNothingPrivateIsTold checks that OpenTelemetry receives no id, user, value or token.
 func TestNothingPrivateIsTold(t *testing.T) {
 	w := newWitness(t)
 	inner := sessiontest.NewStore(nil)
@@ -204,15 +205,15 @@ func TestNothingPrivateIsTold(t *testing.T) {
 	}
 	for _, secret := range append(private, "the-user", "the-value") {
 		if secret == "" || strings.Contains(text, secret) {
-			t.Errorf("%q is in it: %s", secret, text)
+			t.Errorf("the output contains %q: %s", secret, text)
 		}
 	}
 	if !strings.Contains(text, "logged_in") || !strings.Contains(text, "_OTHER") {
-		t.Errorf("there is too little: %s", text)
+		t.Errorf("the output is too short: %s", text)
 	}
 }
 
-// It is still the store that it was.
+// TestStoreKeepsItsContract runs the contract of stores on an instrumented store.
 func TestStoreKeepsItsContract(t *testing.T) {
 	w := newWitness(t)
 	open := func(t *testing.T) session.Store { return w.telemetry.Store(session.NewMemoryStore(nil)) }
@@ -220,7 +221,7 @@ func TestStoreKeepsItsContract(t *testing.T) {
 	storetest.RunManagers(t, open)
 }
 
-// A panic of the store goes on, and is counted.
+// TestPanic checks that a panic of the store is counted and not recovered.
 func TestPanic(t *testing.T) {
 	w := newWitness(t)
 	defer func() {
@@ -231,8 +232,7 @@ func TestPanic(t *testing.T) {
 	w.telemetry.Store(nil).Load(t.Context(), "id")
 }
 
-// Without options it tells OpenTelemetry's global providers, which by default do
-// nothing.
+// TestDefaults uses the global providers, which do nothing by default.
 func TestDefaults(t *testing.T) {
 	telemetry, err := sessionotel.New(nil)
 	if err != nil {
@@ -244,7 +244,7 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// BenchmarkLoad is a load of a MemoryStore with and without.
+// BenchmarkLoad loads from a MemoryStore with and without instrumentation.
 func BenchmarkLoad(b *testing.B) {
 	w := newWitness(b)
 	inner := session.NewMemoryStore(nil)

@@ -11,8 +11,8 @@ import (
 	"github.com/coatcheck/session/sqlstore"
 )
 
-// What the store adds to its statements: each is also sent raw, with the same
-// arguments, in turn, so that both see the same machine.
+// The benchmarks measure what the store adds to its statements. Each statement is also sent
+// raw, with the same arguments, in alternation, so that both are measured under the same load.
 
 const (
 	rawLoad = "SELECT id, version, username, data, created, deadline, checksum, seen, expires FROM TABLE WHERE id = ? AND expires > ?"
@@ -27,8 +27,8 @@ func raw(d sqlstore.Dialect, query, table string) string {
 	return strings.NewReplacer("$A", "$10", "$B", "$11").Replace(query)
 }
 
-// BenchmarkLoad prepares the raw statement anew each time where the driver does, which is
-// SQLite's: there the store is the faster one, by its prepared statement.
+// BenchmarkLoad prepares the raw statement each time if the driver does, as that of SQLite. On
+// SQLite the store is therefore faster than the raw statement: it prepares once.
 func BenchmarkLoad(b *testing.B) {
 	benchEach(b, func(b *testing.B, db *sql.DB, d sqlstore.Dialect) (raws, store func()) {
 		table := newTable()
@@ -72,8 +72,8 @@ func BenchmarkSave(b *testing.B) {
 	})
 }
 
-// benchEach runs a statement raw and through the store, in turn, and reports
-// the median of each and their ratio: a disk makes some of them wait for long.
+// benchEach runs a statement raw and through the store, in alternation, and reports the median
+// of each and their ratio. The median ignores the few executions that wait long for the disk.
 func benchEach(b *testing.B, prepare func(b *testing.B, db *sql.DB, d sqlstore.Dialect) (raws, store func())) {
 	for _, d := range databases {
 		b.Run(d.name, func(b *testing.B) {

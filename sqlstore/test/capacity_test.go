@@ -26,22 +26,22 @@ const (
 	sessions = 100_000
 )
 
-// BenchmarkCapacity measures what one PostgreSQL holds. Its processors are used
-// up when the sum of pg-cpu-ns/op × operations per second reaches 1e9 for each
-// core; the README says which operations a request costs. n sessions take
-// n × B/session, once the table has been vacuumed, at their smallest.
+// BenchmarkCapacity measures what one PostgreSQL server can hold. Its processors are saturated
+// when the sum of pg-cpu-ns/op × operations per second reaches 1e9 for each core; the README
+// lists the operations of a request. n sessions use at least n × B/session, measured after a
+// VACUUM.
 //
-// The server has PostgreSQL's defaults, fsync and synchronous_commit on, so
-// every write waits for the disk, though many share one wait: ns/op is wall time
-// over all operations, and here client and server share the cores. wal-B/op is
-// without full-page images: the first change of a page after a checkpoint adds
-// up to 8 KiB. Give -benchtime 10000x or more, for PostgreSQL's processor times
-// are read in hundredths of a second. They include autovacuum, if it runs.
+// The server has PostgreSQL's defaults with fsync and synchronous_commit on. Every write waits
+// for the disk, but concurrent writes share a wait: ns/op is wall time divided by all
+// operations, and client and server share the cores here. wal-B/op does not include full-page
+// images, which add up to 8 KiB for the first change of a page after a checkpoint. Use
+// -benchtime 10000x or more, because PostgreSQL's processor times have a resolution of 10 ms.
+// They include autovacuum, if it runs.
 func BenchmarkCapacity(b *testing.B) {
 	db, ctx := openPostgres(b), context.Background()
 	db.SetMaxOpenConns(clients)
 	db.SetMaxIdleConns(clients)
-	_, err := db.Exec("CHECKPOINT") // so that none is due soon
+	_, err := db.Exec("CHECKPOINT") // so that none begins during the benchmark
 	must(b, err)
 	s, records, size := crowd(b, db, func() string { return "" })
 	b.Run("disk", func(b *testing.B) {
@@ -51,7 +51,7 @@ func BenchmarkCapacity(b *testing.B) {
 		b.Run("user", report)
 	})
 	measure := func(name string, do func(r *session.Record) error) {
-		// Every client has sessions of its own, for versions must not conflict.
+		// Every client has sessions of its own, so that no save conflicts with another.
 		op := func(client, _ int) error { return do(records[rand.IntN(sessions/clients)*clients+client]) }
 		b.Run(name, func(b *testing.B) {
 			share(b, clients*20, op) // a connection plans the first five executions each
@@ -80,7 +80,7 @@ func BenchmarkCapacity(b *testing.B) {
 	measure("create", func(*session.Record) error { return s.Create(ctx, newcomer("")) })
 }
 
-// newcomer returns a session whose id is as long as a Manager's.
+// newcomer returns a session with an id of the length that a Manager uses.
 func newcomer(user string) *session.Record {
 	r := record(user, time.Hour)
 	r.ID = fmt.Sprintf("%022x%021x", rand.Uint64(), rand.Uint64())
@@ -88,15 +88,15 @@ func newcomer(user string) *session.Record {
 	return r
 }
 
-// change does to a record what a request does that sets a counter.
+// change changes r as a request does that sets a counter.
 func change(r *session.Record) {
 	now := time.Now().Truncate(time.Millisecond)
 	r.Data = fmt.Appendf(nil, `{"admin":true,"count":%d,"name":"0123456789abcdef"}`, 10_000+rand.IntN(90_000))
 	r.LastSeen, r.Expires, r.Version = now, now.Add(time.Hour), rand.Uint64()>>1|1
 }
 
-// crowd makes a table, fills and vacuums it, and returns the bytes per session.
-// Filling alone does not wait for the disk.
+// crowd creates a table, fills and vacuums it, and returns the bytes per session. Only the
+// filling does not wait for the disk.
 func crowd(b *testing.B, db *sql.DB, user func() string) (*sqlstore.Store, []*session.Record, float64) {
 	table, records, size := newTable(), make([]*session.Record, sessions), 0.0
 	s, server := openStore(b, db, sqlstore.PostgreSQL, table), postgres(b)
@@ -111,7 +111,7 @@ func crowd(b *testing.B, db *sql.DB, user func() string) (*sqlstore.Store, []*se
 	return s, records, size / sessions
 }
 
-// share has the clients do n operations together.
+// share runs n operations, distributed over the clients.
 func share(b *testing.B, n int, op func(client, i int) error) {
 	var wg sync.WaitGroup
 	for client := range clients {
@@ -129,8 +129,8 @@ func share(b *testing.B, n int, op func(client, i int) error) {
 	}
 }
 
-// used returns the nanoseconds that this process has used, those that
-// PostgreSQL's have, 0 without a /proc, and the bytes of its write-ahead log.
+// used returns the processor time of this process and that of PostgreSQL's processes, in
+// nanoseconds (0 without /proc), and the bytes of its write-ahead log.
 func used(b *testing.B, db *sql.DB) (sum [3]float64) {
 	var own syscall.Rusage
 	must(b, syscall.Getrusage(syscall.RUSAGE_SELF, &own))
@@ -144,7 +144,7 @@ func used(b *testing.B, db *sql.DB) (sum [3]float64) {
 		var times []string
 		switch fields := strings.Fields(rest); { // state, parent, …
 		case len(fields) < 15:
-		case stat == "/proc/"+postmaster+"/stat": // it inherits the times of those that have ended
+		case stat == "/proc/"+postmaster+"/stat": // the postmaster inherits the times of processes that have ended
 			times = fields[11:15] // utime, stime, cutime, cstime
 		case fields[1] == postmaster:
 			times = fields[11:13]

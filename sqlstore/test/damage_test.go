@@ -12,7 +12,7 @@ import (
 	"github.com/coatcheck/session/sqlstore"
 )
 
-// A vandal writes into the columns of one record.
+// vandal damages the columns of one record.
 type vandal struct {
 	t     *testing.T
 	db    *sql.DB
@@ -35,23 +35,23 @@ func (v *vandal) set(id, column string, value any) {
 	}
 }
 
-// look reads the damaged record in every way: absent, or an error.
+// look reads the damaged record by Load and List and checks that it is absent or an error.
 func (v *vandal) look(what string, ids, users []string) {
 	v.t.Helper()
 	for _, id := range ids {
 		if r, err := v.store.Load(v.t.Context(), id); err == nil || r != nil {
-			v.t.Errorf("%s: Load answered %+v, %v", what, r, err)
+			v.t.Errorf("%s: Load returned %+v, %v", what, r, err)
 		}
 	}
 	for _, user := range users {
 		if rs, err := v.store.List(v.t.Context(), user); len(rs) > 0 {
-			v.t.Errorf("%s: List answered %+v, %v", what, rs[0], err)
+			v.t.Errorf("%s: List returned %+v, %v", what, rs[0], err)
 		}
 	}
 }
 
-// Every bit of every column flipped, and every truncation: the record is absent
-// or an error, whether it is asked for by what it was or by what it became.
+// TestDamage flips every bit of every column, and truncates every column at every length. The
+// record must then be absent or an error, under its old keys and under its new ones.
 func TestDamage(t *testing.T) {
 	onEach(t, func(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
 		v := &vandal{t: t, db: db, table: newTable(), mark: "?"}
@@ -69,7 +69,7 @@ func TestDamage(t *testing.T) {
 			v.ints(column)
 		}
 		if got, err := v.store.Load(t.Context(), v.r.ID); err != nil || got.User != "bob" {
-			t.Errorf("put right again: %+v, %v", got, err)
+			t.Errorf("after the repair: %+v, %v", got, err)
 		}
 	})
 }
@@ -108,8 +108,8 @@ func (v *vandal) ints(column string) {
 	v.set(v.r.ID, column, was)
 }
 
-// A touch does not make a damaged record good again, and another record's
-// columns under this key are no good either.
+// TestDamageStays checks that a touch does not repair the checksum of a damaged record, and
+// that the columns of another record under this key are an error too.
 func TestDamageStays(t *testing.T) {
 	onEach(t, func(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
 		v := &vandal{t: t, db: db, table: newTable(), mark: "?"}
@@ -129,7 +129,7 @@ func TestDamageStays(t *testing.T) {
 		v.set(alice.ID, "id", []byte(v.r.ID))
 		v.look("alice's record under bob's id", []string{v.r.ID, alice.ID}, []string{"alice", "bob"})
 		if err := v.store.Save(t.Context(), next(v.r), v.r.Version+7); !errors.Is(err, session.ErrConflict) {
-			t.Errorf("Save over it: %v", err)
+			t.Errorf("Save over the damaged record: %v", err)
 		}
 	})
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/coatcheck/session/sqlstore"
 )
 
-// A networked is a database that is reached over a network, and the driver for it.
+// networked is a database that is reached over a network, and its driver.
 type networked struct {
 	name    string
 	dialect sqlstore.Dialect
@@ -24,7 +24,7 @@ type networked struct {
 	dsn     func(addr string) string
 }
 
-// overNetwork are the databases that a network lies before, with the drivers that the
+// overNetwork are the databases that are reached over a network, with the drivers that the
 // README recommends.
 var overNetwork = []networked{
 	{"PostgreSQL", sqlstore.PostgreSQL, postgres, openPostgres, "pgx", servers.PostgresURL},
@@ -36,11 +36,11 @@ var overNetwork = []networked{
 // server hangs, and for the reason in the comment of TestConnectionsClosedWhileIdle.
 var libPQ = networked{"lib-pq", sqlstore.PostgreSQL, postgres, openLibPQ, "postgres", servers.PostgresURL}
 
-// The connection is lost at every byte of the answer to a write, and at many of
-// what comes before that, from the server's greeting on. Lost once, another try finds
-// out what has become of the write. If the network stays down, what the store says must
-// be true. If another writer changes the record before the next try, the outcome is
-// unknown, and never a conflict: the record may have been this write's in between.
+// TestLostReply cuts the connection at every byte of the reply to a write, and at many bytes
+// before that, from the server's greeting on. If one connection is lost, another try finds the
+// outcome of the write. If the network stays down, the outcome that the store reports must be
+// true. If another writer changes the record before the next try, the outcome is unknown, and
+// never a conflict: the record may have been this write's in between.
 func TestLostReply(t *testing.T) {
 	for _, d := range append([]networked{libPQ}, overNetwork...) {
 		for _, call := range []string{"Save", "Create"} {
@@ -53,7 +53,7 @@ func TestLostReply(t *testing.T) {
 				l.direct = openStore(t, d.open(t), d.dialect, l.table)
 				l.through = func() *sqlstore.Store {
 					if l.db != nil {
-						l.db.Close() // a server has not so many connections
+						l.db.Close() // because the number of connections of a server is limited
 					}
 					db, err := sql.Open(d.driver, d.dsn(l.proxy.Addr))
 					must(t, err)
@@ -77,7 +77,7 @@ func TestLostReply(t *testing.T) {
 				}
 				for n := 0; l.overwritten(n); n += stride {
 				}
-				t.Logf("%d lost once; %d overwritten; %d lost for good: %d answered nil; %d unknown, of which %d had been applied; %d not sent",
+				t.Logf("%d lost once; %d overwritten; %d lost for good: %d returned nil; %d unknown, of which %d had been applied; %d not sent",
 					l.single, l.others, l.cuts, l.fine, l.unknown, l.applied, l.unsent)
 				if l.single == 0 || l.others == 0 || l.applied == 0 || l.applied == l.unknown || l.unsent == 0 {
 					t.Error("the cuts did not fall on both sides of the write")
@@ -94,8 +94,8 @@ type loss struct {
 	proxy    *cutter
 	direct   *sqlstore.Store
 	through  func() *sqlstore.Store
-	db       *sql.DB // through's
-	prepares bool    // the driver prepares each write first, which has a reply of its own
+	db       *sql.DB // the pool of the store that through returns
+	prepares bool    // whether the driver prepares each write first, which has a reply of its own
 
 	single, others, cuts, fine, unknown, applied, unsent int
 }
@@ -107,8 +107,8 @@ func (l *loss) do(s *sqlstore.Store, old, r *session.Record) error {
 	return s.Save(l.t.Context(), r, old.Version)
 }
 
-// prepare returns what is to be written, and a store whose connection is in use already
-// if warm.
+// prepare returns the stored record, its replacement, and a store that writes it. If warm, the
+// connection of the store was used before.
 func (l *loss) prepare(warm bool) (s *sqlstore.Store, old, r *session.Record) {
 	old = record("alice", time.Hour)
 	if l.call == "Save" {
@@ -116,14 +116,14 @@ func (l *loss) prepare(warm bool) (s *sqlstore.Store, old, r *session.Record) {
 	}
 	s = l.through()
 	if warm {
-		for range 2 { // pgx pings a connection before the second use of it
+		for range 2 { // pgx pings a connection before its second use
 			_ = l.do(s, old, record("", time.Hour))
 		}
 	}
 	return s, old, next(old)
 }
 
-// once loses one connection, and reports whether there was anything to lose.
+// once cuts one connection, and reports whether byte n was reached.
 func (l *loss) once(n int, warm, reply bool) bool {
 	s, old, r := l.prepare(warm)
 	l.proxy.arm(n, reply, false, nil)
@@ -136,8 +136,8 @@ func (l *loss) once(n int, warm, reply bool) bool {
 	return cut
 }
 
-// forGood loses the connection and all that follow, and reports whether there was
-// anything to lose.
+// forGood cuts the connection and refuses all that follow, and reports whether byte n was
+// reached.
 func (l *loss) forGood(n int, warm, reply bool) bool {
 	s, old, r := l.prepare(warm)
 	l.proxy.arm(n, reply, true, nil)
@@ -153,7 +153,7 @@ func (l *loss) forGood(n int, warm, reply bool) bool {
 		l.t.Errorf("%s: %v", what, err)
 	case err == nil:
 		if l.fine++; !done {
-			l.t.Errorf("%s: acknowledged, and not applied", what)
+			l.t.Errorf("%s: acknowledged, but not applied", what)
 		}
 	case errors.Is(err, session.ErrIndeterminate):
 		if l.unknown++; done {
@@ -161,21 +161,21 @@ func (l *loss) forGood(n int, warm, reply bool) bool {
 		}
 	default:
 		if l.unsent++; done {
-			l.t.Errorf("%s: applied, in spite of %v", what, err)
+			l.t.Errorf("%s: applied, although it returned %v", what, err)
 		}
 	}
 	if err := l.do(l.direct, old, r); err != nil || !l.done(r) {
-		l.t.Errorf("cut at byte %d: said again, it answers %v", n, err)
+		l.t.Errorf("cut at byte %d: the repeated write returned %v", n, err)
 	}
 	return true
 }
 
-// overwritten loses the reply, while another writer replaces the record, and reports
-// whether there was anything to lose.
+// overwritten cuts the reply while another writer replaces the record, and reports whether byte
+// n was reached.
 func (l *loss) overwritten(n int) bool {
 	s, old, r := l.prepare(true)
 	other := next(r)
-	prepared := false // cut in the reply to the preparation, so the write was not sent yet
+	prepared := false // whether the cut is in the reply to the preparation, before the write was sent
 	l.proxy.arm(n, true, false, func() {
 		err := l.direct.Save(l.t.Context(), other, r.Version)
 		if prepared = l.prepares && (errors.Is(err, session.ErrConflict) || errors.Is(err, session.ErrNotFound)); err != nil && !prepared {
@@ -192,7 +192,7 @@ func (l *loss) overwritten(n int) bool {
 		return true
 	}
 	l.others++
-	// The driver may have seen in the bytes before the cut that the write was applied.
+	// The bytes before the cut may have told the driver that the write was applied.
 	if err != nil && !errors.Is(err, session.ErrIndeterminate) || errors.Is(err, session.ErrConflict) || !l.done(other) {
 		l.t.Errorf("overwritten after byte %d: %v", n, err)
 	}
@@ -209,8 +209,8 @@ func (l *loss) done(r *session.Record) bool {
 	return got.Version == r.Version
 }
 
-// A server that hangs: every call ends with its context, and a write that was
-// sent is not said to have failed.
+// TestHungServer checks that every call to a hung server ends with its context, and that no
+// error of a write that was sent says that it was not applied.
 func TestHungServer(t *testing.T) {
 	for _, d := range overNetwork {
 		t.Run(d.name, func(t *testing.T) {
@@ -240,14 +240,14 @@ func TestHungServer(t *testing.T) {
 			}
 			resume()
 			if _, err := s.List(t.Context(), "alice"); err != nil {
-				t.Errorf("and after that: %v", err)
+				t.Errorf("a write after the resume: %v", err)
 			}
 		})
 	}
 }
 
-// within calls do with a context that ends after limit, and fails the test if do then
-// does not return.
+// within calls do with a context that ends after limit, and fails the test if do has not
+// returned a minute later.
 func within(t *testing.T, limit time.Duration, do func(ctx context.Context) error) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
@@ -258,13 +258,13 @@ func within(t *testing.T, limit time.Duration, do func(ctx context.Context) erro
 	case err := <-returned:
 		return err
 	case <-time.After(limit + time.Minute):
-		t.Fatal("does not heed the context's deadline")
+		t.Fatal("the call ignores the deadline of its context")
 		return nil
 	}
 }
 
-// A write on a connection that is there already, to a server that hangs, is
-// unknown; one that got no connection was certainly not applied.
+// TestUnknownOrUnsent checks that a write that was sent to a hung server has an unknown
+// outcome, and that a write that got no connection is known not to be applied.
 func TestUnknownOrUnsent(t *testing.T) {
 	for _, d := range overNetwork {
 		t.Run(d.name, func(t *testing.T) {
@@ -281,11 +281,11 @@ func TestUnknownOrUnsent(t *testing.T) {
 			conn, err := db.Conn(t.Context())
 			must(t, err)
 			if err := s.Save(short(), next(r), r.Version); err == nil || errors.Is(err, session.ErrIndeterminate) {
-				t.Errorf("no connection was free: %v", err)
+				t.Errorf("a write without a free connection: %v", err)
 			}
 			conn.Close()
 			var resume func()
-			for limit := 200 * time.Millisecond; ; limit *= 2 { // a slow machine may not send it in time
+			for limit := 200 * time.Millisecond; ; limit *= 2 { // on a slow machine the limit may pass before the write is sent
 				r, err = s.Load(t.Context(), r.ID)
 				must(t, err)
 				resume = d.server(t).Suspend(t)
@@ -295,26 +295,26 @@ func TestUnknownOrUnsent(t *testing.T) {
 				}
 				resume()
 				if limit > 30*time.Second {
-					t.Fatalf("sent, and no answer: %v", err)
+					t.Fatalf("a write that was sent without a reply: %v", err)
 				}
 			}
 			if err := s.Save(short(), next(r), r.Version); err == nil || errors.Is(err, session.ErrIndeterminate) {
-				t.Errorf("the server did not greet: %v", err)
+				t.Errorf("a write before the server's greeting: %v", err)
 			}
 			resume()
 			canceled, cancel := context.WithCancel(t.Context())
 			cancel()
 			if err := s.Delete(canceled, r.ID); !errors.Is(err, context.Canceled) || errors.Is(err, session.ErrIndeterminate) {
-				t.Errorf("the context had ended before: %v", err)
+				t.Errorf("a write with a cancelled context: %v", err)
 			}
 			if _, err := s.Load(t.Context(), r.ID); err != nil {
-				t.Errorf("and after that: %v", err)
+				t.Errorf("a write after the resume: %v", err)
 			}
 		})
 	}
 }
 
-// A server that refuses has not applied what it refused.
+// TestRefused checks that a write that the server refused is known not to be applied.
 func TestRefused(t *testing.T) {
 	onEach(t, func(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
 		s, err := sqlstore.New(db, d, &sqlstore.Options{Table: newTable()}) // no Migrate
@@ -325,8 +325,8 @@ func TestRefused(t *testing.T) {
 	})
 }
 
-// A request never hangs, whether the server stops before it or in its middle: it is
-// answered while the server is still stopped.
+// TestHungServerThroughHTTP checks that a request is answered while the server is stopped,
+// whether the server stopped before the request or in the middle of it.
 func TestHungServerThroughHTTP(t *testing.T) {
 	const timeout = 250 * time.Millisecond
 	for _, d := range overNetwork {
@@ -351,7 +351,7 @@ func TestHungServerThroughHTTP(t *testing.T) {
 			})
 			store := newStore(t, d.open(t), d.dialect)
 			hasty, patient := newSite(t, store, session.Options{StoreTimeout: timeout}, h), newSite(t, store, session.Options{StoreTimeout: time.Minute}, h)
-			loggedIn := func() *browser { // however slow the machine
+			loggedIn := func() *browser { // logs in without a short StoreTimeout, which a slow machine may exceed
 				b := patient.browser()
 				b.expect("/login", http.StatusOK)
 				return &browser{b.Client, hasty}

@@ -38,7 +38,7 @@ func closeAll(t *testing.T, db, admin *sql.DB, d sqlstore.Dialect) {
 		conn, err := db.Conn(t.Context())
 		must(t, err)
 		var id int
-		if conn.QueryRowContext(t.Context(), self).Scan(&id) != nil { // closed the last time, and not used since
+		if conn.QueryRowContext(t.Context(), self).Scan(&id) != nil { // already closed by an earlier call
 			_ = conn.Raw(func(any) error { return driver.ErrBadConn })
 			continue
 		}
@@ -58,11 +58,12 @@ func closeAll(t *testing.T, db, admin *sql.DB, d sqlstore.Dialect) {
 	}
 }
 
-// Connections that the database closed while they were idle fail no request, and lose no
-// change. With lib/pq this fails in about one of 200 rounds, so lib/pq is left out: lib/pq
-// returns driver.ErrBadConn for a dead connection, whether the statement was sent or not. If
-// another request then changes the record before the next try, the outcome is unknown and the
-// answer is 503. TestConflictOnDeadConnection shows this without a race.
+// TestConnectionsClosedWhileIdle checks that connections that the database closed while they
+// were idle fail no request and lose no change. With lib/pq the test would fail in about one of
+// 200 rounds, so lib/pq is left out: it returns driver.ErrBadConn for a dead connection whether
+// the statement was sent or not. If another request then changes the record before the next
+// try, the outcome is unknown and the answer is 503. TestConflictOnDeadConnection shows this
+// without a race.
 func TestConnectionsClosedWhileIdle(t *testing.T) {
 	for _, d := range overNetwork {
 		t.Run(d.name, func(t *testing.T) {
@@ -86,14 +87,15 @@ func TestConnectionsClosedWhileIdle(t *testing.T) {
 				all.Wait()
 			}
 			if _, body := b.get("/look"); body != fmt.Sprint(1+rounds*poolSize/2) {
-				t.Errorf("the counter says %s, want %d", body, 1+rounds*poolSize/2)
+				t.Errorf("the counter is %s, want %d", body, 1+rounds*poolSize/2)
 			}
 		})
 	}
 }
 
-// A save of a version that another writer has replaced, on a dead connection. The answer is
-// a conflict only if the driver's driver.ErrBadConn means that nothing was sent.
+// TestConflictOnDeadConnection saves over a version that another writer has replaced, on a dead
+// connection. The save returns a conflict only if the driver's driver.ErrBadConn means that
+// nothing was sent.
 func TestConflictOnDeadConnection(t *testing.T) {
 	conflict := func(t *testing.T, db *sql.DB, kill func()) error {
 		s := newStore(t, db, sqlstore.PostgreSQL)
@@ -104,7 +106,7 @@ func TestConflictOnDeadConnection(t *testing.T) {
 		late := next(next(r))
 		err := s.Save(t.Context(), late, r.Version)
 		if again := s.Save(t.Context(), late, r.Version); !errors.Is(again, session.ErrConflict) {
-			t.Errorf("once more, on a live connection: %v", again)
+			t.Errorf("the same save on a live connection: %v", again)
 		}
 		return err
 	}
@@ -142,13 +144,13 @@ func TestConflictOnDeadConnection(t *testing.T) {
 				t.Errorf("Save: %v, want %v", err, d.want)
 			}
 			if dies.Load() {
-				t.Error("no connection was closed")
+				t.Error("the test has closed no connection")
 			}
 		})
 	}
 }
 
-// A connectorOf says that its connections are of another driver.
+// connectorOf is a connector that reports another driver as its own.
 type connectorOf struct {
 	driver.Connector
 	driver driver.Driver
@@ -156,7 +158,7 @@ type connectorOf struct {
 
 func (c connectorOf) Driver() driver.Driver { return c.driver }
 
-// Each method by itself, with none but dead connections in the pool.
+// TestEachCallOnDeadConnections calls each method with a pool of dead connections.
 func TestEachCallOnDeadConnections(t *testing.T) {
 	for _, d := range append([]networked{libPQ}, overNetwork...) {
 		t.Run(d.name, func(t *testing.T) {

@@ -17,14 +17,14 @@ import (
 	"github.com/coatcheck/session/sqlstore"
 )
 
-// Fifty concurrent writers of one session are all answered 200, and no count is lost,
-// in a database whose default isolation was raised.
+// TestRaisedIsolation checks that fifty concurrent writers of one session are all answered 200
+// and that no count is lost, in a database whose default isolation level was raised.
 func TestRaisedIsolation(t *testing.T) {
 	n := session.NewKey[int]("n")
 	run := func(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
 		var all sync.WaitGroup
 		table := newTable()
-		h := func() http.Handler { // as a process: its writers are not put one after the other with another's
+		h := func() http.Handler { // a Manager of its own, as in another process: a Manager serializes its own writers
 			m := session.Must(session.New(&session.Options{Store: openStore(t, db, d, table), Secrets: [][]byte{[]byte("0123456789abcdef0123456789abcdef")}}))
 			return m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				s := session.From(r.Context())
@@ -49,13 +49,13 @@ func TestRaisedIsolation(t *testing.T) {
 		for i := range 50 {
 			all.Go(func() {
 				if w := request(processes[i%len(processes)]); w.Code != 200 {
-					t.Errorf("a writer is answered %d", w.Code)
+					t.Errorf("a writer was answered %d", w.Code)
 				}
 			})
 		}
 		all.Wait()
 		if got := request(processes[0]).Body.String(); got != "51" {
-			t.Errorf("the counter says %s, want 51", got)
+			t.Errorf("the counter is %s, want 51", got)
 		}
 	}
 	for _, level := range []string{"read%20committed", "repeatable%20read", "serializable"} {
@@ -68,7 +68,8 @@ func TestRaisedIsolation(t *testing.T) {
 	})
 }
 
-// Migrate has nothing to do where the table is there, and needs no right then.
+// TestMigrateWithoutRights checks that Migrate needs no right to create tables if the table
+// exists.
 func TestMigrateWithoutRights(t *testing.T) {
 	db := openPostgres(t)
 	table := newTable()
@@ -85,8 +86,8 @@ func TestMigrateWithoutRights(t *testing.T) {
 	must(t, store.Create(t.Context(), record("alice", time.Hour)))
 }
 
-// Another program's table of the same name is an error of Migrate, which says what to
-// set, and stays as it is.
+// TestMigrateOverAnotherProgramsTable checks that Migrate returns an error for a table of
+// another program, that the error names the option to set, and that the table is unchanged.
 func TestMigrateOverAnotherProgramsTable(t *testing.T) {
 	onEach(t, func(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
 		table := newTable()
@@ -96,14 +97,14 @@ func TestMigrateOverAnotherProgramsTable(t *testing.T) {
 		must(t, err)
 		for range 2 {
 			err = s.Migrate(t.Context())
-			if err == nil || !strings.Contains(err.Error(), "another program's") || !strings.Contains(err.Error(), "Options.Table") || !strings.Contains(err.Error(), "username") {
+			if err == nil || !strings.Contains(err.Error(), "belongs to another program") || !strings.Contains(err.Error(), "Options.Table") || !strings.Contains(err.Error(), "username") {
 				t.Errorf("Migrate: %v", err)
 			}
 		}
 	})
 }
 
-// SweepEvery deletes what has expired until its context ends.
+// TestSweepEvery checks that SweepEvery deletes expired records until its context ends.
 func TestSweepEvery(t *testing.T) {
 	onEach(t, func(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
 		table := newTable()

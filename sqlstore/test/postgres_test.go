@@ -19,7 +19,7 @@ import (
 	"github.com/coatcheck/session/sqlstore"
 )
 
-// A tracer keeps the statements that pgx sends, each of which is a round trip.
+// tracer records the statements that pgx sends, each of which is a round trip.
 type tracer struct {
 	mu      sync.Mutex
 	queries []pgx.TraceQueryStartData
@@ -39,7 +39,7 @@ func (c *tracer) TraceQueryEnd(_ context.Context, _ *pgx.Conn, d pgx.TraceQueryE
 	c.rows = append(c.rows, d.CommandTag.RowsAffected())
 }
 
-// take returns what came since the last time.
+// take returns the statements since the last call of take.
 func (c *tracer) take() (queries []pgx.TraceQueryStartData, rows []int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -57,8 +57,8 @@ func traced(t *testing.T) (*sql.DB, *tracer) {
 	return db, c
 }
 
-// The statements that the store sends find their way: a user's list through its
-// index, however the statement is planned, and a sweep by physical ranges.
+// TestPlans checks the plans of the statements: List uses the index of users in every kind of
+// plan, Load the primary key, and a sweep reads physical ranges.
 func TestPlans(t *testing.T) {
 	db, trace := traced(t)
 	db.SetMaxOpenConns(1)
@@ -72,7 +72,7 @@ func TestPlans(t *testing.T) {
 	explain := func(queries []pgx.TraceQueryStartData, want string) {
 		t.Helper()
 		q := queries[len(queries)-1]
-		// As it is planned once for all arguments.
+		// A prepared statement has one plan for all arguments.
 		_, err := db.Exec("PREPARE p AS " + q.SQL)
 		must(t, err)
 		defer db.Exec("DEALLOCATE p")
@@ -101,9 +101,9 @@ func TestPlans(t *testing.T) {
 	must(t, err)
 	queries, _ := trace.take()
 	explain(queries, table+"_username")
-	_, err = s.Load(t.Context(), "nobody")
+	_, err = s.Load(t.Context(), "absent")
 	if err == nil {
-		t.Fatal("found nobody")
+		t.Fatal("Load found an id that does not exist")
 	}
 	queries, _ = trace.take()
 	explain(queries, table+"_pkey")
@@ -111,7 +111,7 @@ func TestPlans(t *testing.T) {
 	trace.take()
 	n, err := s.Sweep(t.Context())
 	if err != nil || n != 20_000 {
-		t.Fatalf("Sweep answered %d, %v", n, err)
+		t.Fatalf("Sweep returned %d, %v", n, err)
 	}
 	queries, affected := trace.take()
 	t.Logf("a sweep of 20000 rows in %d statements: %v", len(queries), affected)
@@ -120,12 +120,12 @@ func TestPlans(t *testing.T) {
 			t.Errorf("one statement of the sweep deleted %d rows", n)
 		}
 	}
-	_, err = db.Exec("RESET enable_seqscan") // it must win by its own merits
+	_, err = db.Exec("RESET enable_seqscan") // the planner must choose the ranges by itself
 	must(t, err)
 	explain(queries, "Tid Range Scan")
 }
 
-// A touch changes no index and moves no row to another page.
+// TestTouchesAreHOT checks that a touch changes no index and moves no row to another page.
 func TestTouchesAreHOT(t *testing.T) {
 	db := openPostgres(t)
 	table := newTable()
@@ -142,7 +142,7 @@ func TestTouchesAreHOT(t *testing.T) {
 		later := time.Duration(i+1) * time.Millisecond
 		must(t, s.Touch(t.Context(), r.ID, r.LastSeen.Add(later), r.Expires.Add(later)))
 	}
-	own.Close() // what leaves reports its statistics
+	own.Close() // a connection reports its statistics when it ends
 	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		var updates, hot int
 		must(t, db.QueryRow("SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = $1", table).Scan(&updates, &hot))
@@ -158,8 +158,8 @@ func TestTouchesAreHOT(t *testing.T) {
 	}
 }
 
-// The client hangs up while its request runs, a hundred times: every change is
-// stored all the same.
+// TestClientGone closes the client's connection while its request runs, a hundred times: every
+// change is stored nevertheless.
 func TestClientGone(t *testing.T) {
 	for _, d := range overNetwork {
 		t.Run(d.name, func(t *testing.T) {
@@ -168,7 +168,7 @@ func TestClientGone(t *testing.T) {
 				s := session.From(r.Context())
 				if r.URL.Path == "/gone" {
 					(<-hangUp)()
-					<-r.Context().Done() // the server has noticed
+					<-r.Context().Done() // the server has seen that the client is gone
 				}
 				count.Update(s, func(n int) int { return n + 1 })
 				fmt.Fprint(w, count.Get(s))
@@ -190,7 +190,7 @@ func TestClientGone(t *testing.T) {
 				<-done
 			}
 			if _, body := b.get("/"); body != "102" {
-				t.Errorf("the counter says %s, want 102", body)
+				t.Errorf("the counter is %s, want 102", body)
 			}
 		})
 	}

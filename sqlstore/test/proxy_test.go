@@ -7,17 +7,16 @@ import (
 	"github.com/coatcheck/session/internal/testing/proxy"
 )
 
-// A cutter is a proxy in front of a server. It cuts a connection after so many bytes of
-// what the server answers or of what it is asked: once, or with the network down from then
-// on.
+// cutter is a proxy in front of a server. It cuts a connection after a number of bytes of the
+// requests or of the replies: once, or with the network down afterwards.
 type cutter struct {
 	*proxy.Proxy
 
 	mu    sync.Mutex
 	left  int  // bytes until the cut
-	reply bool // of the server's
+	reply bool // whether left counts the bytes of replies, not of requests
 	armed bool
-	stays bool   // the network stays down after the cut, until disarm
+	stays bool   // whether the network stays down after the cut, until disarm
 	onCut func() // called before the client notices the cut
 }
 
@@ -27,16 +26,16 @@ func newProxy(t testing.TB, target string) *cutter {
 	return p
 }
 
-// arm has the next connection cut after n bytes, if there are more than that. The
-// network then stays down until disarm, if stays. Unless nil, onCut is called after the
-// cut, before the client notices it.
+// arm cuts the next connection after n bytes of replies or of requests. If stays, the network
+// then stays down until disarm. onCut, if not nil, is called after the cut, before the client
+// notices it.
 func (p *cutter) arm(n int, reply, stays bool, onCut func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.left, p.reply, p.armed, p.stays, p.onCut = n, reply, true, stays, onCut
 }
 
-// disarm reports whether a connection was cut.
+// disarm cancels the cut and reports whether a connection was cut.
 func (p *cutter) disarm() (cut bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -18,7 +18,7 @@ import (
 	"github.com/coatcheck/session/sqlstore"
 )
 
-// These are recipes of docs/recipes, as it prints them.
+// The functions in this file are recipes that docs/recipes prints.
 
 // online returns the users who were seen since a time, and when each was seen last.
 func online(ctx context.Context, db *sql.DB, since time.Time) (map[string]time.Time, error) {
@@ -41,11 +41,11 @@ func online(ctx context.Context, db *sql.DB, since time.Time) (map[string]time.T
 	return seen, rows.Err()
 }
 
-// Users log in and out at the same time.
+// TestRecipeWhoIsOnline lists the users while others log in and out concurrently.
 func TestRecipeWhoIsOnline(t *testing.T) {
 	const n = 10
 	for _, d := range databases {
-		if d.dialect == sqlstore.MySQL { // has ? in place of $1
+		if d.dialect == sqlstore.MySQL { // MySQL has ? in place of $1
 			continue
 		}
 		t.Run(d.name, func(t *testing.T) {
@@ -119,7 +119,7 @@ func transfer(ctx context.Context, db *sql.DB, user string) error {
 	return tx.Commit()
 }
 
-// All connections of a pool are in transactions at the same time.
+// TestRecipeTransactions runs as many concurrent transactions as the pool has connections.
 func TestRecipeTransactions(t *testing.T) {
 	const connections, requests = 8, 40
 	serve := func(db *sql.DB, store session.Store, timeout time.Duration, h http.HandlerFunc, n, want int) {
@@ -132,7 +132,7 @@ func TestRecipeTransactions(t *testing.T) {
 		for range n {
 			all.Go(func() {
 				if got := b.Get("/").StatusCode; got != want {
-					t.Errorf("answered %d, want %d", got, want)
+					t.Errorf("status %d, want %d", got, want)
 				}
 			})
 		}
@@ -143,7 +143,7 @@ func TestRecipeTransactions(t *testing.T) {
 		db.SetMaxOpenConns(connections)
 		return db
 	}
-	// The transaction first: each request has a connection and waits for another.
+	// A transaction that begins before the session is used: each request holds a connection and waits for another.
 	wrong := func(db *sql.DB) http.HandlerFunc {
 		var begun, asked sync.WaitGroup
 		begun.Add(connections)

@@ -10,7 +10,7 @@ import (
 	"github.com/coatcheck/session/sqlstore"
 )
 
-// What requests cost, one after the other, in round trips.
+// TestRoundTrips counts the round trips of requests.
 func TestRoundTrips(t *testing.T) {
 	db, trace := traced(t)
 	table := newTable()
@@ -45,24 +45,24 @@ func TestRoundTrips(t *testing.T) {
 		}
 	}
 	trips("/", 0)
-	trips("/look", 0) // nobody is known
-	trips("/set", 1)  // a new session
+	trips("/look", 0) // the browser has no cookie
+	trips("/set", 1)  // creates a session
 	trips("/", 0)
 	trips("/look", 1)
 	trips("/set", 2)
-	trips("/login", 3) // the new record, and a tombstone on the old
+	trips("/login", 3) // loads, creates the new record, and puts a tombstone over the old one
 	trips("/look", 1)
 	trips("/renew", 2) // each renewal is one Save after the load
 	trips("/login", 2)
-	trips("/look", 2) // the Login's token is presented for the first time
+	trips("/look", 2) // loads, and records that the token of the Login was first presented
 	trips("/look", 1)
 	for range 3 {
-		// Nobody was here for a little more than 1/20 of the idle timeout.
+		// A little more than 1/20 of the idle timeout passes without a request.
 		r, err := aside.Load(t.Context(), id)
 		must(t, err)
 		older := next(r)
 		older.Data, older.LastSeen, older.Expires = r.Data, r.LastSeen.Add(-3*time.Minute-time.Second), r.Expires.Add(-3*time.Minute-time.Second)
-		must(t, aside.Delete(t.Context(), id)) // a Save moves no clock back
+		must(t, aside.Delete(t.Context(), id)) // because a Save moves no clock back
 		must(t, aside.Create(t.Context(), older))
 		trips("/", 0)
 		trips("/look", 2)

@@ -15,8 +15,8 @@ import (
 	_ "modernc.org/sqlite"
 )
 
-// The servers run until all tests have ended: a start takes seconds, and tests make tables
-// of their own.
+// The servers run until all tests have ended. They are shared because a start takes seconds;
+// each test creates tables of its own.
 var sharedPostgres, sharedPgBouncer, sharedMariaDB servers.Shared
 
 func TestMain(m *testing.M) {
@@ -59,27 +59,27 @@ func openLibPQ(t testing.TB) *sql.DB {
 	return open(t, "postgres", servers.PostgresURL(postgres(t).Addr))
 }
 
-// openPgBouncer connects to a pooler in transaction mode before the PostgreSQL.
+// openPgBouncer connects to a PgBouncer in transaction mode in front of postgres.
 func openPgBouncer(t testing.TB) *sql.DB {
 	s := sharedPgBouncer.Get(t, func(tb testing.TB) *servers.Server { return servers.PgBouncer(tb, postgres(t)) })
 	return open(t, "pgx", servers.PostgresURL(s.Addr)+"&default_query_exec_mode=exec")
 }
 
-// mariadb is a MariaDB, with its default durability too.
+// mariadb is a MariaDB with its default durability.
 func mariadb(t testing.TB) *servers.Server { return sharedMariaDB.Get(t, servers.MariaDB) }
 
 func openMariaDB(t testing.TB) *sql.DB {
 	return open(t, "mysql", servers.MariaDBDSN(mariadb(t).Addr))
 }
 
-// sqliteDSN is the README's: pragmas belong into it, for the pool opens
-// connections as it likes.
+// sqliteDSN returns the data source name of the README. Pragmas are part of it, because the
+// pool opens connections at any time.
 func sqliteDSN(path string) string {
 	return "file:" + path + "?_pragma=busy_timeout(1000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate"
 }
 
-// openSQLite is the README's too: the file is made first, for its owner's eyes,
-// and one connection writes and reads.
+// openSQLite opens a database as the README does: it creates the file first, readable by its
+// owner only, and uses one connection.
 func openSQLite(t testing.TB, path, more string) *sql.DB {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)

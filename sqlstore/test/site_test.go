@@ -14,7 +14,7 @@ import (
 
 var count = session.NewKey[int]("count")
 
-// A site is a handler with sessions behind a real HTTP server.
+// site is a handler with sessions behind a real HTTP server.
 type site struct {
 	t       *testing.T
 	manager *session.Manager
@@ -31,7 +31,7 @@ func newSite(t *testing.T, store session.Store, o session.Options, h http.Handle
 	return &site{t, m, s}
 }
 
-// A browser keeps cookies.
+// browser is a client that keeps cookies.
 type browser struct {
 	*http.Client
 	site *site

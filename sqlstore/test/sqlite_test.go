@@ -18,8 +18,8 @@ import (
 	"github.com/coatcheck/session/sqlstore"
 )
 
-// The README's way to make the file: what SQLite puts beside it is for its
-// owner's eyes too.
+// TestSQLiteFileMode checks that with the README's way to create the file, the files that
+// SQLite puts beside it are readable by the owner only.
 func TestSQLiteFileMode(t *testing.T) {
 	dir := t.TempDir()
 	s := newStore(t, openSQLite(t, filepath.Join(dir, "sessions.db"), ""), sqlstore.SQLite)
@@ -38,7 +38,7 @@ func TestSQLiteFileMode(t *testing.T) {
 	}
 }
 
-// What was stored is there after a restart.
+// TestSQLiteRestart checks that records are stored across a restart.
 func TestSQLiteRestart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	db := openSQLite(t, path, "")
@@ -51,8 +51,9 @@ func TestSQLiteRestart(t *testing.T) {
 	}
 }
 
-// Load keeps its statement. It works with a table that did not exist at New, and after
-// the table was altered, dropped and created again, on each connection of the pool.
+// TestSQLiteLoadThroughChangesOfTheTable checks that the prepared statement of Load works with
+// a table that did not exist at New, and after the table was altered, dropped and created
+// again, on each connection of the pool.
 func TestSQLiteLoadThroughChangesOfTheTable(t *testing.T) {
 	db := openSQLite(t, filepath.Join(t.TempDir(), "sessions.db"), "")
 	db.SetMaxOpenConns(4)
@@ -96,8 +97,8 @@ func TestSQLiteLoadThroughChangesOfTheTable(t *testing.T) {
 	has()
 }
 
-// Several processes may share the file. One that holds the lock for long makes
-// the others wait for busy_timeout at most.
+// TestSQLiteLocked checks that a process that holds the lock of the file delays the others by
+// at most busy_timeout.
 func TestSQLiteLocked(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	s := openStore(t, openSQLite(t, path, ""), sqlstore.SQLite, "sessions")
@@ -107,21 +108,21 @@ func TestSQLiteLocked(t *testing.T) {
 	must(t, err)
 	start := time.Now()
 	err = s.Save(t.Context(), next(r), r.Version)
-	if took := time.Since(start); took < time.Second/2 { // a slow machine takes longer; SQLite's own waits add up to a little less than its limit
-		t.Errorf("it waited for %v, busy_timeout is 1 s", took)
+	if took := time.Since(start); took < time.Second/2 { // no upper bound, because a slow machine takes longer; SQLite's waits add up to a little less than busy_timeout
+		t.Errorf("Save waited for %v, busy_timeout is 1 s", took)
 	}
 	if err == nil || errors.Is(err, session.ErrIndeterminate) {
-		t.Errorf("Save of a locked database: %v", err)
+		t.Errorf("Save to a locked database: %v", err)
 	}
 	if _, err := s.Load(t.Context(), r.ID); err != nil {
-		t.Errorf("reading needs no lock: %v", err)
+		t.Errorf("Load from a locked database, which needs no lock: %v", err)
 	}
 	must(t, tx.Rollback())
 	must(t, s.Save(t.Context(), next(r), r.Version))
 }
 
-// A database that may not grow: in SQLite's own limit, anywhere, and on a file
-// system of 4 MB, where one can be mounted.
+// TestSQLiteFull fills a database up to a limit of SQLite, and up to the size of a file system
+// of 4 MB if one can be mounted.
 func TestSQLiteFull(t *testing.T) {
 	t.Run("MaxPageCount", func(t *testing.T) {
 		fillUp(t, filepath.Join(t.TempDir(), "sessions.db"), "&_pragma=max_page_count(100)", nil, func(db *sql.DB) {
@@ -136,7 +137,7 @@ func TestSQLiteFull(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = exec.Command("umount", "-l", dir).Run() })
 		fillUp(t, filepath.Join(dir, "sessions.db"), "", func() {
-			f, err := os.Create(filepath.Join(dir, "ballast")) // in what is left of the last page
+			f, err := os.Create(filepath.Join(dir, "ballast")) // fills the rest of the last page
 			must(t, err)
 			for err == nil {
 				_, err = f.Write(make([]byte, 4096))
@@ -148,8 +149,8 @@ func TestSQLiteFull(t *testing.T) {
 	})
 }
 
-// fillUp logs users in until that fails. Then stuff, unless nil, sees to it that
-// not a byte more fits, and in the end relieve makes room.
+// fillUp logs users in until a login fails. stuff, if not nil, then fills the disk to the last
+// byte. At the end relieve frees space.
 func fillUp(t *testing.T, path, more string, stuff func(), relieve func(*sql.DB)) {
 	db := openSQLite(t, path, more)
 	store := openStore(t, db, sqlstore.SQLite, "sessions")
@@ -183,7 +184,7 @@ func fillUp(t *testing.T, path, more string, stuff func(), relieve func(*sql.DB)
 		}
 	}
 	if len(in) < 10 || len(failed) == 0 || !strings.Contains(fmt.Sprint(failed[0].Err), "full") {
-		t.Fatalf("%d logins, and then %+v", len(in), failed)
+		t.Fatalf("after %d logins the failures are %+v", len(in), failed)
 	}
 	if stuff != nil {
 		stuff()
@@ -191,16 +192,16 @@ func fillUp(t *testing.T, path, more string, stuff func(), relieve func(*sql.DB)
 	stillIn := func(b *browser) bool {
 		status, user := b.get("/")
 		if status != http.StatusOK {
-			t.Errorf("reading: %d", status)
+			t.Errorf("GET / was answered %d", status)
 		}
 		return user == "alice"
 	}
 	for i, b := range in {
 		if !stillIn(b) {
-			t.Errorf("login %d of %d was acknowledged and is gone", i, len(in))
+			t.Errorf("login %d of %d was acknowledged and is lost", i, len(in))
 		}
 	}
-	// A logout may find room, in the record's own place. It must not lie.
+	// A logout may fit, in place of its own record. If it does not, its answer must say so.
 	refused := 0
 	for _, b := range in {
 		old := b.copy()
@@ -209,12 +210,12 @@ func fillUp(t *testing.T, path, more string, stuff func(), relieve func(*sql.DB)
 			refused++
 		}
 		if in := stillIn(old); in != (status == http.StatusServiceUnavailable) {
-			t.Errorf("logout answered %d, and the session lives: %v", status, in)
+			t.Errorf("logout was answered %d, session still live: %v", status, in)
 		}
 	}
-	t.Logf("%d logins fit; then %d logouts could not be stored, and said so", len(in), refused)
+	t.Logf("%d logins fit; then %d logouts could not be stored and were answered with an error", len(in), refused)
 	if stuff != nil && refused == 0 {
-		t.Error("the file system was full, and every logout found room")
+		t.Error("every logout fitted, although the file system was full")
 	}
 	relieve(db)
 	b := site.browser()

@@ -16,7 +16,7 @@ import (
 	"github.com/coatcheck/session/storetest"
 )
 
-// databases are what the store is tested on.
+// databases are the databases on which the store is tested.
 var databases = []struct {
 	name    string
 	dialect sqlstore.Dialect
@@ -39,10 +39,10 @@ func onEach(t *testing.T, f func(t *testing.T, db *sql.DB, d sqlstore.Dialect)) 
 
 var tables atomic.Int64
 
-// newTable returns a name that no other test has.
+// newTable returns a name that no other test uses.
 func newTable() string { return fmt.Sprint("sessions_", tables.Add(1)) }
 
-// openStore returns a store over a table, which it makes.
+// openStore returns a store with the given table, which it creates.
 func openStore(t testing.TB, db *sql.DB, d sqlstore.Dialect, table string) *sqlstore.Store {
 	t.Helper()
 	s, err := sqlstore.New(db, d, &sqlstore.Options{Table: table})
@@ -70,7 +70,7 @@ func record(user string, d time.Duration) *session.Record {
 	}
 }
 
-// next returns what a record becomes by a save.
+// next returns the record that a save replaces r by.
 func next(r *session.Record) *session.Record {
 	n := *r
 	n.Version++
@@ -78,7 +78,7 @@ func next(r *session.Record) *session.Record {
 	return &n
 }
 
-// must fails the test at an error.
+// must fails the test if err is not nil.
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -100,7 +100,7 @@ func TestManagers(t *testing.T) {
 	})
 }
 
-// Ten processes start at once, and each migrates; then once more.
+// TestMigrateAtOnce checks that ten processes can migrate concurrently, and then once more.
 func TestMigrateAtOnce(t *testing.T) {
 	onEach(t, func(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
 		s, err := sqlstore.New(db, d, &sqlstore.Options{Table: newTable()})
@@ -119,7 +119,7 @@ func TestMigrateAtOnce(t *testing.T) {
 	})
 }
 
-// A table in a schema, and names that are also words in our own statements.
+// TestTableNames uses a table in a schema, and names that also occur in the statements.
 func TestTableNames(t *testing.T) {
 	onEach(t, func(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
 		schema := map[sqlstore.Dialect]string{sqlstore.PostgreSQL: "public.", sqlstore.MySQL: "mysql.", sqlstore.SQLite: "main."}[d]
@@ -128,14 +128,14 @@ func TestTableNames(t *testing.T) {
 			r, short := record("alice", time.Hour), record("alice", -time.Second)
 			must(t, s.Create(t.Context(), r))
 			must(t, s.Create(t.Context(), short))
-			must(t, s.Create(t.Context(), short)) // in place of itself
+			must(t, s.Create(t.Context(), short)) // replaces the expired record of the same id
 			must(t, s.Save(t.Context(), next(r), r.Version))
 			must(t, s.Touch(t.Context(), r.ID, r.LastSeen, r.Expires.Add(time.Minute)))
 			if rs, err := s.List(t.Context(), "alice"); err != nil || len(rs) != 1 {
-				t.Errorf("%s: List answered %d records, %v", table, len(rs), err)
+				t.Errorf("%s: List returned %d records, %v", table, len(rs), err)
 			}
 			if n, err := s.Sweep(t.Context()); err != nil || n != 1 {
-				t.Errorf("%s: Sweep answered %d, %v", table, n, err)
+				t.Errorf("%s: Sweep returned %d, %v", table, n, err)
 			}
 			must(t, s.Delete(t.Context(), r.ID))
 		}

@@ -14,8 +14,7 @@ import (
 	"github.com/coatcheck/session/sqlstore"
 )
 
-// fill inserts rows that expire after d, as many as it is told, faster than a
-// store would.
+// fill inserts n rows that expire after life, faster than through the store.
 func fill(t testing.TB, db *sql.DB, d sqlstore.Dialect, table string, n int, life time.Duration) {
 	t.Helper()
 	quote := "x'%x'"
@@ -33,15 +32,15 @@ func fill(t testing.TB, db *sql.DB, d sqlstore.Dialect, table string, n int, lif
 	}
 }
 
-// rows counts them, dead or alive.
+// rows returns the number of rows, expired ones included.
 func rows(t testing.TB, db *sql.DB, table string) (n int) {
 	t.Helper()
 	must(t, db.QueryRow("SELECT count(*) FROM "+table).Scan(&n))
 	return n
 }
 
-// Several processes sweep at once, while others log in: all that has expired is
-// deleted and counted once, and nothing else.
+// TestSweepAtOnce checks that several concurrent sweeps, while users log in, delete and count
+// every expired record once, and no other.
 func TestSweepAtOnce(t *testing.T) {
 	onEach(t, func(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
 		table := newTable()
@@ -78,19 +77,19 @@ func TestSweepAtOnce(t *testing.T) {
 			t.Errorf("%d rows are left, want %d", n, live+100)
 		}
 		if n, err := s.Sweep(t.Context()); n != 0 || err != nil {
-			t.Errorf("once more: %d, %v", n, err)
+			t.Errorf("another sweep returned %d, %v", n, err)
 		}
 	})
 }
 
-// Thirty sessions are extended in time, by a transaction that is committed when
-// they would have expired and Sweep is waiting to delete them.
+// TestSweepSparesTheExtended extends thirty sessions in a transaction that is committed after
+// they would have expired, while Sweep waits to delete them.
 func TestSweepSparesTheExtended(t *testing.T) {
 	for _, db := range []struct {
 		name    string
 		dialect sqlstore.Dialect
 		open    func(t testing.TB) (sweeper, toucher *sql.DB)
-		waiting string // counts those who wait for a lock
+		waiting string // query that counts the connections that wait for a lock
 	}{
 		{"PostgreSQL", sqlstore.PostgreSQL, func(t testing.TB) (_, _ *sql.DB) { return openPostgres(t), openPostgres(t) },
 			"SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'DELETE FROM %s %%'"},
@@ -126,17 +125,17 @@ func TestSweepSparesTheExtended(t *testing.T) {
 				swept <- answer{n, err}
 			}()
 			if db.waiting == "" {
-				time.Sleep(100 * time.Millisecond) // SQLite does not tell who waits
+				time.Sleep(100 * time.Millisecond) // SQLite cannot report what waits
 			}
 			for n, since := 0, time.Now(); n == 0 && db.waiting != ""; time.Sleep(time.Millisecond) {
 				if time.Since(since) > time.Minute {
-					t.Fatal("Sweep waits for nobody")
+					t.Fatal("Sweep does not wait for the lock")
 				}
 				must(t, toucher.QueryRow(fmt.Sprintf(db.waiting, table)).Scan(&n))
 			}
 			must(t, tx.Commit())
 			if a := <-swept; a.n != 1 || a.err != nil {
-				t.Errorf("Sweep answered %d, %v; want 1: what was not extended", a.n, a.err)
+				t.Errorf("Sweep returned %d, %v; want 1: the record that was not extended", a.n, a.err)
 			}
 			if n := rows(t, sweeper, table); n != 30 {
 				t.Errorf("%d of 30 extended sessions are left", n)
@@ -145,7 +144,8 @@ func TestSweepSparesTheExtended(t *testing.T) {
 	}
 }
 
-// A context that ends in the middle ends the sweep, and what was deleted counts.
+// TestSweepStops checks that a context that ends in the middle ends the sweep, and that Sweep
+// returns the number of records deleted until then.
 func TestSweepStops(t *testing.T) {
 	onEach(t, func(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
 		s := newStore(t, db, d)
