@@ -41,7 +41,7 @@ import (
 )
 
 const (
-	// Reserved is how the names of reserved members begin, as they stand in JSON.
+	// Reserved is the prefix of the names of reserved members, in JSON.
 	Reserved = `"session.`
 
 	Flashes     = `"session.flashes"`
@@ -69,12 +69,12 @@ const (
 
 var (
 	keyName      = []byte(keyMember)
-	nextReserved = []byte(`,` + Reserved) // how a reserved member begins that is not the first
+	nextReserved = []byte(`,` + Reserved) // the beginning of a reserved member that is not the first
 )
 
-// A Body is a Record.Data taken apart. The zero Body has no key and no members.
+// Body is a parsed Record.Data. The zero Body has no key and no members.
 type Body struct {
-	members []object.Member // all but those of keys
+	members []object.Member // all members but those of keys
 	keys
 }
 
@@ -98,13 +98,13 @@ func (b *Body) Bytes() []byte {
 	return object.Write(members)
 }
 
-// Get returns the raw value of a member that has nothing to do with keys, or nil.
+// Get returns the raw value of a member that does not belong to keys, or nil.
 func (b *Body) Get(name string) []byte { return object.Get(b.members, name) }
 
-// Set replaces the raw value of such a member. Nil removes it.
+// Set replaces the raw value of a member that does not belong to keys. Nil removes the member.
 func (b *Body) Set(name string, raw []byte) { b.members = object.Set(b.members, name, raw) }
 
-// Begin makes b the body of a new session with this key, "" for a token without one. b
+// Begin makes b the body of a new session with this key, or "" for a token without a key. b
 // keeps its values and flashes.
 func (b *Body) Begin(key string) {
 	b.Set(rememberedMember, nil)
@@ -117,27 +117,27 @@ func (b *Body) Begin(key string) {
 	}
 }
 
-// Remember notes the absolute end that Remember has set.
+// Remember stores the absolute end that Session.Remember sets.
 func (b *Body) Remember(end time.Time) { b.Set(rememberedMember, object.Number(end.UnixMilli())) }
 
-// Remembered returns the absolute end that Remember has set, zero if it has set none.
+// Remembered returns the absolute end that Session.Remember has set, or the zero time.
 func (b *Body) Remembered() time.Time { return instant(b.Get(rememberedMember)) }
 
-// EndBy notes that the absolute end is at t at the latest, unless an earlier EndBy has
-// noted an earlier time. A zero t is none.
+// EndBy stores t as the latest absolute end, unless an earlier time is stored. A zero t has no
+// effect.
 func (b *Body) EndBy(t time.Time) {
-	if was := b.Limit(); !t.IsZero() && (was.IsZero() || t.Before(was)) {
+	if old := b.Limit(); !t.IsZero() && (old.IsZero() || t.Before(old)) {
 		b.Set(endByMember, object.Number(t.UnixMilli()))
 	}
 }
 
-// Limit returns the time that EndBy has noted, zero for none.
+// Limit returns the time that EndBy has stored, or the zero time.
 func (b *Body) Limit() time.Time { return instant(b.Get(endByMember)) }
 
-// RemoveLimit removes the time that EndBy has noted.
+// RemoveLimit removes the time that EndBy has stored.
 func (b *Body) RemoveLimit() { b.Set(endByMember, nil) }
 
-// instant returns the time of a member in Unix milliseconds, zero for anything else.
+// instant decodes a member in Unix milliseconds. It returns the zero time for anything else.
 func instant(raw []byte) time.Time {
 	if ms, ok := object.Int(raw); ok {
 		return time.UnixMilli(ms)
@@ -145,10 +145,10 @@ func instant(raw []byte) time.Time {
 	return time.Time{}
 }
 
-// SetIdle gives the session an idle timeout of its own.
+// SetIdle sets the session's own idle timeout.
 func (b *Body) SetIdle(d time.Duration) { b.Set(IdleTimeout, object.Number(d.Milliseconds())) }
 
-// Size returns how many bytes of b count against Options.MaxDataSize: those of values
+// Size returns the number of bytes of b that count against Options.MaxDataSize: those of values
 // and flashes.
 func (b *Body) Size() (size int) {
 	for _, m := range b.members {
@@ -159,7 +159,7 @@ func (b *Body) Size() (size int) {
 	return size
 }
 
-// Apply makes changes.
+// Apply applies changes to b.
 func (b *Body) Apply(changes Changes) (err error) {
 	b.members, err = changes.apply(b.members)
 	return err
@@ -170,9 +170,9 @@ func (b *Body) values() []object.Member {
 	return slices.DeleteFunc(slices.Clone(b.members), func(m object.Member) bool { return isMetadata(m.Name) })
 }
 
-// IsForeign reports whether the record of a token without a key may hold a member of this
-// name, which has no quotes: it is a value, or what the session of another program's token
-// has as well as ours.
+// IsForeign reports whether the record of a token without a key may contain a member of this
+// name, which has no quotes. It may contain values, and the reserved members that do not depend
+// on keys.
 func IsForeign(name string) bool {
 	switch quoted := `"` + name + `"`; quoted {
 	case Flashes, Leases, rememberedMember, endByMember:
@@ -185,8 +185,8 @@ func IsForeign(name string) bool {
 // HasKey reports whether data begins with a current key.
 func HasKey(data []byte) bool { return afterKey(data) > 0 }
 
-// IsCurrent reports whether key is the current key. "" is the key of a token that has
-// none, and is current in a record without one.
+// IsCurrent reports whether key is the current key. "" is the key of a token without a key, and
+// is current in a record without a key.
 func IsCurrent(data []byte, key string) bool {
 	if key == "" {
 		return !HasKey(data)
@@ -206,7 +206,8 @@ func IdleOf(data []byte) time.Duration {
 	return time.Duration(ms) * time.Millisecond
 }
 
-// afterKey returns where the current key ends, 0 if data does not begin with one.
+// afterKey returns the position after the current key, or 0 if data does not begin with a
+// current key.
 func afterKey(data []byte) int {
 	if len(data) > keyEnd && string(data[:len(keyBegin)]) == keyBegin {
 		return keyEnd
@@ -217,7 +218,7 @@ func afterKey(data []byte) int {
 // hasReserved reports whether data has reserved members beside the current key.
 func hasReserved(data []byte) bool { return bytes.HasPrefix(data[afterKey(data):], nextReserved) }
 
-// reservedMembers yields them.
+// reservedMembers yields the reserved members beside the current key.
 func reservedMembers(data []byte) func(yield func(name string, raw []byte) bool) {
 	return func(yield func(string, []byte) bool) {
 		for s := object.ScanAfter(data, afterKey(data)); s.Next() && bytes.HasPrefix(s.Name, []byte(Reserved)); {
@@ -228,7 +229,7 @@ func reservedMembers(data []byte) func(yield func(name string, raw []byte) bool)
 	}
 }
 
-// reservedMember returns one of them, or nil.
+// reservedMember returns the raw value of a reserved member beside the current key, or nil.
 func reservedMember(data []byte, wanted string) []byte {
 	if hasReserved(data) {
 		for name, raw := range reservedMembers(data) {
@@ -240,8 +241,8 @@ func reservedMember(data []byte, wanted string) []byte {
 	return nil
 }
 
-// weight orders the members of Data: the current key and what belongs to keys, the
-// other reserved members, and the values, with past among them, by their length.
+// weight is the sort key of the members of Data: first the current key and the members that
+// belong to keys, then the other reserved members, then the values and past, ordered by length.
 // reservedMembers and [IsCurrent] rely on this order.
 func weight(m object.Member) int {
 	switch {

@@ -15,10 +15,10 @@ var began = time.UnixMilli(1732630000000)
 // at returns a time after the session began.
 func at(d time.Duration) time.Time { return began.Add(d) }
 
-// key returns a key of the length of a real one, told apart by its first letter.
+// key returns a key of the length of a real one, distinguished by its first letter.
 func key(letter byte) string { return string(letter) + strings.Repeat("-", 21) }
 
-// parse takes data apart, or ends the test.
+// parse parses data, or ends the test.
 func parse(t *testing.T, data string, now time.Time) *body.Body {
 	t.Helper()
 	b, err := body.Parse(nil, []byte(data), now)
@@ -35,8 +35,8 @@ func begin(t *testing.T) string {
 	return string(b.Bytes())
 }
 
-// Every member of the table in the package's comment comes back as it was, the current
-// key first, the other reserved members after it, and the values last.
+// TestEveryMember checks that every member of the table in the package comment is preserved, in
+// the order that the comment describes.
 func TestEveryMember(t *testing.T) {
 	data := `{"session.key":"` + key('d') + `",` +
 		`"session.unseen":1732630030000,` +
@@ -56,19 +56,19 @@ func TestEveryMember(t *testing.T) {
 		t.Errorf("remembered until %v, limited to %v, idle for %v", b.Remembered(), b.Limit(), body.IdleOf([]byte(data)))
 	}
 	if !body.IsRemembered([]byte(data)) || !body.HasKey([]byte(data)) || body.IsTombstone([]byte(data)) {
-		t.Error("the record is not what it says")
+		t.Error("the record is not recognized as remembered")
 	}
 }
 
 func TestParseRefuses(t *testing.T) {
 	for _, data := range []string{`[]`, `"text"`, `{"a":1`, `{"a":1}x`, `null`} {
 		if _, err := body.Parse(nil, []byte(data), began); err == nil {
-			t.Errorf("%s is taken for the data of a record", data)
+			t.Errorf("%s is accepted as the data of a record", data)
 		}
 	}
 }
 
-// A new session keeps the values and flashes of the one before, and nothing else of it.
+// TestBegin checks that a new session keeps only the values and flashes of the session before.
 func TestBegin(t *testing.T) {
 	b := parse(t, begin(t), began)
 	b.Remember(at(time.Hour))
@@ -78,14 +78,14 @@ func TestBegin(t *testing.T) {
 	b.RenewExplicitly(key('b'), false, time.Minute, began, began)
 	b.Begin(key('c'))
 	if got, want := string(b.Bytes()), strings.Replace(begin(t), key('a'), key('c'), 1); got != want {
-		t.Errorf("begins with %s, want %s", got, want)
+		t.Errorf("the data is %s, want %s", got, want)
 	}
 	if b.Begin(""); body.HasKey(b.Bytes()) {
-		t.Error("a token without a key has got one")
+		t.Error("the body of a token without a key has a key")
 	}
 }
 
-// EndBy keeps the earliest time.
+// TestEarliestEndBy checks that EndBy keeps the earliest time.
 func TestEarliestEndBy(t *testing.T) {
 	b := parse(t, `{}`, began)
 	for _, end := range []time.Duration{2 * time.Hour, time.Hour, 3 * time.Hour} {
@@ -95,11 +95,11 @@ func TestEarliestEndBy(t *testing.T) {
 		t.Errorf("ends by %v, want %v", b.Limit(), at(time.Hour))
 	}
 	if b.RemoveLimit(); !b.Limit().IsZero() {
-		t.Error("the limit is still there")
+		t.Error("the limit was not removed")
 	}
 }
 
-// Only values and flashes count against Options.MaxDataSize.
+// TestSize checks that only values and flashes count against Options.MaxDataSize.
 func TestSize(t *testing.T) {
 	b := parse(t, `{"a":1,"session.flashes":[]}`, began)
 	size := b.Size()
@@ -115,7 +115,8 @@ func TestSize(t *testing.T) {
 	}
 }
 
-// Records of another program's tokens have values, and no members of keys and endings.
+// TestIsForeign checks the names that a record of another program's token may contain: values,
+// and no members of keys and endings.
 func TestIsForeign(t *testing.T) {
 	for _, name := range []string{"name", "", "session", "session.flashes", "session.leases", "session.remember", "session.endby"} {
 		if !body.IsForeign(name) {
@@ -129,7 +130,8 @@ func TestIsForeign(t *testing.T) {
 	}
 }
 
-// Only the current key, or an older one that has not ended, has access.
+// TestHasAccess checks that only the current key and older keys that have not ended have
+// access.
 func TestHasAccess(t *testing.T) {
 	data := `{"session.key":"` + key('c') + `","session.older":{"` + key('b') + `":{},"` + key('a') + `":{"until":1732630010000}},"` + key('x') + `":{}}`
 	for _, c := range []struct {
@@ -141,7 +143,7 @@ func TestHasAccess(t *testing.T) {
 		{key('b'), at(time.Hour), true},
 		{key('a'), at(10*time.Second - time.Millisecond), true},
 		{key('a'), at(10 * time.Second), false},
-		{key('x'), began, false}, // a value
+		{key('x'), began, false}, // the name of a value, not of a key
 		{"", began, false},
 		{key('c')[:21], began, false},
 	} {
@@ -150,11 +152,11 @@ func TestHasAccess(t *testing.T) {
 		}
 	}
 	if !body.IsCurrent([]byte(`{"a":1}`), "") || body.IsCurrent([]byte(data), "") {
-		t.Error("the token without a key opens a record with one, or not one without")
+		t.Error("a token without a key must have access to a record without a key only")
 	}
 }
 
-// A request whose key is current costs no allocation.
+// TestPeekAllocatesNothing checks that reading a record with the current key does not allocate.
 func TestPeekAllocatesNothing(t *testing.T) {
 	data, current := []byte(begin(t)), key('a')
 	if n := testing.AllocsPerRun(100, func() {
@@ -179,7 +181,7 @@ func TestTombstone(t *testing.T) {
 	}
 	for _, data := range []string{`{}`, begin(t), `{"a":1,"session.ended":"logout"}`, `{"session.endedly":1}`} {
 		if _, ok := body.EndingOf([]byte(data)); ok {
-			t.Errorf("%s is taken for a tombstone", data)
+			t.Errorf("%s is accepted as a tombstone", data)
 		}
 	}
 	if e, ok := body.EndingOf([]byte(`{"session.ended":null,"session.at":"x","session.next":[]}`)); !ok || !e.At.IsZero() || e.Next != "" || e.Reason != "" {
@@ -224,8 +226,8 @@ func TestLeases(t *testing.T) {
 	}
 }
 
-// Changes are reduced when they are added, and those that depend on a value are made
-// again when they are applied to another one.
+// TestChanges checks that changes without effect are dropped when others are added, and that
+// changes that depend on a value are computed again for another value.
 func TestChanges(t *testing.T) {
 	count := func(in []byte) ([]byte, error) { return append(slices.Clone(in), '0'), nil }
 	var cs body.Changes
@@ -251,10 +253,10 @@ func TestChanges(t *testing.T) {
 		t.Errorf("the names are %s", names)
 	}
 	if !cs.Of(`"n"`) || cs.Of(`"c"`) || !cs.AddValues() {
-		t.Error("the changes are not of what they change")
+		t.Error("Of does not report the changed members")
 	}
 
-	// Clear removes values and flashes, not what belongs to the session.
+	// Clear removes values and flashes, and keeps metadata.
 	cleared := cs.Add(body.Change{Call: "Clear"})
 	b := parse(t, begin(t), began)
 	b.Remember(at(time.Hour))
@@ -268,9 +270,9 @@ func TestChanges(t *testing.T) {
 	wrong := errors.New("no number")
 	failing := body.Changes{{Call: "Update", Name: `"n"`, In: []byte("1"), Raw: []byte("2"), Again: func([]byte) ([]byte, error) { return nil, wrong }}}
 	if _, err := failing.ApplyTo([]byte(`{"n":1}`)); err != nil {
-		t.Errorf("a change of the same value is made again: %v", err)
+		t.Errorf("a change of the same value is computed again: %v", err)
 	}
 	if _, err := failing.ApplyTo([]byte(`{"n":7}`)); err != wrong {
-		t.Errorf("a change that cannot be made again: %v, want %v", err, wrong)
+		t.Errorf("a change that cannot be computed again: %v, want %v", err, wrong)
 	}
 }

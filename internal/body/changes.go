@@ -7,21 +7,21 @@ import (
 	"github.com/coatcheck/session/internal/object"
 )
 
-// A Change is one change of the members by a request.
+// Change is one change of a member by a request.
 type Change struct {
 	Call  string                          // the method that made it, for errors
-	Name  string                          // of the member, as it stands in JSON; "" removes all members but metadata
+	Name  string                          // the member's name in JSON; "" removes all members but metadata
 	Raw   []byte                          // the value after the change; nil removes the member
-	In    []byte                          // the value that Raw was made from, if Again is set
-	Again func(in []byte) ([]byte, error) // makes Raw from another value than In; nil: Raw replaces any value
+	In    []byte                          // the value from which Raw was computed, if Again is set
+	Again func(in []byte) ([]byte, error) // computes Raw from another value than In; nil: Raw replaces any value
 }
 
-// Changes are those of one request, in order. After a conflict they are applied to the
+// Changes are the changes of one request, in order. After a conflict they are applied to the
 // newer record.
 type Changes []Change
 
-// Add appends a change, and removes those that have no effect any more. No element of cs
-// is modified.
+// Add appends a change, and removes changes that no longer have an effect. It does not modify
+// the elements of cs.
 func (cs Changes) Add(c Change) Changes {
 	if c.Name == "" {
 		return Changes{c}
@@ -36,7 +36,7 @@ func (cs Changes) Add(c Change) Changes {
 	return append(cs, c)
 }
 
-// Value returns the raw value that a member of data has after the changes, or nil.
+// Value returns the raw value of a member of data after the changes, or nil.
 func (cs Changes) Value(data []byte, name string) []byte {
 	for i := len(cs) - 1; i >= 0; i-- {
 		switch cs[i].Name {
@@ -49,8 +49,7 @@ func (cs Changes) Value(data []byte, name string) []byte {
 	return Value(data, name)
 }
 
-// Names returns the names of the members that data has after the changes, as they stand
-// in JSON, in no order.
+// Names returns the names, in JSON, of the members of data after the changes, in no order.
 func (cs Changes) Names(data []byte) []string {
 	exists := map[string]bool{}
 	for s := object.Scan(data); s.Next(); {
@@ -77,12 +76,12 @@ func (cs Changes) AddValues() bool {
 	return slices.ContainsFunc(cs, func(c Change) bool { return cs.Value(nil, c.Name) != nil })
 }
 
-// Of reports whether one of the changes is of this member.
+// Of reports whether one of the changes changes this member.
 func (cs Changes) Of(name string) bool {
 	return slices.ContainsFunc(cs, func(c Change) bool { return c.Name == name })
 }
 
-// ApplyTo returns data after the changes. data has no keys.
+// ApplyTo returns data after the changes. data must not contain keys.
 func (cs Changes) ApplyTo(data []byte) ([]byte, error) {
 	members, err := object.Append(nil, data)
 	if err == nil {

@@ -8,19 +8,19 @@ import (
 	"github.com/coatcheck/session/internal/object"
 )
 
-// An Ending is what a tombstone says of a session. A tombstone is the record that
-// replaces the session's when the session ends, so that in-flight requests learn of it.
-// It has no user, no keys and no values:
+// Ending is the content of a tombstone. A tombstone is the record that replaces that of a
+// session when the session ends, so that in-flight requests learn of the end. It has no user,
+// no keys and no values:
 //
 //	{"session.ended":"logout","session.at":1732639200000}
 //	{"session.ended":"login","session.at":1732639200000,"session.next":"…"}
 type Ending struct {
 	Reason Reason
-	At     time.Time // in whole milliseconds; zero: not known
-	Next   string    // the id of the session that a Login began in its place; "": none
+	At     time.Time // time of the end in whole milliseconds; zero: not known
+	Next   string    // id of the session that a Login created in its place; "": none
 }
 
-// A Reason is why a session ended.
+// Reason is the reason why a session ended.
 type Reason string
 
 const (
@@ -42,11 +42,10 @@ func (e Ending) Tombstone() []byte {
 	return object.Write(members)
 }
 
-// IsTombstone reports whether data is that of a tombstone.
+// IsTombstone reports whether data is a tombstone.
 func IsTombstone(data []byte) bool { return bytes.HasPrefix(data, []byte("{"+endedMember)) }
 
-// EndingOf returns what data says of the session's end. ok is false if data is not that
-// of a tombstone.
+// EndingOf decodes the tombstone data. ok is false if data is not a tombstone.
 func EndingOf(data []byte) (e Ending, ok bool) {
 	if !IsTombstone(data) {
 		return Ending{}, false

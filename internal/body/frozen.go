@@ -9,24 +9,23 @@ import (
 	"github.com/coatcheck/session/internal/object"
 )
 
-// A Frozen is a session as it was just before an explicit renewal.
+// Frozen is a session as it was just before an explicit renewal.
 //
-// An explicit renewal (Renew, Remember, a Login of the same user) replaces the current
-// key because the session becomes worth more: whoever has an older key, perhaps a thief,
-// must not see what the session holds from now on. But requests with an older key are in
-// flight. For Options.RenewGrace such a request therefore sees the session as it was, and
-// the changes that it makes are applied to the session as it is. After that its key is
-// replaced.
+// An explicit renewal (Renew, Remember, a Login of the same user) replaces the current key
+// because the session gains rights: an attacker with an older key must not see the contents of
+// the session from now on. But requests with an older key are in flight. For Options.RenewGrace
+// such a request therefore sees the session as it was before the renewal, and its changes are
+// applied to the current session. After the grace an older key has been replaced.
 //
 //	"session.past":{"hash hash":{"until":1732639200000,"created":1732630000000,"values":{…}}}
 type Frozen struct {
 	Values  []byte    // a JSON object of the values and flashes
 	Created time.Time // Record.Created
-	Until   time.Time // until when a request with an older key sees the session so
+	Until   time.Time // end of the grace
 }
 
-// FrozenFor returns the session as a request with this key sees it, if an explicit renewal
-// has replaced the key and its grace is not over.
+// FrozenFor returns the session that a request with this key sees, if an explicit renewal has
+// replaced the key and its grace has not ended.
 func FrozenFor(data []byte, key string, now time.Time) (f Frozen, ok bool) {
 	for s := object.Scan(Value(data, pastMember)); s.Next(); {
 		if strings.Contains(string(s.Name), key) {
@@ -37,7 +36,7 @@ func FrozenFor(data []byte, key string, now time.Time) (f Frozen, ok bool) {
 	return Frozen{}, false
 }
 
-// parseFrozen returns false for what member does not write.
+// parseFrozen decodes the value that member encodes. It returns false for anything else.
 func parseFrozen(raw []byte) (Frozen, bool) {
 	until, ok1 := object.Int(object.Find(raw, `"until"`))
 	created, ok2 := object.Int(object.Find(raw, `"created"`))
@@ -54,7 +53,7 @@ func (f Frozen) member(keys []string) object.Member {
 	})}
 }
 
-// Unchanged returns the members of frozen values that are the same in data now.
+// Unchanged returns the members of frozen whose values are the same in data.
 func Unchanged(frozen, data []byte) ([]byte, error) {
 	b, err := Parse(nil, frozen, time.Time{})
 	b.members = slices.DeleteFunc(b.members, func(m object.Member) bool {

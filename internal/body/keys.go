@@ -25,26 +25,26 @@ const (
 	// several have not been presented.
 	betweenKeys = time.Second
 
-	maxIssued    = 16 // keys that were not presented, the current key included: bounds the size of a record
-	maxRecent    = 64 // the same, with keys issued less than arrival ago: one per betweenKeys, and some more
+	maxIssued    = 16 // keys that were not presented, including the current key: bounds the size of a record
+	maxRecent    = 64 // keys that were not presented, including those issued less than arrival ago: one per betweenKeys, and some more
 	maxPresented = 16 // older keys that were presented: bounds the size of a record
 	maxPast      = 3  // frozen sessions: each has up to Options.MaxDataSize bytes
 )
 
-// An olderKey has full access beside the current key. Of a session's older keys the
-// newest is the first.
+// olderKey is a key that has full access beside the current key. The older keys of a session
+// are ordered, newest first.
 type olderKey struct {
 	key     string
 	issued  int64 // when the key was issued, in Unix milliseconds; 0: the key was presented
 	isLogin bool  // a Login issued the key
 	until   int64 // when the access ends, in Unix milliseconds; 0: not before a newer key is presented
-	isFinal bool  // a request with the key gets no other key, because an older one has overtaken it
+	isFinal bool  // no request with the key gets a newer key, because the client has replaced the key by an older one
 }
 
-// isLive reports whether the key has access at this time.
+// isLive reports whether the key has access at now.
 func (k olderKey) isLive(now time.Time) bool { return k.until == 0 || now.UnixMilli() < k.until }
 
-// awaits reports whether neither the key nor a newer one was presented.
+// awaits reports whether neither the key nor a newer key was presented.
 func (k olderKey) awaits() bool { return k.issued != 0 && k.until == 0 }
 
 // end limits the access of the key, because a newer one is presented.
@@ -58,8 +58,8 @@ func (k *olderKey) end(now time.Time) {
 	}
 }
 
-// HasAccess reports whether a request with this key has the session as it is: key is the
-// current key, or an older one that has not ended.
+// HasAccess reports whether a request with this key sees the current session: key is the
+// current key, or an older key that has not ended.
 func HasAccess(data []byte, key string, now time.Time) bool {
 	if IsCurrent(data, key) {
 		return true
@@ -68,8 +68,8 @@ func HasAccess(data []byte, key string, now time.Time) bool {
 	return raw != nil && parseOlder(key, raw).isLive(now)
 }
 
-// ExplicitKey returns the key of the last explicit renewal, or of the session's begin: all
-// renewals since were automatic.
+// ExplicitKey returns the key of the last explicit renewal, or the first key of the session:
+// all renewals since were automatic.
 func ExplicitKey(data []byte) string {
 	if raw := reservedMember(data, firstMember); raw != nil {
 		return object.Unquote(raw)
@@ -78,20 +78,20 @@ func ExplicitKey(data []byte) string {
 	return object.Unquote(data[min(at, len(keyBegin)-1):at])
 }
 
-// keys are the keys that open a session. A key is presented when a request arrives with
-// it. An automatic renewal (Options.RenewAfter) moves the current key to older. An
-// explicit renewal moves the current key and older to past: see [Frozen].
+// keys are the keys of a session. A key is presented when a request arrives with it. An
+// automatic renewal (Options.RenewAfter) moves the current key to older. An explicit renewal
+// moves the current key and older to past: see [Frozen].
 type keys struct {
-	current   []byte // as it stands in JSON, quotes included; nil: the token has no key
-	issued    int64  // when the current key was issued, in Unix milliseconds; 0: with the session
-	isAwaited bool   // the current key is of a renewal and was not presented
-	explicit  string // the key of the last explicit renewal; "": the current key
+	current   []byte // the current key in JSON, quotes included; nil: the token has no key
+	issued    int64  // time of issue of the current key in Unix milliseconds; 0: it was issued with the session
+	isAwaited bool   // whether the current key comes from a renewal and was not presented
+	explicit  string // key of the last explicit renewal; "": the current key
 	older     []olderKey
 	past      []object.Member
 }
 
-// keysOf returns the keys that members tell of, and the other members. Keys and frozen
-// sessions that ended more than clockSkew before now are left out.
+// keysOf separates the keys from the other members. It omits keys and frozen sessions that
+// ended more than clockSkew before now.
 func keysOf(members []object.Member, now time.Time) (k keys, others []object.Member) {
 	others = members[:0]
 	hasEnded := func(until int64) bool { return until != 0 && now.UnixMilli() >= until+clockSkew.Milliseconds() }
@@ -104,7 +104,7 @@ func keysOf(members []object.Member, now time.Time) (k keys, others []object.Mem
 			k.isAwaited = string(m.Name) == unseenMember
 		case firstMember:
 			k.explicit = object.Unquote(m.Raw)
-		case tidyMember: // firstEnd derives it
+		case tidyMember: // appendTo computes it again from firstEnd
 		case olderMember:
 			for s := object.Scan(m.Raw); s.Next(); {
 				if older := parseOlder(object.Unquote(s.Name), s.Raw); !hasEnded(older.until) {
@@ -124,7 +124,7 @@ func keysOf(members []object.Member, now time.Time) (k keys, others []object.Mem
 	return k, others
 }
 
-// index returns where an older key stands, or -1.
+// index returns the index of an older key, or -1.
 func (k *keys) index(key string) int {
 	return slices.IndexFunc(k.older, func(o olderKey) bool { return o.key == key })
 }
@@ -138,8 +138,7 @@ func (k *keys) find(key string) *olderKey {
 	return &k.older[i]
 }
 
-// awaiting returns how many keys were issued, were not presented, and are newer than
-// all that were.
+// awaiting returns the number of keys that were not presented and are newer than all that were.
 func (k *keys) awaiting() (n int) {
 	if k.isAwaited {
 		n++
@@ -152,7 +151,7 @@ func (k *keys) awaiting() (n int) {
 	return n
 }
 
-// appendTo appends the members that tell of k.
+// appendTo appends the members that encode k.
 func (k *keys) appendTo(members []object.Member) []object.Member {
 	add := func(name string, raw []byte) {
 		members = append(members, object.Member{Name: []byte(name), Raw: raw})
@@ -185,8 +184,8 @@ func (k *keys) appendTo(members []object.Member) []object.Member {
 	return members
 }
 
-// firstEnd returns when the first of the older keys and frozen sessions ends, in Unix
-// milliseconds; 0: none does.
+// firstEnd returns the earliest end of the older keys and frozen sessions, in Unix
+// milliseconds; 0 if none ends.
 func (k *keys) firstEnd() (end int64) {
 	consider := func(until int64) {
 		if until != 0 && (end == 0 || until < end) {

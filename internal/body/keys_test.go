@@ -13,7 +13,8 @@ import (
 	"github.com/coatcheck/session/internal/body"
 )
 
-// A story is the life of one session's keys. Its time is counted from the session's begin.
+// story is the sequence of requests of one session. Times are relative to the begin of the
+// session.
 type story struct {
 	*testing.T
 	data []byte
@@ -30,13 +31,13 @@ func (s *story) edit(now time.Duration, f func(b *body.Body, now time.Time)) {
 	s.data = b.Bytes()
 }
 
-// presents lets a request arrive with a key.
+// presents simulates a request that arrives with key k.
 func (s *story) presents(now time.Duration, k byte) {
 	s.Helper()
 	s.edit(now, func(b *body.Body, now time.Time) { b.Present(key(k), now) })
 }
 
-// renews lets a request that has arrived with a key get another by its age.
+// renews simulates a request with the key by that renews it automatically to k.
 func (s *story) renews(now time.Duration, by, k byte) {
 	s.Helper()
 	s.edit(now, func(b *body.Body, now time.Time) {
@@ -45,7 +46,7 @@ func (s *story) renews(now time.Duration, by, k byte) {
 	})
 }
 
-// replaces lets a request renew the session explicitly.
+// replaces simulates a request that renews the session explicitly to k.
 func (s *story) replaces(now time.Duration, k byte, isLogin bool) {
 	s.Helper()
 	s.edit(now, func(b *body.Body, now time.Time) { b.RenewExplicitly(key(k), isLogin, 10*time.Second, began, now) })
@@ -65,7 +66,7 @@ func (s *story) open(now time.Duration, want string) {
 	}
 }
 
-// needs checks the maintenance for a request with a key.
+// needs checks the maintenance that is due for a request with key k.
 func (s *story) needs(now time.Duration, k byte, want body.Maintenance) {
 	s.Helper()
 	if got := body.MaintenanceFor(s.data, key(k), began, time.Hour, at(now)); got != want {
@@ -78,8 +79,8 @@ const (
 	second = time.Second
 )
 
-// After an automatic renewal the previous key has access until ten seconds after the new
-// one was first presented.
+// TestAutomaticRenewal checks that the previous key has access until ten seconds after the new
+// key was first presented.
 func TestAutomaticRenewal(t *testing.T) {
 	s := newStory(t)
 	s.needs(hour-1, 'a', body.Maintenance{})
@@ -96,15 +97,16 @@ func TestAutomaticRenewal(t *testing.T) {
 	s.needs(2*hour, 'b', body.Maintenance{Renew: true, Tidy: true})
 	s.edit(2*hour, func(*body.Body, time.Time) {})
 	if strings.Contains(string(s.data), key('a')+`":`) || strings.Contains(string(s.data), "tidy") {
-		s.Errorf("the key is still in %s", s.data)
+		s.Errorf("the key was not removed from %s", s.data)
 	}
 	if body.ExplicitKey(s.data) != key('a') {
 		s.Errorf("the explicit key is %q", body.ExplicitKey(s.data))
 	}
 }
 
-// While the new key was not presented, a request with the previous one gets another: ten
-// seconds after the last, or one second if two were not presented.
+// TestLostResponses checks that a request with the previous key gets another key while the new
+// key was not presented: ten seconds after the last key was issued, or one second if two were
+// not presented.
 func TestLostResponses(t *testing.T) {
 	s := newStory(t)
 	s.renews(hour, 'a', 'b')
@@ -113,7 +115,8 @@ func TestLostResponses(t *testing.T) {
 	s.renews(hour+11*second, 'a', 'c')
 	s.needs(hour+12*second, 'a', body.Maintenance{})
 	s.needs(hour+12*second+time.Millisecond, 'a', body.Maintenance{Renew: true})
-	// The response with b arrives last of all: b has its minute, and overtakes c.
+	// The response with b arrives last: b has access for a minute, and the client replaces c by
+	// it.
 	s.presents(hour+13*second, 'c')
 	s.open(hour+23*second, "bc")
 	s.needs(hour+24*second, 'b', body.Maintenance{Present: true, Renew: true})
@@ -125,7 +128,8 @@ func TestLostResponses(t *testing.T) {
 	s.open(hour+51*second, "d")
 }
 
-// A key that was not presented ends a minute after it was issued, once a newer one was.
+// TestKeyThatIsNotPresented checks that a key that was not presented ends a minute after it was
+// issued, once a newer key was presented.
 func TestKeyThatIsNotPresented(t *testing.T) {
 	s := newStory(t)
 	s.renews(hour, 'a', 'b')
@@ -137,8 +141,8 @@ func TestKeyThatIsNotPresented(t *testing.T) {
 	s.open(hour+60*second, "c")
 }
 
-// After an explicit renewal the previous keys have no access, and see the session as it
-// was for the grace.
+// TestExplicitRenewal checks that the previous keys have no access to the session, and see it
+// for the grace as it was before.
 func TestExplicitRenewal(t *testing.T) {
 	s := newStory(t)
 	s.renews(hour, 'a', 'b')
@@ -157,7 +161,7 @@ func TestExplicitRenewal(t *testing.T) {
 	}
 	for _, k := range []string{key('c'), key('x'), ""} {
 		if _, ok := body.FrozenFor(s.data, k, at(2*hour)); ok && k != "" {
-			t.Errorf("%q sees what was before a renewal", k)
+			t.Errorf("%q sees the session before the renewal", k)
 		}
 	}
 	if body.ExplicitKey(s.data) != key('c') {
@@ -167,26 +171,26 @@ func TestExplicitRenewal(t *testing.T) {
 	if same, err := body.Unchanged(f.Values, s.data); err != nil || string(same) != `{"session.flashes":[{"text":"hi"}],"cart":[1,2]}` {
 		t.Errorf("unchanged are %s, %v", same, err)
 	}
-	// What has ended goes a minute later, with the member that says so.
+	// Ended keys and their session.tidy member are removed a minute after their end.
 	s.needs(2*hour+70*second-time.Millisecond, 'c', body.Maintenance{})
 	s.needs(2*hour+70*second, 'c', body.Maintenance{Tidy: true})
 	s.edit(2*hour+70*second, func(*body.Body, time.Time) {})
 	if strings.Contains(string(s.data), "past") || strings.Contains(string(s.data), "tidy") {
-		t.Errorf("still there: %s", s.data)
+		t.Errorf("ended keys were not removed: %s", s.data)
 	}
 }
 
-// A renewal without grace keeps nothing of before.
+// TestExplicitRenewalWithoutGrace checks that a renewal without grace keeps no earlier state.
 func TestExplicitRenewalWithoutGrace(t *testing.T) {
 	b := parse(t, begin(t), began)
 	b.RenewExplicitly(key('b'), false, 0, began, began)
 	if data := b.Bytes(); body.HasAccess(data, key('a'), began) || strings.Contains(string(data), "past") {
-		t.Errorf("kept: %s", data)
+		t.Errorf("earlier state was kept: %s", data)
 	}
 }
 
-// The answers of two Logins arrive in any order: the key of each keeps its access until it
-// was not presented for a minute.
+// TestKeysOfLogins checks that the responses of two Logins can arrive in any order: the key of
+// each keeps its access until a minute passes without it being presented.
 func TestKeysOfLogins(t *testing.T) {
 	s := newStory(t)
 	s.replaces(hour, 'b', true)
@@ -196,14 +200,15 @@ func TestKeysOfLogins(t *testing.T) {
 	s.presents(hour+2*second, 'c')
 	s.open(hour+60*second-time.Millisecond, "bc")
 	s.open(hour+60*second, "c")
-	// A Renew replaces them all.
+	// A Renew replaces all keys.
 	s = newStory(t)
 	s.replaces(hour, 'b', true)
 	s.replaces(hour+second, 'c', false)
 	s.open(hour+second, "c")
 }
 
-// IsOvertaken tells that a key older than the request's was presented meanwhile.
+// TestIsOvertaken checks that IsOvertaken reports that a key older than the request's was
+// presented.
 func TestIsOvertaken(t *testing.T) {
 	s := newStory(t)
 	s.renews(hour, 'a', 'b')
@@ -216,14 +221,14 @@ func TestIsOvertaken(t *testing.T) {
 		}
 	}
 	if body.IsOvertaken(s.data, s.data, key('c')) {
-		t.Error("overtaken by a key that was presented before")
+		t.Error("IsOvertaken reports a key that was already presented")
 	}
-	// Mark notes the key and ends none.
+	// Mark records the key and ends no other.
 	s.edit(hour+22*second, func(b *body.Body, _ time.Time) { b.Mark(key('c')) })
 	s.open(9*hour, "bc")
 }
 
-// The number of keys is bounded, however many renewals there are.
+// TestBounds checks that the number of keys is bounded for any number of renewals.
 func TestBounds(t *testing.T) {
 	count := func(data []byte, member string) int {
 		var got map[string]json.RawMessage
@@ -272,14 +277,14 @@ func TestBounds(t *testing.T) {
 		t.Errorf("%d frozen sessions, want 3", n)
 	}
 	if _, ok := body.FrozenFor(s.data, numbered(5), at(hour)); ok {
-		t.Error("the fourth renewal before still sees the session")
+		t.Error("a key from before the last three renewals still sees the session")
 	}
 }
 
 func numbered(i int) string { return fmt.Sprintf("%022d", i) }
 
-// FuzzBody takes any data apart and puts it together again, and then lets requests renew
-// its keys in any order. What must hold is checked after each step.
+// FuzzBody parses and writes any data, and then lets requests renew its keys in any order. It
+// checks the invariants after each step.
 func FuzzBody(f *testing.F) {
 	f.Add([]byte(`{}`), []byte("pre"))
 	f.Add([]byte(`{"session.key":"a---------------------","name":"value"}`), []byte("aBpCeDlEpFz"))
@@ -292,7 +297,7 @@ func FuzzBody(f *testing.F) {
 		if err != nil && isObject {
 			t.Fatalf("an object is refused: %v", err)
 		}
-		if err != nil || !isObject || hasTwins(data) { // what is invalid within a value is carried as it is
+		if err != nil || !isObject || hasTwins(data) { // invalid JSON inside a value is copied
 			return
 		}
 		_, _ = body.EndingOf(data)
@@ -331,13 +336,13 @@ func FuzzBody(f *testing.F) {
 				}
 			}
 			if got := valuesOf(t, data); !maps.Equal(got, values) {
-				t.Fatalf("the values were %v and are %v", values, got)
+				t.Fatalf("the values changed from %v to %v", values, got)
 			}
 			if b, err = body.Parse(nil, slices.Clone(data), now); err != nil {
 				t.Fatalf("%v: %s", err, data)
 			}
 			if again := b.Bytes(); len(again) > len(data) {
-				t.Fatalf("read and written again it grows:\n%s\n%s", data, again)
+				t.Fatalf("data grows when it is parsed and written again:\n%s\n%s", data, again)
 			}
 		}
 	})
@@ -374,7 +379,7 @@ func current(t *testing.T, data []byte) string {
 	return head.Key
 }
 
-// valuesOf returns the members that are values, as they stand.
+// valuesOf returns the values by name, in JSON.
 func valuesOf(t *testing.T, data []byte) map[string]string {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(data, &members); err != nil {

@@ -6,16 +6,15 @@ import (
 	"github.com/coatcheck/session/internal/object"
 )
 
-// A Lease is a request's right to refresh one value. The zero Lease is held by no
-// request.
+// Lease is the right of one request to refresh a value. No request holds the zero Lease.
 //
 //	"session.leases":{"tokens":{"by":"…","until":1732639200000}}
 type Lease struct {
-	By    string // names the holder
-	Until int64  // Unix milliseconds
+	By    string // random name of the holder
+	Until int64  // end of the lease in Unix milliseconds
 }
 
-// IsHeld reports whether a request holds the lease at this time.
+// IsHeld reports whether a request holds the lease at now.
 func (l Lease) IsHeld(now time.Time) bool { return now.UnixMilli() < l.Until }
 
 // LeaseOf returns the lease of a value of data.
@@ -23,9 +22,9 @@ func LeaseOf(data []byte, name string) Lease {
 	return parseLease(object.Find(Value(data, Leases), name))
 }
 
-// EditLease replaces the lease of a value by f of it, and returns the raw value of
-// [Leases] after that: leases itself if f changes nothing, nil if no lease is left.
-// Leases that are no JSON object are held by no request.
+// EditLease replaces the lease of a value by the result of f, and returns the new raw value of
+// [Leases]: leases itself if f changes nothing, nil if no lease is left. If leases is not a
+// JSON object, no lease is held.
 func EditLease(leases []byte, name string, f func(Lease) (Lease, error)) ([]byte, error) {
 	members, err := object.Append(nil, leases)
 	if err != nil {
@@ -48,7 +47,7 @@ func parseLease(raw []byte) (l Lease) {
 	return l
 }
 
-// raw returns nil for the zero Lease.
+// raw encodes the lease. It returns nil for the zero Lease.
 func (l Lease) raw() []byte {
 	if l == (Lease{}) {
 		return nil

@@ -6,20 +6,20 @@ import (
 	"github.com/coatcheck/session/internal/object"
 )
 
-// Maintenance is the work on a session's keys that is due regardless of what the handler
+// Maintenance is the work on the keys of a session that is due regardless of what the handler
 // does.
 type Maintenance struct {
-	Present bool // the key was presented for the first time, which is to be noted
-	Renew   bool // the key is to be replaced, if a cookie can be set
-	Tidy    bool // keys or frozen sessions ended some time ago and are to be removed
+	Present bool // record that the key was first presented
+	Renew   bool // replace the key, if a cookie can be set
+	Tidy    bool // remove keys or frozen sessions that ended more than clockSkew ago
 }
 
-// IsDue reports whether there is any, apart from Renew, which needs a cookie.
+// IsDue reports whether any work is due, apart from Renew, which needs a cookie.
 func (m Maintenance) IsDue() bool { return m.Present || m.Tidy }
 
-// MaintenanceFor returns the maintenance that is due when a request has arrived with this
-// key, which opens data without restriction. created is Record.Created, renewAfter the age
-// at which the current key is renewed automatically, 0 for never.
+// MaintenanceFor returns the maintenance that is due when a request arrives with this key,
+// which must have full access to data. created is Record.Created. renewAfter is the age at
+// which the current key is renewed automatically, 0 for never.
 func MaintenanceFor(data []byte, key string, created time.Time, renewAfter time.Duration, now time.Time) (due Maintenance) {
 	issued, isCurrent := created, IsCurrent(data, key)
 	if hasReserved(data) {
@@ -66,15 +66,16 @@ func MaintenanceFor(data []byte, key string, created time.Time, renewAfter time.
 	return due
 }
 
-// IsOvertaken reports whether a key older than this one was presented between before and
-// after, which are data of one session. The client then replaced this key's cookie by the
-// older key's, and a request with this key must neither end the older key nor get another.
+// IsOvertaken reports whether a key older than this one was presented between before and after,
+// which are data of one session. The client has then replaced the cookie of this key by that of
+// the older key, and a request with this key must neither end the older key nor get a newer
+// one.
 func IsOvertaken(before, after []byte, key string) bool {
-	was, is := reservedMember(before, olderMember), reservedMember(after, olderMember)
+	olderBefore, olderAfter := reservedMember(before, olderMember), reservedMember(after, olderMember)
 	isOlder := IsCurrent(before, key)
-	for s := object.Scan(was); s.Next(); {
+	for s := object.Scan(olderBefore); s.Next(); {
 		o := parseOlder(object.Unquote(s.Name), s.Raw)
-		now := object.Find(is, string(s.Name))
+		now := object.Find(olderAfter, string(s.Name))
 		if isOlder && o.issued != 0 && now != nil && parseOlder(o.key, now).issued == 0 {
 			return true
 		}
@@ -83,8 +84,8 @@ func IsOvertaken(before, after []byte, key string) bool {
 	return false
 }
 
-// Present notes that a request has arrived with this key. The keys that were issued
-// before it end soon. The key itself keeps full access until a newer one is presented.
+// Present records that a request has arrived with this key. The keys that were issued before it
+// end soon. The key itself keeps full access until a newer key is presented.
 func (k *keys) Present(key string, now time.Time) {
 	before := k.Mark(key)
 	for i := range before {
@@ -92,8 +93,8 @@ func (k *keys) Present(key string, now time.Time) {
 	}
 }
 
-// Mark notes that a request has arrived with this key, and ends none. It returns the keys
-// that were issued before it, or nil if the key was presented before.
+// Mark records that a request has arrived with this key, and ends no key. It returns the keys
+// that were issued before it, or nil if the key had been presented before.
 func (k *keys) Mark(key string) (before []olderKey) {
 	if object.Unquote(k.current) == key {
 		k.isAwaited = false

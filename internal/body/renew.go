@@ -7,7 +7,7 @@ import (
 	"github.com/coatcheck/session/internal/object"
 )
 
-// demote makes the current key the first of the older ones.
+// demote makes the current key the newest of the older keys.
 func (k *keys) demote() {
 	o := olderKey{key: object.Unquote(k.current)}
 	if k.isAwaited {
@@ -16,9 +16,9 @@ func (k *keys) demote() {
 	k.older = slices.Insert(k.older, 0, o)
 }
 
-// RenewAutomatically makes key the current one, for a request that has arrived with
-// presented. The newer keys that were presented too become final: presented has overtaken
-// them, because their responses reached the client before that of presented did.
+// RenewAutomatically makes key the current key, for a request that has arrived with the key
+// presented. Newer keys that were also presented become final: the client has replaced them by
+// presented, because its response arrived last.
 func (k *keys) RenewAutomatically(key, presented string, now time.Time) {
 	previous := object.Unquote(k.current)
 	k.demote()
@@ -32,9 +32,9 @@ func (k *keys) RenewAutomatically(key, presented string, now time.Time) {
 	k.bound(now)
 }
 
-// bound removes the oldest of too many older keys. Recent keys that were not presented
-// count apart, so that an attacker who asks for many keys in a row does not remove the one
-// that the user has just got.
+// bound removes the oldest of the older keys beyond the limits. Keys that were issued recently
+// and not presented have a larger limit, so that an attacker who requests many keys in a row
+// does not remove the key that the user was just issued.
 func (k *keys) bound(now time.Time) {
 	issued, presented := 0, 0
 	if k.isAwaited {
@@ -51,10 +51,10 @@ func (k *keys) bound(now time.Time) {
 	})
 }
 
-// RenewExplicitly makes key the current one. For grace, requests with the keys that had
-// access see the session as it was: see [Frozen]; created is Record.Created of before. If
-// the renewal is a Login, the keys of Logins that were not presented keep their access,
-// because the responses may arrive in any order.
+// RenewExplicitly makes key the current key. For grace, requests with the previous keys see the
+// session as it was before: see [Frozen]. created is Record.Created before the renewal. If the
+// renewal is a Login, keys of earlier Logins that were not presented keep their access, because
+// responses can arrive in any order.
 func (b *Body) RenewExplicitly(key string, isLogin bool, grace time.Duration, created, now time.Time) {
 	k := &b.keys
 	k.demote()

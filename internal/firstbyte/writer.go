@@ -1,5 +1,5 @@
-// Package firstbyte has the response writer that runs a hook just before the first byte
-// of a response leaves, whichever way the handler makes it leave.
+// Package firstbyte provides a response writer that runs a hook just before the first byte of a
+// response, whichever method of the writer the handler uses.
 package firstbyte
 
 import (
@@ -9,46 +9,47 @@ import (
 	"net/http"
 )
 
-// A Hook runs before the first byte of a response.
+// Hook is called before the first byte of a response.
 type Hook interface {
-	// BeforeFirstByte may change the header. hijack is set if the handler takes the
-	// connection: then a header leaves only if that fails. After an error the response
-	// is the hook's: what the handler writes is answered with the error.
+	// BeforeFirstByte may change the header. hijack is set if the handler takes over the
+	// connection: the header is then sent only if that fails. If BeforeFirstByte returns an
+	// error, it has written the response itself, and the handler's calls of Write return the
+	// error.
 	BeforeFirstByte(hijack bool) error
 }
 
-// A Writer runs a Hook once, just before the first byte of a response leaves. An
-// informational status (1xx) other than 101 is not the response.
+// Writer runs a [Hook] once, just before the first byte of a response. An informational status
+// (1xx) other than 101 is not the response.
 //
-// http.ResponseWriter's optional methods are on more types, which Wrap chooses from, so
-// that type assertions tell the truth: a handler finds Flush, Hijack and CloseNotify
-// where they work. Each type is one pointer, which needs no allocation as an interface.
+// The optional methods of an http.ResponseWriter are on separate types, from which Wrap
+// chooses, so that a type assertion finds Flush, Hijack and CloseNotify only where they work.
+// Each type is one pointer, so its conversion to an interface does not allocate.
 type Writer struct {
-	http.ResponseWriter // the one that is wrapped
+	http.ResponseWriter // the wrapped writer
 	hook                Hook
-	began               bool // the header has left, or the handler has the connection
-	err                 error
-	unsent              http.Header // the handler's, after an error
+	began               bool        // whether the hook has been called
+	err                 error       // error of the hook
+	unsent              http.Header // the handler's header after an error of the hook
 }
 
-// flushWriter is the writer of most recorders.
+// flushWriter adds Flush, which most recorders have.
 type flushWriter struct{ *Writer }
 
-// hijackWriter is a writer that can be hijacked. All known ones can flush.
+// hijackWriter adds Hijack. All known writers that can be hijacked can also flush.
 type hijackWriter struct{ flushWriter }
 
-// flushNotifyWriter is the writer of HTTP/2.
+// flushNotifyWriter adds the methods that the writer of HTTP/2 has.
 type flushNotifyWriter struct{ flushWriter }
 
-// hijackNotifyWriter is the writer of HTTP/1.1.
+// hijackNotifyWriter adds the methods that the writer of HTTP/1.1 has.
 type hijackNotifyWriter struct{ hijackWriter }
 
-// notifyWriter is a writer whose only optional method is CloseNotify.
+// notifyWriter adds CloseNotify only.
 type notifyWriter struct{ *Writer }
 
-// Wrap makes w, which is new, the writer of a response to to, and returns w with the
-// optional methods that an http.ResponseController finds on to. w stays where it is, so
-// that it can be a part of something larger.
+// Wrap makes w the writer of a response to to. w must be new. Wrap returns w with the optional
+// methods that an http.ResponseController finds on to. w is not moved, so it can be a field of
+// a larger struct.
 func (w *Writer) Wrap(to http.ResponseWriter, hook Hook) http.ResponseWriter {
 	w.ResponseWriter, w.hook = to, hook
 	flush, hijack, notify := false, false, false
@@ -91,8 +92,8 @@ func unwrap(to http.ResponseWriter) http.ResponseWriter {
 	return nil
 }
 
-// Begin runs the hook if it has not run, and returns its error: for a handler that has
-// returned and wrote nothing.
+// Begin runs the hook if it has not run, and returns its error. Call it for a handler that
+// returned without writing.
 func (w *Writer) Begin() error { return w.begin(false) }
 
 func (w *Writer) begin(hijack bool) error {
@@ -103,14 +104,14 @@ func (w *Writer) begin(hijack bool) error {
 	return w.err
 }
 
-// Began reports whether the hook has run, or runs.
+// Began reports whether the hook has been called.
 func (w *Writer) Began() bool { return w.began }
 
-// Err returns the hook's error.
+// Err returns the error of the hook.
 func (w *Writer) Err() error { return w.err }
 
-// Header implements http.ResponseWriter. What the handler sets after an error of the
-// hook, such as trailers, goes nowhere.
+// Header implements [http.ResponseWriter]. After an error of the hook, headers that the handler
+// sets, such as trailers, are discarded.
 func (w *Writer) Header() http.Header {
 	if w.err == nil {
 		return w.ResponseWriter.Header()
@@ -121,7 +122,7 @@ func (w *Writer) Header() http.Header {
 	return w.unsent
 }
 
-// WriteHeader implements http.ResponseWriter.
+// WriteHeader implements [http.ResponseWriter].
 func (w *Writer) WriteHeader(status int) {
 	if status >= 100 && status <= 199 && status != http.StatusSwitchingProtocols {
 		w.ResponseWriter.WriteHeader(status)
@@ -130,7 +131,7 @@ func (w *Writer) WriteHeader(status int) {
 	}
 }
 
-// Write implements http.ResponseWriter.
+// Write implements [http.ResponseWriter].
 func (w *Writer) Write(p []byte) (int, error) {
 	if err := w.begin(false); err != nil {
 		return 0, err
@@ -138,7 +139,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// WriteString implements io.StringWriter.
+// WriteString implements [io.StringWriter].
 func (w *Writer) WriteString(s string) (int, error) {
 	if err := w.begin(false); err != nil {
 		return 0, err
@@ -146,13 +147,14 @@ func (w *Writer) WriteString(s string) (int, error) {
 	return io.WriteString(w.ResponseWriter, s)
 }
 
-// Unwrap lets http.ResponseController find deadlines and full duplex.
+// Unwrap returns the wrapped writer, so that an http.ResponseController can set deadlines and
+// full duplex.
 func (w *Writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// Flush implements http.Flusher.
+// Flush implements [http.Flusher].
 func (w flushWriter) Flush() { _ = w.FlushError() }
 
-// FlushError is what http.ResponseController calls.
+// FlushError is called by an http.ResponseController.
 func (w flushWriter) FlushError() error {
 	if err := w.begin(false); err != nil {
 		return err
@@ -160,7 +162,7 @@ func (w flushWriter) FlushError() error {
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
-// ReadFrom implements io.ReaderFrom, which net/http makes a sendfile of.
+// ReadFrom implements [io.ReaderFrom], which lets net/http use sendfile.
 func (w hijackWriter) ReadFrom(src io.Reader) (int64, error) {
 	if err := w.begin(false); err != nil {
 		return 0, err
@@ -171,8 +173,8 @@ func (w hijackWriter) ReadFrom(src io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{w.ResponseWriter}, src)
 }
 
-// Hijack implements http.Hijacker. The hook runs first: what it sets in the header
-// leaves only if the connection cannot be had.
+// Hijack implements [http.Hijacker]. The hook runs first. A header that the hook sets is sent
+// only if the connection cannot be hijacked.
 func (w hijackWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err := w.begin(true); err != nil {
 		return nil, nil, err
@@ -180,7 +182,7 @@ func (w hijackWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return http.NewResponseController(w.ResponseWriter).Hijack()
 }
 
-// CloseNotify implements http.CloseNotifier.
+// CloseNotify implements [http.CloseNotifier].
 func (w hijackNotifyWriter) CloseNotify() <-chan bool { return w.closeNotify() }
 func (w flushNotifyWriter) CloseNotify() <-chan bool  { return w.closeNotify() }
 func (w notifyWriter) CloseNotify() <-chan bool       { return w.closeNotify() }

@@ -14,11 +14,11 @@ import (
 	"github.com/coatcheck/session/internal/firstbyte"
 )
 
-// A hook counts how often it runs, and sets a field of the header.
+// hook records its calls and sets a header field.
 type hook struct {
 	writer firstbyte.Writer
 	header http.Header
-	runs   []bool // hijack
+	runs   []bool // the argument of each call
 	err    error
 }
 
@@ -33,7 +33,8 @@ func wrap(to http.ResponseWriter, err error) (*hook, http.ResponseWriter) {
 	return h, h.writer.Wrap(to, h)
 }
 
-// A server is a recorder with all optional methods, which takes no 1xx for the response.
+// server is a recorder with all optional methods, which does not take a 1xx status for the
+// response.
 type server struct {
 	*httptest.ResponseRecorder
 	hijackErr error
@@ -51,7 +52,7 @@ func (s server) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return nil, nil, s.hijackErr
 }
 
-// ways are how a handler makes the first byte leave.
+// ways are the ways in which a handler can send the first byte.
 var ways = map[string]func(w http.ResponseWriter) error{
 	"Write":       func(w http.ResponseWriter) error { _, err := w.Write([]byte("text")); return err },
 	"WriteString": func(w http.ResponseWriter) error { _, err := io.WriteString(w, "text"); return err },
@@ -68,7 +69,8 @@ var ways = map[string]func(w http.ResponseWriter) error{
 	},
 }
 
-// The hook runs once, before the first byte, whichever way that leaves.
+// TestHookRunsOnce checks that the hook runs once before the first byte, whichever way it is
+// sent.
 func TestHookRunsOnce(t *testing.T) {
 	for name, first := range ways {
 		to := server{ResponseRecorder: httptest.NewRecorder()}
@@ -83,12 +85,12 @@ func TestHookRunsOnce(t *testing.T) {
 			t.Errorf("%s: the hook ran with %v, %v", name, h.runs, err)
 		}
 		if to.Result().Header.Get("Hook") != "1" {
-			t.Errorf("%s: the header left before the hook", name)
+			t.Errorf("%s: the header was sent before the hook ran", name)
 		}
 	}
 }
 
-// 101 is the response, the other informational statuses are not.
+// TestInformational checks that 101 is the response and other informational statuses are not.
 func TestInformational(t *testing.T) {
 	for status := 100; status < 200; status++ {
 		h, w := wrap(server{ResponseRecorder: httptest.NewRecorder()}, nil)
@@ -98,7 +100,8 @@ func TestInformational(t *testing.T) {
 	}
 }
 
-// After an error of the hook the response is the hook's: of the handler's nothing leaves.
+// TestErrorOfTheHook checks that after an error of the hook nothing of the handler's response
+// is sent.
 func TestErrorOfTheHook(t *testing.T) {
 	broken := errors.New("broken")
 	for name, first := range ways {
@@ -116,7 +119,8 @@ func TestErrorOfTheHook(t *testing.T) {
 	}
 }
 
-// A handler that cannot have the connection answers with what the hook has set.
+// TestHijackFails checks that a handler whose Hijack fails can send a response with the header
+// that the hook has set.
 func TestHijackFails(t *testing.T) {
 	refused := errors.New("refused")
 	to := server{httptest.NewRecorder(), refused}
@@ -130,7 +134,8 @@ func TestHijackFails(t *testing.T) {
 	}
 }
 
-// Wrap costs nothing: the Writer is a part of what its user has made already.
+// TestWrapAllocatesNothing checks that Wrap does not allocate: the Writer is a field of a
+// struct that exists already.
 func TestWrapAllocatesNothing(t *testing.T) {
 	for name, to := range map[string]http.ResponseWriter{
 		"all methods": server{ResponseRecorder: httptest.NewRecorder()},

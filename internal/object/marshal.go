@@ -7,16 +7,15 @@ import (
 	"unicode/utf8"
 )
 
-// ErrNotUTF8 says that a value has text that is not UTF-8.
-var ErrNotUTF8 = errors.New("it has text that is not UTF-8, which JSON cannot hold: keep bytes as []byte")
+// ErrNotUTF8 is returned for a value with text that is not UTF-8.
+var ErrNotUTF8 = errors.New("the value has text that is not UTF-8, which JSON cannot represent; use []byte for bytes")
 
-// Marshal is json.Marshal, except that it returns ErrNotUTF8 where that would replace
-// bytes that are not UTF-8 by U+FFFD, wherever they are in v: the value would not come
-// back as it was.
+// Marshal is [json.Marshal], except that it returns ErrNotUTF8 if json.Marshal would replace
+// bytes that are not UTF-8 by U+FFFD, anywhere in v: the decoded value would be different.
 //
-// encoding/json spells such a replacement as an escape, and a U+FFFD that is in the
-// text as itself. A json.Marshaler inside v that spells U+FFFD as an escape is refused
-// too, for it may have used encoding/json. What a json.RawMessage says is JSON already.
+// encoding/json writes such a replacement as an escape, and a U+FFFD of the text as itself. A
+// json.Marshaler inside v that writes U+FFFD as an escape is refused too, because it may have
+// used encoding/json. A json.RawMessage is JSON already and is not checked for escapes.
 func Marshal(v any) ([]byte, error) {
 	raw, err := json.Marshal(v)
 	if err != nil {
@@ -29,7 +28,7 @@ func Marshal(v any) ([]byte, error) {
 	return raw, nil
 }
 
-// hasReplacement reports whether U+FFFD is in JSON text as an escape.
+// hasReplacement reports whether raw contains U+FFFD as an escape.
 func hasReplacement(raw []byte) bool {
 	escape := []byte(`\ufffd`)
 	for at := 0; ; {

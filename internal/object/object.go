@@ -1,9 +1,8 @@
-// Package object finds, replaces and writes the members of a JSON object in
-// place: reading one value costs nothing for the others, and values that nobody
-// touched are carried byte for byte.
+// Package object finds, replaces and writes the members of a JSON object in place. Reading one
+// value does not decode the others, and values that are not changed are copied byte for byte.
 //
-// It checks no more of the values than it needs to find their ends: who decodes
-// one checks it. Names are compared as they stand in the JSON, quotes included.
+// Values are only parsed to find their ends, so a value can be invalid JSON: the code that
+// decodes it finds out. Names are compared in their JSON encoding, quotes included.
 package object
 
 import (
@@ -12,13 +11,13 @@ import (
 	"slices"
 )
 
-// ErrSyntax says that the bytes are not a JSON object.
+// ErrSyntax is returned for bytes that are not a JSON object.
 var ErrSyntax = errors.New("not a JSON object")
 
-// Find returns the raw value of the first member of this name, or nil.
+// Find returns the raw value of the first member with this name, or nil.
 func Find(data []byte, name string) []byte { return FindAfter(data, 0, name) }
 
-// FindAfter is Find that begins at pos, the position after a member's value.
+// FindAfter is [Find] from pos, the position after the value of a member.
 func FindAfter(data []byte, pos int, name string) []byte {
 	for s := ScanAfter(data, pos); s.Next(); {
 		if string(s.Name) == name {
@@ -28,10 +27,10 @@ func FindAfter(data []byte, pos int, name string) []byte {
 	return nil
 }
 
-// A Member is one member of an object, as it stands in the JSON.
+// Member is one member of an object, in its JSON encoding.
 type Member struct{ Name, Raw []byte }
 
-// Append appends all members of an object, in order. Empty data has none.
+// Append appends all members of the object data, in order. Empty data has no members.
 func Append(members []Member, data []byte) ([]Member, error) {
 	s := Scanner{data: data}
 	for s.Next() {
@@ -40,7 +39,7 @@ func Append(members []Member, data []byte) ([]Member, error) {
 	return members, s.Err
 }
 
-// Get returns the raw value of the first member of this name, or nil.
+// Get returns the raw value of the first member with this name, or nil.
 func Get(members []Member, name string) []byte {
 	if i := index(members, name); i >= 0 {
 		return members[i].Raw
@@ -48,8 +47,8 @@ func Get(members []Member, name string) []byte {
 	return nil
 }
 
-// Set gives the first member of this name another raw value: in its place, or
-// last if there was none. With nil the member goes.
+// Set replaces the raw value of the first member with this name, or appends a member if there
+// is none. If raw is nil the member is removed.
 func Set(members []Member, name string, raw []byte) []Member {
 	i := index(members, name)
 	switch {
@@ -68,7 +67,7 @@ func index(members []Member, name string) int {
 	return slices.IndexFunc(members, func(m Member) bool { return string(m.Name) == name })
 }
 
-// Write returns the object that has these members, in this order.
+// Write returns the object with these members, in this order.
 func Write(members []Member) []byte {
 	total := len("{}") - min(len(members), 1) // one comma less than members
 	for _, m := range members {
@@ -86,25 +85,25 @@ func Write(members []Member) []byte {
 	return append(data, '}')
 }
 
-// Size returns how many bytes the member takes in an object.
+// Size returns the number of bytes of the member in an object.
 func (m Member) Size() int { return len(m.Name) + len(m.Raw) + len(`:,`) }
 
-// A Scanner steps through the members of an object.
+// Scanner iterates over the members of an object.
 type Scanner struct {
 	data      []byte
-	pos       int // after the last member's value
+	pos       int // position after the value of the last member
 	Name, Raw []byte
-	Err       error // ErrSyntax, once Next has returned false because of it
+	Err       error // ErrSyntax if Next has returned false because of an error
 }
 
 // Scan returns a Scanner before the first member.
 func Scan(data []byte) Scanner { return Scanner{data: data} }
 
-// ScanAfter returns a Scanner at pos, the position after a member's value.
+// ScanAfter returns a Scanner at pos, the position after the value of a member.
 func ScanAfter(data []byte, pos int) Scanner { return Scanner{data: data, pos: min(pos, len(data))} }
 
-// Next steps to the next member. It returns false after the last one, and at
-// a mistake, which Err has then.
+// Next advances to the next member. It returns false after the last member, and at a syntax
+// error, with Err set.
 func (s *Scanner) Next() bool {
 	d, i := s.data, blank(s.data, s.pos)
 	first := s.pos == 0
@@ -142,7 +141,7 @@ func (s *Scanner) Next() bool {
 	return true
 }
 
-// stop ends the scan at a mistake. No data at all is an empty object.
+// stop ends the scan with a syntax error. Empty data is an empty object, not an error.
 func (s *Scanner) stop() bool {
 	if len(s.data) > 0 {
 		s.Err = ErrSyntax
@@ -158,8 +157,8 @@ func at(d []byte, i int) byte {
 	return 0
 }
 
-// blank, text and value step over what is at i, and return the position after
-// it; -1 if there is no string or no value.
+// blank, text and value skip white space, a string and a value at i, and return the position
+// after it. text and value return -1 if there is none.
 
 func blank(d []byte, i int) int {
 	for i < len(d) && (d[i] == ' ' || d[i] == '\t' || d[i] == '\n' || d[i] == '\r') {
@@ -216,7 +215,7 @@ func value(d []byte, i int) int {
 	return -1
 }
 
-// word returns i, the end of a number, true, false or null, unless it is empty.
+// word returns i, the end of a number, true, false or null, or -1 if the word is empty.
 func word(start, i int) int {
 	if i == start {
 		return -1

@@ -13,7 +13,7 @@ import (
 	"github.com/coatcheck/session/internal/object"
 )
 
-// say spells members as "name=raw" with spaces between them.
+// say formats members as "name=raw", separated by spaces.
 func say(members []object.Member) string {
 	var all []string
 	for _, m := range members {
@@ -22,8 +22,8 @@ func say(members []object.Member) string {
 	return strings.Join(all, " ")
 }
 
-// Every member is found as it stands, byte for byte; a mistake ends the scan
-// after what came before it.
+// TestAppend checks that every member is found byte for byte, and that a syntax error ends the
+// scan after the members before it.
 func TestAppend(t *testing.T) {
 	for _, c := range []struct {
 		data, want string
@@ -41,7 +41,7 @@ func TestAppend(t *testing.T) {
 		{`{"a":{},"b":[[[]]]}`, `"a"={} "b"=[[[]]]`, false},
 		{`{"a":1,"a":2}`, `"a"=1 "a"=2`, false},
 		{"{\"a\":1\n,\"b\":2\t}", `"a"=1 "b"=2`, false},
-		// What the values say is not checked, only where they end.
+		// Values are not validated, only their ends are found.
 		{`{"a":01,"b":tru,"c":x}`, `"a"=01 "b"=tru "c"=x`, false},
 		{`{"a":[1}]}`, `"a"=[1}`, true},
 
@@ -81,11 +81,12 @@ func TestAppend(t *testing.T) {
 	}
 	had := []object.Member{{Name: []byte(`"z"`), Raw: []byte("0")}}
 	if got, _ := object.Append(had, []byte(`{"a":1}`)); say(got) != `"z"=0 "a"=1` {
-		t.Error("Append forgets what was there:", say(got))
+		t.Error("Append has dropped earlier members:", say(got))
 	}
 }
 
-// A member is found by its name as it stands, the first of several.
+// TestFind checks that Find returns the first of several members with a name in its JSON
+// encoding.
 func TestFind(t *testing.T) {
 	data := []byte(`{"a":1,"ab":2,"A":3,"b":{"a":4},"a":5,"\u0061":6}`)
 	for name, want := range map[string]string{`"a"`: "1", `"ab"`: "2", `"A"`: "3", `"b"`: `{"a":4}`, `"\u0061"`: "6", `a`: "", `"c"`: "", "": ""} {
@@ -105,18 +106,19 @@ func TestFind(t *testing.T) {
 		}
 	}
 	if object.Find(nil, `"a"`) != nil || object.FindAfter(nil, 9, `"a"`) != nil || object.Find([]byte("null"), `"a"`) != nil {
-		t.Error("found something in nothing")
+		t.Error("Find found a member in empty data")
 	}
 }
 
-// What is found cannot be appended to over what follows it.
+// TestFoundHasNoRoom checks that an append to a found value does not overwrite the bytes behind
+// it.
 func TestFoundHasNoRoom(t *testing.T) {
 	data := []byte(`{"a":1,"b":2}`)
 	members, _ := object.Append(nil, data)
 	_ = append(members[0].Raw, "xxx"...)
 	_ = append(members[0].Name, "xxx"...)
 	if string(data) != `{"a":1,"b":2}` {
-		t.Errorf("the data is %s now", data)
+		t.Errorf("the data was changed to %s", data)
 	}
 }
 
@@ -143,17 +145,17 @@ func TestSetAndGet(t *testing.T) {
 		}
 	}
 	if object.Get(nil, `"a"`) != nil {
-		t.Error("Get found something in nothing")
+		t.Error("Get found a member among none")
 	}
 }
 
-// Write makes the object of the members in exactly as many bytes as Size says.
+// TestWrite checks that Write returns the object, in exactly as many bytes as Size says.
 func TestWrite(t *testing.T) {
 	for _, data := range []string{`{}`, `{"a":1}`, `{"a":1,"b":"x","c":{"d":[ 1 ]}}`} {
 		members, _ := object.Append(nil, []byte(data))
 		got := object.Write(members)
 		if string(got) != data || len(got) != cap(got) {
-			t.Errorf("%s becomes %s", data, got)
+			t.Errorf("%s is written as %s", data, got)
 		}
 		size := len("{}")
 		for _, m := range members {
@@ -165,7 +167,7 @@ func TestWrite(t *testing.T) {
 	}
 }
 
-// A Scanner that has ended stays where it is.
+// TestScannerEnds checks that a Scanner that has ended stays ended.
 func TestScannerEnds(t *testing.T) {
 	for _, data := range []string{`{}`, `{"a":1}`, `{"a":1,}`, ``, `x`} {
 		s := object.Scan([]byte(data))
@@ -174,15 +176,15 @@ func TestScannerEnds(t *testing.T) {
 		err := s.Err
 		for range 3 {
 			if s.Next() || s.Err != err {
-				t.Errorf("%q goes on: %v", data, s.Err)
+				t.Errorf("the scan of %q continues: %v", data, s.Err)
 			}
 		}
 	}
 }
 
-// Properties: no bytes make it panic; what encoding/json takes for an object has
-// the same members here, and is the same object when it is written again; and
-// what cannot be scanned is ErrSyntax.
+// FuzzAppend checks three properties: no bytes cause a panic; an object that encoding/json
+// accepts has the same members here, and is equal after it is written; and bytes that cannot be
+// scanned give ErrSyntax.
 func FuzzAppend(f *testing.F) {
 	for _, s := range []string{"", "{}", "null", "[]", `{"a":1}`, ` { "a" : "x\"\\" , "b" : { "c" : [ 1 , "]}" ] } } `, `{"a":`, `{"`, `{"\`, `{,}`, `{"a":1,}`,
 		`{"a":1,"a":2}`, `{"\u0041":1,"A":2}`, "{\"a\":\"\xff\"}", strings.Repeat(`{"a":`, 100), `{"a":1}{"b":2}`, "{\"a\":1\x00}"} {
@@ -220,13 +222,13 @@ func FuzzAppend(f *testing.F) {
 	})
 }
 
-// after expects of a scan that begins after any member those that follow it.
+// after checks that a scan from the end of each member returns the members that follow.
 func after(t *testing.T, data []byte, members []object.Member) {
 	t.Helper()
 	const blanks = " \t\r\n"
 	pos := 0
 	for i, m := range members {
-		pos += bytes.Index(data[pos:], m.Name) + len(m.Name) // before a name stands no quote
+		pos += bytes.Index(data[pos:], m.Name) + len(m.Name) // no quote precedes a name
 		rest := bytes.TrimLeft(data[pos:], blanks)
 		rest = bytes.TrimLeft(bytes.TrimPrefix(rest, []byte(":")), blanks)
 		pos = len(data) - len(rest) + len(m.Raw)
@@ -241,7 +243,8 @@ func after(t *testing.T, data []byte, members []object.Member) {
 	}
 }
 
-// A scan from after a member's value sees what follows it, and its mistakes.
+// TestScanAfter checks that a scan from the end of a member's value finds the members and the
+// syntax errors that follow.
 func TestScanAfter(t *testing.T) {
 	for _, data := range []string{`{"a":1}`, " { \"a\" : {\"b\":[1]} ,\n\"b\":\"x,\\\"\" , \"c\":[] , \"a\" : null } "} {
 		members, err := object.Append(nil, []byte(data))
@@ -278,7 +281,8 @@ func TestScanAfter(t *testing.T) {
 	}
 }
 
-// What another member is set to, or that it goes, changes no byte of the rest.
+// TestSetCarriesTheRest checks that changing or removing a member changes no byte of the
+// others.
 func TestSetCarriesTheRest(t *testing.T) {
 	rest := "\"a\\u0041\":{ \"x\" :\t1.50e+01 },\"b\":\"\\u003c\\/\xff\u2028\""
 	for _, c := range []struct {
@@ -286,14 +290,14 @@ func TestSetCarriesTheRest(t *testing.T) {
 		raw        []byte
 		want       string
 	}{
-		{"last, another", `{` + rest + `,"z":1}`, []byte("[2]"), `{` + rest + `,"z":[2]}`},
-		{"last, gone", `{` + rest + `,"z":1}`, nil, `{` + rest + `}`},
-		{"first, another", `{"z":1,` + rest + `}`, []byte("[2]"), `{"z":[2],` + rest + `}`},
-		{"first, gone", `{"z":1,` + rest + `}`, nil, `{` + rest + `}`},
+		{"last, replaced", `{` + rest + `,"z":1}`, []byte("[2]"), `{` + rest + `,"z":[2]}`},
+		{"last, removed", `{` + rest + `,"z":1}`, nil, `{` + rest + `}`},
+		{"first, replaced", `{"z":1,` + rest + `}`, []byte("[2]"), `{"z":[2],` + rest + `}`},
+		{"first, removed", `{"z":1,` + rest + `}`, nil, `{` + rest + `}`},
 		{"new", `{` + rest + `}`, []byte("[2]"), `{` + rest + `,"z":[2]}`},
 		{"the first of all", ``, []byte("[2]"), `{"z":[2]}`},
-		{"the only one, gone", `{"z":1}`, nil, `{}`},
-		{"an empty value is one", `{"z":1}`, []byte{}, `{"z":}`},
+		{"the only one, removed", `{"z":1}`, nil, `{}`},
+		{"an empty value", `{"z":1}`, []byte{}, `{"z":}`},
 	} {
 		members, err := object.Append(nil, []byte(c.data))
 		if err != nil {

@@ -14,7 +14,7 @@ import (
 
 type key struct{}
 
-// ended tells whether a channel is closed.
+// ended reports whether the Done channel of c is closed.
 func ended(c context.Context) bool {
 	select {
 	case <-c.Done():
@@ -24,8 +24,8 @@ func ended(c context.Context) bool {
 	}
 }
 
-// A Context is what the standard library would make, whether or not somebody
-// asked for Done before.
+// TestAsTheStandardLibrary checks that a Context behaves as the equivalent context of the
+// standard library, whether or not Done was called before.
 func TestAsTheStandardLibrary(t *testing.T) {
 	for _, asked := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -67,13 +67,13 @@ func TestAsTheStandardLibrary(t *testing.T) {
 			}
 			c.Release()
 			if c.Err() == nil {
-				t.Error("Release revives it")
+				t.Error("Release has cleared the error")
 			}
 		})
 	}
 }
 
-// Release ends it, and who asks later finds it ended.
+// TestRelease checks that Release ends a Context, also for later calls of Done.
 func TestRelease(t *testing.T) {
 	for _, asked := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -83,15 +83,16 @@ func TestRelease(t *testing.T) {
 			}
 			c.Release()
 			if c.Err() != context.Canceled || c.ErrAt(time.Now()) != context.Canceled || !ended(c) {
-				t.Errorf("asked %v: Err %v", asked, c.Err())
+				t.Errorf("Done called before: %v; Err %v", asked, c.Err())
 			}
 			c.Release()
 		})
 	}
 }
 
-// Who was once told how it ended is never told otherwise, nor is who asks for
-// Done: a store would log one reason, and answer another.
+// TestErrNeverChanges checks that Err, once it has returned an error, always returns the same
+// error, and so do contexts that Done creates later: otherwise a store would log one reason and
+// return another.
 func TestErrNeverChanges(t *testing.T) {
 	wait := func(c *storectx.Context) { time.Sleep(time.Hour) }
 	err := func(c *storectx.Context) { _ = c.Err() }
@@ -104,15 +105,15 @@ func TestErrNeverChanges(t *testing.T) {
 	}{
 		{"released", []func(*storectx.Context){(*storectx.Context).Release}, context.Canceled},
 		{"released, and the deadline later", []func(*storectx.Context){(*storectx.Context).Release, wait}, context.Canceled},
-		{"asked, released, and the deadline later", []func(*storectx.Context){done, (*storectx.Context).Release, wait}, context.Canceled},
+		{"Done, released, and the deadline later", []func(*storectx.Context){done, (*storectx.Context).Release, wait}, context.Canceled},
 		{"the deadline", []func(*storectx.Context){wait}, context.DeadlineExceeded},
-		{"the deadline, told by Err, then released", []func(*storectx.Context){wait, err, (*storectx.Context).Release}, context.DeadlineExceeded},
-		{"the deadline, told by ErrAt, then released", []func(*storectx.Context){wait, errAt, (*storectx.Context).Release}, context.DeadlineExceeded},
-		{"asked, the deadline, then released", []func(*storectx.Context){done, wait, (*storectx.Context).Release}, context.DeadlineExceeded},
-		{"the deadline, asked, then released", []func(*storectx.Context){wait, done, (*storectx.Context).Release}, context.DeadlineExceeded},
-		// The one thing that the standard library would call DeadlineExceeded: it has a
-		// timer, and here nobody looked at the clock.
-		{"the deadline, told by nobody, then released", []func(*storectx.Context){wait, (*storectx.Context).Release}, context.Canceled},
+		{"the deadline, Err, then released", []func(*storectx.Context){wait, err, (*storectx.Context).Release}, context.DeadlineExceeded},
+		{"the deadline, ErrAt, then released", []func(*storectx.Context){wait, errAt, (*storectx.Context).Release}, context.DeadlineExceeded},
+		{"Done, the deadline, then released", []func(*storectx.Context){done, wait, (*storectx.Context).Release}, context.DeadlineExceeded},
+		{"the deadline, Done, then released", []func(*storectx.Context){wait, done, (*storectx.Context).Release}, context.DeadlineExceeded},
+		// The one case in which the standard library would report DeadlineExceeded: it has a
+		// timer, and here nothing has read the clock before the release.
+		{"the deadline, then released", []func(*storectx.Context){wait, (*storectx.Context).Release}, context.Canceled},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -140,7 +141,8 @@ func TestErrNeverChanges(t *testing.T) {
 	}
 }
 
-// Within has the nearer deadline, and none of the cancellation.
+// TestWithin checks that Within uses the earlier deadline and ignores the cancellation of its
+// parent.
 func TestWithin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for given, want := range map[time.Duration]time.Duration{0: time.Minute, time.Second: time.Second, time.Minute: time.Minute, time.Hour: time.Minute, -time.Second: -time.Second} {
@@ -161,8 +163,8 @@ func TestWithin(t *testing.T) {
 	})
 }
 
-// What is derived from it ends with it, and no goroutine is left (which the
-// bubble would not forgive).
+// TestDerived checks that contexts derived from a Context end with it, and that no goroutine is
+// left, which the bubble would report.
 func TestDerived(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := storectx.New(t.Context(), time.Second)
@@ -175,7 +177,7 @@ func TestDerived(t *testing.T) {
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if child.Err() != context.DeadlineExceeded {
-			t.Error("the child outlives it:", child.Err())
+			t.Error("the child outlives the deadline:", child.Err())
 		}
 		stop()
 		c.Release()
@@ -191,8 +193,8 @@ func TestDerived(t *testing.T) {
 	})
 }
 
-// What is derived from it costs no goroutine while it lives: package context
-// finds its own cancellation behind Value.
+// TestDerivedStartsNoGoroutine checks that a derived context starts no goroutine: package
+// context finds its own cancellation through Value.
 func TestDerivedStartsNoGoroutine(t *testing.T) {
 	c := storectx.New(t.Context(), time.Hour)
 	defer c.Release()
@@ -202,12 +204,13 @@ func TestDerivedStartsNoGoroutine(t *testing.T) {
 		_, cancel := context.WithTimeout(c, time.Minute)
 		defer cancel()
 	}
-	if got := runtime.NumGoroutine() - before; got > n/2 { // others may come and go
+	if got := runtime.NumGoroutine() - before; got > n/2 { // unrelated goroutines may start and end
 		t.Errorf("%d goroutines for %d contexts", got, n)
 	}
 }
 
-// Who asks while another releases gets the one channel, and it is closed.
+// TestTogether checks that concurrent calls of Done and Release use one channel, and that it is
+// closed.
 func TestTogether(t *testing.T) {
 	for range 200 {
 		c := storectx.New(t.Context(), time.Hour)
@@ -227,7 +230,7 @@ func TestTogether(t *testing.T) {
 	}
 }
 
-// A store in memory asks for no more than this, which allocates nothing.
+// TestAllocatesNothing checks that the methods that a store in memory calls do not allocate.
 func TestAllocatesNothing(t *testing.T) {
 	var c storectx.Context
 	ctx := t.Context()

@@ -11,9 +11,8 @@ import (
 	"github.com/coatcheck/session/internal/token"
 )
 
-// What was verified is remembered, which the secret's uses show, also while the
-// table grows and after it; and so is little that thousands of others came
-// between.
+// TestVerifiedRemembers checks, by the counts of the secret, that verified values are cached
+// while the table grows and afterwards, and that few values are evicted by thousands of others.
 func TestVerifiedRemembers(t *testing.T) {
 	s := newSigner(t, "cookie", "session", one)
 	v := token.NewVerified(s)
@@ -32,15 +31,16 @@ func TestVerifiedRemembers(t *testing.T) {
 			again++
 		}
 	}
-	if again > 5 { // the table that grows may push one out
-		t.Errorf("%d of %d were verified again at once", again, len(values))
+	if again > 5 { // an entry may be evicted while the table grows
+		t.Errorf("%d of %d were verified again immediately", again, len(values))
 	}
 	if forgotten > len(values)/20 {
-		t.Errorf("%d of %d were forgotten", forgotten, len(values))
+		t.Errorf("%d of %d were evicted", forgotten, len(values))
 	}
 }
 
-// What a stranger sends is never remembered, and never takes the place of what is.
+// TestVerifiedRemembersNoForgeries checks that forged values are never cached and never evict a
+// cached value.
 func TestVerifiedRemembersNoForgeries(t *testing.T) {
 	s, stranger := newSigner(t, "cookie", "session", one), newSigner(t, "cookie", "session", two)
 	v := token.NewVerified(s)
@@ -50,28 +50,28 @@ func TestVerifiedRemembersNoForgeries(t *testing.T) {
 		v.Verify(value)
 		values = append(values, value)
 	}
-	forgotten := func() int { // leaves in values what was remembered
+	forgotten := func() int { // counts the evicted values and keeps the others in values
 		n := len(values)
 		values = slices.DeleteFunc(values, func(value string) bool { return verifies(v, value) })
 		return n - len(values)
 	}
-	for forgotten() > 0 { // some had the same place as others
+	for forgotten() > 0 { // until no values compete for a place
 	}
 	if len(values) < 10 {
-		t.Fatalf("only %d are remembered", len(values))
+		t.Fatalf("only %d values are cached", len(values))
 	}
 	for range 2000 {
 		forged, _ := stranger.New("")
 		v.Verify(forged)
 	}
 	if n := forgotten(); n > 0 {
-		t.Errorf("%d were forgotten", n)
+		t.Errorf("%d values were evicted", n)
 	}
 }
 
-// The table stops growing at its last size, however many come: what it takes
-// beside the values is 64 bytes for each of 131 072 places, and would be three
-// times as much after one step more.
+// TestVerifiedIsBounded checks that the table stops growing at lastSize. Beside the values it
+// uses 64 bytes for each of 131 072 places, and would use three times as much after another
+// step.
 func TestVerifiedIsBounded(t *testing.T) {
 	s := newSigner(t, "cookie", "session", one)
 	v := token.NewVerified(s)
@@ -98,12 +98,12 @@ func TestVerifiedIsBounded(t *testing.T) {
 		t.Errorf("%d bytes for %d values, want at most %d", got, n, most)
 	}
 	if least := table + n*each/2; got < least {
-		t.Errorf("%d bytes for %d values, want at least %d: it has not grown", got, n, least)
+		t.Errorf("%d bytes for %d values, want at least %d: the table has not grown", got, n, least)
 	}
 	runtime.KeepAlive(v)
 }
 
-// verifies reports whether a value had to be verified because it was not remembered.
+// verifies reports whether value was verified because it was not cached.
 func verifies(v *token.Verified, value string) bool {
 	before := v.Uses()[0]
 	v.Verify(value)

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// A machine without a clock of its own begins in 1970: what it signs then verifies
-// there. Elsewhere such short values are not plausible.
+// TestClockOf1970 checks that a machine without a battery-backed clock, which starts in 1970,
+// accepts the values that it signs. On other machines such short values are not plausible.
 func TestClockOf1970(t *testing.T) {
 	secret := []byte("0123456789abcdef0123456789abcdef")
 	key, err := hkdf.Key(sha256.New, secret, nil, "github.com/coatcheck/session cookie session", 32)

@@ -1,12 +1,12 @@
-// Package token makes what a client holds of a session, and verifies what a
-// stranger says he holds. It knows of neither cookies nor headers.
+// Package token creates the tokens that clients hold, and verifies the values that clients
+// send. It knows neither cookies nor headers.
 //
-// A token is an id and a key, 16 random bytes each (OWASP ASVS 5, 7.2.3). The
-// id names the session and is no secret. The key is: of it only the hash is
-// ever stored, so that who reads a store can make nobody's token.
+// A token is an id and a key, 16 random bytes each (OWASP ASVS 5, 7.2.3). The id names the
+// session and is not secret. The key is secret: only its hash is stored, so a leaked store does
+// not reveal valid tokens.
 //
-// As a value it is signed by gorilla/securecookie, which makes base64 of
-// "timestamp|base64(id and key)|MAC" of it.
+// A value is a token that gorilla/securecookie has signed: the base64 of "timestamp|base64(id
+// and key)|MAC".
 package token
 
 import (
@@ -21,14 +21,14 @@ import (
 	"github.com/gorilla/securecookie"
 )
 
-// A Ref is what a value refers to: the session's id, and the hash of the key by
-// which the session's record knows it, "" if the Format has none. Neither is a
+// Ref is what a value refers to: the id of a session, and the hash of the key by which the
+// record of the session identifies the key. Key is "" if the Format has no keys. Neither is
 // secret.
 type Ref struct{ ID, Key string }
 
 const (
-	half = 16 // bytes of id, and of key
-	// RefLength is how long an ID is, and how long a Key.
+	half = 16 // length of an id and of a key, in bytes
+	// RefLength is the length of Ref.ID and of Ref.Key, in characters.
 	RefLength = 22
 )
 
@@ -41,38 +41,39 @@ func refOf(raw []byte) Ref {
 	return Ref{both[:RefLength], both[RefLength:]}
 }
 
-// A Format makes and verifies values of one kind.
+// Format creates and verifies values of one kind.
 type Format interface {
-	// New returns the value of a new token for a new session, or, if id is not ""
-	// and the Format has keys, of a new key to the session of that id.
+	// New returns the value of a new token for a new session. If id is not "" and the Format
+	// has keys, it returns the value of a new key for the session with that id.
 	New(id string) (value string, ref Ref)
 
-	// Plausible tells whether a value is worth verifying, at no cost.
+	// Plausible reports, at no cost, whether value is worth verifying.
 	Plausible(value string) bool
 
-	// Verify returns what a value refers to, if it is good.
+	// Verify returns what value refers to, if value is valid.
 	Verify(value string) (Ref, bool)
 
-	// Uses returns how many values each secret has verified, if that is counted.
+	// Uses returns the number of values that each secret has verified, or nil if the Format
+	// does not count them.
 	Uses() []int64
 }
 
-// A Signer is the Format of the values that the package comment describes.
+// Signer is the Format of the values that the package comment describes.
 type Signer struct {
 	name   string
 	codecs []*securecookie.SecureCookie // the first signs, all verify
-	uses   []atomic.Int64               // how many values each has verified
+	uses   []atomic.Int64               // number of values that each codec has verified
 
-	// shortest is the length of the shortest value that is plausible: that of one made
-	// when the Signer was. A machine whose clock begins in 1970 makes shorter ones.
+	// shortest is the length of the shortest plausible value: that of a value that was signed
+	// when the Signer was created. On a machine whose clock begins in 1970 the timestamp, and
+	// so the value, is shorter.
 	shortest int
 }
 
-// NewSigner returns a Signer whose values are good for one purpose under one
-// name, and for no other: each secret is only what the key of the signature is
-// derived from (HKDF, RFC 5869), so that a secret used elsewhere too signs
-// nothing that is good here. The first secret signs, all verify. An error begins
-// with the number of the secret, and never contains it.
+// NewSigner returns a Signer whose values are valid for one purpose and one name only. The
+// signing key is derived from the secret (HKDF, RFC 5869) with the purpose and the name, so
+// that other signatures made with the same secret are not valid. The first secret signs, all
+// verify. An error begins with the number of the secret and never contains the secret.
 func NewSigner(purpose, name string, secrets [][]byte) (*Signer, error) {
 	s := &Signer{name: name, uses: make([]atomic.Int64, len(secrets)), shortest: shortLength}
 	for i, secret := range secrets {
@@ -82,7 +83,7 @@ func NewSigner(purpose, name string, secrets [][]byte) (*Signer, error) {
 		}
 		// The age of a session is in its record, not in its token: MaxAge is off.
 		codec := securecookie.New(key, nil).SetSerializer(securecookie.NopEncoder{}).MaxAge(0)
-		// securecookie reports a bad key on first use: let that be now.
+		// securecookie reports an invalid key at its first use: use the key now.
 		value, err := codec.Encode(name, make([]byte, 2*half))
 		if err != nil {
 			return nil, fmt.Errorf("[%d]: %w", i, err)
@@ -91,14 +92,14 @@ func NewSigner(purpose, name string, secrets [][]byte) (*Signer, error) {
 		value = strings.TrimRight(value, "=")
 		s.shortest = min(s.shortest, len(value))
 		if _, ok := s.Verify(value); !ok {
-			return nil, fmt.Errorf("[%d]: does not verify what it signs", i)
+			return nil, fmt.Errorf("[%d]: the secret does not verify its own signature", i)
 		}
 		s.uses[i].Store(0)
 	}
 	return s, nil
 }
 
-// Uses implements Format.
+// Uses implements [Format].
 func (s *Signer) Uses() []int64 {
 	all := make([]int64, len(s.uses))
 	for i := range s.uses {
@@ -107,32 +108,33 @@ func (s *Signer) Uses() []int64 {
 	return all
 }
 
-// New implements Format.
+// New implements [Format].
 func (s *Signer) New(id string) (value string, ref Ref) {
 	var raw [2 * half]byte
 	rand.Read(raw[:])
 	if id != "" {
 		if n, err := base64.RawURLEncoding.Decode(raw[:half], []byte(id)); n != half || err != nil {
-			panic("token: the id is none of ours")
+			panic("token: the id was not made by this Format")
 		}
 	}
 	value, err := s.codecs[0].Encode(s.name, raw[:])
 	if err != nil {
-		panic("token: it signed when it was made, and now it does not: " + err.Error())
+		panic("token: signing fails, although it worked in NewSigner: " + err.Error())
 	}
-	return strings.TrimRight(value, "="), refOf(raw[:]) // old proxies and clients cut padding off
+	return strings.TrimRight(value, "="), refOf(raw[:]) // old proxies and clients remove padding
 }
 
-// A value is 87 or 88 bytes before the outer base64: the timestamp has 9 or 10
-// digits, 10 from 2001 to 2286, fewer before 1973. It is sent without padding and accepted with it.
+// A value has 87 or 88 bytes before the outer base64: its timestamp has 10 digits from 2001 to
+// 2286, 9 digits from 1973 and fewer before. Values are sent without padding, and accepted with
+// it.
 const (
 	shortLength    = 116
 	unpaddedLength = 118
-	// MaxLength is how long a value is at most.
+	// MaxLength is the maximum length of a value.
 	MaxLength = unpaddedLength + len("==")
 )
 
-// Plausible implements Format.
+// Plausible implements [Format].
 func (s *Signer) Plausible(value string) bool {
 	switch n := len(value); n {
 	case shortLength, unpaddedLength, MaxLength:
@@ -144,16 +146,16 @@ func (s *Signer) Plausible(value string) bool {
 
 var strict = base64.URLEncoding.Strict()
 
-// Verify implements Format: one of the secrets has signed a good value. It costs
-// more than everything else that a request does: see Verified.
+// Verify implements [Format]: a value is valid if one of the secrets has signed it. Verify is
+// the most expensive step of a request: see [Verified].
 func (s *Signer) Verify(value string) (Ref, bool) {
 	if !s.Plausible(value) {
 		return Ref{}, false
 	}
-	value += strings.Repeat("=", -len(value)&3) // which securecookie demands
-	// base64 has up to 15 spellings of one value, which differ in the bits that
-	// the last four characters have too many, and many with line breaks in them.
-	// Only ours is good. All other mistakes securecookie finds before it hashes.
+	value += strings.Repeat("=", -len(value)&3) // securecookie requires the padding
+	// base64 has up to 16 encodings of one value, which differ in the unused bits of the last
+	// four characters, and many more with line breaks. Only the canonical encoding is valid.
+	// securecookie finds all other errors before it computes the MAC.
 	var raw [3]byte
 	_, err := strict.Decode(raw[:], []byte(value[len(value)-4:]))
 	if err != nil || strings.ContainsAny(value, "\r\n") {

@@ -37,7 +37,7 @@ func raw(t testing.TB, value string) []byte {
 	outer, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(value, "="))
 	parts := bytes.SplitN(outer, []byte("|"), 3) // timestamp, base64 of the token, signature
 	if err != nil || len(parts) != 3 {
-		t.Fatalf("%q is not of securecookie: %v", value, err)
+		t.Fatalf("%q is not a value of securecookie: %v", value, err)
 	}
 	b, err := base64.URLEncoding.DecodeString(string(parts[1]))
 	if err != nil || len(b) != 32 {
@@ -46,7 +46,8 @@ func raw(t testing.TB, value string) []byte {
 	return b
 }
 
-// A value is an id and a key, and what it refers to the id and a hash of the key.
+// TestNew checks that a value contains an id and a key, and refers to the id and a hash of the
+// key.
 func TestNew(t *testing.T) {
 	s := newSigner(t, "cookie", "session", one)
 	seen := map[string]bool{}
@@ -56,21 +57,21 @@ func TestNew(t *testing.T) {
 		sum := sha256.Sum256(b[16:])
 		want := token.Ref{ID: base64.RawURLEncoding.EncodeToString(b[:16]), Key: base64.RawURLEncoding.EncodeToString(sum[:16])}
 		if ref != want || len(ref.ID) != token.RefLength || len(ref.Key) != token.RefLength || len(value) != 118 {
-			t.Fatalf("%+v, want %+v; a value of %d", ref, want, len(value))
+			t.Fatalf("ref %+v, want %+v; %d characters", ref, want, len(value))
 		}
 		if got, ok := s.Verify(value); !ok || got != ref {
 			t.Fatalf("verifies as %+v, %v", got, ok)
 		}
 		for _, half := range []string{string(b[:16]), string(b[16:])} {
 			if seen[half] {
-				t.Fatal("the same bytes again")
+				t.Fatal("two tokens share bytes")
 			}
 			seen[half] = true
 		}
 	}
 }
 
-// A new key to a session leaves its id, and is another one.
+// TestNewKey checks that a new key for a session keeps the id and has another hash.
 func TestNewKey(t *testing.T) {
 	s := newSigner(t, "cookie", "session", one)
 	value, ref := s.New("")
@@ -82,7 +83,7 @@ func TestNewKey(t *testing.T) {
 		t.Errorf("verifies as %+v, %v", got, ok)
 	}
 	if got, ok := s.Verify(value); !ok || got != ref {
-		t.Errorf("the first verifies as %+v, %v", got, ok)
+		t.Errorf("the first value verifies as %+v, %v", got, ok)
 	}
 	for _, id := range []string{"x", "=", "\n", strings.Repeat("A", 21) + "\n", ref.ID[:10] + "." + ref.ID[11:], ref.ID + "\n" + ref.ID, ref.ID[:20], ref.ID[:21], ref.ID + "A", strings.Repeat("!", 22)} {
 		func() {
@@ -96,7 +97,7 @@ func TestNewKey(t *testing.T) {
 	}
 }
 
-// A value is good for one purpose, under one name and one of the secrets.
+// TestVerifyOthers checks that a value is valid only for its purpose, its name and its secrets.
 func TestVerifyOthers(t *testing.T) {
 	s := newSigner(t, "cookie", "session", one)
 	value, _ := s.New("")
@@ -107,13 +108,13 @@ func TestVerifyOthers(t *testing.T) {
 		"the two moved":   newSigner(t, "cookie sess", "ion", one),
 	} {
 		if _, ok := other.Verify(value); ok {
-			t.Error(what, "verifies it")
+			t.Error(what, "verifies the value")
 		}
 	}
 	both, moved := newSigner(t, "cookie", "session", one, two), newSigner(t, "cookie", "session", two, one)
 	for what, other := range map[string]*token.Signer{"added": both, "moved": moved} {
 		if _, ok := other.Verify(value); !ok {
-			t.Error("a secret was", what, "and the value is no longer good")
+			t.Error("a secret was", what, "and the value is no longer valid")
 		}
 	}
 	last, _ := moved.New("")
@@ -125,14 +126,14 @@ func TestVerifyOthers(t *testing.T) {
 	}
 }
 
-// A character changed anywhere, to anything, another length and every other
-// spelling of the same bytes are refused.
+// TestVerifyChanged checks that a value with any changed character, with another length, or in
+// another encoding of the same bytes is refused.
 func TestVerifyChanged(t *testing.T) {
 	s := newSigner(t, "cookie", "session", one)
 	value, _ := s.New("")
 	v := token.NewVerified(s)
 	if _, ok := v.Verify(value); !ok {
-		t.Fatal("refused")
+		t.Fatal("the unchanged value is refused")
 	}
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 	refused := func(changed string) {
@@ -143,7 +144,7 @@ func TestVerifyChanged(t *testing.T) {
 		_, a := s.Verify(changed)
 		_, b := v.Verify(changed)
 		if a || b {
-			t.Fatalf("%q is taken for %q", changed, value)
+			t.Fatalf("%q is accepted in place of %q", changed, value)
 		}
 	}
 	for i := range value {
@@ -163,9 +164,9 @@ func TestVerifyChanged(t *testing.T) {
 	}
 }
 
-// A secret that the crypto library refuses, as a short one is where FIPS 140 is
-// enforced, is an error that says which, and not what it is. Only a process of
-// its own can be so strict.
+// TestErrorNamesNoSecret checks that the error for a secret that the crypto library refuses,
+// such as a short one in FIPS 140 mode, contains its number and not the secret. FIPS 140 mode
+// applies to a whole process, so the test starts one.
 func TestErrorNamesNoSecret(t *testing.T) {
 	const asked = "TOKEN_TEST_FIPS"
 	short := []byte("hushhush")
@@ -184,7 +185,7 @@ func TestErrorNamesNoSecret(t *testing.T) {
 	for i, secrets := range [][][]byte{{short, one}, {one, short}, {one, two, short}} {
 		s, err := token.NewSigner("cookie", "session", secrets)
 		if s != nil || err == nil || !strings.HasPrefix(err.Error(), fmt.Sprintf("[%d]: ", i)) {
-			t.Fatalf("%v, %v, want an error of secret %d", s, err, i)
+			t.Fatalf("%v, %v, want an error about secret %d", s, err, i)
 		}
 		for _, secret := range secrets {
 			for _, spelled := range []string{string(secret), fmt.Sprintf("%x", secret), strings.Trim(fmt.Sprint(secret), "[]"), base64.StdEncoding.EncodeToString(secret)} {
@@ -196,8 +197,8 @@ func TestErrorNamesNoSecret(t *testing.T) {
 	}
 }
 
-// What the secret has signed, and is no token, is refused: of another length,
-// although the value has one that is plausible.
+// TestVerifyNoToken checks that a signed text that is not a token is refused, even if the value
+// has a plausible length.
 func TestVerifyNoToken(t *testing.T) {
 	s := newSigner(t, "cookie", "session", one)
 	key, err := hkdf.Key(sha256.New, one, nil, "github.com/coatcheck/session cookie session", 32)
@@ -216,17 +217,17 @@ func TestVerifyNoToken(t *testing.T) {
 	}
 }
 
-// In the years when the timestamp has nine digits a value is shorter; its other
-// spelling with four line breaks, of the usual length, is refused.
+// TestShortValue checks values of the years when the timestamp has nine digits, which are
+// shorter. Their encoding with four line breaks, which has the usual length, is refused.
 func TestShortValue(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // whose clock begins in the year 2000
+	synctest.Test(t, func(t *testing.T) { // the clock of a bubble begins in the year 2000
 		s := newSigner(t, "cookie", "session", one)
 		value, ref := s.New("")
 		if got, ok := s.Verify(value); len(value) != 116 || !ok || got != ref || !s.Plausible(value) {
 			t.Errorf("%d characters: %+v, %v", len(value), got, ok)
 		}
 		if _, ok := s.Verify(value[:50] + "\n\n\n\n" + value[50:]); ok {
-			t.Error("line breaks are taken")
+			t.Error("line breaks are accepted")
 		}
 	})
 }
@@ -243,7 +244,8 @@ func TestPlausible(t *testing.T) {
 	}
 }
 
-// Who prints a Ref, a Signer or a Verified learns neither a key nor a secret.
+// TestNothingToPrint checks that a printed Ref, Signer or Verified reveals neither a key nor a
+// secret.
 func TestNothingToPrint(t *testing.T) {
 	s := newSigner(t, "cookie", "session", one)
 	value, ref := s.New("")
@@ -251,13 +253,13 @@ func TestNothingToPrint(t *testing.T) {
 	text := fmt.Sprintf("%v %+v %#v", ref, ref, ref)
 	for _, secret := range []string{string(key), fmt.Sprintf("%x", key), strings.Trim(fmt.Sprint(key), "[]"), base64.RawURLEncoding.EncodeToString(key), value} {
 		if strings.Contains(text, secret) {
-			t.Errorf("%s says %q", text, secret)
+			t.Errorf("%s contains %q", text, secret)
 		}
 	}
 }
 
-// Verified answers as its Signer does, however many values there are, in
-// whatever order, from however many goroutines.
+// TestVerified checks that Verified returns the same as its Signer for any number of values, in
+// any order, from any number of goroutines.
 func TestVerified(t *testing.T) {
 	s := newSigner(t, "cookie", "session", one)
 	v := token.NewVerified(s)
@@ -283,8 +285,8 @@ func TestVerified(t *testing.T) {
 	all.Wait()
 }
 
-// A value that is the beginning of another, or that another is the beginning
-// of, is not it.
+// TestVerifiedComparesTheWhole checks that a prefix of a value, and a value with more
+// characters, are not accepted for it.
 func TestVerifiedComparesTheWhole(t *testing.T) {
 	s := newSigner(t, "cookie", "session", one)
 	v := token.NewVerified(s)
@@ -293,15 +295,14 @@ func TestVerifiedComparesTheWhole(t *testing.T) {
 		v.Verify(value)
 		for _, other := range []string{value + ref.ID, value + ref.ID + ref.Key, value[:len(value)-1], ""} {
 			if _, ok := v.Verify(other); ok {
-				t.Fatalf("%q is taken for %q", other, value)
+				t.Fatalf("%q is accepted in place of %q", other, value)
 			}
 		}
 	}
 }
 
-// Properties: nothing a stranger sends makes it panic; what verifies is spelled
-// as we spell it and says what it refers to; and what is remembered answers
-// alike.
+// FuzzVerify checks three properties: no value causes a panic; a value that verifies has the
+// canonical encoding and refers to its own id and key; and Verified returns the same as Format.
 func FuzzVerify(f *testing.F) {
 	s := newSigner(f, "cookie", "session", one)
 	v := token.NewVerified(s)
@@ -318,9 +319,9 @@ func FuzzVerify(f *testing.F) {
 	}
 	f.Add("")
 	f.Add(strings.Repeat("\n", 120))
-	// A value carries the time and random bytes, so that a process of the fuzzer
-	// knows others than the one that wrote the corpus: what edits make of its own
-	// is fuzzed by FuzzVerifyEdited.
+	// A value contains the time and random bytes, so a fuzzing process has other valid values
+	// than the process that wrote the corpus. FuzzVerifyEdited fuzzes edits of a process's own
+	// values.
 	f.Fuzz(func(t *testing.T, value string) {
 		want, good := s.Verify(value)
 		for range 2 {
@@ -341,14 +342,13 @@ func FuzzVerify(f *testing.F) {
 			padded += "=="
 		}
 		if outer, err := base64.URLEncoding.Strict().DecodeString(padded); err != nil || base64.URLEncoding.EncodeToString(outer) != padded {
-			t.Fatalf("%q is another spelling", value)
+			t.Fatalf("%q is not the canonical encoding", value)
 		}
 	})
 }
 
-// Property: of all that can be made of a value by an edit only the value itself
-// verifies, whether or not it is remembered. Of its characters, from at on, cut
-// are replaced by insert, and then by those of another good value.
+// FuzzVerifyEdited checks that no edited value verifies, cached or not. The edit replaces cut
+// characters, from position at on, by insert, followed by characters of another valid value.
 func FuzzVerifyEdited(f *testing.F) {
 	s := newSigner(f, "cookie", "session", one, two)
 	v := token.NewVerified(s)
@@ -379,7 +379,7 @@ func FuzzVerifyEdited(f *testing.F) {
 			a, isA := s.Verify(edited)
 			b, isB := v.Verify(edited)
 			if isA != good || isB != good || a != b {
-				t.Fatalf("%q verifies: %v, remembered: %v, want %v", edited, isA, isB, good)
+				t.Fatalf("%q verifies: %v, cached: %v, want %v", edited, isA, isB, good)
 			}
 		}
 	})
@@ -393,7 +393,8 @@ func (plain) Plausible(value string) bool           { return true }
 func (plain) Uses() []int64                         { return nil }
 func (plain) Verify(value string) (token.Ref, bool) { return token.Ref{ID: value}, value != "no" }
 
-// Verified keeps values apart whatever their lengths and those of what they refer to.
+// TestVerifiedOfAnyLength checks that Verified distinguishes values of any length, with refs of
+// any length.
 func TestVerifiedOfAnyLength(t *testing.T) {
 	v := token.NewVerified(plain{})
 	for range 2 {
@@ -404,7 +405,7 @@ func TestVerifiedOfAnyLength(t *testing.T) {
 			}
 		}
 		if _, ok := v.Verify("no"); ok {
-			t.Fatal("verified what is not good")
+			t.Fatal("an invalid value was verified")
 		}
 	}
 }

@@ -8,58 +8,58 @@ import (
 	"sync/atomic"
 )
 
-// Verified remembers the values that its Format has verified, and what they
-// refer to. Verifying costs more than everything else a request does.
+// Verified caches the values that its Format has verified, with what they refer to, because
+// verifying is the most expensive step of a request.
 //
-// It is safe to believe it: an entry is made only after the Format verified
-// that very value under its secrets, which never change; the whole value is
-// compared, not a hash of it; and the table is gone with the Format. It holds good
-// values only, so that nobody can fill it with forged ones, and a fixed number of
-// them, none of them long, so that nobody with a script can fill the memory either: who is pushed out is verified again. Its places are chosen by
-// a keyed hash of the whole value, so that a guess that is wrong in one
-// character is compared with no value, or once in some 20 000 guesses with
-// somebody else's, and the time that takes tells nothing.
+// The cache is safe for these reasons. An entry is added only after the Format has verified
+// that exact value with its secrets, which never change. The whole value is compared, not a
+// hash. The table ends with the Format. It contains valid values only, so an attacker cannot
+// fill it with forged ones. The number of entries and their lengths are bounded, so an attacker
+// cannot exhaust memory; a value that was evicted is verified again. An entry's place is chosen
+// by a keyed hash of the whole value, so a guess that differs in one character is compared with
+// no value, or once in about 20 000 guesses with an unrelated value: the duration reveals
+// nothing.
 //
-// The table doubles when it has an entry for every place, up to its last size.
-// The places of the one that it replaces move a few at a time, by those who add
-// an entry or still find theirs there: nobody waits for the whole of it.
+// The table doubles when it has as many entries as places, up to lastSize. The entries of the
+// table that it replaces are moved a few at a time, by calls that add an entry or find one in
+// the old table, so that no call waits for all of them.
 type Verified struct {
 	Format
 	seed   maphash.Seed
 	tables atomic.Pointer[tables]
-	grow   sync.Mutex // tried only
+	grow   sync.Mutex // acquired with TryLock only
 }
 
 type tables struct {
 	now    []place
-	before atomic.Pointer[[]place] // nil: all has moved
-	n      atomic.Int64            // entries in now
-	taken  atomic.Int64            // places of before that somebody moves, or has moved
-	moved  atomic.Int64            // and those that he has
+	before atomic.Pointer[[]place] // the table that now replaces; nil: all its entries were moved
+	n      atomic.Int64            // number of entries in now
+	taken  atomic.Int64            // number of places of before whose move has begun
+	moved  atomic.Int64            // number of places of before whose move has ended
 }
 
 const (
-	ways      = 3       // entries that share a place
-	firstSize = 1 << 6  // places
-	lastSize  = 1 << 17 // places: 393 216 entries of about 200 bytes
-	longest   = 256     // bytes of a value that is worth remembering
+	ways      = 3       // entries in a place, so that a place is one cache line
+	firstSize = 1 << 6  // places of the first table
+	lastSize  = 1 << 17 // places of the largest table: 393 216 entries of about 200 bytes
+	longest   = 256     // maximum length of a cached value in bytes; bounds memory
 )
 
-// A place is one line of the processor's cache. Its entries stand with the newest
-// first, each with 16 bits of the hash, so that none but the right one is looked at.
+// place is one cache line of the processor. Its entries are ordered, newest first. Each has 16
+// bits of the hash, so that only the matching entry is compared.
 type place struct {
 	mu   sync.Mutex
 	tags [ways]uint16
 	both [ways]string
 }
 
-// An entry is a value and what it refers to in one string: value, id, key's hash,
-// and the lengths of the last two in a byte each.
+// entry encodes a value and what it refers to in one string: the value, the id, the hash of the
+// key, and the lengths of the last two in a byte each.
 func entry(value string, ref Ref) string {
 	return value + ref.ID + ref.Key + string([]byte{byte(len(ref.ID)), byte(len(ref.Key))})
 }
 
-// valueOf returns the value of an entry, and what it refers to.
+// valueOf decodes an entry.
 func valueOf(entry string) (value string, ref Ref) {
 	end := len(entry) - 2
 	key := end - int(entry[end+1])
@@ -67,14 +67,14 @@ func valueOf(entry string) (value string, ref Ref) {
 	return entry[:id], Ref{entry[id:key], entry[key:end]}
 }
 
-// NewVerified returns a Verified that remembers nothing yet.
+// NewVerified returns an empty Verified.
 func NewVerified(f Format) *Verified {
 	v := &Verified{Format: f, seed: maphash.MakeSeed()}
 	v.tables.Store(&tables{now: make([]place, firstSize)})
 	return v
 }
 
-// Verify is the Format's, at a tenth of its price for a value seen before.
+// Verify is the Format's Verify, at a tenth of the cost for a cached value.
 func (v *Verified) Verify(value string) (Ref, bool) {
 	if ref, ok := v.get(value); ok {
 		return ref, true
@@ -116,7 +116,7 @@ func lookIn(table []place, hash uint64, value string) (Ref, bool) {
 	if !strings.HasPrefix(both, value) || both == "" {
 		return Ref{}, false
 	}
-	if is, ref := valueOf(both); is == value { // and not only begins with it
+	if cached, ref := valueOf(both); cached == value { // HasPrefix alone also accepts a longer value
 		return ref, true
 	}
 	return Ref{}, false
@@ -137,9 +137,10 @@ func (v *Verified) put(value string, ref Ref) {
 	}
 }
 
-// move moves some places of before. Who moves the last lets go of it.
+// move moves the entries of some places of before. The call that moves the last ones releases
+// before.
 func (v *Verified) move(t *tables, before []place) {
-	const some = 2 // of which the number of places is a multiple
+	const some = 2 // places per call; divides the number of places
 	from := int(t.taken.Add(some)) - some
 	if from >= len(before) {
 		return
@@ -161,8 +162,8 @@ func (v *Verified) move(t *tables, before []place) {
 	}
 }
 
-// insert puts an entry first in its place, in place of one with its tag, or
-// else of the last.
+// insert puts an entry at the front of its place. It replaces the entry with the same tag, or
+// else the last one.
 func (t *tables) insert(hash uint64, both string) {
 	p := &t.now[hash%uint64(len(t.now))]
 	tag := uint16(hash >> 48)

@@ -1,5 +1,5 @@
-// Package watch tells requests when the sessions end that they have loaded. It asks the
-// store for each such session at an interval, once for all requests of the session.
+// Package watch notifies requests when the sessions that they have loaded end. It checks each
+// such session in the store at an interval, once for all requests of the session.
 package watch
 
 import (
@@ -11,16 +11,16 @@ import (
 	"github.com/coatcheck/session/internal/storectx"
 )
 
-// A Holder is what a request knows of its session.
+// Holder describes a request's view of its session.
 type Holder struct {
-	ID       string    // the session's
-	Key      string    // the hash of the key by which the request has the session
+	ID       string    // id of the session
+	Key      string    // hash of the key with which the request has loaded the session
 	User     string    // "" while anonymous
-	Explicit string    // the key of the last explicit renewal that the request knows; "": the request sees the session as before one
+	Explicit string    // key of the last explicit renewal that the request knows; "": the request sees the session as it was before one
 	Since    time.Time // when the request loaded the session, or last renewed its key
 }
 
-// A Status is what has become of a holder's session.
+// Status is the state of a holder's session.
 type Status uint8
 
 const (
@@ -29,64 +29,64 @@ const (
 	StatusEnded
 )
 
-// A Check asks the store for a session. It returns a function that says what has become
-// of the session for each of its holders, and until when StatusReplaced leaves a request its
-// session. The function is nil if the check has failed.
+// Check loads a session from the store. It returns a function that returns the status of the
+// session for each of its holders, and the time until which a holder with StatusReplaced keeps
+// its session. The function is nil if the check has failed.
 type Check func(c *storectx.Context, id string) func(h *Holder) (s Status, until time.Time)
 
-// Config is what New needs.
+// Config configures a [Watch].
 type Config struct {
-	Every   time.Duration // between two checks of one session
-	Timeout time.Duration // of one check
+	Every   time.Duration // interval between two checks of one session
+	Timeout time.Duration // limit of one check
 	Check   Check
 	Random  func(n time.Duration) time.Duration // returns a duration in [0, n); nil: at random
-	Resumed func(what, id string)               // is called by each goroutine of the Watch that goes on after a wait: what it is, and for which session; nil: nothing
+	Resumed func(what, id string)               // called by each goroutine of the Watch that continues after a wait, with the kind of the goroutine and the session's id; nil: no call
 }
 
-// A Watch checks sessions while requests wait for their ends. It divides the sessions at
-// random into parts that have their turns at equal distances: so the calls of the store
-// are spread over the interval, also when all clients reconnect at once, and one goroutine
-// wakes for a part and not for every session. It has no goroutine while no request waits.
+// Watch checks sessions while requests wait for their ends. It distributes the sessions at
+// random over parts, which are checked in turn at equal intervals. So the store calls are
+// spread over the interval, even if all clients reconnect at the same time, and one goroutine
+// wakes for each part, not for each session. A Watch has no goroutine while no request waits.
 type Watch struct {
 	Config
-	start time.Time     // of the turns, at random: processes that start together do not ask together
-	wake  chan struct{} // tells the goroutine that something has changed
+	start time.Time     // start of the turns, random so that processes that start together do not check together
+	wake  chan struct{} // wakes the goroutine after a change
 
 	mu        sync.Mutex
-	free      sync.Cond           // is signaled when a check has ended
-	checks    int                 // that run now
-	limit     int                 // of checks
-	isRunning bool                // the goroutine exists
+	free      sync.Cond           // signaled when a check has ended
+	checks    int                 // number of checks that run now
+	limit     int                 // maximum of checks
+	isRunning bool                // whether the goroutine exists
 	sessions  map[string]*session // by id
 	parts     [parts][]*session   // the same sessions
 	turn      int64               // the last turn, counted since start
-	urgent    []*session          // that do not wait for their turn
-	lastEnd   time.Time           // when Ended was called last
+	urgent    []*session          // sessions to check out of turn
+	lastEnd   time.Time           // time of the last call of Ended
 }
 
-const parts = 64
+const parts = 64 // spreads the store calls over the interval; a part of 32 000 sessions has 500
 
-// There are as many concurrent checks as the interval needs with a store that is as slow as
-// it was last, but at least minChecks and at most maxChecks. With a store that takes 10 ms, 64
-// of them serve 32 000 sessions in 5 s. Checks that fail do not count: a store that hangs
-// gets no more of them.
+// The number of concurrent checks is as large as the interval needs with the last latency of
+// the store, between minChecks and maxChecks. With a latency of 10 ms, 64 checks serve 32 000
+// sessions in 5 s. Failed checks do not raise the number, so a store that hangs is not called
+// more often.
 const (
 	minChecks = 8
 	maxChecks = 64
 )
 
-// A session is one for all requests that wait for its end.
+// session is the state shared by all requests that wait for the end of one session.
 type session struct {
 	id       string
 	part     int // index in Watch.parts
 	at       int // index in that part
 	watchers map[*Watcher]bool
-	call     *storectx.Context // of the check that runs, or nil
-	extra    *time.Timer       // fires when the session is to be checked out of turn; nil: does not run
-	extraAt  time.Time         // when extra fires
+	call     *storectx.Context // context of the running check, or nil
+	extra    *time.Timer       // fires when the session must be checked out of turn; nil: not set
+	extraAt  time.Time         // time at which extra fires
 }
 
-// A Watcher waits for the end of a session.
+// Watcher waits for the end of a session on behalf of one request.
 type Watcher struct {
 	session *session
 	holder  Holder // Watch.mu guards it
@@ -107,7 +107,7 @@ func New(c Config) *Watch {
 	return w
 }
 
-// Done returns a channel that is closed when the session has ended for this watcher.
+// Done returns a channel that is closed when the session has ended for this Watcher.
 func (r *Watcher) Done() <-chan struct{} { return r.ended }
 
 // ID returns the session's id.
@@ -121,7 +121,7 @@ func (w *Watch) Add(h Holder, until time.Time) *Watcher {
 	e := w.sessions[h.ID]
 	if e == nil {
 		e = w.enter(h.ID)
-		if !w.lastEnd.Before(h.Since) { // perhaps that was this session
+		if !w.lastEnd.Before(h.Since) { // the session that ended may have been this one
 			w.urgent = append(w.urgent, e)
 		}
 		w.changed()
@@ -134,7 +134,7 @@ func (w *Watch) Add(h Holder, until time.Time) *Watcher {
 	return r
 }
 
-// enter makes the entry of a session. mu is held.
+// enter adds a session. mu is held.
 func (w *Watch) enter(id string) *session {
 	e := &session{id: id, part: int(w.Random(parts)), watchers: map[*Watcher]bool{}}
 	e.at = len(w.parts[e.part])
@@ -143,10 +143,10 @@ func (w *Watch) enter(id string) *session {
 	return e
 }
 
-// checkAt checks a session at that time, out of turn. mu is held.
+// checkAt schedules a check of the session at that time, out of turn. mu is held.
 func (w *Watch) checkAt(e *session, at time.Time) {
 	if e.extra != nil && !at.Before(e.extraAt) {
-		return // the check at extraAt finds out that there is another one to make
+		return // the check at extraAt schedules a later one if necessary
 	}
 	e.stopExtra()
 	e.extraAt = at
@@ -169,7 +169,7 @@ func (e *session) stopExtra() {
 	}
 }
 
-// Remove is for a request that no longer waits. Its channel stays open. Nil is no Watcher.
+// Remove ends the wait of a request, whose channel stays open. r may be nil.
 func (w *Watch) Remove(r *Watcher) {
 	if r == nil {
 		return
@@ -180,8 +180,8 @@ func (w *Watch) Remove(r *Watcher) {
 	w.tidy(r.session)
 }
 
-// Rekey is for a request that has renewed its session: it waits on with the new key. Nil and
-// the zero Watcher wait for no session.
+// Rekey records that the request of r has renewed its session and continues with the new key. r
+// may be nil or the zero Watcher.
 func (w *Watch) Rekey(r *Watcher, key, explicit string) {
 	if r == nil || r.session == nil {
 		return
@@ -191,8 +191,8 @@ func (w *Watch) Rekey(r *Watcher, key, explicit string) {
 	r.holder.Key, r.holder.Explicit, r.holder.Since = key, explicit, time.Now()
 }
 
-// Renewed checks a session that this process has renewed explicitly once more when the
-// grace of that is over.
+// Renewed schedules a check of a session that this process has renewed explicitly, for the end
+// of its grace.
 func (w *Watch) Renewed(id string, grace time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -244,8 +244,8 @@ func (w *Watch) tidy(e *session) {
 // has reports whether a session is being watched. mu is held.
 func (w *Watch) has(e *session) bool { return w.sessions[e.id] == e }
 
-// changed sees to it that the goroutine exists, and looks again when to wake, and whether
-// it is still needed. mu is held.
+// changed starts the goroutine if there is none, and wakes it so that it computes its next turn
+// again. mu is held.
 func (w *Watch) changed() {
 	if !w.isRunning {
 		w.isRunning, w.turn = true, w.turnNow()
@@ -260,11 +260,11 @@ func (w *Watch) changed() {
 // turnNow returns how many turns there have been since start.
 func (w *Watch) turnNow() int64 { return int64(time.Since(w.start)) / int64(w.Every/parts) }
 
-// run checks the sessions, while there are any.
+// run checks the sessions until no request waits.
 func (w *Watch) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	w.Resumed("turn", "") // the goroutine that started this one may have more to change
+	w.Resumed("turn", "") // the caller of changed may have more changes to make before due reads them
 	for {
 		due, wait := w.due()
 		for _, e := range due {
@@ -289,8 +289,8 @@ func (w *Watch) run() {
 	}
 }
 
-// due returns the sessions to check now, and how long there are no others; 0: no request
-// waits any more.
+// due returns the sessions to check now, and the time until the next turn with sessions; 0 if
+// no request waits.
 func (w *Watch) due() (all []*session, wait time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -311,7 +311,7 @@ func (w *Watch) due() (all []*session, wait time.Duration) {
 	return all, max(1, time.Until(w.start.Add(time.Duration(next)*(w.Every/parts))))
 }
 
-// check checks a session with c, which is the session's call.
+// check runs a check of e with the context c, which is e.call.
 func (w *Watch) check(e *session, c *storectx.Context) {
 	status := w.Check(c, e.id)
 	w.mu.Lock()
@@ -328,9 +328,9 @@ func (w *Watch) check(e *session, c *storectx.Context) {
 	w.free.Signal()
 }
 
-// apply closes the channels of the watchers whose session has ended. status is by a check
-// that began at that time: it does not know what a request has loaded or made later. mu is
-// held.
+// apply closes the channels of the watchers whose session has ended. status is the result of a
+// check that began at began, so it is ignored for a request that has loaded or renewed the
+// session since. mu is held.
 func (w *Watch) apply(e *session, status func(*Holder) (Status, time.Time), began time.Time) {
 	now := time.Now()
 	for r := range e.watchers {
@@ -348,7 +348,7 @@ func (w *Watch) apply(e *session, status func(*Holder) (Status, time.Time), bega
 	w.tidy(e)
 }
 
-// acquire waits until another check may run.
+// acquire waits until the limit allows another check.
 func (w *Watch) acquire() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -365,20 +365,20 @@ func (w *Watch) release() {
 	w.free.Signal()
 }
 
-// adjust sets the limit of checks, now that one took this long and succeeded. mu is held.
+// adjust sets the limit after a check that succeeded and took this long. mu is held.
 func (w *Watch) adjust(took time.Duration) {
 	needed := int(int64(len(w.sessions)) * int64(took) / int64(w.Every))
-	w.limit = min(max(w.limit, minChecks+2*needed), maxChecks) // twice, to catch up after a late turn
+	w.limit = min(max(w.limit, minChecks+2*needed), maxChecks) // twice what is needed, to catch up after a late turn
 }
 
-// replaceCall replaces the call that checks a session. It returns false if no request waits
-// for the session any more, or another call checks it.
-func (w *Watch) replaceCall(e *session, was, is *storectx.Context) bool {
+// replaceCall replaces the context of the check of e. It returns false if no request waits for
+// the session, or if another check has replaced the context.
+func (w *Watch) replaceCall(e *session, old, new *storectx.Context) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.has(e) || e.call != was {
+	if !w.has(e) || e.call != old {
 		return false
 	}
-	e.call = is
+	e.call = new
 	return true
 }
