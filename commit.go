@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -73,7 +74,7 @@ func (t *tx) undo(rec *Record, err error) error {
 // save replaces the record by what p makes of it. If another commit was faster, p is applied
 // to the newer record, and the commits of this process go one after the other.
 func (t *tx) save(p *pending) error {
-	n := contender{m: t.m, c: t.context(), id: t.stored.rec.ID}
+	n := contender{queues: &t.m.queues, c: t.context(), id: t.stored.rec.ID}
 	defer n.leave()
 	newer, err := n.join()
 	if err != nil {
@@ -123,7 +124,7 @@ func (t *tx) save(p *pending) error {
 // renewal's key has access; it is not the current key if another Login has come since. If the
 // record cannot be loaded, a Reload finds out.
 func (t *tx) resolve(d draft, err error) error {
-	t.stored.unresolved = &d
+	t.stored.unresolved = &d.issued
 	rec, failed := t.outcome(d.rec.ID)
 	if failed == nil && rec != nil && body.HasAccess(rec.Data, d.ref.Key, time.Now()) {
 		return nil
@@ -136,47 +137,7 @@ func (t *tx) resolve(d draft, err error) error {
 func (t *tx) outcome(id string) (*Record, error) {
 	c := storectx.New(t.s.ctx, t.m.timeout)
 	defer c.Release()
-	return t.m.load(c, id)
-}
-
-// merge is rebase after a conflict. isReported is whether the commit has reported a
-// conflict before.
-func (t *tx) merge(newer *Record, isReported bool) {
-	if t.rebase(newer); t.stored.status == statusLive && !isReported {
-		t.note(EventConflict, newer, nil)
-	}
-}
-
-// rebase continues with rec, the current record. If rec is nil or a tombstone, or another
-// program has given the session to another user, the session has ended.
-func (t *tx) rebase(rec *Record) {
-	if !isLive(rec) {
-		t.lose(statusEnded)
-		t.stored.setStatus(rec)
-		return
-	}
-	st, now := &t.stored, time.Now()
-	if isTaken(rec, st.rec.User) {
-		t.lose(statusReplaced)
-		return
-	}
-	isRenewed := body.ExplicitKey(rec.Data) != body.ExplicitKey(st.rec.Data) && !body.HasAccess(rec.Data, st.ref.Key, now)
-	if t.s.source != nil && st.frozen == nil && isRenewed {
-		was, _ := body.FrozenFor(rec.Data, st.ref.Key, now)
-		st.frozen, st.frozenUntil = st.rec, was.Until
-	}
-	st.isOvertaken = st.isOvertaken || body.IsOvertaken(st.rec.Data, rec.Data, st.ref.Key)
-	st.rec = rec
-	st.due = t.maintenanceOf(st, now)
-}
-
-// isTaken reports whether another program has given the session of this user to another
-// one, or to none. It leaves the id as it is; a Login of ours begins another session.
-func isTaken(rec *Record, user string) bool { return user != "" && rec.User != user }
-
-// hasMoved reports whether a Save was refused because the record is another one now.
-func hasMoved(err error) bool {
-	return !errors.Is(err, ErrIndeterminate) && (errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound))
+	return loadRecord(c, t.m.store, id)
 }
 
 // install continues with d, which is stored, and with its token, if it has a new one. p is
@@ -209,22 +170,6 @@ func (t *tx) install(d draft, p *pending) {
 			t.m.watch.Renewed(d.rec.ID, t.m.renewGrace)
 		}
 	}
-}
-
-// freezeOwnChanges lets a request that sees the session as it was before a renewal see what
-// it has changed itself.
-func (st *stored) freezeOwnChanges(changes body.Changes) {
-	frozen := *st.frozen
-	if values, err := changes.ApplyTo(frozen.Data); err == nil {
-		frozen.Data = values
-	}
-	st.frozen = &frozen
-}
-
-// lose forgets the stored session, which has ended, and the cookie that was to be sent.
-func (t *tx) lose(s status) {
-	t.stored = stored{status: s, ref: t.stored.ref, wasLoaded: t.stored.wasLive()}
-	t.cookie = cookie{}
 }
 
 // hasEnded is called when a tombstone is stored because the time of an EndBy has passed. The
@@ -297,5 +242,12 @@ func (t *tx) maintain() {
 	}
 	if err := t.save(new(pending)); err != nil {
 		_ = t.fail(err, false)
+	}
+}
+
+// warnWithheld logs that a request from another site could not begin a session.
+func (m *Manager) warnWithheld(ctx context.Context) {
+	if m.dropped.CompareAndSwap(false, true) {
+		m.log.WarnContext(ctx, "session: values of a request from another site dropped, because SameSite kept the cookie back; redirect to a page of this site and set them there; behind a proxy, pass Host on (logged once)")
 	}
 }

@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -31,19 +32,6 @@ func newCookies(o *Options, tokens *token.Verified) *cookies {
 	c.line = c.template.String()
 	return c
 }
-
-const (
-	// maxCandidates is how many plausible cookies of our name a request may carry. It bounds
-	// the HMAC work of each request.
-	maxCandidates = 4
-
-	// maxEnded is how many plausible cookies a Login or Logout verifies if there are more
-	// than maxCandidates, to end the sessions that they open.
-	maxEnded = 64
-
-	// maxPairs is how many pairs of the Cookie header are read. net/http has the same limit.
-	maxPairs = 3000
-)
 
 // read implements carrier.
 func (c *cookies) read(r *http.Request) (found candidates) {
@@ -116,17 +104,6 @@ func (c *cookies) values(h http.Header) func(yield func(string) bool) {
 	}
 }
 
-// trim removes spaces and tabs from both ends of s.
-func trim(s string) string {
-	for s != "" && (s[0] == ' ' || s[0] == '\t') {
-		s = s[1:]
-	}
-	for s != "" && (s[len(s)-1] == ' ' || s[len(s)-1] == '\t') {
-		s = s[:len(s)-1]
-	}
-	return s
-}
-
 // adapted returns the cookie for a request, without its value. Adapt may set Secure, but
 // cannot remove it.
 func (c *cookies) adapted(r *http.Request) http.Cookie {
@@ -197,4 +174,24 @@ func (c *cookies) remove(h http.Header) {
 	if len(kept) < len(lines) {
 		h["Set-Cookie"] = kept
 	}
+}
+
+// warn logs why a browser will drop the cookie, which looks to a developer like a session that is
+// lost with every request, and that an eavesdropper can read the cookie.
+func (c *cookies) warn(r *http.Request, cookie *http.Cookie) {
+	switch {
+	case cookie.Domain != "" && !domainMatches(r.Host, cookie.Domain):
+		c.warnings.log(r, "session: cookie sent with a Domain that is not the host's, so that browsers drop it; set Options.Cookie.Domain to the host or a parent of it, or let the proxy pass Host on", "domain", cookie.Domain)
+	case cookie.Secure && !isEncrypted(r) && !isLoopback(r.Host):
+		c.warnings.log(r, "session: Secure cookie sent on a request without TLS, so that browsers do not send it back; serve HTTPS, let the proxy that does set X-Forwarded-Proto, or for development set Options.Cookie.Insecure")
+	case !cookie.Secure && saysHTTPS(r) && !isLoopback(r.Host):
+		c.warnings.log(r, "session: cookie sent without Secure on a request by TLS; unset Options.Cookie.Insecure, or set Secure in Options.Cookie.Adapt")
+	}
+}
+
+// domainMatches reports whether a browser keeps a cookie of this Domain from this
+// host (RFC 6265bis, 5.1.3 and 5.7).
+func domainMatches(host, domain string) bool {
+	host, domain = hostName(host), strings.ToLower(strings.TrimPrefix(domain, "."))
+	return host == domain || strings.HasSuffix(host, "."+domain) && net.ParseIP(host) == nil
 }

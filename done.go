@@ -93,7 +93,7 @@ func (m *Manager) check(c *storectx.Context, id string) (answer func(*watch.Hold
 			m.log.ErrorContext(ctx, "session: Done: the store or OnEvent panicked", "panic", v)
 		}
 	}()
-	rec, err := m.load(c, id)
+	rec, err := loadRecord(c, m.store, id)
 	switch {
 	case err != nil && c.Err() != context.Canceled:
 		m.emit(ctx, EventStoreFailed, &Record{ID: id}, err)

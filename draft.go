@@ -4,22 +4,18 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/object"
-	"github.com/coatcheck/session/internal/token"
 )
 
 // A draft is a record that a commit wants to store.
 type draft struct {
-	rec         *Record       // nil: the stored record needs no change
-	ref         token.Ref     // id and key of the new token, if there is one
-	token       func() string // returns the new token; nil: there is none
-	isAutomatic bool          // the new token is that of an automatic renewal
-	event       EventKind     // the event of the commit; "": none
-	lost        error         // why values or flashes are left out; nil: none are
+	rec    *Record   // nil: the stored record needs no change
+	issued           // the new token, if there is one
+	event  EventKind // the event of the commit; "": none
+	lost   error     // why values or flashes are left out; nil: none are
 }
 
 // newToken gives the draft a new token for the session of this id, or for a new session if id
@@ -201,42 +197,4 @@ func (t *tx) sizeLimit(data []byte) (int, error) {
 		return size + limit, err
 	}
 	return max(size, limit), err
-}
-
-// parse is body.Parse. It returns an ErrStore if data is not a JSON object.
-func parse(room []object.Member, data []byte, now time.Time) (body.Body, error) {
-	b, err := body.Parse(room, data, now)
-	if err != nil {
-		err = storeError("load", fmt.Errorf("the stored data is %w", err))
-	}
-	return b, err
-}
-
-// hasExpired reports whether the idle or the absolute end has passed.
-func (r *Record) hasExpired(now time.Time) bool {
-	return !now.Before(r.Expires) || !now.Before(r.Deadline)
-}
-
-func newVersion() uint64 {
-	for {
-		if v := rand.Uint64() >> 1; v != 0 {
-			return v
-		}
-	}
-}
-
-func milliseconds(t time.Time) time.Time { return t.Truncate(time.Millisecond) }
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
 }

@@ -2,71 +2,10 @@ package session
 
 import (
 	"cmp"
-	"time"
 
 	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/storectx"
 )
-
-// tombstoneLife is how long a tombstone is kept, for requests that were in flight when the
-// session ended.
-const tombstoneLife = time.Minute
-
-// dropAfterEnd is the time after a Logout or Revoke during which a request that arrives with
-// the ended token begins no session: a login may be in flight at the same time, and the
-// cookie of a new session would overwrite the login's.
-const dropAfterEnd = 2 * time.Second
-
-// tombstone returns the record that replaces rec when its session ends. next is the id of
-// the session that a Login began, or "".
-func tombstone(rec *Record, why body.Reason, next string) *Record {
-	now := milliseconds(time.Now())
-	end := now.Add(tombstoneLife)
-	return &Record{
-		ID:       rec.ID,
-		Data:     body.Ending{Reason: why, At: now, Next: next}.Tombstone(),
-		Created:  rec.Created,
-		LastSeen: rec.LastSeen,
-		Deadline: end,
-		Expires:  end,
-		Version:  newVersion(),
-	}
-}
-
-// isLive reports whether rec is the record of a session: neither nil nor a tombstone.
-func isLive(rec *Record) bool { return rec != nil && !body.IsTombstone(rec.Data) }
-
-// setStatus sets the status according to rec, which may be nil, and the successor and the reason
-// if rec is a tombstone.
-func (st *stored) setStatus(rec *Record) {
-	st.status, st.successor, st.reason = statusOf(rec)
-}
-
-// statusOf returns the status of the session whose record is rec. If rec is nil, the session has
-// ended. If rec is a tombstone, statusOf also returns the id of the session that a Login began in
-// its place, or "", and the reason.
-func statusOf(rec *Record) (s status, successor string, why body.Reason) {
-	if rec == nil {
-		return statusEnded, "", ""
-	}
-	ending, ok := body.EndingOf(rec.Data)
-	switch {
-	case !ok:
-		return statusLive, "", ""
-	case ending.Next != "":
-		return statusReplaced, ending.Next, ending.Reason
-	}
-	return statusEnded, "", ending.Reason
-}
-
-// endOf returns when a tombstone's session ended.
-func endOf(rec *Record) time.Time {
-	ending, _ := body.EndingOf(rec.Data)
-	if ending.At.IsZero() {
-		return rec.Expires.Add(-tombstoneLife)
-	}
-	return ending.At
-}
 
 // end ends the session with this id, and retries on conflict. If a Login has replaced the
 // session by another one, end ends that one. It returns the record that it ended. If there was no
@@ -74,7 +13,7 @@ func endOf(rec *Record) time.Time {
 // reason for which the session had ended before, if that is known. If rec, the record as the
 // caller knows it, is not nil, end does not load it first.
 func (m *Manager) end(c *storectx.Context, id, user string, why body.Reason, rec *Record) (_ *Record, before body.Reason, _ error) {
-	n := contender{m: m, c: c, id: id, isEnding: true}
+	n := contender{queues: &m.queues, c: c, id: id, isEnding: true}
 	defer func() { n.leave() }()
 	newer, err := n.join()
 	if err != nil {
@@ -83,7 +22,7 @@ func (m *Manager) end(c *storectx.Context, id, user string, why body.Reason, rec
 	rec = cmp.Or(newer, rec)
 	for {
 		if rec == nil {
-			if rec, err = m.load(c, n.id); err != nil || rec == nil {
+			if rec, err = loadRecord(c, m.store, n.id); err != nil || rec == nil {
 				return nil, "", err
 			}
 		}
@@ -93,7 +32,7 @@ func (m *Manager) end(c *storectx.Context, id, user string, why body.Reason, rec
 			return nil, reason, nil
 		case status == statusReplaced:
 			n.leave()
-			n, rec = contender{m: m, c: c, id: successor, isEnding: true}, nil
+			n, rec = contender{queues: &m.queues, c: c, id: successor, isEnding: true}, nil
 			continue
 		case user != "" && rec.User != user:
 			return nil, "", nil

@@ -1,13 +1,5 @@
 package session
 
-import (
-	"context"
-	"errors"
-	"fmt"
-
-	"github.com/coatcheck/session/internal/mistake"
-)
-
 // An EventKind names what happened to a session.
 type EventKind string
 
@@ -56,20 +48,4 @@ type Event struct {
 	ID   string
 	User string
 	Err  error
-}
-
-// emit calls OnEvent outside a transaction.
-func (m *Manager) emit(ctx context.Context, kind EventKind, rec *Record, err error) {
-	if m.onEvent != nil {
-		m.onEvent(ctx, Event{Kind: kind, ID: rec.ID, User: rec.User, Err: err})
-	}
-}
-
-// storeError wraps err, the answer of a store, in an ErrStore, unless err is a mistake of the
-// program.
-func storeError(call string, err error) error {
-	if m := (*mistake.Error)(nil); errors.As(err, &m) {
-		return err
-	}
-	return fmt.Errorf("%w: %s: %w", ErrStore, call, err)
 }

@@ -143,3 +143,6 @@ func (st *state) current(name string) ([]byte, error) {
 	}
 	return st.value(name), nil
 }
+
+// notJSON is a Change.In that no member equals, so that Again is always called.
+var notJSON = []byte{0}

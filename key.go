@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -289,4 +290,18 @@ func decodeJSON[T any](raw []byte) (T, bool) {
 		return zero, false
 	}
 	return v, true
+}
+
+// Names returns the names of the values, sorted. With [Options].Tokens another program may
+// use names that NewKey refuses: Names leaves those out.
+func (s *Session) Names() []string {
+	st := s.use()
+	var names []string
+	for _, quoted := range st.pending.changes.Names(st.data()) {
+		if name, ok := nameOf(quoted); ok {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }

@@ -3,10 +3,10 @@ package session
 import (
 	"cmp"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/coatcheck/session/internal/body"
+	"github.com/coatcheck/session/internal/parallel"
 )
 
 // Options.MaxPerUser, after a Login.
@@ -28,73 +28,6 @@ import (
 // login for the session to count as newer. A larger difference comes from a clock that is wrong
 // or was set back, and is no reason to end the login of a user who has just been authenticated.
 const newerWithin = 5 * time.Second
-
-// logins are the logins whose users' sessions are to be limited.
-type logins struct {
-	mu sync.Mutex
-	of map[string][]*loginLimit // by user: the logins that wait while another one lists
-}
-
-// A loginLimit is a login that waits for the decision.
-type loginLimit struct {
-	rec     *Record
-	lists   chan struct{}   // closed when this login is to list, for all that wait
-	decided chan struct{}   // closed when doomed is known
-	doomed  map[string]bool // the ids of the sessions to end
-}
-
-// join adds a login. isFirst is true if no other login of the user lists, so that this one has
-// to.
-func (ls *logins) join(rec *Record) (l *loginLimit, isFirst bool) {
-	l = &loginLimit{rec: rec, lists: make(chan struct{}), decided: make(chan struct{})}
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	waiting, isListing := ls.of[rec.User]
-	if ls.of == nil {
-		ls.of = map[string][]*loginLimit{}
-	}
-	ls.of[rec.User] = append(waiting, l)
-	return l, !isListing
-}
-
-// take removes and returns the waiting logins of a user. Their sessions are stored, so a list
-// that begins now contains them.
-func (ls *logins) take(user string) []*loginLimit {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	all := ls.of[user]
-	ls.of[user] = nil
-	return all
-}
-
-// next lets one of the logins list that have joined meanwhile.
-func (ls *logins) next(user string) {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	if waiting := ls.of[user]; len(waiting) > 0 {
-		close(waiting[0].lists)
-		return
-	}
-	delete(ls.of, user)
-}
-
-// abandon removes a login that no longer waits. It returns false if another login lists for it
-// already.
-func (ls *logins) abandon(l *loginLimit) bool {
-	ls.mu.Lock()
-	user := l.rec.User
-	i := slices.Index(ls.of[user], l)
-	if i >= 0 {
-		ls.of[user] = slices.Delete(ls.of[user], i, i+1)
-	}
-	ls.mu.Unlock()
-	select {
-	case <-l.lists: // this login was to list
-		ls.next(user)
-	default:
-	}
-	return i >= 0
-}
 
 // limit ends the sessions beyond Options.MaxPerUser after a Login. If that fails, the Login is
 // still committed.
@@ -232,7 +165,7 @@ func (t *tx) endBeyondLimit(records []*Record) error {
 			t.note(EventRevoked, rec, nil)
 		}
 	}()
-	return inParallel(len(records), func(i int) (err error) {
+	return parallel.Do(len(records), func(i int) (err error) {
 		ended[i], _, err = t.m.end(c, records[i].ID, records[i].User, body.ReasonRevoke, records[i])
 		return err
 	})

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/coatcheck/session/internal/body"
-	"github.com/coatcheck/session/internal/storectx"
 	"github.com/coatcheck/session/internal/token"
 )
 
@@ -43,7 +42,7 @@ func (t *tx) presentAtLoad() {
 	if st.status != statusLive || !st.due.Present {
 		return
 	}
-	n := contender{m: t.m, c: t.context(), id: st.rec.ID}
+	n := contender{queues: &t.m.queues, c: t.context(), id: st.rec.ID}
 	defer n.leave()
 	for st.status == statusLive && st.due.Present {
 		now := milliseconds(time.Now())
@@ -64,15 +63,6 @@ func (t *tx) presentAtLoad() {
 		}
 		t.rebase(newer)
 		t.settle(t.stored, t.problem)
-	}
-}
-
-// present notes in b that a request has arrived with the key of ref.
-func (st *stored) present(b *body.Body, now time.Time) {
-	if st.isOvertaken {
-		b.Mark(st.ref.Key)
-	} else {
-		b.Present(st.ref.Key, now)
 	}
 }
 
@@ -201,7 +191,7 @@ var (
 // loadWithKey is load of a record that a token may open: one without a key is
 // damaged, unless tokens have none.
 func (t *tx) loadWithKey(id string) (*Record, error) {
-	rec, err := t.m.load(t.context(), id)
+	rec, err := loadRecord(t.context(), t.m.store, id)
 	if err == nil && rec != nil && !t.m.keyless && !body.HasKey(rec.Data) && !body.IsTombstone(rec.Data) {
 		return nil, errNoKey
 	}
@@ -265,17 +255,33 @@ func (t *tx) maintenanceOf(st *stored, now time.Time) body.Maintenance {
 	return due
 }
 
-// load returns the record of this id, a tombstone too, or nil if there is none or it had
-// expired when the store was asked.
-func (m *Manager) load(c *storectx.Context, id string) (*Record, error) {
-	rec, err := m.store.Load(c, id)
-	switch {
-	case err == nil && (rec == nil || rec.ID != id):
-		return nil, storeError("load", errors.New("the store answered with another record"))
-	case err == nil && rec.hasExpired(c.Began()), errors.Is(err, ErrNotFound):
-		return nil, nil
-	case err != nil:
-		return nil, storeError("load", err)
+// merge is rebase after a conflict. isReported is whether the commit has reported a
+// conflict before.
+func (t *tx) merge(newer *Record, isReported bool) {
+	if t.rebase(newer); t.stored.status == statusLive && !isReported {
+		t.note(EventConflict, newer, nil)
 	}
-	return rec, nil
+}
+
+// rebase continues with rec, the current record. If rec is nil or a tombstone, or another
+// program has given the session to another user, the session has ended.
+func (t *tx) rebase(rec *Record) {
+	if !isLive(rec) {
+		t.lose(statusEnded)
+		t.stored.setStatus(rec)
+		return
+	}
+	st, now := &t.stored, time.Now()
+	if isTaken(rec, st.rec.User) {
+		t.lose(statusReplaced)
+		return
+	}
+	isRenewed := body.ExplicitKey(rec.Data) != body.ExplicitKey(st.rec.Data) && !body.HasAccess(rec.Data, st.ref.Key, now)
+	if t.s.source != nil && st.frozen == nil && isRenewed {
+		was, _ := body.FrozenFor(rec.Data, st.ref.Key, now)
+		st.frozen, st.frozenUntil = st.rec, was.Until
+	}
+	st.isOvertaken = st.isOvertaken || body.IsOvertaken(st.rec.Data, rec.Data, st.ref.Key)
+	st.rec = rec
+	st.due = t.maintenanceOf(st, now)
 }

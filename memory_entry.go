@@ -4,8 +4,21 @@ import (
 	"bytes"
 	"container/heap"
 	"strings"
+	"sync"
 	"time"
 )
+
+// A shard holds the records whose ids have the same hash, so that requests of different sessions
+// seldom wait for the same lock.
+type shard struct {
+	mu       sync.Mutex
+	entries  map[string]*memoryEntry
+	users    map[string]list
+	fresh    list // anonymous, never loaded
+	returned list // anonymous, loaded at least once
+	expiring byExpiry
+	_        [64]byte // keeps the locks of two shards on different cache lines
+}
 
 // A memoryEntry is a record in a MemoryStore: 128 bytes, the id and the data. It is in the map and
 // the heap of its shard and in one list: fresh or returned of the shard if it is anonymous,
@@ -137,7 +150,8 @@ func (l *list) remove(e *memoryEntry) {
 // byExpiry implements heap.Interface. The first entry is the one that expires first.
 type byExpiry []*memoryEntry
 
-func (h byExpiry) Len() int           { return len(h) }
+func (h byExpiry) Len() int { return len(h) }
+
 func (h byExpiry) Less(i, j int) bool { return h[i].expires < h[j].expires }
 
 func (h byExpiry) Swap(i, j int) {

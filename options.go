@@ -344,3 +344,57 @@ func domain(s string) bool {
 	}
 	return len(s) <= 253 && !number
 }
+
+// Format implements fmt.Formatter. Whatever the verb, it prints no secret: of Secrets
+// only the number, and of the Store, Tokens, Logger and functions only the type.
+func (o Options) Format(f fmt.State, _ rune) { fmt.Fprint(f, "session.Options", attrs(o)) }
+
+// LogValue implements slog.LogValuer. It says what Format prints.
+func (o Options) LogValue() slog.Value { return slog.GroupValue(attrs(o)...) }
+
+// Format implements fmt.Formatter. Of Adapt it prints only the type.
+func (o CookieOptions) Format(f fmt.State, _ rune) { fmt.Fprint(f, "session.CookieOptions", attrs(o)) }
+
+// LogValue implements slog.LogValuer.
+func (o CookieOptions) LogValue() slog.Value { return slog.GroupValue(attrs(o)...) }
+
+// attrs returns the fields of a struct of options that are set.
+func attrs(options any) (all []slog.Attr) {
+	v := reflect.ValueOf(options)
+	for i := range v.NumField() {
+		name, field := v.Type().Field(i).Name, v.Field(i)
+		switch {
+		case field.IsZero():
+		case name == "Secrets":
+			all = append(all, slog.Int(name, field.Len()))
+		case field.Kind() == reflect.Func, field.Kind() == reflect.Interface, field.Kind() == reflect.Pointer:
+			all = append(all, slog.String(name, fmt.Sprintf("%T", field.Interface())))
+		default:
+			all = append(all, slog.Any(name, field.Interface()))
+		}
+	}
+	return all
+}
+
+// answerError returns the default ErrorHandler, which logs the error and sends only the
+// status to the client.
+func answerError(log *slog.Logger) func(http.ResponseWriter, *http.Request, error) {
+	return func(w http.ResponseWriter, r *http.Request, err error) {
+		status := errorStatus(err)
+		log.ErrorContext(r.Context(), "session: request failed", "err", err, "status", status, "method", r.Method, "path", r.URL.Path)
+		if status == http.StatusServiceUnavailable {
+			w.Header().Set("Retry-After", retryAfter)
+		}
+		http.Error(w, http.StatusText(status), status)
+	}
+}
+
+// retryAfter is the Retry-After header in seconds: about the time of a failover.
+const retryAfter = "5"
+
+func errorStatus(err error) int {
+	if errors.Is(err, ErrStore) {
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}

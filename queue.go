@@ -20,6 +20,7 @@ import (
 // entered after that Save began gets no record: it may have loaded a newer one, which another
 // process has stored since.
 type queues struct {
+	store   Store
 	entered atomic.Uint64 // the number of members that have ever entered
 	n       atomic.Int32  // len(of)
 	mu      sync.Mutex
@@ -124,7 +125,7 @@ func (t *turn) leave(last view) {
 // A contender is a commit or an ending of a session that other requests may write concurrently.
 // It enters the queue of the session at its first conflict.
 type contender struct {
-	m        *Manager
+	queues   *queues
 	c        *storectx.Context
 	id       string // of the session
 	isEnding bool   // an ending, which goes before other commits
@@ -135,8 +136,8 @@ type contender struct {
 
 // save calls Store.Save.
 func (n *contender) save(rec *Record, old uint64) error {
-	at := n.m.queues.entered.Load()
-	err := n.m.store.Save(n.c, rec, old)
+	at := n.queues.entered.Load()
+	err := n.queues.store.Save(n.c, rec, old)
 	if err == nil {
 		n.last = view{rec, at}
 	}
@@ -145,9 +146,9 @@ func (n *contender) save(rec *Record, old uint64) error {
 
 // load loads the current record into last.
 func (n *contender) load() (err error) {
-	at := n.m.queues.entered.Load()
+	at := n.queues.entered.Load()
 	n.last = view{}
-	rec, err := n.m.load(n.c, n.id)
+	rec, err := loadRecord(n.c, n.queues.store, n.id)
 	if err == nil {
 		n.last = view{rec, at}
 	}
@@ -157,7 +158,7 @@ func (n *contender) load() (err error) {
 // join enters the queue of the session if there is one. It returns the current record if the
 // previous member knows it, otherwise nil.
 func (n *contender) join() (*Record, error) {
-	if !n.m.queues.exists(n.id) {
+	if !n.queues.exists(n.id) {
 		return nil, nil
 	}
 	err := n.enter()
@@ -166,7 +167,7 @@ func (n *contender) join() (*Record, error) {
 
 // enter waits for the turn.
 func (n *contender) enter() (err error) {
-	if n.turn, n.last, err = n.m.queues.enter(n.c, n.id, n.isEnding); err != nil {
+	if n.turn, n.last, err = n.queues.enter(n.c, n.id, n.isEnding); err != nil {
 		return storeError("save", err)
 	}
 	return nil
@@ -224,3 +225,8 @@ func pause(ctx context.Context, d time.Duration, try int) error {
 
 // betweenSaves is the pause before the first retry after a conflict with another process.
 const betweenSaves = 250 * time.Microsecond
+
+// hasMoved reports whether a Save was refused because the record is another one now.
+func hasMoved(err error) bool {
+	return !errors.Is(err, ErrIndeterminate) && (errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound))
+}

@@ -26,9 +26,6 @@ type lease struct {
 	isStored bool
 }
 
-// betweenLooks is the mean pause before the first look at another request's lease.
-const betweenLooks = 4 * time.Millisecond
-
 const (
 	// maxLease is how long f may take. The lease lasts for StoreTimeout longer, so that no
 	// other request refreshes the value before the result of f is saved.
@@ -115,7 +112,7 @@ func (l *lease) giveBack(mine body.Lease) {
 		if t.stored.status != statusLive { // another goroutine of the request has ended or reloaded it
 			return nil
 		}
-		rec, err := l.m.load(t.context(), t.stored.rec.ID)
+		rec, err := loadRecord(t.context(), l.m.store, t.stored.rec.ID)
 		if err != nil || !isLive(rec) {
 			return err
 		}
@@ -198,7 +195,7 @@ func (l *lease) wait() error {
 		l.m.polls.leave(l.poll)
 		l.poll = l.m.polls.join(was.ID)
 	}
-	rec, err := l.poll.next(l.ctx, l.m)
+	rec, err := l.poll.next(l.ctx)
 	if err != nil && l.ctx.Err() != nil {
 		return l.ctx.Err()
 	}
@@ -234,9 +231,6 @@ func (l *lease) store(ctx context.Context, edit func(body.Lease) (body.Lease, er
 	})
 	return isShared, err
 }
-
-// notJSON is a Change.In that no member equals, so that Again is always called.
-var notJSON = []byte{0}
 
 // edit returns a change of the lease by f. After a conflict f is applied to the lease in the
 // newer record.

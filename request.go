@@ -1,6 +1,7 @@
 package session
 
 import (
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -37,8 +38,10 @@ func (q *request) Value(key any) any {
 
 // Deadline, Done and Err implement context.Context with the values of the request's context.
 func (q *request) Deadline() (time.Time, bool) { return q.session.ctx.Deadline() }
-func (q *request) Done() <-chan struct{}       { return q.session.ctx.Done() }
-func (q *request) Err() error                  { return q.session.ctx.Err() }
+
+func (q *request) Done() <-chan struct{} { return q.session.ctx.Done() }
+
+func (q *request) Err() error { return q.session.ctx.Err() }
 
 // String keeps the request and its cookies out of the text of a context.
 func (q *request) String() string { return "session.Manager.Handler" }
@@ -153,4 +156,98 @@ func (q *request) finish() {
 func (q *request) bypassed() bool {
 	w, ok := q.writer.ResponseWriter.(interface{ Written() bool }) // gin has this method, among others
 	return ok && w.Written()
+}
+
+// A field is one value of a header field.
+type field struct{ name, value string }
+
+// fieldsOf returns the fields of a header, those of the same name in order. It allocates once
+// if there are any.
+func fieldsOf(h http.Header) (fields []field) {
+	n := 0
+	for _, values := range h {
+		n += len(values)
+	}
+	if n == 0 {
+		return nil
+	}
+	fields = make([]field, 0, n)
+	for name, values := range h {
+		for _, v := range values {
+			fields = append(fields, field{name, v})
+		}
+	}
+	return fields
+}
+
+// replace calls ErrorHandler to write the response. Header fields that were set when Handler was
+// entered stay (CORS, HSTS, a request id). Those that were set since are removed, because they
+// belong to the handler's own response: they could log the client out or deliver a file
+// (HX-Redirect, Clear-Site-Data, X-Accel-Redirect). Content-Security-Policy stays, because it can
+// only restrict.
+func (q *request) replace(err error) {
+	h := q.writer.ResponseWriter.Header()
+	maps.DeleteFunc(h, func(name string, _ []string) bool {
+		return !strings.HasPrefix(http.CanonicalHeaderKey(name), "Content-Security-Policy")
+	})
+	for i, f := range q.before {
+		switch http.CanonicalHeaderKey(f.name) {
+		case "Cache-Control", "Content-Length":
+			continue
+		}
+		if i == 0 || q.before[i-1].name != f.name {
+			delete(h, f.name) // the handler's value
+		}
+		h[f.name] = append(h[f.name], f.value)
+	}
+	q.tellCaches(h, "")
+	w := &errorWriter{ResponseWriter: q.writer.ResponseWriter, status: errorStatus(err)}
+	q.m.onError(w, q.sent, err)
+	w.Write(nil)
+	q.kept = h.Clone()
+}
+
+// restore removes header fields that the handler has set after the response was replaced. The
+// handler may still hold the header, and a trailer, or the header of a response that a middleware
+// buffers, is sent after Handler has returned.
+func (q *request) restore() {
+	if q.kept != nil {
+		h := q.writer.ResponseWriter.Header()
+		clear(h)
+		maps.Copy(h, q.kept)
+	}
+}
+
+// An errorWriter sets Cache-Control to no-store, and a default status.
+type errorWriter struct {
+	http.ResponseWriter
+	status int // used if ErrorHandler sets none
+	wrote  bool
+}
+
+func (w *errorWriter) WriteHeader(status int) {
+	if !w.wrote {
+		w.wrote = status >= 200
+		w.Header().Set("Cache-Control", "no-store")
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *errorWriter) Write(p []byte) (int, error) {
+	if !w.wrote {
+		w.WriteHeader(w.status)
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+func (w *errorWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// warnNested logs that another Manager around this one uses the same cookie or header, so that
+// each replaces the token of the other.
+func (m *Manager) warnNested(s *Session) {
+	for outer, _ := s.ctx.Value(innermost{}).(*Session); outer != nil; outer, _ = outer.ctx.Value(innermost{}).(*Session) {
+		if place := m.carrier.place(); outer.m.carrier.place() == place && m.nested.CompareAndSwap(false, true) {
+			m.log.WarnContext(s.ctx, "session: two nested Managers take each other's token; give the outer and the inner Manager different Options.Cookie.Name (logged once)", "outer", place, "inner", place)
+		}
+	}
 }

@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -103,20 +102,6 @@ func (s *Session) Ended() bool {
 	return st.carried == carriedEnded && st.user() == ""
 }
 
-// Names returns the names of the values, sorted. With [Options].Tokens another program may
-// use names that NewKey refuses: Names leaves those out.
-func (s *Session) Names() []string {
-	st := s.use()
-	var names []string
-	for _, quoted := range st.pending.changes.Names(st.data()) {
-		if name, ok := nameOf(quoted); ok {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
 // Err loads the session and returns what stands between it and its store now:
 // nil, a failure of the store (ErrStore), a call that was refused, ErrReplaced, or
 // once the response has begun why changes were dropped. While it is a failure of the store the session only looks
@@ -170,3 +155,9 @@ func (s *Session) loadNow(prepare func(t *tx)) *state {
 	s.state.Store(&t.state)
 	return &t.state
 }
+
+// MarkPassive marks the request as not the user's doing: a poll, a prefetch, a request for the
+// time that is left. Such a request moves neither LastSeen nor the idle end, whatever it changes,
+// unless it calls Login. Call MarkPassive before any other method of the session, at the latest
+// before Save and before the first byte of the response. It does not load the session.
+func (s *Session) MarkPassive() { s.isPassive.Store(true) }

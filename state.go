@@ -91,8 +91,15 @@ type stored struct {
 	due         body.Maintenance
 	frozen      *Record   // the record from before an explicit renewal by another request. If set, this request sees it instead of rec
 	frozenUntil time.Time // until when a new request with this key sees frozen
-	unresolved  *draft    // a renewal whose write had an unknown outcome
+	unresolved  *issued   // the token of a renewal whose write had an unknown outcome
 	twins       []string  // the ids of the live sessions, if the status is ambiguous; nil: not looked for yet
+}
+
+// issued is a token that this request has made.
+type issued struct {
+	ref         token.Ref     // its id and key
+	token       func() string // returns the token; nil: there is none
+	isAutomatic bool          // the token is that of an automatic renewal
 }
 
 // shown returns the record that the program sees, or nil.
@@ -319,4 +326,29 @@ func (st *state) plan(at phase, now time.Time) action {
 // isMaintenanceDue reports whether a live record must be written for its keys' sake.
 func (s *stored) isMaintenanceDue(at phase) bool {
 	return s.status == statusLive && (s.due.IsDue() || s.due.Renew && at == phaseOpen)
+}
+
+// freezeOwnChanges lets a request that sees the session as it was before a renewal see what
+// it has changed itself.
+func (st *stored) freezeOwnChanges(changes body.Changes) {
+	frozen := *st.frozen
+	if values, err := changes.ApplyTo(frozen.Data); err == nil {
+		frozen.Data = values
+	}
+	st.frozen = &frozen
+}
+
+// lose forgets the stored session, which has ended, and the cookie that was to be sent.
+func (st *state) lose(s status) {
+	st.stored = stored{status: s, ref: st.stored.ref, wasLoaded: st.stored.wasLive()}
+	st.cookie = cookie{}
+}
+
+// present notes in b that a request has arrived with the key of ref.
+func (st *stored) present(b *body.Body, now time.Time) {
+	if st.isOvertaken {
+		b.Mark(st.ref.Key)
+	} else {
+		b.Present(st.ref.Key, now)
+	}
 }

@@ -27,7 +27,7 @@ func (t *tx) replace() error {
 	for isReported := false; old != nil; isReported = true {
 		if n.id != old.ID {
 			n.leave()
-			n = contender{m: t.m, c: t.context(), id: old.ID, isEnding: true}
+			n = contender{queues: &t.m.queues, c: t.context(), id: old.ID, isEnding: true}
 		}
 		err := n.save(tombstone(old, body.ReasonLogin, d.rec.ID), old.Version)
 		if errors.Is(err, ErrIndeterminate) && t.isReplaced(old.ID, d.rec.ID) {
@@ -101,7 +101,7 @@ func (t *tx) nextPredecessor(old, rec *Record) (_ *Record, inherits bool, _ erro
 // login form that is sent twice loses no values.
 func (t *tx) heir(id string) (*Record, error) {
 	for id != "" {
-		rec, err := t.m.load(t.context(), id)
+		rec, err := loadRecord(t.context(), t.m.store, id)
 		if err != nil {
 			return nil, err
 		}
@@ -129,7 +129,7 @@ func (t *tx) isReplaced(id, by string) bool {
 // because to the user both are the same. Otherwise the new session is undone and the commit is
 // retried.
 func (t *tx) overtaken(rec, old *Record) error {
-	now, err := t.m.load(t.context(), rec.ID)
+	now, err := loadRecord(t.context(), t.m.store, rec.ID)
 	if err != nil || isLive(now) {
 		return t.undo(rec, err)
 	}

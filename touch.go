@@ -2,53 +2,11 @@ package session
 
 import (
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/storectx"
 )
-
-// touches are the sessions that this process is touching or has touched, so that a request that
-// had loaded a session before its touch does not touch it again.
-type touches struct {
-	mu          sync.Mutex
-	now, before map[string]lastTouch // by the session's id
-}
-
-type lastTouch struct {
-	ended time.Time // zero: the touch has not ended
-}
-
-// maxTouches is how many sessions each of the two maps holds, about a megabyte.
-const maxTouches = 4096
-
-// begin reports whether a request that has loaded the session at that time has to touch it. If
-// so, the caller calls end.
-func (ts *touches) begin(id string, loaded time.Time) bool {
-	ts.mu.Lock()
-	defer ts.mu.Unlock()
-	for _, m := range []map[string]lastTouch{ts.now, ts.before} {
-		if last, ok := m[id]; ok && (last.ended.IsZero() || !loaded.After(last.ended)) {
-			return false
-		}
-	}
-	if len(ts.now) >= maxTouches || ts.now == nil {
-		ts.now, ts.before = map[string]lastTouch{}, ts.now
-	}
-	ts.now[id] = lastTouch{}
-	return true
-}
-
-// end records the end of a touch. After a failed touch, the next request tries again.
-func (ts *touches) end(id string, hasSucceeded bool) {
-	ts.mu.Lock()
-	defer ts.mu.Unlock()
-	delete(ts.before, id)
-	if delete(ts.now, id); hasSucceeded {
-		ts.now[id] = lastTouch{ended: time.Now()}
-	}
-}
 
 // isTouchDue reports whether the request has to touch the record: a use at that time moves
 // LastSeen or Expires forward by more than 1/20 of the idle timeout. After a deployment of a
@@ -137,4 +95,26 @@ func (t *tx) touched(rec *Record, err error) error {
 	err = storeError("touch", err)
 	t.note(EventStoreFailed, t.stored.rec, err)
 	return err
+}
+
+// isPersistent reports whether the cookie survives the closing of the browser without a
+// Remember. If another program reads the record too, the record decides.
+func (m *Manager) isPersistent(rec *Record) bool {
+	if m.isShared {
+		return body.IdleOf(rec.Data) > 0
+	}
+	return m.persistent
+}
+
+// sendsAgain reports whether the token is sent again when the session is saved or touched: no
+// renewal replaces a foreign token, and a persistent cookie has to last as long as the session
+// does now.
+func (m *Manager) sendsAgain(rec *Record) bool { return m.keyless && m.isPersistent(rec) }
+
+// sendAgain makes the response set the token of the request again if sendsAgain says so.
+// isAutomatic is false if the program has called Remember.
+func (t *tx) sendAgain(rec *Record, isAutomatic bool) {
+	if t.m.keyless && (!isAutomatic || t.m.isPersistent(rec)) && t.phase() == phaseOpen && t.cookie.action == cookieKeep {
+		t.cookie = cookie{action: cookieSend, isAutomatic: isAutomatic}
+	}
 }

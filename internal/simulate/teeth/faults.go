@@ -21,11 +21,11 @@ const (
 var faults = []fault{
 	// Values.
 	{"a commit overwrites what is newer", "queue.go",
-		"err := n.m.store.Save(n.c, rec, old)\n",
-		`err := n.m.store.Save(n.c, rec, old)
+		"err := n.queues.store.Save(n.c, rec, old)\n",
+		`err := n.queues.store.Save(n.c, rec, old)
 	if errors.Is(err, ErrConflict) {
-		if now, failed := n.m.store.Load(n.c, rec.ID); failed == nil {
-			err = n.m.store.Save(n.c, rec, now.Version)
+		if now, failed := n.queues.store.Load(n.c, rec.ID); failed == nil {
+			err = n.queues.store.Save(n.c, rec, now.Version)
 		}
 	}
 `, noLostUpdate},
@@ -33,10 +33,10 @@ var faults = []fault{
 		"case e.version != version:\n", "case false:\n", noLostUpdate},
 	{"Update does not run again on a conflict", "internal/body/changes.go",
 		"if c.Again != nil {\n\t\t\tif in", "if c.Again != nil && bytes.Equal(c.In, notJSON) {\n\t\t\tif in", noLostUpdate},
-	{"a conflict forgets what the request changed", "commit.go",
+	{"a conflict forgets what the request changed", "load.go",
 		"if t.rebase(newer); t.stored.status == statusLive && !isReported {\n",
 		"t.pending.changes = nil\n\tif t.rebase(newer); t.stored.status == statusLive && !isReported {\n", noLostUpdate},
-	{"what is changed after the first byte is lost", "save.go",
+	{"what is changed after the first byte is lost", "response.go",
 		"case isReady && t.plan() != actNothing:\n", "case isReady && false:\n", noLostUpdate},
 	{"a write of unknown outcome is repeated", "commit.go",
 		"case errors.Is(err, ErrIndeterminate) && !t.pending.logout:\n", "case false:\n", "no doubled update"},
@@ -85,7 +85,7 @@ var faults = []fault{
 		"seen, expires := r.LastSeen.UnixMilli(), r.Expires.UnixMilli()\n", "clocks never back"},
 	{"no request touches the session", "touch.go",
 		"if !t.s.isTouchDue(&t.stored, used) || !t.m.touches.begin(rec.ID, used) {\n", "if true {\n", twoClocks},
-	{"a request whose changes are refused is no use", "save.go",
+	{"a request whose changes are refused is no use", "response.go",
 		"t.maintain()\n\t\treturn t.touch(t.loaded)\n", "t.maintain()\n\t\tif !isReady {\n\t\t\treturn nil\n\t\t}\n\t\treturn t.touch(t.loaded)\n", twoClocks},
 
 	// Endings.
@@ -156,11 +156,11 @@ var faults = []fault{
 		"heir, err := t.heir(successor)\n\treturn heir, true, err\n", "_, err := t.heir(successor)\n\treturn nil, true, err\n", logsIn},
 	{"a lost answer to the tombstone of a Login undoes the new session", "successor.go",
 		"if errors.Is(err, ErrIndeterminate) && t.isReplaced(old.ID, d.rec.ID) {\n", "if errors.Is(err, ErrIndeterminate) && false {\n", "a lost answer signs nobody out"},
-	{"a long request whose key was renewed by age loses the session", "commit.go",
+	{"a long request whose key was renewed by age loses the session", "load.go",
 		"body.ExplicitKey(rec.Data) != body.ExplicitKey(st.rec.Data) && !body.HasAccess(rec.Data, st.ref.Key, now)\n", "!body.HasAccess(rec.Data, st.ref.Key, now)\n", signsNobodyOut},
-	{"the key of a Login that was saved early leaves only if it is the newest", "save.go",
+	{"the key of a Login that was saved early leaves only if it is the newest", "response.go",
 		"!body.HasAccess(rec.Data, key, t.c.Began()) || t.cookie.isAutomatic && !body.IsCurrent", "!body.HasAccess(rec.Data, key, t.c.Began()) || !body.IsCurrent", logsIn},
-	{"a page of a session that is lost may be stored", "save.go",
+	{"a page of a session that is lost may be stored", "response.go",
 		"hasUser: st.stored.wasLoaded || st.pending.user != \"\", cookie", "cookie", "caches are told"},
 	{"a Create of unknown outcome is not undone", "commit.go",
 		"_ = t.m.store.Delete(c, rec.ID)\n", "\n", "nothing is left behind"},
@@ -182,9 +182,9 @@ var faults = []fault{
 		"_, _ = l.store(context.WithoutCancel(l.ctx), l.ended) // if", "_ = l.s.transact(func(t *tx) error { t.keep(l.edit(l.ended)); return nil }) // if", "a lease is given back"},
 	{"a claim is kept pending", "refresh.go",
 		"err := t.save(&pending{changes: body.Changes{change}})\n", "t.keep(change)\n\t\tvar err error\n", refreshOnce},
-	{"who waits for a lease looks without a pause", "poll.go",
+	{"who waits for a lease looks without a pause", "coalesce.go",
 		"if err := pause(ctx, betweenLooks, try); err != nil {\n", "if err := pause(ctx, betweenLooks, min(try, 1)); err != nil {\n", "bounded work"},
-	{"the look that others wait for does not end", "poll.go",
+	{"the look that others wait for does not end", "coalesce.go",
 		"close(look.done)\n", "\n", "ends"},
 
 	// Done.
@@ -204,12 +204,12 @@ var faults = []fault{
 		"if used := m.used.Add(grown); grown > 0", "if used := m.used.Add(min(grown, 0)); grown > 0", boundedMemory},
 	{"a MemoryStore counts what has left", "memory.go",
 		"m.used.Add(-e.size())\n}\n\n// errAt", "}\n\n// errAt", boundedMemory},
-	{"a MemoryStore evicts first who came back", "memory_evict.go",
+	{"a MemoryStore evicts first who came back", "memory.go",
 		"return &sh.fresh }) ||\n\t\tm.evictOldest(func(sh *shard) *list { return &sh.returned })",
 		"return &sh.returned }) ||\n\t\tm.evictOldest(func(sh *shard) *list { return &sh.fresh })", boundedMemory},
-	{"a MemoryStore evicts the newest", "memory_evict.go",
+	{"a MemoryStore evicts the newest", "memory.go",
 		"from == nil || e.used < used", "from == nil || e.used > used", boundedMemory},
-	{"a full MemoryStore evicts users", "memory_evict.go",
+	{"a full MemoryStore evicts users", "memory.go",
 		"m.evictOldest(func(sh *shard) *list { return &sh.returned })\n",
 		`m.evictOldest(func(sh *shard) *list {
 			for _, l := range sh.users {

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"net/http"
 	"slices"
 	"time"
 
@@ -10,6 +11,42 @@ import (
 	"github.com/coatcheck/session/internal/storectx"
 	"github.com/coatcheck/session/internal/token"
 )
+
+// RequireUser returns a handler that calls next if a user is logged in, and otherwise if not. A
+// pending Login counts. If the token of the request was replaced ([Session.Err] is [ErrReplaced])
+// or the session has ended ([Session.Ended]), otherwise is called. A nil otherwise answers 401 with
+// an empty body, and with [Options].Bearer the header WWW-Authenticate: Bearer (RFC 6750, 3).
+//
+// While the store fails, RequireUser calls neither: the response is that of Options.ErrorHandler,
+// by default 503.
+//
+// RequireUser panics outside this Manager's Handler.
+func (m *Manager) RequireUser(next, otherwise http.Handler) http.Handler {
+	if otherwise == nil {
+		otherwise = http.HandlerFunc(m.answerUnauthorized)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := m.From(r.Context())
+		user, err := s.User(), s.Err()
+		switch {
+		case errors.Is(err, ErrStore):
+			s.failResponse(err)
+			w.WriteHeader(errorStatus(err)) // ErrorHandler replaces this response
+		case user != "":
+			next.ServeHTTP(w, r)
+		default:
+			otherwise.ServeHTTP(w, r)
+		}
+	})
+}
+
+// answerUnauthorized answers 401 with an empty body.
+func (m *Manager) answerUnauthorized(w http.ResponseWriter, _ *http.Request) {
+	if challenge := m.carrier.challenge(); challenge != "" {
+		w.Header().Set("WWW-Authenticate", challenge)
+	}
+	w.WriteHeader(http.StatusUnauthorized)
+}
 
 var errNoUser = errors.New("session: the user is empty")
 

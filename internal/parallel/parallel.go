@@ -1,14 +1,15 @@
-package session
+// Package parallel runs a function for a number of things, several of them concurrently.
+package parallel
 
 import "sync"
 
-// maxParallel is how many sessions of a user are ended concurrently. It is smaller than usual
-// connection pools, so that other requests find free connections.
-const maxParallel = 16
+// most is how many calls run concurrently. It is smaller than usual connection pools, so that
+// other requests find free connections.
+const most = 16
 
-// inParallel calls f for each number below n, up to maxParallel concurrently. After the first
+// Do calls f for each number below n, up to 16 concurrently. After the first
 // error it begins no further call, and returns that error. A panic of f is passed to the caller.
-func inParallel(n int, f func(i int) error) error {
+func Do(n int, f func(i int) error) error {
 	if n == 1 {
 		return f(0)
 	}
@@ -19,7 +20,7 @@ func inParallel(n int, f func(i int) error) error {
 		err      error
 		panicked any
 	)
-	for range min(n, maxParallel) {
+	for range min(n, most) {
 		all.Go(func() {
 			defer func() {
 				if v := recover(); v != nil {

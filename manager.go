@@ -2,7 +2,7 @@ package session
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"sync/atomic"
@@ -65,7 +65,8 @@ func New(opts *Options) (*Manager, error) {
 		lifetime: o.Lifetime, idle: o.IdleTimeout, timeout: o.StoreTimeout, renewAfter: o.RenewAfter, renewGrace: o.RenewGrace,
 		maxData: o.MaxDataSize, maxUser: o.MaxPerUser, persistent: o.Cookie.Persistent,
 		log: o.Logger, onError: o.ErrorHandler, onEvent: o.OnEvent,
-		start: time.Now(),
+		start:  time.Now(),
+		queues: queues{store: o.Store}, polls: polls{store: o.Store, timeout: o.StoreTimeout},
 	}
 	if s, ok := sharedStore(o.Store); ok {
 		m.isShared, m.newIdle = true, s.Lifetimes().MaxAge
@@ -104,42 +105,6 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 	})
 }
 
-// RequireUser returns a handler that calls next if a user is logged in, and otherwise if not. A
-// pending Login counts. If the token of the request was replaced ([Session.Err] is [ErrReplaced])
-// or the session has ended ([Session.Ended]), otherwise is called. A nil otherwise answers 401 with
-// an empty body, and with [Options].Bearer the header WWW-Authenticate: Bearer (RFC 6750, 3).
-//
-// While the store fails, RequireUser calls neither: the response is that of Options.ErrorHandler,
-// by default 503.
-//
-// RequireUser panics outside this Manager's Handler.
-func (m *Manager) RequireUser(next, otherwise http.Handler) http.Handler {
-	if otherwise == nil {
-		otherwise = http.HandlerFunc(m.answerUnauthorized)
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s := m.From(r.Context())
-		user, err := s.User(), s.Err()
-		switch {
-		case errors.Is(err, ErrStore):
-			s.failResponse(err)
-			w.WriteHeader(errorStatus(err)) // ErrorHandler replaces this response
-		case user != "":
-			next.ServeHTTP(w, r)
-		default:
-			otherwise.ServeHTTP(w, r)
-		}
-	})
-}
-
-// answerUnauthorized answers 401 with an empty body.
-func (m *Manager) answerUnauthorized(w http.ResponseWriter, _ *http.Request) {
-	if challenge := m.carrier.challenge(); challenge != "" {
-		w.Header().Set("WWW-Authenticate", challenge)
-	}
-	w.WriteHeader(http.StatusUnauthorized)
-}
-
 // From returns the session of the request to which ctx belongs. If several Managers are nested, it
 // returns that of the innermost one. It panics outside [Manager.Handler].
 func From(ctx context.Context) *Session {
@@ -156,4 +121,42 @@ func (m *Manager) From(ctx context.Context) *Session {
 		return s
 	}
 	panic("session: Manager.From: this context is not of a request that went through this Manager's Handler: wrap the handler, and pass it r.Context(), or the framework's own Start/Run replaced the handler")
+}
+
+// SecretUses returns how many tokens each of [Options].Secrets has verified since New, in the
+// order of Secrets. A token is counted when this process first verifies it, and again if it
+// was evicted meanwhile from a cache of hundreds of thousands. It shows how far a rotation is:
+// if the last secret has verified no token in any process for as long as Options.Lifetime, or
+// the longest Remember, it can be removed. With Options.Tokens, SecretUses returns nil.
+func (m *Manager) SecretUses() []int64 { return m.tokens.Uses() }
+
+// newCarrier returns the carrier for the options, and the format of the tokens that it
+// carries. A token of a cookie is not valid as a bearer token, nor the other way round.
+func newCarrier(o *Options) (carrier, *token.Verified, error) {
+	format, err := newFormat(o)
+	if err != nil {
+		return nil, nil, fmt.Errorf("session: Options.Secrets%w", err)
+	}
+	tokens := token.NewVerified(format)
+	if o.Bearer {
+		return &bearer{tokens: tokens, warnings: warnings{to: o.Logger}}, tokens, nil
+	}
+	return newCookies(o, tokens), tokens, nil
+}
+
+func newFormat(o *Options) (token.Format, error) {
+	switch {
+	case o.Tokens != nil:
+		return foreign{o.Tokens}, nil
+	case o.Bearer:
+		return token.NewSigner("header", tokenHeader, o.Secrets)
+	}
+	return token.NewSigner("cookie", o.Cookie.Name, o.Secrets)
+}
+
+// emit calls OnEvent outside a transaction.
+func (m *Manager) emit(ctx context.Context, kind EventKind, rec *Record, err error) {
+	if m.onEvent != nil {
+		m.onEvent(ctx, Event{Kind: kind, ID: rec.ID, User: rec.User, Err: err})
+	}
 }
