@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/mistake"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -154,7 +155,7 @@ func (s *PostgresStore) swap(ctx context.Context, id string, found *snapshot, re
 	}
 	args := []any{id, version, string(found.raw), string(record), s.o.windowOf(found.raw).Milliseconds(), seconds(now),
 		int64(w.version), []byte(w.sum), []byte(w.user), w.created.UnixMilli(), w.seen.UnixMilli(),
-		w.deadline.UnixMilli(), w.expires.UnixMilli(), w.tombstone, exact, until.UnixMilli()}
+		w.deadline.UnixMilli(), w.expires.UnixMilli(), w.tombstone, exact, until.UnixMilli(), append([]byte{}, w.data...)}
 	var batch pgx.Batch // which is a transaction
 	batch.Queue(s.table.Replace(`SELECT 1 FROM @session WHERE sid = $1 FOR UPDATE`), id)
 	batch.Queue(s.table.Replace(`SELECT 1 FROM @own WHERE sid = $1 FOR UPDATE`), id)
@@ -170,22 +171,32 @@ func (s *PostgresStore) swap(ctx context.Context, id string, found *snapshot, re
 	if closed := results.Close(); err == nil {
 		err = closed
 	}
+	var answer *pgconn.PgError
+	if errors.As(err, &answer) && strings.HasPrefix(answer.Code, dataException) {
+		return false, mistake.New("expressjs: the session has a value that a column of type jsonb cannot hold, such as text with U+0000: %s", answer.Message)
+	}
 	return tag.RowsAffected() == 1, stated(err)
 }
+
+// dataException is the class of PostgreSQL's errors that say that a value cannot be stored.
+const dataException = "22"
 
 // changes are what a swap does to Express's table, by whether there was a record, and
 // whether there is to be one. All take the same parameters.
 var changes = map[bool]map[bool]string{
 	true: {
-		true:  `UPDATE @session s SET sess = a.record::json, expire = to_timestamp(a.expires / 1000.0) FROM a WHERE s.sid = a.sid AND s.sess::text = a.found`,
-		false: `DELETE FROM @session s USING a WHERE s.sid = a.sid AND s.sess::text = a.found`,
+		true:  `UPDATE @session s SET sess = a.record::json, expire = to_timestamp(a.expires / 1000.0) FROM a WHERE s.sid = a.sid AND s.sess::text = a.found RETURNING s.sess::text AS stored`,
+		false: `DELETE FROM @session s USING a WHERE s.sid = a.sid AND s.sess::text = a.found RETURNING a.record AS stored`,
 	},
 	false: {
 		true: `INSERT INTO @session AS s (sid, sess, expire) SELECT sid, record::json, to_timestamp(expires / 1000.0) FROM a
-			ON CONFLICT (sid) DO UPDATE SET sess = EXCLUDED.sess, expire = EXCLUDED.expire WHERE s.expire < (SELECT to_timestamp(now) FROM a)`,
+			ON CONFLICT (sid) DO UPDATE SET sess = EXCLUDED.sess, expire = EXCLUDED.expire WHERE s.expire < (SELECT to_timestamp(now) FROM a) RETURNING s.sess::text AS stored`,
 	},
 }
 
+// A column of type jsonb stores a record in its own spelling. Then the sum is of that one,
+// and Data stands beside it.
+//
 // LastSeen and Expires move forward only, from what a Load would return (see
 // Options.record), and Expires no further than the Deadline. A session that has ended
 // stays in its user's list: a List deletes the record if Express brings it back.
@@ -202,9 +213,10 @@ const (
 				greatest($11::bigint, (SELECT seen FROM was)) AS seen, least($12::bigint, greatest($13::bigint, (SELECT expires FROM was))) AS expires
 			WHERE (SELECT version FROM @own WHERE sid = $1::varchar) IS NOT DISTINCT FROM $2::bigint
 		), w AS (`
-	swapEnd = ` RETURNING 1)
+	swapEnd = `)
 		INSERT INTO @own AS o (sid, version, sum, usr, listed, created, seen, deadline, expires, tombstone, exact, until)
-		SELECT $1::varchar, $7::bigint, $8::bytea, $9::bytea, $9::bytea, $10::bigint, a.seen, $12::bigint, a.expires, $14::bytea, $15::bytea, $16::bigint + a.expires - $13::bigint FROM a, w
+		SELECT $1::varchar, $7::bigint, CASE WHEN w.stored = a.record THEN $8::bytea ELSE substring(sha256(convert_to(w.stored, 'UTF8')) FOR 16) END, $9::bytea, $9::bytea, $10::bigint,
+			a.seen, $12::bigint, a.expires, $14::bytea, CASE WHEN w.stored = a.record THEN $15::bytea ELSE $17::bytea END, $16::bigint + a.expires - $13::bigint FROM a, w
 		ON CONFLICT (sid) DO UPDATE SET version = EXCLUDED.version, sum = EXCLUDED.sum, usr = EXCLUDED.usr, listed = coalesce(nullif(EXCLUDED.listed, ''::bytea), o.listed), created = EXCLUDED.created, seen = EXCLUDED.seen,
 			deadline = EXCLUDED.deadline, expires = EXCLUDED.expires, tombstone = EXCLUDED.tombstone, exact = EXCLUDED.exact, until = EXCLUDED.until`
 )

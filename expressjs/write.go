@@ -17,7 +17,7 @@ import (
 // the record before, and what Go notes beside it. What nobody changed stands where it
 // stood, byte for byte.
 func (o *Options) write(r *session.Record, before []byte) (raw []byte, w *own, err error) {
-	w = &own{version: r.Version, user: r.User, created: r.Created, seen: r.LastSeen, deadline: r.Deadline, expires: r.Expires}
+	w = &own{version: r.Version, user: r.User, created: r.Created, seen: r.LastSeen, deadline: r.Deadline, expires: r.Expires, data: r.Data}
 	var was []named
 	if before != nil {
 		if was, err = members(before); err != nil {
