@@ -79,10 +79,13 @@ func (k Key[T]) Set(s *Session, v T) {
 }
 
 // Pop returns the value and deletes it at the commit. Concurrent requests may all get the value;
-// use [Key.Take] if only one of them may.
+// use [Key.Take] if only one of them may. With Options.Tokens a value that does not decode stays,
+// because another program wrote it.
 func (k Key[T]) Pop(s *Session) (T, bool) {
 	v, ok := k.Lookup(s)
-	k.Delete(s)
+	if ok || !s.m.keyless {
+		k.Delete(s)
+	}
 	return v, ok
 }
 

@@ -654,6 +654,30 @@ func TestUpdateOfAnotherType(t *testing.T) {
 	})
 }
 
+// Pop and Take leave what Express wrote in another type, which they do not find.
+func TestPopOfAnotherType(t *testing.T) {
+	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
+		m, n := service(t, s.store, nil), session.NewKey[int]("n")
+		for value, ok := range map[string]bool{`1`: true, `"1"`: false, `{"a":1}`: false} {
+			record := bare + `,"n":` + value + `}`
+			for name, pop := range map[string]func(s *session.Session) bool{
+				"Pop":  func(s *session.Session) bool { _, ok := n.Pop(s); return ok },
+				"Take": func(s *session.Session) bool { _, ok, _ := n.Take(t.Context(), s); return ok },
+			} {
+				s.put(sid, record, time.Hour)
+				in(t, m, sid, func(s *session.Session) {
+					if pop(s) != ok {
+						t.Errorf("%s of %s: found: %v", name, value, !ok)
+					}
+				})
+				if got, _ := s.get(sid); (got == record) == ok {
+					t.Errorf("%s of %s: the record is %s", name, value, got)
+				}
+			}
+		}
+	})
+}
+
 // What real programs wrote is read here as they read it themselves.
 func TestRecordVectors(t *testing.T) {
 	var all []struct {

@@ -250,6 +250,9 @@ func TestOnlyLoginChangesTheUser(t *testing.T) {
 		{expressjs.Options{UserMember: "user.id"}, `}`, "user", `{"id":"root"}`, "", false},
 		{expressjs.Options{UserMember: "user.id"}, `,"user":{"id":7}}`, "user", `{"id":7,"name":"Ann"}`, "", true},
 		{expressjs.Options{UserMember: "user.id"}, `}`, "user", `{"name":"Ann"}`, "", true},
+		{expressjs.Options{UserMember: "user.id"}, `}`, "user", `{"id":null,"\u0069d":"root"}`, "", false},
+		{expressjs.Options{UserMember: "user.id"}, `}`, "user", `{"id":"root","id":null}`, "", true},
+		{expressjs.Options{UserMember: "user.id"}, `,"user":{"id":7}}`, "user", `{"id":7,"id":8}`, "", false},
 		{expressjs.Options{}, `}`, "userId", `"root"`, "", true},
 	} {
 		onShelves(t, c.o, func(t *testing.T, s *shelf) {
