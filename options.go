@@ -210,6 +210,7 @@ func (o Options) resolve() (Options, error) {
 		lives := other.Lifetimes()
 		idle = lives.TTL
 		rule(lives.MaxAge <= o.Lifetime, "Lifetime: must be at least the maxAge of the store's cookies, %v", lives.MaxAge)
+		rule(o.IdleTimeout == 0 || !lives.IsTTLSet || o.IdleTimeout == lives.TTL, "IdleTimeout: is %v, and the store's options have a TTL of %v: leave out one of them", o.IdleTimeout, lives.TTL)
 		rule(o.IdleTimeout == 0 || o.IdleTimeout >= lives.MaxAge, "IdleTimeout: must not be shorter than the maxAge of the store's cookies, %v, or 0", lives.MaxAge)
 	}
 	fallback("IdleTimeout", &o.IdleTimeout, min(idle, o.Lifetime))

@@ -85,7 +85,7 @@ func (s *records) Agree(c shared.Cookie) (shared.Cookie, error) {
 
 // Lifetimes implements shared.Store. [session.New] calls it.
 func (s *records) Lifetimes() shared.Lifetimes {
-	return shared.Lifetimes{MaxAge: s.o.Cookie.MaxAge, TTL: s.o.TTL}
+	return shared.Lifetimes{MaxAge: s.o.Cookie.MaxAge, TTL: s.o.TTL, IsTTLSet: s.o.isTTLSet}
 }
 
 // cookieOf returns the cookie object as it stands in a record, without the members

@@ -85,10 +85,11 @@ func TestOwnMaxAge(t *testing.T) {
 // cookie lasts until the browser is closed.
 func TestNoMaxAge(t *testing.T) {
 	for _, value := range []string{"null", "false"} {
-		onShelves(t, expressjs.Options{TTL: 2 * time.Hour, Cookie: expressjs.Cookie{MaxAge: time.Hour}}, func(t *testing.T, s *shelf) {
-			for idle, want := range map[time.Duration]time.Duration{0: 2 * time.Hour, 3 * time.Hour: 3 * time.Hour} {
-				m := service(t, s.store, func(o *session.Options) { o.IdleTimeout, o.Cookie.Persistent = idle, true })
-				id := fmt.Sprint("idle-", idle)
+		for _, c := range []struct{ ttl, idle, want time.Duration }{{0, 0, day}, {2 * time.Hour, 0, 2 * time.Hour}, {0, 3 * time.Hour, 3 * time.Hour}, {2 * time.Hour, 2 * time.Hour, 2 * time.Hour}} {
+			want := c.want
+			onShelves(t, expressjs.Options{TTL: c.ttl, Cookie: expressjs.Cookie{MaxAge: time.Hour}}, func(t *testing.T, s *shelf) {
+				m := service(t, s.store, func(o *session.Options) { o.IdleTimeout, o.Cookie.Persistent = c.idle, true })
+				id := "idle"
 				s.put(id, strings.ReplaceAll(bare+`,"x":1}`, "null", value), time.Minute)
 				resp := in(t, m, id, func(s *session.Session) { s.User() })
 				if _, left := s.get(id); !about(left, want) {
@@ -101,8 +102,8 @@ func TestNoMaxAge(t *testing.T) {
 				if got, left := s.get(id); got != strings.ReplaceAll(bare+`,"x":2}`, "null", value) || !about(left, want) {
 					t.Errorf("%s: written, and now %s for %v", value, got, left)
 				}
-			}
-		})
+			})
+		}
 	}
 }
 
@@ -171,6 +172,9 @@ func TestOptionsAgree(t *testing.T) {
 		{ours: cookies{Path: "/"}, o: expressjs.Options{Cookie: expressjs.Cookie{Path: "/app"}}, err: "Cookie.Path"},
 		{ours: cookies{Domain: "a.test"}, o: expressjs.Options{Cookie: expressjs.Cookie{Domain: "b.test"}}, err: "Cookie.Domain"},
 		{o: expressjs.Options{Cookie: expressjs.Cookie{MaxAge: 31 * day}}, err: "Options.Lifetime: must be at least the maxAge"},
+		{o: expressjs.Options{TTL: time.Hour}, idle: 2 * time.Hour, err: "Options.IdleTimeout: is 2h0m0s, and the store's options have a TTL of 1h0m0s"},
+		{o: expressjs.Options{TTL: 2 * time.Hour}, idle: time.Hour, err: "leave out one of them"},
+		{o: expressjs.Options{TTL: 48 * time.Hour}, idle: day, err: "leave out one of them"},
 		{o: expressjs.Options{Cookie: expressjs.Cookie{MaxAge: day}}, idle: time.Hour, err: "Options.IdleTimeout: must not be shorter than the maxAge"},
 	} {
 		store, client := redisStore(t, c.o)

@@ -24,8 +24,9 @@ type Options struct {
 	Table string
 
 	// TTL is the store's ttl, of sessions whose cookie has no maxAge: how long they
-	// live when nobody uses them. 0: 24 hours, as in connect-redis and
-	// connect-pg-simple.
+	// live when nobody uses them. session.Options.IdleTimeout says the same of uses at Go:
+	// if both are set, a difference is an error of session.New. 0: 24 hours, as in
+	// connect-redis and connect-pg-simple.
 	TTL time.Duration
 
 	// Cookie is the cookie option of express-session. New sessions get it; for those
@@ -62,6 +63,8 @@ type Options struct {
 	// await req.session.save helps both. AwaitWrite delays every request with the cookie
 	// of a session that is over; 50 ms is plenty. 0: not.
 	AwaitWrite time.Duration
+
+	isTTLSet bool // by the program; else TTL is a default
 
 	agreed *atomic.Pointer[Cookie] // what Agree made of Cookie; nil inside: no Manager uses the store yet
 }
@@ -104,7 +107,7 @@ func (o Options) resolve() (Options, error) {
 	if o.Table == "" {
 		o.Table = "session"
 	}
-	if o.TTL == 0 {
+	if o.isTTLSet = o.TTL != 0; !o.isTTLSet {
 		o.TTL = 24 * time.Hour
 	}
 	o.agreed = new(atomic.Pointer[Cookie])

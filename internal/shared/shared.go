@@ -24,6 +24,8 @@ type Store interface {
 type Lifetimes struct {
 	MaxAge time.Duration // idle timeout of a new session and lifetime of its cookie; 0: TTL, and a cookie without Max-Age
 	TTL    time.Duration // idle timeout of a session whose record has none of its own
+
+	IsTTLSet bool // TTL is set by the program, not a default
 }
 
 // Cookie is a part of session.CookieOptions. A zero field is not set.
