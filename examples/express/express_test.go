@@ -133,12 +133,13 @@ func TestForwarded(t *testing.T) {
 	node := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r.Header }))
 	defer node.Close()
 	address, _ := url.Parse(node.URL)
-	for isBehindProxy, want := range map[bool]string{true: "https 203.0.113.7, 192.0.2.1", false: "http 192.0.2.1"} {
+	for isBehindProxy, want := range map[bool]string{true: "https 203.0.113.7, 192.0.2.1 shop.example", false: "http 192.0.2.1 example.com"} {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header.Set("X-Forwarded-Proto", "https")
 		r.Header.Set("X-Forwarded-For", "203.0.113.7")
+		r.Header.Set("X-Forwarded-Host", "shop.example")
 		newProxy(http.NotFoundHandler(), address, isBehindProxy).ServeHTTP(httptest.NewRecorder(), r)
-		if is := got.Get("X-Forwarded-Proto") + " " + got.Get("X-Forwarded-For"); is != want {
+		if is := strings.Join([]string{got.Get("X-Forwarded-Proto"), got.Get("X-Forwarded-For"), got.Get("X-Forwarded-Host")}, " "); is != want {
 			t.Errorf("behind a proxy: %v: %s, want %s", isBehindProxy, is, want)
 		}
 	}

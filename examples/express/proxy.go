@@ -29,8 +29,10 @@ func toNode(node *url.URL, isBehindProxy bool) http.Handler {
 			r.Out.Header["X-Forwarded-For"] = r.In.Header["X-Forwarded-For"] // to which this proxy is added
 		}
 		r.SetXForwarded()
-		if proto := r.In.Header["X-Forwarded-Proto"]; isBehindProxy && len(proto) > 0 {
-			r.Out.Header["X-Forwarded-Proto"] = proto
+		for _, name := range []string{"X-Forwarded-Proto", "X-Forwarded-Host"} {
+			if said := r.In.Header[name]; isBehindProxy && len(said) > 0 {
+				r.Out.Header[name] = said
+			}
 		}
 	}}
 }
