@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -93,6 +94,8 @@ type express struct {
 	ours    []string // of Go; nil: the same
 	options expressjs.Options
 	cookie  session.CookieOptions // but for the name, and that it is Insecure
+
+	lifetime time.Duration // of Go's; 0: the default
 }
 
 func onRedis(t *testing.T, o expressjs.Options) (session.Store, string) {
@@ -186,7 +189,7 @@ func (p *pair) startGo(x express, store session.Store) {
 	x.cookie.Name, x.cookie.Insecure = "connect.sid", true
 	p.m = session.Must(session.New(&session.Options{
 		Store: store, Tokens: tokens, IdleTimeout: 24 * time.Hour, StoreTimeout: time.Minute, // of a busy machine
-		Cookie: x.cookie,
+		Lifetime: x.lifetime, Cookie: x.cookie,
 	}))
 	server := httptest.NewServer(p.m.Handler(http.HandlerFunc(goRoutes)))
 	p.t.Cleanup(server.Close)
@@ -274,25 +277,28 @@ func (p *pair) set(at, values string) *http.Response {
 	return p.do(at, "/set?values="+url.QueryEscape(values))
 }
 
+var gates atomic.Int64 // of the slow requests of all tests
+
 // slow is a request that has loaded its session before the function is called, and that
 // changes values, if there are any, when the function has returned.
 func (p *pair) slow(at, values string, meanwhile func()) {
 	p.t.Helper()
+	gate := fmt.Sprint("?gate=", gates.Add(1))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		p.do(at, "/slow?values="+url.QueryEscape(values))
+		p.do(at, "/slow"+gate+"&values="+url.QueryEscape(values))
 	}()
 	if at == p.golang {
 		<-inside
 	} else {
-		p.gate("/inside")
+		p.gate("/inside" + gate)
 	}
 	meanwhile()
 	if at == p.golang {
 		release <- struct{}{}
 	} else {
-		p.gate("/open")
+		p.gate("/open" + gate)
 	}
 	<-done
 }

@@ -51,17 +51,17 @@ async function main() {
     res.json(req.sessionID);
   });
   app.get('/slow', (req, res) => { // the session is loaded, and changed when the gate opens
-    gates.emit('inside');
-    gates.once('open', () => {
+    gates.emit(`inside${req.query.gate}`);
+    gates.once(`open${req.query.gate}`, () => {
       Object.assign(req.session, JSON.parse(req.query.values));
       res.json(req.sessionID);
     });
   });
   app.get('/inside', (req, res) => { // answers when a slow request is inside
-    if (gates.listenerCount('open') > 0) return res.end();
-    gates.once('inside', () => res.end());
+    if (gates.listenerCount(`open${req.query.gate}`) > 0) return res.end();
+    gates.once(`inside${req.query.gate}`, () => res.end());
   });
-  app.get('/open', (req, res) => { gates.emit('open'); res.end(); });
+  app.get('/open', (req, res) => { gates.emit(`open${req.query.gate}`); res.end(); });
   app.get('/destroy', (req, res, next) => req.session.destroy((err) => (err ? next(err) : res.end())));
   app.get('/regenerate', (req, res, next) => req.session.regenerate((err) => (err ? next(err) : res.json(req.sessionID))));
   app.get('/login', (req, res, next) => req.login({ id: req.query.user }, (err) => (err ? next(err) : res.json(req.sessionID))));

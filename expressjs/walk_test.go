@@ -1,0 +1,223 @@
+package expressjs_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session/expressjs"
+)
+
+// A visitor is a browser that counts time by the test's clock.
+type visitor struct {
+	p    *pair
+	door func(path string) (at string) // which side has a route
+
+	now    time.Duration // by the test's clock
+	cookie string
+	ends   time.Duration // of the cookie
+	n      int           // that the visitor has written last
+}
+
+// get sends a request with the cookie, if that is still there.
+func (v *visitor) get(path string) string {
+	v.p.t.Helper()
+	route, _, _ := strings.Cut(path, "?")
+	r, err := http.NewRequest("GET", v.door(route)+path, nil)
+	if err != nil {
+		v.p.t.Fatal(err)
+	}
+	if v.cookie != "" && v.now < v.ends {
+		r.Header.Set("Cookie", v.cookie)
+	}
+	asked := time.Now()
+	resp, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil {
+		v.p.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body)
+	if resp.StatusCode != http.StatusOK {
+		v.p.t.Errorf("%s: %s\n%s", path, resp.Status, body)
+	}
+	for _, c := range resp.Cookies() {
+		v.cookie = c.Name + "=" + c.Value
+		switch {
+		case c.MaxAge > 0:
+			v.ends = v.now + time.Duration(c.MaxAge)*time.Second
+		case c.MaxAge < 0:
+			v.cookie = ""
+		default:
+			v.ends = v.now + c.Expires.Sub(asked)
+		}
+	}
+	return string(body)
+}
+
+// isIn reports whether the visitor is logged in, and the session holds what the visitor has
+// written last.
+func (v *visitor) isIn(user string) bool {
+	v.p.t.Helper()
+	var a answer
+	if err := json.Unmarshal([]byte(v.get("/get")), &a); err != nil {
+		v.p.t.Error(err)
+	}
+	n, _ := a.Values["n"].(float64)
+	return a.User == user && int(n) == v.n
+}
+
+func (v *visitor) write() {
+	v.p.t.Helper()
+	v.n++
+	v.get("/set?values=" + url.QueryEscape(fmt.Sprintf(`{"n":%d}`, v.n)))
+}
+
+// A small app with rolling: true is moved in four steps. Its users send a request each
+// quarter of maxAge: those who only read, those who write, and those who do both. None of
+// them is logged out at any step, whenever they logged in, and whoever is away for longer
+// than maxAge is.
+func TestWalkInFourSteps(t *testing.T) {
+	const maxAge = 4 * time.Hour // "4 s, and a request each second", by a clock that does not wait
+	steps := []struct {
+		name  string
+		moved []string // routes
+	}{
+		{"1. look", nil},
+		{"2. the door in front", nil},
+		{"3. a route that reads", []string{"/get"}},
+		{"3. routes that read and write", []string{"/get", "/set"}},
+		{"3. routes that log in and out", []string{"/get", "/set", "/login", "/destroy"}},
+		{"3. back again", []string{"/get"}},
+		{"4. Node off", []string{"/get", "/set", "/login", "/destroy"}},
+	}
+	for name, x := range versions {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var pass clock
+			x.env = append(slices.Clone(x.env), "ROLLING=true")
+			x.options = expressjs.Options{Passport: true, Cookie: expressjs.Cookie{MaxAge: maxAge}}
+			x.store = clocked(strings.Contains(name, "pg-simple"), &pass)
+			x.lifetime = 30 * 24 * time.Hour
+			p := x.start(t)
+			var now time.Duration
+			users := map[string]*visitor{}
+			for i, step := range steps {
+				door := func(path string) string {
+					if slices.Contains(step.moved, path) {
+						return p.golang
+					}
+					if strings.HasPrefix(step.name, "4") {
+						t.Errorf("%s: Node is asked for %s", step.name, path)
+					}
+					return p.node
+				}
+				for _, v := range users {
+					v.door = door
+				}
+				for _, does := range []string{"reads", "writes", "both", "leaves"} {
+					user := fmt.Sprint(does, i)
+					users[user] = &visitor{p: p, door: door, now: now}
+					users[user].get("/login?user=" + user)
+				}
+				for tick := range 6 {
+					now += maxAge / 4
+					pass(maxAge / 4)
+					for user, v := range users {
+						v.now = now
+						does := strings.TrimRight(user, "0123456789")
+						if does == "leaves" {
+							continue
+						}
+						if does == "writes" || does == "both" && tick%2 == 0 {
+							v.write()
+							if does == "writes" && tick < 5 {
+								continue // without a read at all
+							}
+						}
+						if !v.isIn(user) {
+							t.Errorf("%s: %s is logged out after %v, %v after the login or the step", step.name, user, now, time.Duration(tick+1)*maxAge/4)
+							delete(users, user)
+						}
+					}
+				}
+				for user, v := range users {
+					if strings.HasPrefix(user, "leaves") {
+						v.ends = now + 1 // whoever has a copy of the cookie
+						if v.isIn(user) {
+							t.Errorf("%s: %s was away for longer than maxAge, and is in", step.name, user)
+						}
+						delete(users, user)
+					}
+				}
+			}
+			for user, v := range users {
+				if v.get("/destroy"); v.isIn(user) {
+					t.Errorf("%s is in after the logout", user)
+				}
+			}
+		})
+	}
+}
+
+// A request of Express that had loaded its session before Go ended it writes it back after a
+// minute, an hour, or a day, as a slow upload or a socket may. It is nobody's session, on both
+// sides, and however often that happens.
+func TestLateRequestsOfExpress(t *testing.T) {
+	for name, x := range versions {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var pass clock
+			x.options = expressjs.Options{Passport: true, Cookie: expressjs.Cookie{MaxAge: 24 * time.Hour}}
+			x.store = clocked(strings.Contains(name, "pg-simple"), &pass)
+			p := x.start(t)
+			ends := map[string]func(){
+				"logout": func() { p.do(p.golang, "/destroy") },
+				"RevokeAll": func() {
+					if err := p.m.RevokeAll(t.Context(), "ann"); err != nil {
+						t.Error(err)
+					}
+				},
+			}
+			for side, begins := range map[string]string{"Go": p.golang, "Express": p.node} {
+				for how, end := range ends {
+					for _, late := range []time.Duration{61 * time.Second, time.Hour, 24*time.Hour + 30*time.Minute} {
+						what := fmt.Sprintf("logged in at %s, ended by %s, %v late", side, how, late)
+						p.do(begins, "/login?user=ann")
+						if a := p.get(p.golang); a.User != "ann" {
+							t.Fatalf("%s: is %v", what, a.User)
+						}
+						u, _ := url.Parse(p.node)
+						stolen := p.browser.Jar.Cookies(u)
+						isNobodys := func() {
+							t.Helper()
+							p.browser.Jar.SetCookies(u, stolen)
+							if a := p.get(p.golang); a.ID != "" || a.User != "" {
+								t.Errorf("%s: at Go it is %v's", what, a.User)
+							}
+							if a := p.get(p.node); a.User != nil || len(a.Values) > 0 {
+								t.Errorf("%s: at Express it is %v's: %v", what, a.User, a.Values)
+							}
+						}
+						p.slow(p.node, `{"late":2}`, func() {
+							p.slow(p.node, `{"late":1}`, func() {
+								end()
+								pass(late)
+							})
+							isNobodys()
+							pass(late) // counted again from when Go has seen the record
+						})
+						isNobodys()
+						p.browser.Jar, _ = cookiejar.New(nil)
+					}
+				}
+			}
+		})
+	}
+}
