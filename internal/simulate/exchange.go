@@ -59,6 +59,7 @@ type exchange struct {
 	hasRefreshed            bool            // since its last Refresh began
 	overlaps                bool            // with another request that has the same session
 	isRefreshLost           bool
+	leaseEnd                time.Time // of its last Refresh, by its process's clock
 	storedByLogin           bool
 	mustReplay              bool        // EventReplayed must tell of its token
 	idleEnd                 time.Time   // of the session, as it arrived: not before that
