@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -115,18 +116,18 @@ func (t *tx) awaitSave(call string) {
 	if s.m.onEvent == nil {
 		return
 	}
-	saves := s.saves
+	saves := s.saves.Load()
 	time.AfterFunc(timeToSave, func() {
 		defer func() {
 			if v := recover(); v != nil {
 				s.m.log.ErrorContext(s.ctx, "session: OnEvent panicked", "panic", v)
 			}
 		}()
-		s.mu.Lock()
-		isSaved := s.saves != saves
-		s.mu.Unlock()
-		if !isSaved {
-			s.m.emit(s.ctx, EventDropped, s.state.Load().stored.rec, fmt.Errorf("session: %s: called after the handler has returned, and not followed by a Save", call))
+		resumed(s.ctx)
+		if s.saves.Load() == saves {
+			st := &s.state.Load().stored
+			rec := cmp.Or(st.rec, &Record{ID: st.ref.ID}) // the session may have ended
+			s.m.emit(s.ctx, EventDropped, rec, fmt.Errorf("session: %s: called after the handler has returned, and not followed by a Save", call))
 		}
 	})
 }

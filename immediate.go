@@ -62,7 +62,7 @@ func (u *immediate) run(in []byte) error {
 func (u *immediate) commit(ctx context.Context) (isDone bool, err error) {
 	s := u.s
 	err = s.transactWithin(ctx, func(t *tx) error {
-		s.saves++
+		s.saves.Add(1)
 		if t.phase() != phaseOpen {
 			t.takeBack()
 		}

@@ -205,6 +205,35 @@ func TestChangeAfterTheHandler(t *testing.T) {
 	}
 }
 
+// The event comes too if the session has ended, and the handler knew of it.
+func TestChangeAfterTheHandlerOfAnEndedSession(t *testing.T) {
+	for how, end := range map[string]func(d *desk, b *browser){
+		"revoked":  func(d *desk, b *browser) { d.m.RevokeAll(t.Context(), "alice") },
+		"replaced": func(d *desk, b *browser) { d.do(b.replay(b.cookie()), func(s *session.Session) { s.Login("bob") }) },
+	} {
+		t.Run(how, func(t *testing.T) {
+			atDesk(t, session.Options{}, func(d *desk) {
+				logged := captureLog(t)
+				b := d.browser()
+				var kept *session.Session
+				d.do(b, func(s *session.Session) {
+					kept = s
+					s.User()
+					end(d, b)
+					s.Reload(t.Context())
+				})
+				before := d.log.count(session.EventDropped)
+				name.Set(kept, "after")
+				time.Sleep(2 * second)
+				if n := d.log.count(session.EventDropped) - before; n != 1 {
+					t.Errorf("%d EventDropped, logged %s", n, logged)
+				}
+				expectCall(t, d.log.last(session.EventDropped).Err, "Set")
+			})
+		})
+	}
+}
+
 // What is changed while the handler still runs is no such change, and neither is what a
 // Refresh saves after it.
 func TestChangeAfterTheHandlerThatIsNone(t *testing.T) {

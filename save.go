@@ -23,7 +23,7 @@ func (s *Session) saveAfter(ctx context.Context, prepare func(t *tx) error) erro
 		if err := prepare(t); err != nil {
 			return err
 		}
-		s.saves++
+		s.saves.Add(1)
 		if t.phase() != phaseOpen {
 			t.takeBack() // calls that an earlier Save has failed to commit in time
 		}
@@ -57,7 +57,7 @@ func (s *Session) Reload(ctx context.Context) error {
 		return cmp.Or(st.problem.err, st.stored.err())
 	}
 	return s.transactWithin(ctx, func(t *tx) error {
-		s.saves++
+		s.saves.Add(1)
 		return t.reload()
 	})
 }

@@ -35,8 +35,8 @@ type Session struct {
 	loading sync.Mutex            // serializes the first use
 	load    tx                    // the first use; a field, so that it costs no allocation
 
-	mu    sync.Mutex // serializes transactions, and guards saves
-	saves int        // how often Save, Reload, Take and UpdateNow were called
+	mu    sync.Mutex   // serializes transactions
+	saves atomic.Int64 // how often Save, Reload, Take and UpdateNow were called
 }
 
 // ID returns the session's public handle: the record's id, safe to log and to
