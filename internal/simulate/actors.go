@@ -35,7 +35,7 @@ func (b *browser) live(task int) {
 	for _, step := range b.actor.Steps {
 		b.rng, b.step, b.sent = b.actor.rng(step), step, 0
 		b.w.sleep(task, b.pause())
-		switch b.rng.IntN(20) {
+		switch b.rng.IntN(22) {
 		case 0, 1:
 			b.visit(false, append(someOps(b.rng), login(b.account(0)))...)
 		case 2:
@@ -101,9 +101,28 @@ func (b *browser) live(task int) {
 			b.visit(false, append(someOps(b.rng), saveRefused())...)
 		case 17:
 			b.reorder()
+		case 18:
+			b.visit(false, login(b.account(0)))
+			b.w.sleep(b.task, 2*time.Minute+b.upTo(time.Minute)) // the credential is to be refreshed
+			for range 2 + b.rng.IntN(3) {
+				b.send(b.prepare(false, refresh(30*time.Second-someTime(b.rng, 2*time.Second), 0, false)))
+				b.w.sleep(b.task, b.upTo(10*time.Second))
+			}
+		case 19:
+			b.useOtherDevices()
 		default:
 			b.visit(false, someOps(b.rng)...)
 		}
+	}
+}
+
+// useOtherDevices logs in at some devices that are not seen again, at the same time. The Logins
+// may be committed in another order.
+func (b *browser) useOtherDevices() {
+	for range 2 + b.rng.IntN(2) {
+		x := &exchange{who: "another device of " + b.name, rng: b.w.split(b.rng), ops: []op{login(b.account(0)), works(b.upTo(4 * time.Second))}}
+		b.w.start(func(task int) { b.w.send(task, x) })
+		b.w.sleep(b.task, someTime(b.rng, 2*time.Second))
 	}
 }
 

@@ -263,10 +263,105 @@ func stream(d time.Duration) op {
 	}}
 }
 
+// leave leaves a goroutine behind that does these steps, one after another, when the handler
+// has returned: after d at the earliest.
+func leave(d time.Duration, steps ...lateStep) op {
+	var does []string
+	for _, s := range steps {
+		does = append(does, s.name)
+	}
+	what := "leaves a goroutine behind, which " + strings.Join(does, ", ")
+	return op{"leaves a goroutine behind", what, func(x *exchange, _ http.ResponseWriter) {
+		if x.hasLeft { // a goroutine that waits for another one's commit would stop the scheduler
+			return
+		}
+		x.hasLeft = true
+		x.w.start(func(task int) {
+			for x.w.sleep(task, d); x.ended.IsZero(); x.w.sleep(task, time.Second) {
+			}
+			for _, s := range steps {
+				if x.p.isDead {
+					return
+				}
+				s.do(x, task)
+			}
+		})
+	}}
+}
+
+// A lateStep is one thing that a goroutine does whose handler has returned.
+type lateStep struct {
+	name string
+	do   func(x *exchange, task int)
+}
+
+// markLate adds a mark and saves it after d. Whether that is later than a second decides
+// whether an event has told that the mark is dropped.
+func markLate(d time.Duration) lateStep {
+	return lateStep{"adds a mark and saves it after " + d.String(), func(x *exchange, task int) {
+		c := x.w.truth.changesLate(x)
+		n := x.addLate()
+		x.w.sleep(task, d)
+		err := x.s.Save(x.ctx())
+		x.w.log(x, "saves mark %d and is told: %s", n, told(err))
+		if err == nil {
+			x.w.truth.expectMarks(x, []int{n})
+		}
+		x.w.sleep(task, tellWithin)
+		c.saved(d, err)
+	}}
+}
+
+// forget adds a mark and does not save it.
+func forget() lateStep {
+	return lateStep{"adds a mark and does not save it", func(x *exchange, task int) {
+		c := x.w.truth.changesLate(x)
+		x.w.truth.unsaved[x.addLate()] = true
+		x.w.sleep(task, tellWithin)
+		c.forgotten()
+	}}
+}
+
+func markLateNow() lateStep {
+	return lateStep{"adds a mark and stores it at once", func(x *exchange, _ int) { markNow().do(x, nil) }}
+}
+
+func takeLate() lateStep {
+	return lateStep{"takes the voucher", func(x *exchange, _ int) { take().do(x, nil) }}
+}
+
+// addLate adds a mark when the handler has returned.
+func (x *exchange) addLate() (n int) {
+	n = x.w.truth.next()
+	x.w.log(x, "adds mark %d after its handler has returned", n)
+	marks.Update(x.s, func(all []int) []int { return append(all[:len(all):len(all)], n) })
+	return n
+}
+
+// someSteps returns what a goroutine does that a handler leaves behind.
+func someSteps(rng *rand.Rand) (steps []lateStep) {
+	for range rng.IntN(3) {
+		switch rng.IntN(4) {
+		case 0:
+			steps = append(steps, markLate(time.Duration(rng.IntN(3)/2)*someTime(rng, 4*time.Second)))
+		case 1:
+			steps = append(steps, markLate(0))
+		case 2:
+			steps = append(steps, markLateNow())
+		case 3:
+			steps = append(steps, takeLate())
+		}
+	}
+	if len(steps) == 0 || rng.IntN(2) == 0 {
+		steps = append(steps, forget()) // last, for a Save of what follows would store it
+	}
+	return steps
+}
+
 // someOps returns what a request of a browser may do, but for Login and Logout.
 func someOps(rng *rand.Rand) (ops []op) {
 	for range rng.IntN(4) {
-		switch rng.IntN(14) {
+		switch rng.IntN(15) {
 		case 0, 1, 2, 3:
 			ops = append(ops, mark())
 		case 4:
@@ -293,6 +388,8 @@ func someOps(rng *rand.Rand) (ops []op) {
 			ops = append(ops, sendHeader())
 		case 13:
 			ops = append(ops, reload())
+		case 14:
+			ops = append(ops, leave(someTime(rng, time.Minute), someSteps(rng)...))
 		}
 	}
 	if rng.IntN(40) == 0 {

@@ -79,6 +79,7 @@ type exchange struct {
 	grows          bool      // it has asked for more values than there were
 	logsIn         string    // the user of the last Login, if that was in time and nothing has taken it back
 	panics         bool
+	hasLeft        bool // a goroutine behind
 }
 
 // exchangeOf returns the exchange that ctx is of, or nil.

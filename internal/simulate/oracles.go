@@ -235,6 +235,8 @@ func (t *truth) loggedIn(x *exchange, isNew bool) {
 	case !isNew:
 		t.violation(x, "a Login logs in", "the response brings no token")
 		return
+	case x.storedIn == nil:
+		return // issuedTo has said so
 	case x.storedIn.user != x.logsIn:
 		t.violation(x, "nobody as somebody else", "after a Login as %q the response brings a token of %q", x.logsIn, x.storedIn.user)
 	}
@@ -497,6 +499,58 @@ func (t *truth) notDone(x *exchange) {
 		t.violation(x, "Done", "open although session %d has ended (%s) at %v", s.number, s.why, s.ended.Sub(t.w.began))
 	case !k.replaced.IsZero() && after(k.replaced.Add(grace)) && x.loaded.Before(k.replaced):
 		t.violation(x, "Done", "open although %s was replaced at %v", t.nameOf(k.value), k.replaced.Sub(t.w.began))
+	}
+}
+
+// tellWithin is how long after a change an event tells that it is dropped, if the handler had
+// returned and no Save has followed: a second, and what the scheduler adds.
+const tellWithin = time.Second + time.Millisecond
+
+// A lateChange is a change after the handler has returned.
+type lateChange struct {
+	t         *truth
+	x         *exchange
+	dropped   int  // events of before
+	isUnknown bool // the store has failed, so that nothing is changed
+	isStored  bool // the session is
+	others    int  // events at most that tell of what the handler has asked for
+}
+
+// changesLate is called before a change that is made after the handler has returned.
+func (t *truth) changesLate(x *exchange) *lateChange {
+	t.count("changes after the handler has returned")
+	c := &lateChange{t: t, x: x, dropped: x.events[session.EventDropped], isUnknown: errors.Is(x.s.Err(), session.ErrStore), isStored: x.s.ID() != ""}
+	if x.renewal && x.status >= 500 {
+		c.others = 1 // the new token that the handler has asked for, and whose commit failed, is given up now
+	}
+	return c
+}
+
+// judge judges how many events have told that the change is dropped.
+func (c *lateChange) judge(want int, what string) {
+	if n := c.x.events[session.EventDropped] - c.dropped; n < want || n > want+c.others {
+		c.t.violation(c.x, "late changes", "%d events told that a change is dropped which was %s", n, what)
+	}
+	if n := c.x.p.lateLogged; c.isStored && !c.isUnknown && n != 1 {
+		c.t.violation(c.x, "late changes", "%d lines were logged of the changes after a handler had returned", n)
+	}
+}
+
+// saved judges a change that a Save has followed after d, which has returned err.
+func (c *lateChange) saved(d time.Duration, err error) {
+	switch {
+	case err != nil:
+	case d > tellWithin:
+		c.judge(1, "saved after "+d.String())
+	case d < time.Second-time.Millisecond: // in between it is chance which of both comes first
+		c.judge(0, "saved after "+d.String())
+	}
+}
+
+// forgotten judges a change that no Save has followed.
+func (c *lateChange) forgotten() {
+	if !c.isUnknown {
+		c.judge(1, "not saved")
 	}
 }
 

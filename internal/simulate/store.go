@@ -23,6 +23,8 @@ type process struct {
 	limits  limits
 	manager *session.Manager
 	isDead  bool
+
+	lateLogged int // lines of the log about changes after the handler has returned
 }
 
 var (

@@ -22,6 +22,7 @@ type truth struct {
 	issued     map[int]time.Time        // credentials, and when each was given
 	used       map[int]*exchange
 	vouchers   map[int]*exchange
+	unsaved    map[int]bool           // marks of goroutines that were left behind and do not save them
 	active     map[string][]*exchange // requests with a token of a session that have not ended, by its id
 	violations []string
 	failedAt   time.Time // when the store, the network or a process last failed
@@ -112,7 +113,7 @@ func newTruth(w *world) *truth {
 	}
 	t := &truth{
 		w: w, skew: skew, sessions: map[string]*sessionTruth{}, tokens: map[string]*token{}, issued: map[int]time.Time{},
-		used: map[int]*exchange{}, vouchers: map[int]*exchange{}, active: map[string][]*exchange{},
+		used: map[int]*exchange{}, vouchers: map[int]*exchange{}, unsaved: map[int]bool{}, active: map[string][]*exchange{},
 	}
 	t.room = room{t: t, max: w.plan.MaxBytes}
 	return t
@@ -247,6 +248,11 @@ func (t *truth) written(p *process, x *exchange, r *session.Record) {
 	if twice := repeated(data.Marks); twice != 0 {
 		t.violation(x, "no doubled update", "mark %d is in session %d twice", twice, s.number)
 	}
+	for _, n := range data.Marks {
+		if t.unsaved[n] {
+			t.violation(x, "late changes", "mark %d is stored, of a goroutine that was left behind and does not save it", n)
+		}
+	}
 	if x != nil {
 		s.maybeUsed(p)
 	}
@@ -277,6 +283,9 @@ func (t *truth) written(p *process, x *exchange, r *session.Record) {
 		if !isNew {
 			t.renewed(x, s, was)
 		}
+	}
+	if end := later(s.end, s.remember); r.Deadline.After(end.Add(t.skew)) {
+		t.violation(x, "two clocks", "the record of session %d has its deadline at %v, and must end at %v", s.number, r.Deadline.Sub(t.w.began), end.Sub(t.w.began))
 	}
 	isRenewed := !isNew && x != nil && x.storedKey == data.Key // by x, whose own token is perhaps not in data any more
 	for _, k := range t.tokens {

@@ -7,8 +7,10 @@ package simulate
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/coatcheck/session"
@@ -121,6 +123,7 @@ func (p *process) start() {
 		MaxPerUser:  p.w.plan.MaxPerUser,
 		MaxDataSize: p.limits.maxData,
 		OnEvent:     p.w.event,
+		Logger:      slog.New(log{p}),
 	})
 	if err != nil {
 		panic(err)
@@ -128,6 +131,24 @@ func (p *process) start() {
 	p.manager = m
 	p.w.managers = append(p.w.managers, m)
 }
+
+// A log is the slog.Handler of a process. It counts the lines that a promise speaks of.
+type log struct{ p *process }
+
+func (l log) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l log) Handle(ctx context.Context, r slog.Record) error {
+	switch {
+	case strings.Contains(r.Message, "after the handler has returned"):
+		l.p.lateLogged++
+	case strings.Contains(r.Message, "panicked"):
+		l.p.w.truth.violation(exchangeOf(ctx), "no panic", "logged: %s", r.Message)
+	}
+	return nil
+}
+
+func (l log) WithAttrs([]slog.Attr) slog.Handler { return l }
+func (l log) WithGroup(string) slog.Handler      { return l }
 
 // kill lets a process die now and then, and another one take its place at once.
 func (w *world) kill(task int) {

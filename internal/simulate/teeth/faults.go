@@ -15,6 +15,7 @@ const (
 	nobodyElse      = "nobody as somebody else"
 	logsIn          = "a Login logs in"
 	boundedMemory   = "bounded memory"
+	lateChanges     = "late changes"
 )
 
 // faults are the mistakes that the simulator must find.
@@ -32,7 +33,7 @@ var faults = []fault{
 	{"MemoryStore.Save compares no versions", "memory.go",
 		"case e.version != version:\n", "case false:\n", noLostUpdate},
 	{"Update does not run again on a conflict", "internal/body/changes.go",
-		"if c.Again != nil {\n\t\t\tif in", "if c.Again != nil && bytes.Equal(c.In, notJSON) {\n\t\t\tif in", noLostUpdate},
+		"if c.Again != nil {\n\t\t\tif in", "if c.Again != nil && bytes.Equal(c.In, []byte{0}) {\n\t\t\tif in", noLostUpdate},
 	{"a conflict forgets what the request changed", "load.go",
 		"if t.rebase(newer); t.stored.status == statusLive && !isReported {\n",
 		"t.pending.changes = nil\n\tif t.rebase(newer); t.stored.status == statusLive && !isReported {\n", noLostUpdate},
@@ -67,7 +68,7 @@ var faults = []fault{
 	{"a Remember exceeds the end of an EndBy", "draft.go",
 		"rec.Deadline = earlier(rec.Deadline, end)\n", "rec.Deadline = later(rec.Deadline, end)\n", endBy},
 	{"a later EndBy counts", "internal/body/body.go",
-		"(was.IsZero() || t.Before(was))", "(was.IsZero() || !t.IsZero())", endBy},
+		"(old.IsZero() || t.Before(old))", "(old.IsZero() || !t.IsZero())", endBy},
 	{"a passive request is a use", "touch.go",
 		"return s.source != nil && !s.isPassive.Load()", "return s.source != nil", twoClocks},
 	{"a longer IdleTimeout is not heeded before LastSeen is old", "touch.go",
@@ -100,7 +101,7 @@ var faults = []fault{
 	{"a Logout with a replaced token ends the session", "ending.go",
 		"case st.status == statusReplaced && st.wasLoaded:\n", "case st.err() == ErrReplaced:\n", "a replaced token ends nothing"},
 	{"a replayed token ends the session", "load.go",
-		"t.note(EventReplayed, rec, ErrReplaced)\n", "t.note(EventReplayed, rec, ErrReplaced)\n\t\t\t_, _, _ = t.m.end(t.context(), rec.ID, rec.User, byRevoke, nil)\n", asked},
+		"t.note(EventReplayed, rec, ErrReplaced)\n", "t.note(EventReplayed, rec, ErrReplaced)\n\t\t\t_, _, _ = t.m.end(t.context(), rec.ID, rec.User, body.ReasonRevoke, nil)\n", asked},
 	{"a Save limits the user's sessions", "commit.go",
 		"if n.leave(); isLogin {\n", "if n.leave(); isLogin || true {\n", asked},
 	{"a Renew signs out first", "login.go",
@@ -220,6 +221,18 @@ var faults = []fault{
 `, boundedMemory},
 	{"a full store is a mistake of the program", "commit.go",
 		"if err = storeError(\"create\", err); errors", "if errors.Is(err, errFull) {\n\t\treturn err\n\t}\n\tif err = storeError(\"create\", err); errors", "full is 503"},
+
+	// Changes after the handler has returned.
+	{"a change after the handler is dropped without an event", "change.go",
+		"if s.saves.Load() == saves {\n", "if s.saves.Load() < saves {\n", lateChanges},
+	{"the event of a change after the handler needs a record", "change.go",
+		"rec := cmp.Or(st.rec, &Record{ID: st.ref.ID})", "rec := cmp.Or(st.rec, nil)", "no panic"},
+	{"a change after the handler stores itself", "change.go",
+		"if s.saves.Load() == saves {\n", "if s.saves.Load() == saves {\n\t\t\t_ = s.Save(s.ctx)\n", lateChanges},
+	{"each change after the handler is logged", "change.go",
+		"if s.m.unsaved.CompareAndSwap(false, true) {\n", "if s.m.unsaved.Store(true); true {\n", lateChanges},
+	{"a Save after the handler stores nothing", "save.go",
+		"t.takeBack() // calls that an earlier Save has failed to commit in time\n", "t.takeBack()\n\t\t\tif t.phase() == phaseReturned {\n\t\t\t\tt.pending.changes = nil\n\t\t\t}\n", noLostUpdate},
 
 	// Events, headers, and the rest.
 	{"EventReplayed is hidden", "load.go",
