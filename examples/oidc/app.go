@@ -15,9 +15,9 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// A flow is a sign-in that has begun and not come back. A browser may have several
-// at once: two tabs, a back button. They are in one value, by their state, each good
-// for ten minutes and for one callback.
+// flow is a sign-in that has begun and not returned from the provider. A browser can have
+// several, because of tabs and the back button. They are stored in one value, by state. Each is
+// valid for ten minutes and for one callback.
 type flow struct {
 	Nonce, Verifier string
 	Until           time.Time
@@ -26,17 +26,17 @@ type flow struct {
 var (
 	flows  = session.NewKey[map[string]flow]("flows")
 	tokens = session.NewKey[*oauth2.Token]("tokens")
-	sid    = session.NewKey[string]("sid") // the issuer's name for its own session
+	sid    = session.NewKey[string]("sid") // the id of the provider's own session
 )
 
-const mostFlows = 20 // of one browser: a session is no place for a thousand
+const mostFlows = 20 // per browser; bounds the size of the session
 
-// An app signs its users in with an OpenID provider.
+// app logs its users in with an OpenID provider.
 type app struct {
 	sessions *session.Manager
 	provider *oidc.Provider
 	config   oauth2.Config
-	formPost bool // the provider is asked to answer by a form that posts
+	formPost bool // whether the provider returns by a form that posts (response_mode=form_post)
 }
 
 func newApp(sessions *session.Manager, provider *oidc.Provider, config oauth2.Config, formPost bool) http.Handler {
@@ -50,8 +50,8 @@ func newApp(sessions *session.Manager, provider *oidc.Provider, config oauth2.Co
 	mux.HandleFunc("POST /logout", func(w http.ResponseWriter, r *http.Request) { session.From(r.Context()).Logout() })
 	mux.HandleFunc("POST /backchannel-logout", a.backchannel)
 	protection := http.NewCrossOriginProtection()
-	protection.AddInsecureBypassPattern("POST /callback")           // carries a state, which is checked
-	protection.AddInsecureBypassPattern("POST /backchannel-logout") // carries a signed token
+	protection.AddInsecureBypassPattern("POST /callback")           // has a state, which the handler checks
+	protection.AddInsecureBypassPattern("POST /backchannel-logout") // has a signed token
 	return protection.Handler(sessions.Handler(mux))
 }
 
@@ -64,7 +64,7 @@ func (a *app) home(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprint(w, `<!DOCTYPE html><title>Example</title><a href="/login">Log in</a>`)
 }
 
-// login sends the browser to the provider.
+// login redirects the browser to the provider.
 func (a *app) login(w http.ResponseWriter, r *http.Request) {
 	state, f := rand.Text(), flow{Nonce: rand.Text(), Verifier: oauth2.GenerateVerifier(), Until: time.Now().Add(10 * time.Minute)}
 	flows.Update(session.From(r.Context()), func(all map[string]flow) map[string]flow {
@@ -83,15 +83,15 @@ func (a *app) login(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, a.config.AuthCodeURL(state, options...), http.StatusSeeOther)
 }
 
-// posted is where a provider's form arrives, from another site and so without a Lax
-// cookie: a redirect to a page of our own brings it.
+// posted receives the form of the provider. The form comes from another site, so the request
+// has no Lax cookie; the redirect to a page of this site has it.
 func (a *app) posted(w http.ResponseWriter, r *http.Request) {
 	q := url.Values{"code": {r.PostFormValue("code")}, "state": {r.PostFormValue("state")}}
 	http.Redirect(w, r, "/callback?"+q.Encode(), http.StatusSeeOther)
 }
 
-// take removes the flow of a state from the session and returns it. Of concurrent
-// requests one gets it. Without such a flow it returns a zero one.
+// take removes the flow of a state from the session and returns it, to one of concurrent
+// requests only. It returns the zero flow if there is none.
 func take(ctx context.Context, s *session.Session, state string) (f flow, err error) {
 	if _, ok := flows.Get(s)[state]; !ok {
 		return flow{}, s.Err()
@@ -104,7 +104,7 @@ func take(ctx context.Context, s *session.Session, state string) (f flow, err er
 	return f, err
 }
 
-// callback logs in the user who comes back from the provider.
+// callback logs in the user who returns from the provider.
 func (a *app) callback(w http.ResponseWriter, r *http.Request) {
 	s := session.From(r.Context())
 	f, err := take(r.Context(), s, r.FormValue("state"))
@@ -116,7 +116,7 @@ func (a *app) callback(w http.ResponseWriter, r *http.Request) {
 	case errors.Is(err, session.ErrReplaced) && a.again(w, r):
 		return
 	case err != nil || time.Now().After(f.Until):
-		http.Redirect(w, r, "/login", http.StatusSeeOther) // used, too old, or not of this browser
+		http.Redirect(w, r, "/login", http.StatusSeeOther) // the flow was used, is too old, or belongs to another browser
 		return
 	}
 	token, err := a.config.Exchange(r.Context(), r.FormValue("code"), oauth2.VerifierOption(f.Verifier))
@@ -139,9 +139,9 @@ func (a *app) callback(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, "/", http.StatusSeeOther)
 }
 
-// again lets the browser come back to the callback a little later, a few times:
-// another tab of it has just logged in, its new cookie is on the way, and in the
-// session that this opens is what waits for the sign-in here too.
+// again redirects the browser to the callback again a little later, at most five times. Another
+// tab has just logged in, and its new cookie has not arrived yet; the flow of this tab is in
+// the session of that cookie.
 func (a *app) again(w http.ResponseWriter, r *http.Request) bool {
 	q := r.URL.Query()
 	try, _ := strconv.Atoi(q.Get("try"))
@@ -157,7 +157,7 @@ func (a *app) again(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// api uses the access token, which one of all requests at a time keeps fresh.
+// api uses the access token. Of concurrent requests, one refreshes the token.
 func (a *app) api(w http.ResponseWriter, r *http.Request) {
 	s := session.From(r.Context())
 	token, err := tokens.Refresh(r.Context(), s, (*oauth2.Token).Valid, func(ctx context.Context, t *oauth2.Token) (*oauth2.Token, error) {
@@ -170,9 +170,9 @@ func (a *app) api(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprint(w, token.AccessToken)
 }
 
-// backchannel ends sessions because their users logged out at the provider (OpenID
-// Connect Back-Channel Logout, 2.5 to 2.7): all of the user's, or those that belong to
-// one session there. It costs a List, and a load and a save of each that ends.
+// backchannel ends sessions because their users logged out at the provider (OpenID Connect
+// Back-Channel Logout, 2.5 to 2.7): all sessions of the user, or those of one session of the
+// provider. It costs a List, and a load and a save for each session that ends.
 func (a *app) backchannel(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	id, err := a.provider.Verifier(&oidc.Config{ClientID: a.config.ClientID}).Verify(r.Context(), r.PostFormValue("logout_token"))

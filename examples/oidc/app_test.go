@@ -19,7 +19,7 @@ import (
 	"github.com/coatcheck/session/examples/oidc/issuer"
 )
 
-// A world is an issuer and an application, each on a server of its own.
+// world is an issuer and an application, each on a server of its own.
 type world struct {
 	t        *testing.T
 	issuer   *issuer.Issuer
@@ -48,13 +48,13 @@ func newWorld(t *testing.T, formPost bool) *world {
 	return &world{t, is, own, sessions}
 }
 
-// A browser keeps cookies and follows redirects.
+// browser returns a client that keeps cookies and follows redirects.
 func (x *world) browser() *http.Client {
 	jar, _ := cookiejar.New(nil)
 	return &http.Client{Jar: jar}
 }
 
-// ask sends a request, and returns where it ended and what is there.
+// ask sends a request, and returns the status, the final address and the body.
 func (x *world) ask(c *http.Client, method, url string, form url.Values, header ...string) (int, string, string) {
 	x.t.Helper()
 	r, err := http.NewRequest(method, url, strings.NewReader(form.Encode()))
@@ -77,17 +77,17 @@ func (x *world) ask(c *http.Client, method, url string, form url.Values, header 
 	return resp.StatusCode, resp.Request.URL.String(), string(body)
 }
 
-// begin goes to the issuer's form, and returns its address.
+// begin follows the redirects to the issuer's form, and returns its address.
 func (x *world) begin(c *http.Client) string {
 	x.t.Helper()
 	_, at, _ := x.ask(c, "GET", x.app+"/login", nil)
 	if !strings.HasPrefix(at, x.issuer.URL+"/authorize?") {
-		x.t.Fatalf("the login leads to %s", at)
+		x.t.Fatalf("the login redirects to %s", at)
 	}
 	return at
 }
 
-// end fills in the form, and expects to be the user.
+// end submits the form, and checks that the user is logged in.
 func (x *world) end(c *http.Client, at, user string) {
 	x.t.Helper()
 	if status, _, body := x.ask(c, "POST", at, url.Values{"sub": {user}}); body != "You are "+user+"." {
@@ -95,8 +95,8 @@ func (x *world) end(c *http.Client, at, user string) {
 	}
 }
 
-// A sign-in; the back button to the issuer's form, whose state was used, so that another
-// sign-in begins; and ten that wait in one browser together, each of which succeeds.
+// TestSignIn signs in; goes back to the issuer's form, whose state was used, so that another
+// sign-in begins; and completes ten concurrent sign-ins of one browser one after the other.
 func TestSignIn(t *testing.T) {
 	x := newWorld(t, false)
 	c := x.browser()
@@ -104,7 +104,7 @@ func TestSignIn(t *testing.T) {
 	x.end(c, first, "alice")
 	_, again, _ := x.ask(c, "POST", first, url.Values{"sub": {"alice"}})
 	if !strings.HasPrefix(again, x.issuer.URL+"/authorize?") || again == first {
-		t.Errorf("the back button leads to %s", again)
+		t.Errorf("the back button redirects to %s", again)
 	}
 	x.end(c, again, "alice")
 
@@ -116,16 +116,16 @@ func TestSignIn(t *testing.T) {
 
 // tabs begins ten sign-ins in one browser.
 func (x *world) tabs(c *http.Client) (all []string) {
-	x.ask(c, "GET", x.app+"/login", nil) // has a session
+	x.ask(c, "GET", x.app+"/login", nil) // creates the session
 	for range 10 {
 		all = append(all, x.begin(c))
 	}
 	return all
 }
 
-// Ten tabs come back at once: none is answered with an error. Each login ends the session
-// of the one before, and which of the ten cookies the browser keeps is a matter of which
-// response arrives last, so that a tab may have to log in once more.
+// TestSignInsAtOnce lets ten tabs return from the provider concurrently: none gets an error
+// page. Each login ends the session of the previous one, and the browser keeps the cookie of
+// the response that arrives last, so a tab may have to log in again.
 func TestSignInsAtOnce(t *testing.T) {
 	x := newWorld(t, false)
 	c := x.browser()
@@ -133,14 +133,15 @@ func TestSignInsAtOnce(t *testing.T) {
 	for _, at := range x.tabs(c) {
 		all.Go(func() {
 			if status, ends, body := x.ask(c, "POST", at, url.Values{"sub": {"bob"}}); status != 200 {
-				t.Errorf("%s answers %d %s", ends, status, body)
+				t.Errorf("%s was answered %d %s", ends, status, body)
 			}
 		})
 	}
 	all.Wait()
 }
 
-// Ten callbacks of one sign-in at once: one of them uses the code.
+// TestCallbackIsUsedOnce sends ten concurrent callbacks of one sign-in: one of them uses the
+// code.
 func TestCallbackIsUsedOnce(t *testing.T) {
 	x := newWorld(t, false)
 	c := x.browser()
@@ -156,7 +157,7 @@ func TestCallbackIsUsedOnce(t *testing.T) {
 	for range 10 {
 		all.Go(func() {
 			if status, ends, body := x.ask(c, "GET", r.Header.Get("Location"), nil); status != 200 {
-				t.Errorf("%s answers %d %s", ends, status, body)
+				t.Errorf("%s was answered %d %s", ends, status, body)
 			}
 		})
 	}
@@ -166,7 +167,8 @@ func TestCallbackIsUsedOnce(t *testing.T) {
 	}
 }
 
-// A callback with a state of another browser leads to a sign-in of one's own.
+// TestStateOfAnotherBrowser checks that a callback with the state of another browser begins a
+// new sign-in.
 func TestStateOfAnotherBrowser(t *testing.T) {
 	x := newWorld(t, false)
 	mallory, victim := x.browser(), x.browser()
@@ -179,14 +181,15 @@ func TestStateOfAnotherBrowser(t *testing.T) {
 	r.Body.Close()
 	_, ends, _ := x.ask(victim, "GET", r.Header.Get("Location"), nil)
 	if !strings.HasPrefix(ends, x.issuer.URL+"/authorize?") {
-		t.Errorf("it leads to %s", ends)
+		t.Errorf("the callback redirects to %s", ends)
 	}
 	if _, _, body := x.ask(victim, "GET", x.app, nil); strings.Contains(body, "mallory") {
 		t.Errorf("the victim is %s", body)
 	}
 }
 
-// The provider sends users back to its client only, whatever the address asks for.
+// TestRedirectElsewhere checks that the issuer redirects to its client only, whatever the
+// request names.
 func TestRedirectElsewhere(t *testing.T) {
 	for _, formPost := range []bool{false, true} {
 		x := newWorld(t, formPost)
@@ -207,7 +210,8 @@ func TestRedirectElsewhere(t *testing.T) {
 	}
 }
 
-// The provider's form posts from another site, without the Lax cookie.
+// TestFormPost covers the form of the provider, which posts from another site without the Lax
+// cookie.
 func TestFormPost(t *testing.T) {
 	x := newWorld(t, true)
 	c := x.browser()
@@ -235,11 +239,11 @@ func TestFormPost(t *testing.T) {
 	}
 }
 
-// Twenty requests notice that the access token has run out: its refresh token is used
-// once, and again when the next one has run out.
+// TestAccessTokenIsKeptFresh lets twenty concurrent requests find an expired access token: the
+// refresh token is used once, and the next one once when that access token has expired.
 func TestAccessTokenIsKeptFresh(t *testing.T) {
 	x := newWorld(t, false)
-	x.issuer.ExpiresIn = time.Second // which is over for who leaves ten seconds
+	x.issuer.ExpiresIn = time.Second // expired for the application, which refreshes ten seconds early
 	c := x.browser()
 	x.end(c, x.begin(c), "alice")
 	x.issuer.ExpiresIn = time.Hour
@@ -260,8 +264,8 @@ func TestAccessTokenIsKeptFresh(t *testing.T) {
 	}
 }
 
-// A callback is tried again five times at most, whatever the query says, and waits no
-// longer than its request.
+// TestTriesAreBounded checks that a callback is repeated at most five times, whatever the query
+// says, and waits no longer than its request.
 func TestTriesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gone, cancel := context.WithCancel(t.Context())
@@ -290,7 +294,8 @@ func TestTriesAreBounded(t *testing.T) {
 	})
 }
 
-// Who logs out at the provider is logged out here: in one session, or in all.
+// TestBackChannelLogout checks that a logout at the provider ends one session here, or all of
+// the user.
 func TestBackChannelLogout(t *testing.T) {
 	x := newWorld(t, false)
 	one, two, other := x.browser(), x.browser(), x.browser()
@@ -317,7 +322,7 @@ func TestBackChannelLogout(t *testing.T) {
 	stranger.URL = x.issuer.URL
 	logout(stranger.LogoutToken("alice", ""), 400)             // forged
 	logout(x.issuer.Sign(map[string]any{"sub": "alice"}), 400) // an ID token
-	logout(x.issuer.LogoutToken("", ""), 400)                  // of nobody
+	logout(x.issuer.LogoutToken("", ""), 400)                  // without a subject
 	logout("", 400)
 	in(one, true)
 

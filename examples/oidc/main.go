@@ -1,5 +1,4 @@
-// Oidc signs its users in with an OpenID provider: a small one of its own, on another
-// port.
+// Oidc logs its users in with an OpenID provider, a small one of its own on another port.
 //
 //	go run .   # and open http://localhost:8080
 package main

@@ -1,17 +1,17 @@
-// Server is an example of sessions that a person can log in to:
+// Server is an example site on which users log in:
 //
 //	go run ./examples/server
 //
 // It is configured by the environment:
 //
 //	PORT            8080 by default
-//	SESSION_SECRET  signs the cookies: at least 32 characters. Without one, a
-//	                random secret is used, which production refuses
+//	SESSION_SECRET  signs the cookies: at least 32 characters. Without it a random
+//	                secret is used, which production refuses
 //	APP_ENV         production: a Secure cookie with the __Host-Http- name, for use
 //	                behind HTTPS; anything else: a cookie for plain HTTP
 //
-// Its sessions are in memory. The same server over SQLite, Redis, PostgreSQL or
-// MySQL is in examples/stores, which needs their drivers.
+// Sessions are kept in memory. The same server with SQLite, Redis, PostgreSQL or MySQL is in
+// examples/stores, which needs their drivers.
 package main
 
 import (

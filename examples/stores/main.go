@@ -1,5 +1,5 @@
-// Stores is examples/server over the stores that outlive the process. Beside
-// that server's variables, it reads
+// Stores is examples/server with stores that survive a restart. In addition to the variables of
+// that server, it reads
 //
 //	STORE  memory (the default)
 //	       sqlite:PATH
@@ -7,7 +7,7 @@
 //	       postgres://user:password@127.0.0.1/database
 //	       mysql://user:password@tcp(127.0.0.1)/database
 //
-// and needs a SESSION_SECRET with all of them but memory.
+// All but memory need a SESSION_SECRET.
 package main
 
 import (
@@ -32,8 +32,8 @@ import (
 
 func main() { site.Main(open) }
 
-// open opens the store that STORE names. Errors name the kind of store, never
-// the address, which may hold a password.
+// open opens the store with this name, the value of STORE. Errors contain the kind of the
+// store, never the address, which may contain a password.
 func open(ctx context.Context, name string) (session.Store, error) {
 	kind, rest, _ := strings.Cut(name, ":")
 	switch kind {
@@ -44,11 +44,11 @@ func open(ctx context.Context, name string) (session.Store, error) {
 	case "mysql":
 		dsn := strings.TrimPrefix(rest, "//")
 		if !strings.Contains(dsn, "?") {
-			dsn += "?interpolateParams=true" // one round trip a statement
+			dsn += "?interpolateParams=true" // one round trip per statement
 		}
 		return openSQL(ctx, "mysql", dsn, sqlstore.MySQL)
 	case "sqlite":
-		// SQLite would make the file readable to all.
+		// SQLite would create a file that other users of the machine can read.
 		f, err := os.OpenFile(rest, os.O_CREATE|os.O_RDWR, 0o600)
 		if err != nil {
 			return nil, err
@@ -62,7 +62,7 @@ func open(ctx context.Context, name string) (session.Store, error) {
 func openRedis(ctx context.Context, address string) (session.Store, error) {
 	opts, err := redis.ParseURL(address)
 	if err != nil {
-		return nil, errors.New("the address of Redis is not a good one")
+		return nil, errors.New("the address of Redis is invalid")
 	}
 	opts.ContextTimeoutEnabled = true
 	store, err := redisstore.New(redis.NewClient(opts), nil)
@@ -83,7 +83,7 @@ func openSQL(ctx context.Context, driver, dsn string, dialect sqlstore.Dialect) 
 	db.SetMaxOpenConns(20)
 	db.SetMaxIdleConns(20)
 	if dialect == sqlstore.SQLite {
-		db.SetMaxOpenConns(1) // requests queue here, where their deadline is seen
+		db.SetMaxOpenConns(1) // requests queue in Go, where their deadline is respected
 	}
 	store, err := sqlstore.New(db, dialect, nil)
 	if err != nil {

@@ -24,7 +24,8 @@ func TestSQLite(t *testing.T) {
 	}
 }
 
-// A mistake is an error that does not repeat the address: it may hold a password.
+// TestMistakes checks that the error for an invalid STORE does not contain the address, which
+// may contain a password.
 func TestMistakes(t *testing.T) {
 	for _, name := range []string{"nonsense", "redis://:hunter2@[", "mysql://root:hunter2@", "postgres://u:hunter2@127.0.0.1:1/x?connect_timeout=1", "sqlite:/nowhere/at/all"} {
 		store, err := open(t.Context(), name)

@@ -1,4 +1,4 @@
-// Package apptest is the test that the programs of all frameworks share.
+// Package apptest is the test that the programs of all frameworks use.
 package apptest
 
 import (
@@ -56,10 +56,10 @@ func Run(t *testing.T, app func(*session.Manager) http.Handler) {
 
 	expect(browser, "GET", "/dashboard", 401, "Please log in.")
 	if h := expect(browser, "POST", "/login", 200, ""); len(h["Set-Cookie"]) != 1 || h.Get("Cache-Control") != "no-store" {
-		t.Errorf("the login answers %v", h)
+		t.Errorf("the header of the login is %v", h)
 	}
 	if h := expect(browser, "GET", "/dashboard", 200, "Welcome back, alice!"); h.Get("Vary") != "Cookie" || h.Get("Cache-Control") != "no-store" || h["Set-Cookie"] != nil {
-		t.Errorf("the dashboard answers %v", h)
+		t.Errorf("the header of the dashboard is %v", h)
 	}
 	var all sync.WaitGroup
 	for range 49 {

@@ -1,5 +1,5 @@
-// Package around tries the session's Handler with other people's middleware around
-// it and inside it, and with routers and servers that are not a program here.
+// Package around tests Manager.Handler with common middleware around it and inside it, and with
+// routers and servers that have no program here.
 package around
 
 import (
@@ -25,7 +25,7 @@ import (
 
 type wrap = func(http.Handler) http.Handler
 
-// middlewares are what people put around a handler.
+// middlewares are common middlewares.
 func middlewares(t *testing.T) map[string]wrap {
 	strict, err := jub0bs.NewMiddleware(jub0bs.Config{Origins: []string{"https://app.example"}, Credentialed: true})
 	if err != nil {
@@ -56,15 +56,15 @@ func (silent) Print(...any) {}
 
 var value = session.NewKey[string]("value")
 
-// deeds are what a handler does; "late" and "hijack" not where the middleware keeps
-// the response until the end, as TimeoutHandler does.
+// deeds are handlers with different behaviour. "late" and "hijack" are not used with a
+// middleware that buffers the response, as TimeoutHandler does.
 func deeds(w http.ResponseWriter, r *http.Request) {
 	s := session.From(r.Context())
 	w.Header().Set("Content-Type", "text/plain")
 	switch r.URL.Path {
 	case "/login":
 		s.Login("alice")
-		fmt.Fprint(w, strings.Repeat("ok ", 1000)) // enough for whoever compresses
+		fmt.Fprint(w, strings.Repeat("ok ", 1000)) // long enough for every middleware that compresses
 	case "/who":
 		fmt.Fprint(w, s.User(), " ", value.Get(s), strings.Repeat(" ", 2000))
 	case "/late":
@@ -81,7 +81,7 @@ func deeds(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-s.Done():
 			fmt.Fprint(w, "ended\n")
-		case <-r.Context().Done(): // the client has seen it
+		case <-r.Context().Done(): // the client has read the line
 		}
 	case "/hijack":
 		value.Set(s, "hijacked")
@@ -95,7 +95,7 @@ func deeds(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// get asks a server, with the cookie if there is one, and reads the whole answer.
+// get sends a request with the cookie, if there is one, and reads the whole response.
 func get(t *testing.T, c *http.Client, url, cookie string) (string, http.Header) {
 	t.Helper()
 	r, err := http.NewRequest("GET", url, nil)
@@ -139,7 +139,7 @@ func TestMiddleware(t *testing.T) {
 				c := server.Client()
 				_, header := get(t, c, server.URL+"/login", "")
 				if len(header["Set-Cookie"]) != 1 || header.Get("Cache-Control") != "no-store" || !has(header, "Vary", "Cookie") {
-					t.Fatalf("the login answers %v", header)
+					t.Fatalf("the header of the login is %v", header)
 				}
 				cookie, _, _ := strings.Cut(header.Get("Set-Cookie"), ";")
 				who := func(want string) {
@@ -151,7 +151,7 @@ func TestMiddleware(t *testing.T) {
 				}
 				who("alice")
 				if get(t, c, server.URL+"/late", cookie); name == "TimeoutHandler" {
-					return // it keeps the response, and can neither flush nor be hijacked
+					return // the middleware buffers the response, and can neither flush nor be hijacked
 				}
 				who("alice late")
 				flushes(t, server.URL+"/flush", cookie)
@@ -176,7 +176,7 @@ func flushes(t *testing.T, url, cookie string) {
 	r.Header.Set("Cookie", cookie)
 	resp, err := (&http.Transport{DisableCompression: true}).RoundTrip(r)
 	if err != nil {
-		t.Error("nothing is flushed:", err)
+		t.Error("no line was flushed:", err)
 		return
 	}
 	defer resp.Body.Close()
@@ -185,7 +185,7 @@ func flushes(t *testing.T, url, cookie string) {
 	}
 }
 
-// has tells whether a header has a value among those of a list.
+// has reports whether a header contains value in one of its lists.
 func has(h http.Header, name, value string) bool {
 	for _, line := range h[name] {
 		for _, v := range strings.Split(line, ",") {

@@ -16,8 +16,8 @@ import (
 	"github.com/gofiber/fiber/v3/middleware/adaptor"
 )
 
-// What is here breaks the contract of net/http, and what the user sees then. The
-// documentation says what to do instead (docs/recipes/operating.md, "Frameworks").
+// The tests in this file show the effect of code that violates the contract of net/http.
+// docs/recipes/operating.md, "Frameworks", describes what to do instead.
 
 func newManager(t *testing.T) *session.Manager {
 	m, err := session.New(&session.Options{Cookie: session.CookieOptions{Insecure: true}})
@@ -27,8 +27,8 @@ func newManager(t *testing.T) *session.Manager {
 	return m
 }
 
-// A middleware's writer without Unwrap hides what the server's writer can do: the
-// cookie is sent, and Flush fails, aloud.
+// TestWriterWithoutUnwrap uses a middleware whose writer has no Unwrap, which hides the methods
+// of the server's writer: the cookie is sent, and Flush returns an error.
 func TestWriterWithoutUnwrap(t *testing.T) {
 	type mute struct{ http.ResponseWriter }
 	m := newManager(t)
@@ -45,8 +45,8 @@ func TestWriterWithoutUnwrap(t *testing.T) {
 	}
 }
 
-// A middleware that passes on another context than the request's leaves its handlers
-// without a session: From panics, and says what to do.
+// TestContextThatIsNotPassedOn uses a middleware that replaces the request's context, so that
+// its handlers have no session: From panics with an explanation.
 func TestContextThatIsNotPassedOn(t *testing.T) {
 	m := newManager(t)
 	h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -60,9 +60,9 @@ func TestContextThatIsNotPassedOn(t *testing.T) {
 	sessiontest.NewBrowser(t, h).Get("/")
 }
 
-// Inside gin the response is written to gin's own writer: a session's Handler around
-// one of its handlers sets no cookie. (There is a log line, once.) Around the
-// engine it does.
+// TestInsideGin shows that inside gin the response is written to a writer of gin:
+// Manager.Handler around one of gin's handlers sets no cookie, and logs a line once. Around the
+// engine it sets the cookie.
 func TestInsideGin(t *testing.T) {
 	m := newManager(t)
 	engine := gin.New()
@@ -77,14 +77,14 @@ func TestInsideGin(t *testing.T) {
 		c.String(200, "ok")
 	})
 	if resp := sessiontest.NewBrowser(t, engine).Get("/"); resp.Header["Set-Cookie"] != nil {
-		t.Error("it sets a cookie: the recipe can be simpler")
+		t.Error("a cookie is set inside gin: simplify the recipe")
 	}
 }
 
-// Fiber is no net/http server, and its adaptors cannot carry a session. Around the
-// application, FiberApp passes the request on without its context. Inside it,
-// HTTPMiddleware lets the middleware end before the handler begins: what the handler
-// does is too late for the cookie.
+// TestFiber shows that the adaptors of Fiber, which is not a net/http server, cannot carry a
+// session. Around the application, FiberApp calls the handlers without the request's context.
+// Inside it, HTTPMiddleware lets the middleware return before the handler begins, so that
+// changes of the handler are too late for the cookie.
 func TestFiber(t *testing.T) {
 	m := newManager(t)
 	var found *session.Session
@@ -95,7 +95,7 @@ func TestFiber(t *testing.T) {
 		return nil
 	})
 	if sessiontest.NewBrowser(t, m.Handler(adaptor.FiberApp(around))).Get("/"); found != nil {
-		t.Error("FiberApp passes on the context: there can be a program for it")
+		t.Error("FiberApp passes the context on: add a program for Fiber")
 	}
 
 	inside := fiber.New()
@@ -111,6 +111,6 @@ func TestFiber(t *testing.T) {
 		t.Fatal(err)
 	}
 	if body, _ := io.ReadAll(resp.Body); resp.Header["Set-Cookie"] != nil || string(body) != "ok" {
-		t.Errorf("%q with %v: there can be a program for it", body, resp.Header)
+		t.Errorf("%q with %v: add a program for Fiber", body, resp.Header)
 	}
 }

@@ -19,7 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// count is what a handler of each of them does, with the context of its request.
+// count counts the requests of a session. ctx is the context of the request.
 func count(ctx context.Context) int {
 	var n int
 	visits.Update(session.From(ctx), func(was int) int { n = was + 1; return n })
@@ -28,7 +28,7 @@ func count(ctx context.Context) int {
 
 var visits = session.NewKey[int]("visits")
 
-// routers have a POST /visits each, which counts.
+// routers have a route POST /visits each, which calls count.
 func routers(t *testing.T) map[string]http.Handler {
 	plain := func(w http.ResponseWriter, r *http.Request) { count(r.Context()) }
 

@@ -13,7 +13,8 @@ import (
 	"github.com/quic-go/quic-go/http3"
 )
 
-// servers start what is not httptest's plain HTTP/1.1, and return a client for it.
+// servers start servers other than the HTTP/1.1 server of httptest, and return a client for
+// each.
 var servers = map[string]func(t *testing.T, h http.Handler) (*http.Client, string){
 	"HTTP/2": func(t *testing.T, h http.Handler) (*http.Client, string) {
 		s := httptest.NewUnstartedServer(h)
@@ -73,7 +74,7 @@ func TestServers(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.Header.Set("Cookie", cookie)
-			resp, err := c.Do(r) // which would wait for ever, were nothing flushed
+			resp, err := c.Do(r) // returns only if the first line was flushed
 			if err != nil {
 				t.Fatal(err)
 			}

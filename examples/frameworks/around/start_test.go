@@ -20,7 +20,7 @@ import (
 
 var counted = session.NewKey[int]("count")
 
-// gin's own way to stream, c.Stream, asks the writer for http.CloseNotifier.
+// TestGinStream covers gin's c.Stream, which asserts http.CloseNotifier on the writer.
 func TestGinStream(t *testing.T) {
 	gin.SetMode(gin.TestMode)
 	e := gin.New()
@@ -48,8 +48,7 @@ func TestGinStream(t *testing.T) {
 	}
 }
 
-// unwraps is a middleware around the sessions whose writer knows
-// http.ResponseController.
+// unwraps is a middleware whose writer implements Unwrap for http.ResponseController.
 type unwraps struct{ next http.Handler }
 
 type unwrapWriter struct{ http.ResponseWriter }
@@ -60,8 +59,8 @@ func (m unwraps) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m.next.ServeHTTP(unwrapWriter{w}, r)
 }
 
-// A framework's own Start or Run serves the framework in place of the handler that
-// wraps it: From panics, and says so.
+// TestStartReplacesTheHandler shows that the Start or Run of a framework serves the framework
+// instead of the handler that wraps it: From panics with an explanation.
 func TestStartReplacesTheHandler(t *testing.T) {
 	sessions := session.Must(session.New(nil))
 	panicked := make(chan any, 1)
@@ -108,9 +107,10 @@ func TestStartReplacesTheHandler(t *testing.T) {
 	}
 }
 
-// echo.WrapMiddleware(sessions.Handler) works too, with one trap: the page of an error
-// that a handler returns is written after it. The session is saved and its cookie set
-// by then; what an error handler changes is too late.
+// TestEchoWrapMiddleware shows that echo.WrapMiddleware(sessions.Handler) works with one
+// limitation: the error page of a handler that returns an error is written after the middleware
+// has returned. The session is saved and its cookie set by then, so changes of an error handler
+// are too late.
 func TestEchoWrapMiddleware(t *testing.T) {
 	refused := errors.New("refused")
 	for name, app := range map[string]func(m *session.Manager) http.Handler{

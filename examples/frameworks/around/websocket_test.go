@@ -13,8 +13,8 @@ import (
 	gorilla "github.com/gorilla/websocket"
 )
 
-// chats are a handler each, that keeps what it is sent in the session, says so, and
-// ends with the session.
+// chats are handlers that store each message in the session, confirm it, and end with the
+// session.
 var chats = map[string]http.HandlerFunc{
 	"coder/websocket": func(w http.ResponseWriter, r *http.Request) {
 		c, err := coder.Accept(w, r, nil)
@@ -25,7 +25,7 @@ var chats = map[string]http.HandlerFunc{
 		s := session.From(r.Context())
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
-		go func() { // which ends when the handler does
+		go func() { // ends when the handler returns
 			select {
 			case <-s.Done():
 				c.Close(coder.StatusPolicyViolation, "signed out")
@@ -73,9 +73,9 @@ var chats = map[string]http.HandlerFunc{
 	},
 }
 
-// A WebSocket keeps what it changes by Save, and is closed when its session ends.
-// (Both libraries speak it over HTTP/1.1 only. Event streams over HTTP/2 and 3 are in
-// TestServers.)
+// TestWebSocket checks that a WebSocket stores changes with Save, and is closed when its
+// session ends. Both libraries support WebSockets over HTTP/1.1 only. TestServers covers event
+// streams over HTTP/2 and 3.
 func TestWebSocket(t *testing.T) {
 	for name, chat := range chats {
 		t.Run(name, func(t *testing.T) {

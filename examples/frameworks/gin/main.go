@@ -33,7 +33,7 @@ func app(sessions *session.Manager) http.Handler {
 		c.String(http.StatusOK, "%d", visits.Get(session.From(c.Request.Context())))
 	})
 	engine.GET("/panic", func(*gin.Context) { panic("oh") })
-	return sessions.Handler(engine) // around the engine: inside it the writer is gin's own
+	return sessions.Handler(engine) // around the engine, because inside it the response writer is that of gin
 }
 
 func main() {

@@ -1,6 +1,6 @@
-// Package issuer is a small OpenID provider, for the example and its tests: it logs in
-// whoever asks, as whom he says, gives refresh tokens that are good for one use, and
-// revokes everything when one comes twice.
+// Package issuer is a small OpenID provider for the example and its tests. It logs in any user
+// without a password, issues refresh tokens that are valid for one use, and revokes everything
+// when one is used twice.
 package issuer
 
 import (
@@ -21,12 +21,12 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 )
 
-// An Issuer is an http.Handler. URL and Redirects must be set before the first request.
+// Issuer is an http.Handler. URL and Redirects must be set before the first request.
 type Issuer struct {
 	URL       string
 	ClientID  string
-	Redirects []string      // the client's redirect URIs: users are sent back to no other
-	ExpiresIn time.Duration // of access tokens
+	Redirects []string      // the client's redirect URIs; others are refused
+	ExpiresIn time.Duration // lifetime of access tokens
 
 	key    *rsa.PrivateKey
 	signer jose.Signer
@@ -34,13 +34,13 @@ type Issuer struct {
 
 	mu        sync.Mutex
 	codes     map[string]grant
-	refresh   map[string]grant // the only good refresh token of each
+	refresh   map[string]grant // the valid refresh tokens
 	used      map[string]bool
-	Refreshes int // how often one was used
+	Refreshes int // number of uses of refresh tokens
 	Revoked   bool
 }
 
-// A grant is what somebody agreed to.
+// grant is what a user has granted to the client.
 type grant struct{ sub, sid, nonce, challenge string }
 
 // New returns an Issuer for one client.
@@ -88,7 +88,8 @@ var page = template.Must(template.New("").Parse(`<!DOCTYPE html><title>Issuer</t
 // ask shows the login form.
 func (is *Issuer) ask(w http.ResponseWriter, r *http.Request) { page.Execute(w, nil) }
 
-// agree sends the user back with a code, by the way that the client asked for.
+// agree redirects the user to the client with a code, in the response mode that the client
+// requested.
 func (is *Issuer) agree(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	if !slices.Contains(is.Redirects, q.Get("redirect_uri")) { // RFC 9700, 2.1
@@ -129,7 +130,7 @@ func (is *Issuer) token(w http.ResponseWriter, r *http.Request) {
 		old := r.PostFormValue("refresh_token")
 		g, ok = is.refresh[old]
 		delete(is.refresh, old)
-		if is.used[old] { // stolen, or used twice at once: nobody knows by whom (RFC 9700, 4.14.2)
+		if is.used[old] { // a second use, perhaps of a stolen token (RFC 9700, 4.14.2)
 			is.Revoked = true
 			clear(is.refresh)
 		}
@@ -159,8 +160,8 @@ func (is *Issuer) Sign(claims map[string]any) string {
 	return text
 }
 
-// LogoutToken returns what an issuer posts to its clients when a user logs out there:
-// of one session, or with an empty sid of all (OpenID Connect Back-Channel Logout, 2.4).
+// LogoutToken returns the token that an issuer posts to its clients when a user logs out there,
+// for one session, or for all if sid is empty (OpenID Connect Back-Channel Logout, 2.4).
 func (is *Issuer) LogoutToken(sub, sid string) string {
 	claims := map[string]any{"events": map[string]any{"http://schemas.openid.net/event/backchannel-logout": map[string]any{}}}
 	if sub != "" {

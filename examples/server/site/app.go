@@ -13,23 +13,23 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// What the sessions hold, besides the user and the flashes.
+// Keys of the session's values, besides the user and the flashes.
 var (
 	visits    = session.NewKey[int]("visits")
-	device    = session.NewKey[string]("device")     // what the user calls it: "Firefox on Linux"
-	setCookie = session.NewKey[string]("set-cookie") // the header of the login, its value masked
+	device    = session.NewKey[string]("device")     // a name of the device for the user: "Firefox on Linux"
+	setCookie = session.NewKey[string]("set-cookie") // the Set-Cookie header of the login, with its value masked
 )
 
 const remembered = 30 * 24 * time.Hour
 
-// An app is the example's routes and the sessions behind them.
+// app is the routes of the example and their Manager.
 type app struct {
 	sessions *session.Manager
-	closing  <-chan struct{} // the server is about to stop
+	closing  <-chan struct{} // closed when the server is about to stop
 }
 
-// newApp returns the whole site. Every change is a POST, and one that another
-// site makes a browser send is refused before it meets a session.
+// newApp returns the whole site. Every change is a POST. A POST that another site made is
+// refused before the session is loaded.
 func newApp(sessions *session.Manager, closing <-chan struct{}) http.Handler {
 	a := app{sessions, closing}
 	mux := http.NewServeMux()
@@ -58,7 +58,7 @@ func (a app) home(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, to, http.StatusSeeOther)
 }
 
-// form shows the login form. Looking at the session does not store one.
+// form shows the login form. It reads the session without storing one.
 func (a app) form(w http.ResponseWriter, r *http.Request) {
 	s := session.From(r.Context())
 	flashes := s.Flashes()
@@ -70,7 +70,7 @@ func (a app) form(w http.ResponseWriter, r *http.Request) {
 
 const hasEnded = "Your session has ended. Please log in again."
 
-// login is where a real program checks a password first.
+// login logs in any user. A real program checks a password first.
 func (a app) login(w http.ResponseWriter, r *http.Request) {
 	if err := parseForm(w, r); err != nil {
 		answer(w, r, http.StatusBadRequest, "That form could not be read.")
@@ -95,14 +95,14 @@ func (a app) login(w http.ResponseWriter, r *http.Request) {
 		text(w, http.StatusOK, "Logged in and session created!")
 	}
 
-	// The header is complete now, cookie and all, for the page to explain. A
-	// change made after it is saved when the handler returns.
+	// The header is complete now, including the cookie, so the page can explain it. A change
+	// after this point is saved when the handler returns.
 	if line := w.Header().Get("Set-Cookie"); line != "" {
 		setCookie.Set(s, mask(line))
 	}
 }
 
-// parseForm reads a form of either kind, a small one.
+// parseForm parses a small form of either encoding.
 func parseForm(w http.ResponseWriter, r *http.Request) error {
 	r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
 	if err := r.ParseForm(); err != nil {
@@ -119,14 +119,14 @@ func presentable(name string) bool {
 		strings.IndexFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
 }
 
-// member lets only users in who are logged in.
+// member restricts a page to logged-in users.
 func (a app) member(next func(http.ResponseWriter, *http.Request, *session.Session)) http.Handler {
 	return a.sessions.RequireUser(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		next(w, r, session.From(r.Context()))
 	}), http.HandlerFunc(unauthorized))
 }
 
-// unauthorized says why a page is not shown to a browser that has no user.
+// unauthorized answers a request without a user, with the reason.
 func unauthorized(w http.ResponseWriter, r *http.Request) {
 	s, reason := session.From(r.Context()), "Please log in."
 	switch {

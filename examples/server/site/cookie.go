@@ -2,17 +2,17 @@ package site
 
 import "strings"
 
-// An attribute is one part of a Set-Cookie header, or one that is missing from
-// it, and what it does.
+// attribute is one part of a Set-Cookie header, or a part that is missing from it, and its
+// effect.
 type attribute struct {
-	Text  string // as it stands in the header
+	Text  string // the part in the header
 	Sent  bool
 	Means string
 }
 
-// mask hides the value of a Set-Cookie header: it is the ticket, and whoever
-// has it is the user. It must not be in the session either, for whoever reads
-// the store would have it then.
+// mask hides the value of a Set-Cookie header, because the value gives access to the session.
+// The page must not show it, and the session must not store it, because then a leaked store
+// would reveal it.
 func mask(line string) string {
 	name, rest, _ := strings.Cut(line, "=")
 	value, attributes, _ := strings.Cut(rest, ";")
@@ -28,14 +28,14 @@ var meanings = map[string]string{
 	"samesite": "Left out of what other sites make the browser send, but for following a link to here.",
 }
 
-// missing are worth a word when they are not there.
+// missing are the attributes whose absence the page explains.
 var missing = []attribute{
 	{Text: "Max-Age", Means: "The browser forgets the cookie when it closes. “Remember me” sends it."},
 	{Text: "Secure", Means: "This is development, over plain HTTP. APP_ENV=production sends it."},
 	{Text: "Domain", Means: "Good: only this very host gets the cookie, none of its subdomains."},
 }
 
-// explain takes a masked Set-Cookie header apart.
+// explain splits a masked Set-Cookie header into its parts.
 func explain(line string) []attribute {
 	if line == "" {
 		return nil

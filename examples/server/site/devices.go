@@ -10,7 +10,7 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// A deviceRow is one of the user's sessions, as the page shows it.
+// deviceRow is one of the user's sessions on the page.
 type deviceRow struct {
 	ID, Name           string
 	Current            bool
@@ -18,14 +18,14 @@ type deviceRow struct {
 	Expires            moment
 }
 
-// A moment is a time in words, and exactly.
+// moment is a time in words and in full.
 type moment struct {
 	Words string
 	At    time.Time
 }
 
-// devices lists the user's sessions, this one first. When another was last seen
-// is known to 1/20 of the idle timeout, three minutes here.
+// devices lists the user's sessions, the current one first. The last use of the others is known
+// with a tolerance of 1/20 of the idle timeout, three minutes here.
 func (a app) devices(r *http.Request, s *session.Session) ([]deviceRow, error) {
 	all, err := a.sessions.List(r.Context(), s.User())
 	if err != nil {
@@ -56,8 +56,8 @@ func (a app) devices(r *http.Request, s *session.Session) ([]deviceRow, error) {
 	return rows, nil
 }
 
-// revoke ends the session that a button of the list belongs to. Whose it is
-// need not be checked: Revoke ends none but the user's own.
+// revoke ends the session of a row of the list. It need not check the owner: Revoke ends only
+// sessions of the given user.
 func (a app) revoke(w http.ResponseWriter, r *http.Request, s *session.Session) {
 	if err := parseForm(w, r); err != nil {
 		answer(w, r, http.StatusBadRequest, "That form could not be read.")
@@ -65,7 +65,7 @@ func (a app) revoke(w http.ResponseWriter, r *http.Request, s *session.Session) 
 	}
 	id := r.PostFormValue("id")
 	if id == s.ID() {
-		a.logout(w, r, s) // which takes the cookie back, too
+		a.logout(w, r, s) // also deletes the cookie
 		return
 	}
 	recently(func(w http.ResponseWriter, r *http.Request, s *session.Session) {
@@ -77,9 +77,9 @@ func (a app) revoke(w http.ResponseWriter, r *http.Request, s *session.Session) 
 	})(w, r, s)
 }
 
-// recently lets users end other sessions of theirs only if they have logged in within
-// the last five minutes (ASVS 5, 7.5.2): a session that was left open must not sign
-// out its owner everywhere else.
+// recently restricts the ending of other sessions to users who have logged in within the last
+// five minutes (ASVS 5, 7.5.2), so that another person at an unattended device cannot sign its
+// owner out everywhere.
 func recently(next func(http.ResponseWriter, *http.Request, *session.Session)) func(http.ResponseWriter, *http.Request, *session.Session) {
 	return func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 		switch {
@@ -97,8 +97,8 @@ func (a app) confirmForm(w http.ResponseWriter, r *http.Request, s *session.Sess
 	render(w, http.StatusOK, page{User: s.User(), Confirm: true})
 }
 
-// confirm is where a real program checks the password. It leads back to the buttons,
-// because a redirect loses a form that was posted.
+// confirm logs the user in again. A real program checks the password. It redirects to the page
+// with the buttons, because a redirect loses a form that was posted.
 func (a app) confirm(w http.ResponseWriter, r *http.Request, s *session.Session) {
 	s.Login(s.User())
 	done(w, r, s, "/dashboard", "Thank you. Now sign out what you like: you are not asked again for five minutes.")
@@ -112,9 +112,9 @@ func (a app) revokeOthers(w http.ResponseWriter, r *http.Request, s *session.Ses
 	done(w, r, s, "/dashboard", "All your other devices are signed out.")
 }
 
-// revokeAll signs out everywhere, here last: if the store fails halfway, this
-// device is still there to try again. Where no session is at hand, as behind
-// the link of a forgotten password, it is Manager.RevokeAll.
+// revokeAll signs the user out everywhere, on this device last: if the store fails halfway, the
+// user can try again here. A handler without a session, such as that of a forgotten password,
+// calls Manager.RevokeAll.
 func (a app) revokeAll(w http.ResponseWriter, r *http.Request, s *session.Session) {
 	if err := a.sessions.RevokeOthers(r.Context(), s); err != nil {
 		unavailable(w, r, err)
@@ -124,10 +124,10 @@ func (a app) revokeAll(w http.ResponseWriter, r *http.Request, s *session.Sessio
 	done(w, r, s, "/login", "You are signed out everywhere.")
 }
 
-// describe makes of a User-Agent what a person would call the device. The
-// order matters: browsers claim to be one another.
+// describe returns a readable name of the device with this User-Agent. The order matters,
+// because browsers claim to be other browsers.
 func describe(agent string) string {
-	first := func(names ...string) string { // pairs: what to look for, what to say
+	first := func(names ...string) string { // pairs of a text to find and the name to return
 		for i := 0; i < len(names); i += 2 {
 			if strings.Contains(agent, names[i]) {
 				return names[i+1]
@@ -152,7 +152,7 @@ func describe(agent string) string {
 	return browser + " on " + system
 }
 
-// ago says how long ago something was, as exactly as a person wants it.
+// ago describes a duration in the past in words.
 func ago(d time.Duration) string {
 	if d < time.Minute {
 		return "just now"
@@ -160,7 +160,7 @@ func ago(d time.Duration) string {
 	return span(d) + " ago"
 }
 
-// span says how long something takes, in its largest unit.
+// span describes a duration in its largest unit.
 func span(d time.Duration) string {
 	unit, n := "minute", d.Round(time.Minute)/time.Minute
 	switch {

@@ -15,7 +15,7 @@ import (
 	"github.com/coatcheck/session/sessiontest"
 )
 
-// sessionID returns the id that the dashboard names.
+// sessionID returns the session id on the dashboard.
 func (c *client) sessionID() string {
 	c.t.Helper()
 	_, page := c.get("/dashboard")
@@ -24,7 +24,7 @@ func (c *client) sessionID() string {
 	return id
 }
 
-// listen opens the stream of events of a session, and returns the stream's lines.
+// listen opens the stream of events of a session, and returns its lines.
 func (c *client) listen(id string) (*http.Response, <-chan string) {
 	c.t.Helper()
 	resp, err := c.http.Get(c.url + "/events?session=" + id)
@@ -44,8 +44,8 @@ func (c *client) listen(id string) (*http.Response, <-chan string) {
 	return resp, lines
 }
 
-// An open page learns that its session has ended: from another device, in
-// another tab, and at once if there is none.
+// TestEvents checks that an open page learns that its session has ended, from another device or
+// in another tab, and immediately if there is no session.
 func TestEvents(t *testing.T) {
 	site := serve(t)
 	here, other := firefox(t, site), firefox(t, site)
@@ -55,7 +55,7 @@ func TestEvents(t *testing.T) {
 	}{
 		{"/devices/revoke-others", other},
 		{"/logout", here},
-		{"/login", here}, // as somebody else
+		{"/login", here}, // as another user
 	} {
 		here.post("/login", "userId", "alice")
 		other.post("/login", "userId", "alice")
@@ -64,11 +64,11 @@ func TestEvents(t *testing.T) {
 			t.Errorf("%s %v", resp.Status, resp.Header)
 		}
 		c.by.post(c.path, "userId", "bob")
-		if line := <-lines; line != "event: ended" { // nor was there another before it
+		if line := <-lines; line != "event: ended" { // and no line before it
 			t.Errorf("%s: %q", c.path, line)
 		}
 	}
-	// Without a session, or with another one than the page's, no browser connects again.
+	// A browser without a session, or with another session than the page's, does not reconnect.
 	stranger := firefox(t, site)
 	for range 2 {
 		if status, body := stranger.get("/events?session=x"); status != http.StatusNoContent || body != "" {
@@ -78,7 +78,7 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-// A page that is open does not keep its session alive: the stream is no use of it.
+// TestEventsAreNoUse checks that an open page does not keep its session alive.
 func TestEventsAreNoUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := session.Must(session.New(&session.Options{IdleTimeout: 20 * time.Minute}))
@@ -86,7 +86,7 @@ func TestEventsAreNoUse(t *testing.T) {
 		b.PostForm("/login", nil)
 		var id string
 		b.Session(m, func(s *session.Session) { id = s.ID() })
-		for n := range 7 { // as a browser that connects again and again
+		for n := range 7 { // as a browser that reconnects repeatedly
 			ctx, hangUp := context.WithTimeout(t.Context(), 3*time.Minute)
 			resp := b.Do(httptest.NewRequestWithContext(ctx, "GET", "/events?session="+id, nil))
 			hangUp()
@@ -104,7 +104,8 @@ func TestEventsAreNoUse(t *testing.T) {
 	})
 }
 
-// The stream ends with the server, which need not wait for every open page.
+// TestEventsEndWithTheServer checks that the streams of open pages end at the shutdown of the
+// server.
 func TestEventsEndWithTheServer(t *testing.T) {
 	closing := make(chan struct{})
 	m := session.Must(session.New(&session.Options{Cookie: session.CookieOptions{Insecure: true}}))
@@ -117,15 +118,14 @@ func TestEventsEndWithTheServer(t *testing.T) {
 	}
 }
 
-// Why somebody must log in again is said to those whose session has ended, and to
-// nobody else.
+// TestHasEnded checks that only browsers whose session has ended are told the reason.
 func TestHasEnded(t *testing.T) {
 	site := serve(t)
 	b, other := firefox(t, site), firefox(t, site)
 	says := func(c *client, want bool) {
 		t.Helper()
 		if _, body := c.get("/login"); strings.Contains(body, hasEnded) != want {
-			t.Errorf("says so: %v, want %v", !want, want)
+			t.Errorf("the page gives the reason: %v, want %v", !want, want)
 		}
 	}
 	says(b, false)

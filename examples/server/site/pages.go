@@ -17,11 +17,11 @@ var files embed.FS
 
 var site = template.Must(template.ParseFS(files, "page.html"))
 
-// A page is what page.html shows: the dashboard, the question whether it is still the
-// same user, or else the login form.
+// page is the data of page.html: the dashboard, the confirmation of the user, or the login
+// form.
 type page struct {
 	User       string
-	Session    string // the id, of the dashboard's
+	Session    string // id of the session, on the dashboard
 	Dashboard  bool
 	Confirm    bool
 	Flashes    []session.Flash
@@ -31,12 +31,12 @@ type page struct {
 	Attributes []attribute
 }
 
-// render writes the page, whole or not at all.
+// render writes the page, completely or not at all.
 func render(w http.ResponseWriter, status int, p page) {
 	var b bytes.Buffer
 	if err := site.Execute(&b, p); err != nil {
 		slog.Error("page.html", "err", err)
-		http.Error(w, "The page could not be made.", http.StatusInternalServerError)
+		http.Error(w, "The page could not be rendered.", http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -44,15 +44,15 @@ func render(w http.ResponseWriter, status int, p page) {
 	w.Write(b.Bytes())
 }
 
-// text writes exactly s, with no newline at its end.
+// text writes exactly s, without a newline at its end.
 func text(w http.ResponseWriter, status int, s string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
 	io.WriteString(w, s)
 }
 
-// answer says no: a browser gets the login form with the reason above it,
-// everybody else the reason.
+// answer refuses a request: a browser gets the login form with the reason, other clients get
+// the reason as text.
 func answer(w http.ResponseWriter, r *http.Request, status int, reason string) {
 	if !wantsHTML(r) {
 		text(w, status, reason)
@@ -63,8 +63,8 @@ func answer(w http.ResponseWriter, r *http.Request, status int, reason string) {
 	render(w, status, page{User: s.User(), Flashes: flashes})
 }
 
-// done says yes: a browser is sent on to a page that shows the message,
-// everybody else gets the message.
+// done confirms a request: a browser is redirected to a page that shows the message, other
+// clients get the message as text.
 func done(w http.ResponseWriter, r *http.Request, s *session.Session, to, message string) {
 	if !wantsHTML(r) {
 		text(w, http.StatusOK, message)
@@ -74,13 +74,13 @@ func done(w http.ResponseWriter, r *http.Request, s *session.Session, to, messag
 	http.Redirect(w, r, to, http.StatusSeeOther)
 }
 
-// unavailable says that it was not done, and not by whose fault.
+// unavailable answers a request that failed because of the store, without details.
 func unavailable(w http.ResponseWriter, r *http.Request, err error) {
 	slog.ErrorContext(r.Context(), "request failed", "err", err, "path", r.URL.Path)
 	text(w, http.StatusServiceUnavailable, "That did not work. Please try again.")
 }
 
-// wantsHTML tells a browser from a program.
+// wantsHTML reports whether the client is a browser.
 func wantsHTML(r *http.Request) bool {
 	return strings.Contains(strings.Join(r.Header["Accept"], ","), "text/html")
 }
@@ -91,15 +91,15 @@ func asset(w http.ResponseWriter, r *http.Request) {
 	http.ServeFileFS(w, r, files, r.URL.Path)
 }
 
-// secure sets what every response of the site has: it needs nothing from
-// elsewhere, and nobody may frame it.
+// secure sets headers of every response: the site loads nothing from other sites and must not
+// be framed.
 func secure(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "same-origin")
-		h.Add("Vary", "Accept") // a browser gets a page where a program gets a line
+		h.Add("Vary", "Accept") // a browser gets a page, other clients a line of text
 		next.ServeHTTP(w, r)
 	})
 }

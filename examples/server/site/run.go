@@ -1,5 +1,5 @@
-// Package site is the example server's: a page to log in to, in a package of its
-// own so that the server with other stores can have it too.
+// Package site is the site of the example server. It is a package of its own so that the server
+// in examples/stores can use it.
 package site
 
 import (
@@ -19,10 +19,10 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// An Open opens the store that STORE names.
+// Open opens the store with this name, the value of STORE.
 type Open func(ctx context.Context, name string) (session.Store, error)
 
-// Main is the server's main function.
+// Main is the main function of the server.
 func Main(open Open) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -32,7 +32,7 @@ func Main(open Open) {
 	}
 }
 
-// run serves until ctx ends, and then lets the requests under way finish.
+// run serves until ctx ends, and then lets in-flight requests finish.
 func run(ctx context.Context, getenv func(string) string, out io.Writer, open Open) error {
 	opts, err := options(getenv)
 	if err != nil {
@@ -99,7 +99,7 @@ func options(getenv func(string) string) (*session.Options, error) {
 		return nil, fmt.Errorf("SESSION_SECRET has %d characters and needs at least 32: %s", n, hint)
 	}
 	opts := &session.Options{
-		MaxPerUser: 50, // anybody may log in as anybody here, and the page lists them all
+		MaxPerUser: 50, // every visitor can log in as any user here, and the page lists all sessions of the user
 		Cookie:     session.CookieOptions{Insecure: !production},
 	}
 	if secret != "" {

@@ -25,7 +25,7 @@ func TestEnvironment(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		env    env
-		refuse []string // what the reason must say; none: it starts
+		refuse []string // parts of the error; none: the server starts
 	}{
 		{"nothing", env{}, nil},
 		{"development with a secret", env{"SESSION_SECRET": secret}, nil},
@@ -38,7 +38,7 @@ func TestEnvironment(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
-			cancel() // it stops as soon as it has started
+			cancel() // the server stops as soon as it has started
 			if test.env["PORT"] == "" {
 				test.env["PORT"] = "0"
 			}
@@ -61,7 +61,7 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-// The server says where it is, serves there, and ends in good order.
+// TestRun checks that the server prints its address, serves there, and shuts down.
 func TestRun(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -80,7 +80,7 @@ func TestRun(t *testing.T) {
 			out.Scan()
 			address := strings.Fields(out.Text())[2]
 			if !strings.HasPrefix(address, "http://localhost:") {
-				t.Fatalf("said %q", out.Text())
+				t.Fatalf("the server printed %q", out.Text())
 			}
 			resp, err := http.Post(address+"/login", "application/x-www-form-urlencoded", nil)
 			if err != nil {
@@ -104,7 +104,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// A request that is under way when the signal comes gets its answer.
+// TestGracefulShutdown checks that an in-flight request is answered after the signal.
 func TestGracefulShutdown(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	r, w := io.Pipe()
@@ -135,14 +135,15 @@ func TestGracefulShutdown(t *testing.T) {
 	defer resp.Body.Close()
 	body, _ := io.ReadAll(resp.Body)
 	if string(body) != "Logged in and session created!" || out.Text() != "shutting down" {
-		t.Errorf("answer %q after %q", body, out.Text())
+		t.Errorf("response %q after %q", body, out.Text())
 	}
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
 }
 
-// A page that is open does not keep the server from ending: its stream ends first.
+// TestShutdownWithAnOpenPage checks that an open page does not delay the shutdown: its stream
+// ends first.
 func TestShutdownWithAnOpenPage(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	r, w := io.Pipe()
@@ -158,12 +159,12 @@ func TestShutdownWithAnOpenPage(t *testing.T) {
 	if line, more := <-lines; more {
 		t.Errorf("%q", line)
 	}
-	if err := <-ended; err != nil { // the ten seconds of the shutdown have passed
+	if err := <-ended; err != nil { // an error means that the ten seconds of the shutdown have passed
 		t.Error(err)
 	}
 }
 
-// downStore fails every load, when told to.
+// downStore fails every load while it is down.
 type downStore struct {
 	session.Store
 	down atomic.Bool
@@ -176,7 +177,8 @@ func (s *downStore) Load(ctx context.Context, id string) (*session.Record, error
 	return s.Store.Load(ctx, id)
 }
 
-// While the store is down nobody is told to log in, for nobody knows.
+// TestStoreDown checks that no user is asked to log in while the store is down, because the
+// store cannot say whether the user is logged in.
 func TestStoreDown(t *testing.T) {
 	store := &downStore{Store: session.NewMemoryStore(nil)}
 	m := session.Must(session.New(&session.Options{

@@ -16,7 +16,7 @@ import (
 	"github.com/coatcheck/session/sessiontest"
 )
 
-// A client sends requests to the example and keeps its cookies.
+// client sends requests to the example and keeps its cookies.
 type client struct {
 	t      *testing.T
 	url    string
@@ -39,7 +39,7 @@ func listen(t *testing.T, h http.Handler) (url string) {
 	return server.URL
 }
 
-// curl returns a client that takes anything, as curl does.
+// curl returns a client that accepts any response, as curl does.
 func curl(t *testing.T, url string) *client {
 	jar, _ := cookiejar.New(nil)
 	c := &client{t: t, url: url, header: http.Header{"Accept": {"*/*"}, "User-Agent": {"curl/8.5.0"}}}
@@ -47,7 +47,7 @@ func curl(t *testing.T, url string) *client {
 	return c
 }
 
-// firefox returns a client that asks for pages.
+// firefox returns a client that requests pages.
 func firefox(t *testing.T, url string) *client {
 	c := curl(t, url)
 	c.header = http.Header{
@@ -60,7 +60,7 @@ func firefox(t *testing.T, url string) *client {
 
 func (c *client) get(path string) (int, string) { return c.do("GET", path, nil) }
 
-// post sends a form: names and values in turn.
+// post sends a form: form alternates names and values.
 func (c *client) post(path string, form ...string) (int, string) {
 	v := url.Values{}
 	for i := 0; i < len(form); i += 2 {
@@ -85,7 +85,7 @@ func (c *client) do(method, path string, form url.Values) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
-// answer fails the test unless an answer is exactly this.
+// answer fails the test unless a response is exactly this.
 func (c *client) answer(status int, body string) func(wantStatus int, want string) {
 	return func(wantStatus int, want string) {
 		c.t.Helper()
@@ -95,7 +95,7 @@ func (c *client) answer(status int, body string) func(wantStatus int, want strin
 	}
 }
 
-// page fails the test unless an answer is a page that has all of these parts.
+// page fails the test unless a response is a page with all of these parts.
 func (c *client) page(status int, body string) func(wantStatus int, parts ...string) {
 	return func(wantStatus int, parts ...string) {
 		c.t.Helper()
@@ -138,7 +138,8 @@ func TestBrowser(t *testing.T) {
 	b.page(b.get("/dashboard"))(401, "Please log in.")
 }
 
-// The panel shows the header that the login sent, and not its value.
+// TestCookiePanel checks that the panel shows the header that the login has sent, without its
+// value.
 func TestCookiePanel(t *testing.T) {
 	for _, test := range []struct {
 		name, remember string
@@ -181,7 +182,7 @@ func TestDevices(t *testing.T) {
 		t.Fatalf("%d devices on the page, want 2, one of them curl:\n%s", len(ids), body)
 	}
 	stranger.answer(stranger.post("/devices/revoke", "id", ids[1]))(200, "That device is signed out.")
-	in(other) // for it was not the stranger's
+	in(other) // because the session does not belong to the other user
 	here.page(here.post("/devices/revoke", "id", ids[1]))(200, "That device is signed out.")
 	out(other)
 
@@ -205,9 +206,9 @@ func TestDevices(t *testing.T) {
 	here.page(here.get("/dashboard"))(401)
 }
 
-// A tab that still has the cookie of before somebody else logged in is not told
-// that nobody is logged in, but to try again. After a second login of the same
-// user it lost nothing.
+// TestReplacedCookie checks that a tab with the cookie from before a login as another user is
+// asked to try again, not to log in. After another login of the same user the tab loses
+// nothing.
 func TestReplacedCookie(t *testing.T) {
 	b, late := firefox(t, serve(t)), firefox(t, "")
 	b.post("/login")
@@ -232,7 +233,7 @@ func TestStrangersChangeNothing(t *testing.T) {
 
 var idField = regexp.MustCompile(`name="id" value="([^"]+)"`)
 
-// deviceIDs returns the ids on a dashboard, this device's first.
+// deviceIDs returns the session ids on a dashboard, that of this device first.
 func deviceIDs(page string) (ids []string) {
 	for _, m := range idField.FindAllStringSubmatch(page, -1) {
 		ids = append(ids, m[1])
@@ -256,7 +257,7 @@ func TestOtherSitesAreRefused(t *testing.T) {
 	b.page(b.get("/dashboard"))(200, "Welcome back, user123!")
 }
 
-func TestNamesNobodyCanRead(t *testing.T) {
+func TestUnreadableNames(t *testing.T) {
 	c := curl(t, serve(t))
 	for _, name := range []string{strings.Repeat("a", 41), "a\nb", "a\u202eb", "\xff"} {
 		if status, _ := c.post("/login", "userId", name); status != 400 {
@@ -267,8 +268,8 @@ func TestNamesNobodyCanRead(t *testing.T) {
 	c.answer(c.get("/dashboard"))(401, "Please log in.")
 }
 
-// Other sessions are ended only by users who have logged in within the last five
-// minutes, or confirm that they are still there. Their own session they always end.
+// TestDevicesAskAgain checks that only users who have logged in within the last five minutes,
+// or who confirm, can end other sessions. They can always end their own.
 func TestDevicesAskAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := session.Must(session.New(&session.Options{Cookie: session.CookieOptions{Insecure: true}}))
@@ -291,7 +292,7 @@ func TestDevicesAskAgain(t *testing.T) {
 			}
 			here.PostForm("/confirm", nil)
 			if resp := here.PostForm(path, form); resp.StatusCode != http.StatusOK || user(other) != "" {
-				t.Errorf("%s after the question: %s, the other is %q", path, resp.Status, user(other))
+				t.Errorf("%s after the confirmation: %s, the other is %q", path, resp.Status, user(other))
 			}
 		}
 		here.PostForm("/login", nil)
