@@ -72,6 +72,15 @@ func (s *Session) revise(tokenCall string, f func(t *tx, p *pending)) {
 	})
 }
 
+// refuses fails an Edit if its function makes a call that only a request may make.
+func (s *Session) refuses(call string) error {
+	err := s.origin.allows(call)
+	if err != nil {
+		s.refuse(err)
+	}
+	return err
+}
+
 // refuse makes err the session's problem, so that nothing is stored.
 func (s *Session) refuse(err error) {
 	_ = s.transact(func(t *tx) error {
@@ -150,7 +159,7 @@ func (t *tx) takeBack() {
 		call = "Save"
 	}
 	p.user, p.renew, p.remember = "", false, time.Time{}
-	if t.s.source != nil && (t.stored.status == statusNone || p.logout) && p.changes.AddValues() {
+	if (t.stored.status == statusNone || p.logout) && p.changes.AddValues() {
 		if call == "" {
 			call = p.changes[0].Call
 		}
@@ -164,10 +173,6 @@ func (t *tx) takeBack() {
 // tooLate reports a call whose cookie can no longer be set. isOtherUser is whether the call is a
 // Login as another user.
 func (t *tx) tooLate(call string, isOtherUser bool) {
-	if t.s.source == nil {
-		t.problem = problem{problemLasting, fmt.Errorf("session: %s: a session that List returned has no cookie", call)}
-		return
-	}
 	err := lateError(call)
 	switch {
 	case t.problem.isLasting():

@@ -28,8 +28,11 @@ import (
 // load the session, and after the handler has returned: a handler that hands its connection to a
 // goroutine has to wait for that goroutine.
 // Being watched is no use of the session; a message of the user's is, and says so
-// by Save. A session that List returned is watched until List's ctx is done.
+// by Save.
 func (s *Session) Done() <-chan struct{} {
+	if s.refuses("Done") != nil {
+		return closed
+	}
 	for {
 		st := s.use()
 		switch {
@@ -53,9 +56,6 @@ func (s *Session) Done() <-chan struct{} {
 		s.m.watch.Remove(w)
 		if now := s.state.Load(); now.stored.ref.Key != st.stored.ref.Key && now.stored.status == statusLive {
 			s.m.watch.Rekey(next, now.stored.ref.Key, body.ExplicitKey(now.stored.rec.Data)) // this request has made a key meanwhile
-		}
-		if s.source == nil {
-			context.AfterFunc(s.ctx, func() { s.m.watch.Remove(next) })
 		}
 		return next.Done()
 	}

@@ -94,7 +94,7 @@ func (b *browser) at(m *session.Manager) *browser {
 // Done is closed by every way in which a session ends: at once where this process
 // ended it, and within WatchEvery where another did.
 func TestDone(t *testing.T) {
-	only := func(t *testing.T, m *session.Manager) *session.Session {
+	only := func(t *testing.T, m *session.Manager) session.Info {
 		list, err := m.List(t.Context(), "alice")
 		if err != nil || len(list) != 1 {
 			t.Fatal(list, err)
@@ -105,7 +105,7 @@ func TestDone(t *testing.T) {
 		"logout":       func(t *testing.T, m *session.Manager, b *browser) error { b.at(m).get("/logout"); return nil },
 		"another user": func(t *testing.T, m *session.Manager, b *browser) error { b.at(m).get("/bob"); return nil },
 		"Revoke": func(t *testing.T, m *session.Manager, b *browser) error {
-			return m.Revoke(t.Context(), "alice", only(t, m).ID())
+			return m.Revoke(t.Context(), "alice", only(t, m).ID)
 		},
 		"RevokeAll": func(t *testing.T, m *session.Manager, b *browser) error { return m.RevokeAll(t.Context(), "alice") },
 		"RevokeOthers": func(t *testing.T, m *session.Manager, b *browser) (err error) {
@@ -124,10 +124,8 @@ func TestDone(t *testing.T) {
 			newBrowser(t, m.Handler(endRoutes)).get("/login")
 			return nil
 		},
-		"a listed one's Logout": func(t *testing.T, m *session.Manager, b *browser) error {
-			d := only(t, m)
-			d.Logout()
-			return d.Save(t.Context())
+		"an EndBy in an Edit": func(t *testing.T, m *session.Manager, b *browser) error {
+			return m.Edit(t.Context(), "alice", only(t, m).ID, func(s *session.Session) { s.EndBy(time.Now()) })
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -582,32 +580,6 @@ func TestDoneAcrossALogin(t *testing.T) {
 	})
 }
 
-// A session that List returned is watched until its ctx is done.
-func TestDoneOfListed(t *testing.T) {
-	inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
-		for _, end := range []bool{true, false} {
-			b.get("/login")
-			ctx, cancel := context.WithCancel(t.Context())
-			list, err := here.List(ctx, "alice")
-			if err != nil || len(list) != 1 {
-				t.Fatal(list, err)
-			}
-			done := list[0].Done()
-			if end {
-				there.RevokeAll(ctx, "alice")
-				<-done
-			}
-			cancel()
-			synctest.Wait()
-			loads := spy.count("Load")
-			time.Sleep(minute)
-			if n := spy.count("Load") - loads; n > 0 {
-				t.Errorf("%d loads afterwards", n)
-			}
-		}
-	})
-}
-
 // Fifty tabs of a session cost one Load an interval, and when the last one is
 // closed nothing is left.
 func TestDoneCosts(t *testing.T) {
@@ -717,7 +689,7 @@ func TestDoneBesideALoadThatHangs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		id := list[0].ID()
+		id := list[0].ID
 		var asking atomic.Int64
 		spy.hook(func(ctx context.Context, call, which string) error {
 			if which == id {

@@ -49,31 +49,25 @@ func (m *Manager) end(c *storectx.Context, id, user string, why body.Reason, rec
 
 // end commits a pending Logout.
 func (t *tx) end() error {
-	st, user, why, kind := t.stored, "", body.ReasonLogout, EventLoggedOut
+	st := t.stored
 	var known, last *Record
 	var before body.Reason
 	if st.status == statusLive {
 		known = st.rec
-	}
-	if t.s.source == nil { // as Revoke does it
-		why, kind = body.ReasonRevoke, EventRevoked
-		if known != nil {
-			user = known.User
-		}
 	}
 	ids, err := t.idsToEnd()
 	if err != nil {
 		return err
 	}
 	for _, id := range ids {
-		rec, reason, err := t.m.end(t.context(), id, user, why, known)
+		rec, reason, err := t.m.end(t.context(), id, "", body.ReasonLogout, known)
 		if err != nil {
 			return err
 		}
 		before = reason
 		if rec != nil {
 			last = rec
-			t.note(kind, rec, nil)
+			t.note(EventLoggedOut, rec, nil)
 		}
 	}
 	t.pending.logout = false
@@ -84,7 +78,7 @@ func (t *tx) end() error {
 		before = st.reason
 	}
 	t.lose(statusEnded)
-	if t.s.source == nil || st.mayHaveNewerCookie(last, before) {
+	if st.mayHaveNewerCookie(last, before) {
 		return nil
 	}
 	t.stored = stored{status: statusNone}

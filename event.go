@@ -17,7 +17,7 @@ const (
 	// Options.Tokens there is no such event.
 	EventRenewed EventKind = "renewed"
 	// EventRevoked: the session was ended from elsewhere: Revoke, RevokeOthers,
-	// RevokeAll, Options.MaxPerUser, or Logout of a session that List returned.
+	// RevokeAll, Options.MaxPerUser, or in an Edit an EndBy whose time had passed.
 	EventRevoked EventKind = "revoked"
 	// EventRejected: no cookie of our name in the request has a valid signature, or the
 	// request carries two live sessions. The request has no session.

@@ -27,6 +27,9 @@ var errUnchanged = errors.New("session: unchanged")
 // that was replaced and the value that was stored. f runs again if the commit finds another
 // value.
 func (s *Session) updateNow(ctx context.Context, call, name string, f func(in []byte) ([]byte, error)) (was, is []byte, err error) {
+	if err := s.refuses(call); err != nil {
+		return nil, nil, err
+	}
 	u := &immediate{s: s, call: call, name: name, f: f}
 	s.useWithin(ctx)
 	for isDone := false; !isDone; {
@@ -75,7 +78,7 @@ func (u *immediate) commit(ctx context.Context) (isDone bool, err error) {
 			isDone = true
 			return nil
 		case u.isUnchanged:
-		case t.phase() != phaseOpen && s.source != nil && (t.stored.status == statusNone || p.logout):
+		case t.phase() != phaseOpen && (t.stored.status == statusNone || p.logout):
 			return lateError(u.call)
 		default:
 			t.keep(body.Change{Call: u.call, Name: u.name, Raw: u.is, In: notJSON, Again: u.again(t)})

@@ -10,10 +10,17 @@ import (
 	"github.com/coatcheck/session/internal/token"
 )
 
-// A source is where a session's token comes from.
-type source interface {
+// An origin is where a session comes from: a request that carries its token, or
+// [Manager.Edit].
+type origin interface {
+	// tokens returns the few tokens of ours that the request carries.
 	tokens() candidates
+
+	// allTokens returns the tokens of a request that carries too many.
 	allTokens() []token.Ref
+
+	// allows returns an error if the program may not call this method of the Session.
+	allows(call string) error
 }
 
 // loadSession looks for the request's session, for the first time.
@@ -77,7 +84,7 @@ func (t *tx) settle(st stored, p problem) {
 
 // carry returns the tokens in the request.
 func (t *tx) carry() candidates {
-	found := t.s.source.tokens()
+	found := t.s.origin.tokens()
 	t.withheld = found.withheld
 	switch t.carried = carriedNone; {
 	case found.n > 0, found.isCrowd:
@@ -151,7 +158,7 @@ func (t *tx) find(found *candidates, was *stored) (best stored, _ problem) {
 // findAll returns the ids of the live sessions that the tokens of a crowd open.
 func (t *tx) findAll() (ids []string, _ error) {
 	var stales []*Record
-	for _, ref := range t.s.source.allTokens() {
+	for _, ref := range t.s.origin.allTokens() {
 		rec, err := t.loadWithKey(ref.ID)
 		if err != nil {
 			return nil, err
@@ -214,7 +221,7 @@ func (t *tx) recognise(st, was *stored) {
 		st.status, st.rec = statusNone, nil
 	case st.status != statusLive:
 		st.rec = nil
-	case t.s.source == nil, body.HasAccess(rec.Data, ref.Key, now), was.keeps(st):
+	case body.HasAccess(rec.Data, ref.Key, now), was.keeps(st):
 		st.due = t.maintenanceOf(st, now)
 	default:
 		was, ok := body.FrozenFor(rec.Data, ref.Key, now)
@@ -243,7 +250,7 @@ func (was *stored) keeps(st *stored) bool {
 // was not presented, and needs none. A key that was overtaken is not renewed: the client has
 // an older one now, which the response would overwrite.
 func (t *tx) maintenanceOf(st *stored, now time.Time) body.Maintenance {
-	if t.s.source == nil || st.isOwn {
+	if st.isOwn {
 		return body.Maintenance{}
 	}
 	renewAfter := t.m.renewAfter
@@ -277,7 +284,7 @@ func (t *tx) rebase(rec *Record) {
 		return
 	}
 	isRenewed := body.ExplicitKey(rec.Data) != body.ExplicitKey(st.rec.Data) && !body.HasAccess(rec.Data, st.ref.Key, now)
-	if t.s.source != nil && st.frozen == nil && isRenewed {
+	if st.frozen == nil && isRenewed {
 		was, _ := body.FrozenFor(rec.Data, st.ref.Key, now)
 		st.frozen, st.frozenUntil = st.rec, was.Until
 	}

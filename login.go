@@ -26,6 +26,9 @@ const maxUser = 1024
 // over the values of the user's present session, and ends that session. With [Options].Tokens a
 // Login of the user who is logged in already keeps the token.
 func (s *Session) Login(user string) {
+	if s.refuses("Login") != nil {
+		return
+	}
 	if user == "" {
 		s.refuse(errors.New("session: Login: the user is empty"))
 		return
@@ -56,6 +59,9 @@ func (s *Session) Login(user string) {
 // one. A request whose token was replaced before the request arrived, or whose grace has passed,
 // has no session, and its Logout ends none.
 func (s *Session) Logout() {
+	if s.refuses("Logout") != nil {
+		return
+	}
 	s.revise("", func(t *tx, p *pending) {
 		*p = pending{logout: true}
 		t.awaitSave("Logout")
@@ -81,7 +87,7 @@ func (s *Session) Logout() {
 //
 // With Options.Tokens, Renew changes nothing.
 func (s *Session) Renew() {
-	if s.m.keyless {
+	if s.refuses("Renew") != nil || s.m.keyless {
 		return
 	}
 	s.revise("Renew", func(t *tx, p *pending) { p.renew = p.renew || !p.logout && t.stored.status != statusNone })
@@ -95,6 +101,9 @@ func (s *Session) Renew() {
 // so it does not meet AAL2; with more than 30 days it does not meet AAL1 either (NIST SP 800-63B-4,
 // 2.2.3 and 2.1.3).
 func (s *Session) Remember(d time.Duration) {
+	if s.refuses("Remember") != nil {
+		return
+	}
 	if d <= 0 {
 		s.refuse(errors.New("session: Remember: the duration is not positive"))
 		return

@@ -96,7 +96,7 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 			return
 		}
 		q := &request{m: m, r: r}
-		q.session.m, q.session.ctx, q.session.source, q.session.arrived = m, r.Context(), q, time.Since(m.start)
+		q.session.m, q.session.ctx, q.session.origin, q.session.arrived = m, r.Context(), q, time.Since(m.start)
 		q.before = fieldsOf(w.Header())
 		q.sent = r.WithContext(q)
 		defer q.finish()

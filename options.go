@@ -359,13 +359,13 @@ func (o CookieOptions) Format(f fmt.State, _ rune) { fmt.Fprint(f, "session.Cook
 // LogValue implements slog.LogValuer.
 func (o CookieOptions) LogValue() slog.Value { return slog.GroupValue(attrs(o)...) }
 
-// attrs returns the fields of a struct of options that are set.
-func attrs(options any) (all []slog.Attr) {
-	v := reflect.ValueOf(options)
+// attrs returns the exported fields of a struct that are not zero.
+func attrs(of any) (all []slog.Attr) {
+	v := reflect.ValueOf(of)
 	for i := range v.NumField() {
 		name, field := v.Type().Field(i).Name, v.Field(i)
 		switch {
-		case field.IsZero():
+		case field.IsZero(), !v.Type().Field(i).IsExported():
 		case name == "Secrets":
 			all = append(all, slog.Int(name, field.Len()))
 		case field.Kind() == reflect.Func, field.Kind() == reflect.Interface, field.Kind() == reflect.Pointer:

@@ -45,8 +45,8 @@ func readmeUsers(mux *http.ServeMux, account http.Handler) {
 	mux.Handle("GET /api/account", sessions.RequireUser(account, nil)) // nil: 401
 }
 
-func readmeDevices(ctx context.Context, s *session.Session, id string) ([]*session.Session, error) {
-	devices, err := sessions.List(ctx, s.User()) // d.LastSeen(), d.Expires(), d.ID() == s.ID()
+func readmeDevices(ctx context.Context, s *session.Session, id string) ([]session.Info, error) {
+	devices, err := sessions.List(ctx, s.User()) // d.LastSeen, d.Expires, d.ID == s.ID()
 	if err != nil {
 		return nil, err
 	}

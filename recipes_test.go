@@ -221,12 +221,12 @@ func TestRecipeOptions(t *testing.T) {
 
 var role = session.NewKey[string]("role")
 
-// setRole changes what all sessions of a user say of him. His next request sees it.
+// setRole changes the role in all sessions of a user. The user's next request sees it.
 func setRole(ctx context.Context, user, to string) error {
 	all, err := sessions.List(ctx, user)
-	for _, s := range all {
-		role.Set(s, to)
-		if err := s.Save(ctx); err != nil && !errors.Is(err, session.ErrEnded) {
+	for _, info := range all {
+		change := func(s *session.Session) { role.Set(s, to) }
+		if err := sessions.Edit(ctx, user, info.ID, change); err != nil && !errors.Is(err, session.ErrEnded) {
 			return err
 		}
 	}

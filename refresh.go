@@ -38,6 +38,9 @@ const (
 
 // refresh implements Key.Refresh for raw JSON values.
 func (s *Session) refresh(ctx context.Context, name string, fresh func([]byte) bool, f func(context.Context, []byte) ([]byte, error)) ([]byte, error) {
+	if err := s.refuses("Refresh"); err != nil {
+		return nil, err
+	}
 	l := &lease{s: s, m: s.m, ctx: ctx, name: name, by: rand.Text()}
 	s.useWithin(ctx)
 	defer l.end() // even if a function of the program panics

@@ -1329,15 +1329,14 @@ func TestRenewalByAgeMeetsAChange(t *testing.T) {
 		}
 		time.Sleep(minute)
 		d.spy.hook(once(d.spy, "Save", func(ctx context.Context) {
-			name.Set(all[0], "listed")
-			if err := all[0].Save(ctx); err != nil {
+			if err := d.m.Edit(ctx, "alice", all[0].ID, func(s *session.Session) { name.Set(s, "edited") }); err != nil {
 				t.Error(err)
 			}
 		}))
 		if !d.do(b, func(s *session.Session) { s.User() }) {
 			t.Error("no new cookie")
 		}
-		d.expect(b, "listed")
+		d.expect(b, "edited")
 	})
 }
 

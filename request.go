@@ -46,11 +46,14 @@ func (q *request) Err() error { return q.session.ctx.Err() }
 // String keeps the request and its cookies out of the text of a context.
 func (q *request) String() string { return "session.Manager.Handler" }
 
-// tokens implements source.
+// tokens implements origin.
 func (q *request) tokens() candidates { return q.m.carrier.read(q.r) }
 
-// allTokens implements source.
+// allTokens implements origin.
 func (q *request) allTokens() []token.Ref { return q.m.carrier.readAll(q.r) }
+
+// allows implements origin: a request may call every method.
+func (q *request) allows(string) error { return nil }
 
 // BeforeFirstByte implements firstbyte.Hook: it commits the session and completes the
 // header, or writes another response in place of the handler's.

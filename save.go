@@ -12,6 +12,9 @@ import (
 // [ErrTooLarge], [ErrEnded] if the session has ended, or [ErrReplaced] if its token was replaced.
 // After the last two the changes are dropped.
 func (s *Session) Save(ctx context.Context) error {
+	if err := s.refuses("Save"); err != nil {
+		return err
+	}
 	return s.saveAfter(ctx, func(*tx) error { return nil })
 }
 
@@ -52,6 +55,9 @@ func (s *Session) saveAfter(ctx context.Context, prepare func(t *tx) error) erro
 // [ErrReplaced] if a Login or an explicit renewal has replaced its token, and User returns "".
 // Reload takes the values and the deadline of ctx, not its cancellation.
 func (s *Session) Reload(ctx context.Context) error {
+	if err := s.refuses("Reload"); err != nil {
+		return err
+	}
 	if s.state.Load() == nil {
 		st := s.useWithin(ctx)
 		return cmp.Or(st.problem.err, st.stored.err())

@@ -171,8 +171,9 @@ func TestNothingSaysATokenOrASecret(t *testing.T) {
 			all, err := m.List(r.Context(), "alice")
 			w.hear(all, err)
 			for _, d := range all {
-				d.Renew()
-				w.hear(d, d.Save(r.Context()))
+				w.hear(d, &d, slog.AnyValue(d))
+				w.hear(m.Edit(r.Context(), "alice", d.ID, func(s *session.Session) { name.Set(s, "edited"); w.hear(s, s.ID(), s.Names()) }))
+				w.hear(m.Edit(r.Context(), "alice", d.ID, func(s *session.Session) { s.Renew(); w.hear(s, s.Save(r.Context())) }))
 			}
 			w.hear(m.RevokeOthers(r.Context(), s), m.Revoke(r.Context(), "alice", s.ID()), m.RevokeAll(r.Context(), "alice"))
 		},

@@ -25,7 +25,7 @@ type Session struct {
 	m       *Manager
 	ctx     context.Context // the request's
 	arrived time.Duration   // when the request arrived, relative to Manager.start
-	source  source          // nil: detached, made by Manager.List
+	origin  origin          // the request, or Manager.Edit
 
 	phase     atomicPhase
 	isPassive atomic.Bool                   // the request is not the user's doing
@@ -160,4 +160,8 @@ func (s *Session) loadNow(prepare func(t *tx)) *state {
 // time that is left. Such a request moves neither LastSeen nor the idle end, whatever it changes,
 // unless it calls Login. Call MarkPassive before any other method of the session, at the latest
 // before Save and before the first byte of the response. It does not load the session.
-func (s *Session) MarkPassive() { s.isPassive.Store(true) }
+func (s *Session) MarkPassive() {
+	if s.refuses("MarkPassive") == nil {
+		s.isPassive.Store(true)
+	}
+}

@@ -30,7 +30,7 @@ var (
 	ErrStore = errors.New("session: the store failed")
 
 	// ErrEnded: the session has ended: it expired, or was ended by Logout, Revoke
-	// or their like. Save, Reload, Take, UpdateNow and Refresh return it. Session.Err
+	// or their like. Save, Reload, Take, UpdateNow, Refresh and Edit return it. Session.Err
 	// does not: a request without a session is an ordinary one, and Session.Ended
 	// tells.
 	ErrEnded = errors.New("session: the session has ended")

@@ -94,7 +94,7 @@ func revokeSuccessor(t *testing.T, spy *spyStore, m *session.Manager, b *browser
 			t.Errorf("%d are listed (%v) before the swap", len(all), err)
 		}
 		for _, s := range all {
-			m.Revoke(ctx, "alice", s.ID())
+			m.Revoke(ctx, "alice", s.ID)
 		}
 		b.get("/set")
 	})
@@ -125,7 +125,7 @@ func TestSuccessorIsRevokedBeforeItsTokenIsOut(t *testing.T) {
 // A program that changes values in all of a user's sessions meets one that is
 // just beginning, or whose token is being replaced. The user stays signed in,
 // and has the value.
-func TestListedSessionIsSavedWhileItsTokenIsReplaced(t *testing.T) {
+func TestEditWhileTheTokenIsReplaced(t *testing.T) {
 	for _, path := range []string{"/renew", "/login"} { // the same user's, and a visitor's
 		for _, moves := range []bool{false, true} { // the old record does, too
 			t.Run(fmt.Sprint(path, " moves=", moves), func(t *testing.T) {
@@ -141,25 +141,24 @@ func TestListedSessionIsSavedWhileItsTokenIsReplaced(t *testing.T) {
 					if err != nil || len(all) != 1 {
 						t.Errorf("%d are listed (%v) before the swap", len(all), err)
 					}
-					name.Set(all[0], "listed ")
-					if err := all[0].Save(ctx); err != nil {
-						t.Error("Save:", err)
+					edit := func(to string) {
+						if err := m.Edit(ctx, "alice", all[0].ID, func(s *session.Session) { name.Set(s, to) }); err != nil {
+							t.Error("Edit:", err)
+						}
 					}
+					edit("edited ")
 					if moves {
 						b.do(old)
-						name.Set(all[0], "listed again ")
-						if err := all[0].Save(ctx); err != nil {
-							t.Error("Save:", err)
-						}
+						edit("edited again ")
 					}
 				}))
 				if resp := b.get(path); resp.StatusCode != 200 || !setsCookie(resp) {
 					t.Error("no new cookie:", resp.Status)
 				}
-				want := "listed alice"
+				want := "edited alice"
 				switch {
 				case moves && path == "/renew":
-					want = "listed again alice"
+					want = "edited again alice"
 				case moves: // the login began again, from the visitor's own session
 					want = "valuealice"
 				}
@@ -261,9 +260,9 @@ func TestMistakeStandsWhenALogoutIsSavedAgain(t *testing.T) {
 	}
 }
 
-// Logout of a listed session ends what the user's session has become meanwhile,
-// but not what somebody else began in the same browser.
-func TestLogoutOfAListedSessionIsTheUsers(t *testing.T) {
+// Revoke ends what the user's session has become since List returned it, but not what
+// another user began in the same browser.
+func TestRevokeOfAListedSessionIsTheUsers(t *testing.T) {
 	for path, want := range map[string]string{"/login?alice": "", "/renew": "", "/login?bob": "bob"} {
 		m := newManager(t, session.Options{})
 		b := newBrowser(t, m.Handler(reception))
@@ -273,9 +272,8 @@ func TestLogoutOfAListedSessionIsTheUsers(t *testing.T) {
 			t.Fatal(all, err)
 		}
 		b.get(path)
-		all[0].Logout()
-		if err := all[0].Save(t.Context()); err != nil {
-			t.Errorf("after %s: Save: %v", path, err)
+		if err := m.Revoke(t.Context(), "alice", all[0].ID); err != nil {
+			t.Errorf("after %s: Revoke: %v", path, err)
 		}
 		if got := body(b.get("/")); got != want {
 			t.Errorf("after %s: the browser is in as %q, want %q", path, got, want)

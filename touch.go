@@ -25,7 +25,7 @@ func (m *Manager) idleEnd(rec *Record, used time.Time) time.Time {
 }
 
 // isUse reports whether the request moves the session's clocks.
-func (s *Session) isUse() bool { return s.source != nil && !s.isPassive.Load() }
+func (s *Session) isUse() bool { return !s.isPassive.Load() }
 
 // touch touches the record if that is due.
 func (t *tx) touch(used time.Time) error {

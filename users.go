@@ -9,7 +9,6 @@ import (
 
 	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/storectx"
-	"github.com/coatcheck/session/internal/token"
 )
 
 // RequireUser returns a handler that calls next if a user is logged in, and otherwise if not. A
@@ -50,14 +49,13 @@ func (m *Manager) answerUnauthorized(w http.ResponseWriter, _ *http.Request) {
 
 var errNoUser = errors.New("session: the user is empty")
 
-// List returns the live sessions of a user, most recently seen first, for a
-// page that shows "your devices" (OWASP ASVS 5, 7.5.2: ask for the password
-// again before that page ends one). They are detached from
-// any request: values and flashes may be changed and Logout ends one, all at
-// its Save; Login, Renew and Remember make Save fail, for they need a cookie.
-// A Save of a detached session is no use of it: LastSeen and Expires stay.
-// List obeys the cancellation of ctx.
-func (m *Manager) List(ctx context.Context, user string) ([]*Session, error) {
+// List returns the live sessions of a user, most recently seen first, for a page that shows
+// "your devices". [Manager.Revoke] ends one; OWASP ASVS 5, 7.5.2, has the user authenticate
+// again before that. [Manager.Edit] changes values of one.
+//
+// A user without sessions is no error, the empty user is one. List is cancelled when ctx is,
+// and ends after Options.StoreTimeout at the latest; its error wraps [ErrStore].
+func (m *Manager) List(ctx context.Context, user string) ([]Info, error) {
 	if user == "" {
 		return nil, errNoUser
 	}
@@ -70,13 +68,11 @@ func (m *Manager) List(ctx context.Context, user string) ([]*Session, error) {
 		}
 		return nil, err
 	}
-	sessions := make([]*Session, len(records))
+	infos := make([]Info, len(records))
 	for i, rec := range records {
-		sessions[i] = &Session{m: m, ctx: ctx}
-		sessions[i].phase.advance(phaseSent)
-		sessions[i].state.Store(&state{stored: stored{status: statusLive, rec: rec, ref: token.Ref{ID: rec.ID}}})
+		infos[i] = infoOf(rec)
 	}
-	return sessions, nil
+	return infos, nil
 }
 
 // Revoke ends one session of a user, by its ID. It returns nil if that is

@@ -242,7 +242,7 @@ func TestLargeRecords(t *testing.T) {
 		if err != nil || len(list) != 1 || resp.StatusCode != 200 {
 			t.Fatal(resp.Status, len(list), err)
 		}
-		if got, _ := s.get(list[0].ID()); len(got) < 70_000 || !strings.Contains(got, `"n":1`) {
+		if got, _ := s.get(list[0].ID); len(got) < 70_000 || !strings.Contains(got, `"n":1`) {
 			t.Errorf("%d bytes of it are left after a Login", len(got))
 		}
 	})

@@ -148,3 +148,32 @@ func TestFarEnds(t *testing.T) {
 		}
 	}
 }
+
+// An Edit changes a session that Express has made, and leaves what it does not touch as
+// Express has written it. Express keeps its user and its end.
+func TestEditOfASessionOfExpress(t *testing.T) {
+	onShelves(t, expressjs.Options{UserMember: "userId"}, func(t *testing.T, s *shelf) {
+		m, x := service(t, s.store, nil), session.NewKey[int]("x")
+		s.put(sid, annAtExpress, time.Hour)
+		if err := m.Edit(t.Context(), "ann", sid, func(s *session.Session) {
+			if s.User() != "ann" || x.Get(s) != 1 {
+				t.Errorf("Edit sees %q, %d", s.User(), x.Get(s))
+			}
+			x.Set(s, 2)
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if got, life := s.get(sid); got != strings.Replace(annAtExpress, `"x":1`, `"x":2`, 1) || life <= 0 || life > time.Hour {
+			t.Errorf("written is %s for %v", got, life)
+		}
+		if err := m.Edit(t.Context(), "bob", sid, func(s *session.Session) { t.Error("the function is called") }); err != session.ErrEnded {
+			t.Errorf("of another user: %v", err)
+		}
+		in(t, m, sid, func(s *session.Session) { s.User() }) // Go learns whose session it is
+		if list, err := m.List(t.Context(), "ann"); err != nil || len(list) != 1 {
+			t.Errorf("%d sessions, %v", len(list), err)
+		} else if got, ok := x.Of(list[0]); got != 2 || !ok {
+			t.Errorf("listed is %d, %v", got, ok)
+		}
+	})
+}

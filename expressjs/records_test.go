@@ -486,7 +486,7 @@ func TestAbsoluteEnd(t *testing.T) {
 			if life < time.Minute && !time.Now().Before(end) {
 				continue // a slow machine
 			}
-			if err != nil || len(list) != 1 || !list[0].Expires().Equal(end) {
+			if err != nil || len(list) != 1 || !list[0].Expires.Equal(end) {
 				t.Errorf("before its end %+v, %v", list, err)
 			}
 			time.Sleep(time.Until(end))
@@ -615,7 +615,7 @@ func TestUnspeakableNames(t *testing.T) {
 		if err != nil || len(list) != 1 {
 			t.Fatal(len(list), err)
 		}
-		got, _ := s.get(list[0].ID())
+		got, _ := s.get(list[0].ID)
 		for member := range strings.SplitSeq(strings.Trim(odd, ",}"), ",") {
 			if !strings.Contains(got, member) && !strings.HasPrefix(member, `"session.`) && !strings.HasSuffix(member, ":7") && !strings.HasSuffix(member, ":8") {
 				t.Errorf("%s is not in %s", member, got)

@@ -168,7 +168,7 @@ func TestUserPath(t *testing.T) {
 				if err != nil || len(list) != 1 {
 					t.Fatalf("%s: %d sessions, %v", path, len(list), err)
 				}
-				got, _ := s.get(list[0].ID())
+				got, _ := s.get(list[0].ID)
 				sameMembers(t, got, begun+want)
 				if err := errors.Join(m.RevokeAll(t.Context(), "9"), s.store.Delete(t.Context(), sid)); err != nil {
 					t.Error(err)
@@ -303,7 +303,7 @@ func TestLoginOverAnObject(t *testing.T) {
 		if err != nil || len(list) != 1 {
 			t.Fatal(len(list), err)
 		}
-		if got, _ := s.get(list[0].ID()); got != begun+`,"user":"ann"}` {
+		if got, _ := s.get(list[0].ID); got != begun+`,"user":"ann"}` {
 			t.Error(got)
 		}
 	})
@@ -358,7 +358,7 @@ func TestUsersThatCannotBeWritten(t *testing.T) {
 				t.Errorf("%q: %s, %v", c.user, resp.Status, failed)
 			}
 			list, err := m.List(t.Context(), c.user)
-			if err != nil || len(list) == 1 != c.ok || c.ok && list[0].User() != c.user {
+			if err != nil || len(list) == 1 != c.ok || c.ok && list[0].User != c.user {
 				t.Errorf("%q: %d sessions, %v", c.user, len(list), err)
 			}
 		})

@@ -29,8 +29,8 @@ func onlineInRedis(ctx context.Context, client *redis.Client, sessions *session.
 		if err != nil {
 			return nil, err
 		}
-		if len(all) > 0 && !all[0].LastSeen().Before(since) {
-			seen[user] = all[0].LastSeen()
+		if len(all) > 0 && !all[0].LastSeen.Before(since) {
+			seen[user] = all[0].LastSeen
 		}
 	}
 	return seen, keys.Err()

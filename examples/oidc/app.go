@@ -190,9 +190,9 @@ func (a *app) backchannel(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	all, err := a.sessions.List(r.Context(), claims.Subject)
-	for _, s := range all {
-		if claims.SID == "" || sid.Get(s) == claims.SID {
-			err = errors.Join(err, a.sessions.Revoke(r.Context(), claims.Subject, s.ID()))
+	for _, info := range all {
+		if at, _ := sid.Of(info); claims.SID == "" || at == claims.SID {
+			err = errors.Join(err, a.sessions.Revoke(r.Context(), claims.Subject, info.ID))
 		}
 	}
 	if err != nil {

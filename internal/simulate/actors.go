@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/coatcheck/session"
 )
 
 // A browser belongs to one person, who may have two accounts.
@@ -401,11 +403,11 @@ func (w *world) operate(task int, a Actor) {
 		if len(listed) > 0 {
 			s := listed[rng.IntN(len(listed))]
 			if rng.IntN(2) == 0 {
-				w.log(nil, "the operator ends session %d and is told: %s", w.truth.number(s.ID()), told(m.Revoke(ctx, user, s.ID())))
+				w.log(nil, "the operator ends session %d and is told: %s", w.truth.number(s.ID), told(m.Revoke(ctx, user, s.ID)))
 				continue
 			}
-			name.Set(s, "changed by the operator")
-			w.log(nil, "the operator changes session %d and is told: %s", w.truth.number(s.ID()), told(s.Save(ctx)))
+			err := m.Edit(ctx, user, s.ID, func(s *session.Session) { name.Set(s, "changed by the operator") })
+			w.log(nil, "the operator changes session %d and is told: %s", w.truth.number(s.ID), told(err))
 		}
 	}
 }

@@ -49,7 +49,7 @@ func TestTimeOfTheLogin(t *testing.T) {
 		if err != nil || len(list) != 1 {
 			t.Fatal(len(list), err)
 		}
-		at := list[0].AuthTime()
+		at := list[0].Created
 		if at.After(time.Now()) || at.IsZero() == c.isKnown || c.isKnown && at.Before(before) {
 			t.Errorf("%s: authenticated at %v, logged in at %v", name, at, before)
 		}

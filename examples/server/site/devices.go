@@ -35,11 +35,12 @@ func (a app) devices(r *http.Request, s *session.Session) ([]deviceRow, error) {
 	rows := make([]deviceRow, len(all))
 	for i, d := range all {
 		rows[i] = deviceRow{
-			ID: d.ID(), Name: device.Get(d), Current: d.ID() == s.ID(),
-			LoggedIn: moment{ago(now.Sub(d.AuthTime())), d.AuthTime()},
-			LastSeen: moment{ago(now.Sub(d.LastSeen())), d.LastSeen()},
-			Expires:  moment{"in " + span(d.Expires().Sub(now)), d.Expires()},
+			ID: d.ID, Current: d.ID == s.ID(),
+			LoggedIn: moment{ago(now.Sub(d.Created)), d.Created},
+			LastSeen: moment{ago(now.Sub(d.LastSeen)), d.LastSeen},
+			Expires:  moment{"in " + span(d.Expires.Sub(now)), d.Expires},
 		}
+		rows[i].Name, _ = device.Of(d)
 		if rows[i].Current {
 			rows[i].LastSeen = moment{"now", now}
 		}

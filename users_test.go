@@ -82,7 +82,7 @@ func TestListTrustsNoStore(t *testing.T) {
 		record("ended", "alice", time.Hour, `{"session.ended":"logout"}`),
 	}}})
 	list, err := m.List(t.Context(), "alice")
-	if err != nil || len(list) != 1 || list[0].ID() != "good" {
+	if err != nil || len(list) != 1 || list[0].ID != "good" {
 		t.Errorf("%d sessions, %v", len(list), err)
 	}
 }
@@ -117,7 +117,7 @@ func TestListInOrder(t *testing.T) {
 		listed, err := m.List(t.Context(), "alice")
 		var got []string
 		for _, s := range listed {
-			got = append(got, s.ID())
+			got = append(got, s.ID)
 		}
 		if err != nil || !slices.Equal(got, want) {
 			t.Errorf("listed %v (%v), want %v", got, err, want)
