@@ -11,16 +11,27 @@ import (
 // user returns the user of an old session, "" if no user is logged in.
 func (t *Takeover) user(old *oldSession) (string, error) {
 	if t.o.UserFunc != nil {
-		user, ok := t.o.UserFunc(old.values)
-		if !ok {
-			return "", nil
-		}
-		return user, nil
+		return t.userByFunc(old)
 	}
 	v := old.values[t.o.User]
 	user, err := userText(v)
 	if err != nil {
 		return "", mistake{fmt.Errorf("the user %q is a %T, %w: set Options.UserFunc", t.o.User, v, err)}
+	}
+	return user, nil
+}
+
+// userByFunc returns the user by UserFunc. A panic of it is a mistake: else an old session
+// that it does not expect would be locked out of every page.
+func (t *Takeover) userByFunc(old *oldSession) (user string, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			user, err = "", mistake{fmt.Errorf("Options.UserFunc panicked: %v", p)}
+		}
+	}()
+	user, ok := t.o.UserFunc(old.values)
+	if !ok {
+		return "", nil
 	}
 	return user, nil
 }
@@ -46,9 +57,25 @@ func userText(v any) (string, error) {
 			return strconv.FormatInt(int64(f), 10), nil
 		}
 	case of.Kind() == reflect.Array && of.Type().Elem().Kind() == reflect.Uint8:
-		if s, ok := v.(fmt.Stringer); ok {
+		if s, ok := v.(fmt.Stringer); ok && showsAll(of) {
 			return s.String(), nil
 		}
 	}
 	return "", errNoText
+}
+
+// showsAll reports whether the text of an array of bytes changes with each byte: else its
+// String method hides it, and several users would have one text.
+func showsAll(of reflect.Value) bool {
+	text := func(v reflect.Value) string { return v.Interface().(fmt.Stringer).String() }
+	is := text(of)
+	for i := range of.Len() {
+		other := reflect.New(of.Type()).Elem()
+		other.Set(of)
+		other.Index(i).SetUint(of.Index(i).Uint() ^ 0xff)
+		if text(other) == is {
+			return false
+		}
+	}
+	return true
 }

@@ -89,11 +89,11 @@ func keeps(now, before any) bool {
 }
 
 // Convert is As with a conversion of the application's own. What it returns an error
-// for, and what it returns that is not the same after encoding/json has encoded and
-// decoded it, is reported and left behind.
+// for, or panics at, and what it returns that is not the same after encoding/json has
+// encoded and decoded it, is reported and left behind.
 func Convert[T any](name string, key session.Key[T], convert func(old any) (T, error)) Value {
 	take := func(s *session.Session, old any) (int, error) {
-		v, err := convert(old)
+		v, err := safely(convert, old)
 		if err != nil {
 			return 0, err
 		}
@@ -108,4 +108,15 @@ func Convert[T any](name string, key session.Key[T], convert func(old any) (T, e
 		return len(raw), nil
 	}
 	return Value{name, take, key.Delete}
+}
+
+// safely is convert, with a panic as an error: else an old session that it does not expect
+// would be locked out of every page.
+func safely[T any](convert func(old any) (T, error), old any) (v T, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the conversion panicked: %v", p)
+		}
+	}()
+	return convert(old)
 }

@@ -91,6 +91,35 @@ func TestUserWithoutAName(t *testing.T) {
 	}
 }
 
+// The application's functions panic at an old session that they did not expect, such as a
+// visitor's. Without UserFunc the session counts as none, without a conversion it has all
+// but that value, and no page is lost.
+func TestFunctionsThatPanic(t *testing.T) {
+	number := session.NewKey[int]("number")
+	for name, c := range map[string]struct {
+		adapt func(*session.Options, *migrate.Options)
+		want  string
+		log   string
+	}{
+		"UserFunc": {func(_ *session.Options, o *migrate.Options) {
+			o.User, o.UserFunc = "", func(old map[string]any) (string, bool) { return old["user_id"].(string), true }
+		}, " 0 [] 00:00:00", "Options.UserFunc panicked: interface conversion"},
+		"Convert": {func(_ *session.Options, o *migrate.Options) {
+			o.Values = append(o.Values, migrate.Convert("number", number, func(old any) (int, error) { return old.(int), nil }))
+		}, "ann 7 [] 00:00:00", "the conversion panicked: interface conversion"},
+	} {
+		log := logged(t)
+		v := newMove(t, ofSCSWith(scs.New(), map[string]any{"visits": 7, "number": "7"}), c.adapt)
+		v.get(v.browser, v.before+"/login?user=ann")
+		for range 2 {
+			v.expect(v.browser, c.want)
+		}
+		if !strings.Contains(log.String(), c.log) {
+			t.Errorf("%s: the log is %s", name, log)
+		}
+	}
+}
+
 func (v *move) expectNothingStored() {
 	v.t.Helper()
 	time.Sleep(2 * time.Millisecond) // after which a claim that was given up is over

@@ -29,6 +29,15 @@ type uuid [16]byte
 
 func (u uuid) String() string { return hex.EncodeToString(u[:]) }
 
+// A hidden is an identifier whose text hides it, and a masked one's shows its beginning only.
+type hidden [8]byte
+
+func (hidden) String() string { return "(an account)" }
+
+type masked [8]byte
+
+func (m masked) String() string { return hex.EncodeToString(m[:2]) + "…" }
+
 // A member has a String method, and that is not its identifier.
 type member struct {
 	ID   int
@@ -40,7 +49,7 @@ func (m member) String() string { return m.Name }
 // Users may be of types of the application's own. A zero value is nobody, and a type that
 // hides its text makes no two users one.
 func TestUserOfAType(t *testing.T) {
-	for _, v := range []any{userID(0), email(""), uuid{}, member{}} {
+	for _, v := range []any{userID(0), email(""), uuid{}, member{}, hidden{}, masked{}} {
 		gob.Register(v)
 	}
 	for _, c := range []struct {
@@ -51,6 +60,7 @@ func TestUserOfAType(t *testing.T) {
 		{userID(7), "7"}, {userID(0), ""}, {-7, "-7"}, {uint8(7), "7"}, {7.0, "7"},
 		{email("ann@example.com"), "ann@example.com"}, {email("bob@example.com"), "bob@example.com"},
 		{uuid{1, 2}, "01020000000000000000000000000000"}, {uuid{}, ""},
+		{hidden{1}, ""}, {hidden{2}, ""}, {masked{1, 2, 3}, ""}, {masked{1, 2, 4}, ""},
 		{member{7, "ann"}, ""}, {member{8, "ann"}, ""},
 	} {
 		a := newApps(t)
