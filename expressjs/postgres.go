@@ -23,6 +23,9 @@ import (
 // tombstones: see [PostgresStore.Schema]. A load is one round trip, and so is a save of
 // what this process has loaded.
 //
+// [PostgresStore.Rights] returns what the role must be allowed. Run [PostgresStore.Sweep]
+// every quarter of an hour: nothing else deletes what Go knows of sessions that are gone.
+//
 // The column expire has no time zone: every connection writes it in its own. So Go's
 // connections must have the TimeZone of Node's, or sessions live for hours too short
 // or too long. The command doctor compares them.
@@ -80,7 +83,7 @@ func (s *PostgresStore) Delete(ctx context.Context, id string) error {
 	}
 	err := s.prepare(ctx)
 	if err == nil {
-		_, err = s.pool.Exec(ctx, s.table.Replace(`WITH o AS (DELETE FROM @own WHERE sid = $1) DELETE FROM @session WHERE sid = $1`), id)
+		err = s.exec(ctx, `WITH o AS (DELETE FROM @own WHERE sid = $1) DELETE FROM @session WHERE sid = $1`, id)
 	}
 	if err != nil {
 		return fmt.Errorf("expressjs: delete: %w", stated(err))
@@ -90,8 +93,15 @@ func (s *PostgresStore) Delete(ctx context.Context, id string) error {
 
 // forget implements place.
 func (s *PostgresStore) forget(ctx context.Context, id string, until time.Time) error {
-	_, err := s.pool.Exec(ctx, s.table.Replace(`WITH o AS (UPDATE @own SET until = greatest(until, $2) WHERE sid = $1) DELETE FROM @session WHERE sid = $1`), id, until.UnixMilli())
-	return stated(err)
+	return stated(s.exec(ctx, `WITH o AS (UPDATE @own SET until = greatest(until, $2) WHERE sid = $1) DELETE FROM @session WHERE sid = $1`, id, until.UnixMilli()))
+}
+
+// exec executes a statement, again if PostgreSQL rolls it back.
+func (s *PostgresStore) exec(ctx context.Context, statement string, args ...any) error {
+	return retry(ctx, func() error {
+		_, err := s.pool.Exec(ctx, s.table.Replace(statement), args...)
+		return err
+	})
 }
 
 // state is what there is of a session, with its record as s and what Go knows as o.
@@ -129,8 +139,12 @@ func (s *PostgresStore) look(ctx context.Context, id string) (*snapshot, error) 
 	if err := s.prepare(ctx); err != nil {
 		return nil, err
 	}
-	found, err := scan(s.pool.QueryRow(ctx, s.table.Replace(`SELECT `+state+` FROM (SELECT $1::varchar AS sid) k
-		LEFT JOIN @session s ON s.sid = k.sid LEFT JOIN @own o ON o.sid = k.sid`), id))
+	var found *snapshot
+	err := retry(ctx, func() (err error) {
+		found, err = scan(s.pool.QueryRow(ctx, s.table.Replace(`SELECT `+state+` FROM (SELECT $1::varchar AS sid) k
+			LEFT JOIN @session s ON s.sid = k.sid LEFT JOIN @own o ON o.sid = k.sid`), id))
+		return err
+	})
 	return found, explain(err)
 }
 
@@ -156,13 +170,26 @@ func (s *PostgresStore) swap(ctx context.Context, id string, found *snapshot, re
 	args := []any{id, version, string(found.raw), string(record), s.o.windowOf(found.raw).Milliseconds(), seconds(now),
 		int64(w.version), []byte(w.sum), []byte(w.user), w.created.UnixMilli(), w.seen.UnixMilli(),
 		w.deadline.UnixMilli(), w.expires.UnixMilli(), w.tombstone, exact, until.UnixMilli(), append([]byte{}, w.data...)}
+	var isSwapped bool
+	err := retry(ctx, func() (err error) {
+		isSwapped, err = s.swapRows(ctx, id, s.table.Replace(swapBegin+changes[found.raw != nil][record != nil]+swapEnd), args)
+		return err
+	})
+	var answer *pgconn.PgError
+	if errors.As(err, &answer) && strings.HasPrefix(answer.Code, dataException) {
+		return false, mistake.New("expressjs: the session has a value that a column of type jsonb cannot hold, such as text with U+0000: %s", answer.Message)
+	}
+	return isSwapped, stated(err)
+}
+
+// swapRows locks the rows of a session and executes the statement, in one transaction.
+func (s *PostgresStore) swapRows(ctx context.Context, id, statement string, args []any) (isSwapped bool, err error) {
 	var batch pgx.Batch // which is a transaction
 	batch.Queue(s.table.Replace(`SELECT 1 FROM @session WHERE sid = $1 FOR UPDATE`), id)
 	batch.Queue(s.table.Replace(`SELECT 1 FROM @own WHERE sid = $1 FOR UPDATE`), id)
-	batch.Queue(s.table.Replace(swapBegin+changes[found.raw != nil][record != nil]+swapEnd), args...)
+	batch.Queue(statement, args...)
 	results := s.pool.SendBatch(ctx, &batch)
 	var tag pgconn.CommandTag
-	var err error
 	for range batch.Len() {
 		if tag, err = results.Exec(); err != nil {
 			break
@@ -171,11 +198,7 @@ func (s *PostgresStore) swap(ctx context.Context, id string, found *snapshot, re
 	if closed := results.Close(); err == nil {
 		err = closed
 	}
-	var answer *pgconn.PgError
-	if errors.As(err, &answer) && strings.HasPrefix(answer.Code, dataException) {
-		return false, mistake.New("expressjs: the session has a value that a column of type jsonb cannot hold, such as text with U+0000: %s", answer.Message)
-	}
-	return tag.RowsAffected() == 1, stated(err)
+	return tag.RowsAffected() == 1, err
 }
 
 // dataException is the class of PostgreSQL's errors that say that a value cannot be stored.
@@ -234,7 +257,8 @@ func (s *PostgresStore) Touch(ctx context.Context, id string, seen, expires time
 		return fmt.Errorf("expressjs: touch: %w", err)
 	}
 	var raw string
-	err := s.pool.QueryRow(ctx, s.table.Replace(`WITH a AS (
+	err := retry(ctx, func() error {
+		return s.pool.QueryRow(ctx, s.table.Replace(`WITH a AS (
 			SELECT $1::varchar AS sid, least($2::bigint, (SELECT deadline FROM @own WHERE sid = $1::varchar)) AS expires
 			WHERE NOT EXISTS (SELECT FROM @own WHERE sid = $1::varchar AND (tombstone IS NOT NULL OR deadline <= $4::float8 * 1000))
 		), s AS (
@@ -243,6 +267,7 @@ func (s *PostgresStore) Touch(ctx context.Context, id string, seen, expires time
 		), o AS (
 			UPDATE @own o SET seen = greatest(o.seen, $3::bigint), expires = greatest(o.expires, a.expires), until = greatest(o.until, a.expires) FROM a WHERE o.sid = a.sid AND EXISTS (SELECT FROM s)
 		) SELECT sess FROM s`), id, expires.UnixMilli(), seen.UnixMilli(), seconds(time.Now())).Scan(&raw)
+	})
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return s.untouched(ctx, s, id)

@@ -53,9 +53,8 @@ func (s *PostgresStore) index(ctx context.Context, user, id string, lasts time.T
 	if user == "" {
 		return nil
 	}
-	_, err := s.pool.Exec(ctx, s.table.Replace(`INSERT INTO @own AS o (sid, listed, until) VALUES ($1, $2, $3)
-		ON CONFLICT (sid) DO UPDATE SET listed = EXCLUDED.listed, until = greatest(o.until, EXCLUDED.until)`), id, []byte(user), lasts.UnixMilli())
-	return stated(err)
+	return stated(s.exec(ctx, `INSERT INTO @own AS o (sid, listed, until) VALUES ($1, $2, $3)
+		ON CONFLICT (sid) DO UPDATE SET listed = EXCLUDED.listed, until = greatest(o.until, EXCLUDED.until)`, id, []byte(user), lasts.UnixMilli()))
 }
 
 // List implements session.Store.
@@ -76,23 +75,32 @@ func (s *PostgresStore) list(ctx context.Context, user string) ([]*session.Recor
 	}
 	var ids []string
 	var all []*snapshot
-	rows, err := s.pool.Query(ctx, s.table.Replace(`SELECT o.sid, `+state+` FROM @own o JOIN @session s ON s.sid = o.sid WHERE o.listed = $1`), []byte(user))
+	err := retry(ctx, func() (err error) {
+		ids, all, err = s.indexed(ctx, user)
+		return err
+	})
 	if err != nil {
 		return nil, err
+	}
+	return s.of(ctx, s, user, ids, all)
+}
+
+// indexed returns what there is of the sessions that stand in the user's list.
+func (s *PostgresStore) indexed(ctx context.Context, user string) (ids []string, all []*snapshot, _ error) {
+	rows, err := s.pool.Query(ctx, s.table.Replace(`SELECT o.sid, `+state+` FROM @own o JOIN @session s ON s.sid = o.sid WHERE o.listed = $1`), []byte(user))
+	if err != nil {
+		return nil, nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var id string
 		found, err := scan(rows, &id)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		ids, all = append(ids, id), append(all, found)
 	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return s.of(ctx, s, user, ids, all)
+	return ids, all, rows.Err()
 }
 
 // Sweep deletes expired sessions, as connect-pg-simple does too, and what Go knows of
@@ -103,12 +111,17 @@ func (s *PostgresStore) Sweep(ctx context.Context) (int, error) {
 		return 0, fmt.Errorf("expressjs: sweep: %w", err)
 	}
 	now := time.Now()
-	tag, err := s.pool.Exec(ctx, s.table.Replace(`DELETE FROM @session WHERE expire < to_timestamp($1)`), seconds(now))
+	var n int64
+	err := retry(ctx, func() error {
+		tag, err := s.pool.Exec(ctx, s.table.Replace(`DELETE FROM @session WHERE expire < to_timestamp($1)`), seconds(now))
+		n = tag.RowsAffected()
+		return err
+	})
 	if err == nil {
-		_, err = s.pool.Exec(ctx, s.table.Replace(`DELETE FROM @own o WHERE until < $1 AND NOT EXISTS (SELECT FROM @session s WHERE s.sid = o.sid)`), now.UnixMilli())
+		err = s.exec(ctx, `DELETE FROM @own o WHERE until < $1 AND NOT EXISTS (SELECT FROM @session s WHERE s.sid = o.sid)`, now.UnixMilli())
 	}
 	if err != nil {
 		return 0, fmt.Errorf("expressjs: sweep: %w", explain(err))
 	}
-	return int(tag.RowsAffected()), nil
+	return int(n), nil
 }

@@ -188,10 +188,13 @@ func (s *records) create(ctx context.Context, p place, r *session.Record) error 
 	switch {
 	case err != nil:
 		return fmt.Errorf("expressjs: create: %w", err)
-	case !ok:
-		return session.ErrExists
+	case ok:
+		return nil
 	}
-	return nil
+	if is, _, err := s.find(ctx, p, r.ID); err == nil && is.Version == r.Version { // by a try whose reply was lost
+		return nil
+	}
+	return session.ErrExists
 }
 
 func (s *records) save(ctx context.Context, p place, r *session.Record, old uint64) error {

@@ -60,7 +60,8 @@ type Options struct {
 
 	// UserFunc, in place of User, returns who is logged in with these old values, and
 	// false if no user is. Ask what the old application asked: many leave the user in
-	// a session that has logged out, and set another value to false.
+	// a session that has logged out, and set another value to false. A session at
+	// which it panics counts as none, and the panic is logged.
 	UserFunc func(old map[string]any) (user string, ok bool)
 
 	// Allow is asked before a user's session is taken over. If it returns false the
