@@ -13,8 +13,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// BenchmarkRead reads one value of a session in Redis: by our own token and
-// redisstore's record, and by express-session's.
+// BenchmarkRead reads one value of a session in Redis: with a token of this package and a
+// record of redisstore, and with those of express-session.
 func BenchmarkRead(b *testing.B) {
 	client := redis.NewClient(&redis.Options{Addr: servers.Redis(b).Addr, ContextTimeoutEnabled: true})
 	defer client.Close()
@@ -36,7 +36,7 @@ func BenchmarkRead(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) { read(b, session.Must(session.New(&o))) })
 	}
-	// What the token alone costs, with both in memory.
+	// The cost of the token alone, with both stores in memory.
 	for name, o := range map[string]session.Options{
 		"own, memory":             {},
 		"Express's token, memory": {Tokens: tokens},
@@ -53,7 +53,7 @@ func read(b *testing.B, m *session.Manager) {
 			view.Set(s, 1)
 			session.NewKey[string]("name").Set(s, "somebody")
 		} else if view.Get(s) != 1 {
-			b.Error("not the session")
+			b.Error("the session was not found")
 		}
 	}))
 	w := httptest.NewRecorder()

@@ -13,8 +13,8 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// newGin has gin's own router and response writer in every page, "/bare" too.
-// gin.Default would add a log line per request to each.
+// newGin uses gin's router and response writer in every page, also in "/bare". gin.Default
+// would add a log line per request.
 func newGin(string) app {
 	gin.SetMode(gin.ReleaseMode)
 	r := gin.New()
@@ -66,7 +66,7 @@ func answerGin(c *gin.Context, right bool) {
 	c.Writer.Write(ok)
 }
 
-// A fiberApp serves with fasthttp's handler, without its server and parser.
+// fiberApp serves with the handler of fasthttp, without its server and parser.
 type fiberApp struct{ h, bare fasthttp.RequestHandler }
 
 func (a fiberApp) visitor(path string, cookies ...string) func(int) bool {

@@ -1,30 +1,29 @@
-// Package bench measures this session library beside others: what a request
-// costs (peers_test.go, peers), and what requests that overlap do to each other
-// (elsewhere). It is a module of its own, so that nobody else needs theirs.
+// Package bench compares this package with other session libraries: the cost of a request
+// (peers_test.go, peers), and the behaviour under concurrent requests (elsewhere). It is a
+// module of its own, so that other modules do not require those libraries.
 package bench
 
-// Libraries are the columns of the table, the first what the others are
-// compared with.
+// Libraries are the columns of the table. The others are compared with the first.
 var Libraries = []struct{ Name, Module, Text string }{
 	{"ours", "github.com/coatcheck/session", "its MemoryStore"},
 	{"scs", "github.com/alexedwards/scs/v2", "its memory store; tokens are not signed"},
 	{"gorilla-files", "github.com/gorilla/sessions", "FilesystemStore; for the 4 KB its MaxLength is raised"},
-	{"gorilla-cookies", "github.com/gorilla/sessions", "CookieStore: the values are in the cookie, signed, and nothing on the server"},
+	{"gorilla-cookies", "github.com/gorilla/sessions", "CookieStore: the values are in the cookie, signed; the server stores nothing"},
 	{"gin", "github.com/gin-contrib/sessions", "memstore, under gin.New()"},
 	{"fiber", "github.com/gofiber/fiber/v3", "middleware/session in memory, on fasthttp; tokens are not signed"},
-	{"icza", "github.com/icza/session", "live pointers in one process's memory; tokens are not signed: the floor"},
+	{"icza", "github.com/icza/session", "live pointers in one process's memory; tokens are not signed: the lower bound"},
 	{"express", "express-session", "its MemoryStore, under express and Node; whole servers only"},
 }
 
-// Cases are its rows, and what they are measured in. Those with many sessions
-// take long to prepare.
+// Cases are the rows of the table and their units. Cases with many sessions take long to
+// prepare.
 var Cases = []struct {
 	Name, Text string
 	Many       bool
 	Unit       string
 }{
 	{"bare", "no session library, a handler that reads a cookie", false, "ns/op"},
-	{"untouched", "the handler does not ask for its session", false, "ns/op"},
+	{"untouched", "the handler does not use its session", false, "ns/op"},
 	{"read", "read one value of three", false, "ns/op"},
 	{"read+write", "read and write one value", false, "ns/op"},
 	{"new", "a new session with one value", false, "ns/op"},

@@ -21,10 +21,10 @@ var (
 	secret = []byte("0123456789abcdef0123456789abcdef")
 )
 
-// An httpApp serves with net/http's Handler.
+// httpApp serves with an http.Handler.
 type httpApp struct{ h, bare http.Handler }
 
-// A discard is a ResponseWriter that costs nothing.
+// discard is a ResponseWriter without cost.
 type discard struct {
 	h      http.Header
 	status int
@@ -46,7 +46,7 @@ func (a httpApp) visitor(path string, cookies ...string) func(int) bool {
 	}
 	w, r := &discard{h: http.Header{}}, new(http.Request)
 	return func(i int) bool {
-		*r = *request // gorilla/sessions changes it
+		*r = *request // because gorilla/sessions changes the request
 		header[0] = cookies[i]
 		w.status = http.StatusOK
 		clear(w.h)
@@ -74,8 +74,8 @@ func (a httpApp) serve(l net.Listener) error {
 	return http.Serve(l, mux)
 }
 
-// pages are an httpApp's: fill sets the three values and, if it is not empty, a
-// blob; read tells whether it found the name.
+// pages are the pages of an httpApp. fill sets the three values and a blob, if it is not empty;
+// read reports whether it found the name.
 type pages struct {
 	fill  func(w http.ResponseWriter, r *http.Request, blob string)
 	read  func(w http.ResponseWriter, r *http.Request) bool
@@ -180,7 +180,7 @@ func newGorillaCookies(string) app { return newGorilla(gorilla.NewCookieStore(se
 
 func newGorillaFiles(dir string) app {
 	store := gorilla.NewFilesystemStore(dir, secret)
-	store.MaxLength(16 << 10) // for the 4 KB
+	store.MaxLength(16 << 10) // allows the value of 4 KB
 	return newGorilla(store)
 }
 

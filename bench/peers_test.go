@@ -10,28 +10,28 @@ import (
 	"testing"
 )
 
-// An app is a server with one library and these pages:
+// app is a server with one library and these pages:
 //
 //	/bare    reads the cookie, without the library
-//	/empty   does not ask for its session
+//	/empty   does not use its session
 //	/fill    sets three small values
 //	/big     sets them and one of 4 KB
 //	/read    reads one small value, and must find it
-//	/forged  looks for it, and must not find it
+//	/forged  reads it, and must not find it
 //	/write   reads a number and writes the next
 //	/new     sets one value
 type app interface {
-	// visitor returns a function, for one goroutine, that requests a page with
-	// the i-th of the cookies and tells whether the answer was 200.
+	// visitor returns a function, for one goroutine, that requests a page with the i-th of the
+	// cookies and reports whether the status was 200.
 	visitor(path string, cookies ...string) func(i int) bool
 	// cookie returns "name=value" of the cookie that a page sets.
 	cookie(path string) string
-	// serve serves the pages, with the server that the library is made for.
+	// serve serves the pages, with the server for which the library is made.
 	serve(net.Listener) error
 }
 
-// apps make the servers, each as its library's README does. One of them keeps
-// its sessions in dir.
+// apps create the servers, each as in its library's README. One of them keeps its sessions in
+// dir.
 var apps = map[string]func(dir string) app{
 	"ours":            newOurs,
 	"scs":             newSCS,
@@ -56,7 +56,7 @@ var cases = map[string]func(b *testing.B, a app){
 	"heap":        heap,
 }
 
-// Some libraries log every forged cookie.
+// TestMain disables the log, because some libraries log every forged cookie.
 func TestMain(m *testing.M) {
 	slog.SetDefault(slog.New(slog.DiscardHandler))
 	if name := os.Getenv(serveEnv); name != "" {
@@ -65,7 +65,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// Every library gives every page's right answer.
+// TestPages checks that every library answers every page correctly.
 func TestPages(t *testing.T) {
 	for _, l := range Libraries {
 		if apps[l.Name] == nil {
@@ -78,9 +78,9 @@ func TestPages(t *testing.T) {
 				"/bare": cookie, "/empty": cookie, "/read": cookie, "/write": cookie, "/forged": forge(cookie), "/new": "",
 			} {
 				visit := a.visitor(path, with)
-				for range 2 { // again: what it did must not spoil it
+				for range 2 { // a second time, because the first may have changed the session
 					if !visit(0) {
-						t.Error(path, ": not the right answer")
+						t.Error(path, ": wrong response")
 					}
 				}
 			}
@@ -91,8 +91,8 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// BenchmarkPeers is the whole table. The program in ./peers runs each cell in a
-// process of its own, for some libraries leave goroutines and sessions behind.
+// BenchmarkPeers is the whole table. The program in ./peers runs each cell in a process of its
+// own, because some libraries leave goroutines and sessions behind.
 func BenchmarkPeers(b *testing.B) {
 	for _, c := range Cases {
 		b.Run("case="+c.Name, func(b *testing.B) {
@@ -102,7 +102,7 @@ func BenchmarkPeers(b *testing.B) {
 					case l.Name == "gorilla-cookies" && c.Name == "read-4KB":
 						b.Skip("4 KB do not fit into a cookie")
 					case l.Name == "gorilla-files" && strings.HasPrefix(c.Name, "read-100k"):
-						b.Skip("making 100 000 files takes too long")
+						b.Skip("the creation of 100 000 files takes too long")
 					case strings.HasPrefix(l.Name, "gorilla") && c.Name == "heap":
 						b.Skip("not in memory")
 					}
@@ -120,25 +120,25 @@ func BenchmarkPeers(b *testing.B) {
 	}
 }
 
-// repeat sends the same request again and again.
+// repeat sends the same request repeatedly.
 func repeat(b *testing.B, a app, path, cookie string) {
 	visit := a.visitor(path, cookie)
 	b.ReportAllocs()
 	for b.Loop() {
 		if !visit(0) {
-			b.Fatal(path, ": not the right answer")
+			b.Fatal(path, ": wrong response")
 		}
 	}
 }
 
-// many reads of n sessions in turn, on some goroutines.
+// many reads n sessions in turn, on several goroutines.
 func many(b *testing.B, a app, n, goroutines int) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(goroutines)) // RunParallel starts as many
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(goroutines)) // RunParallel starts this many goroutines
 	cookies := make([]string, n)
 	for i := range cookies {
 		cookies[i] = a.cookie("/fill")
 	}
-	warm := a.visitor("/read", cookies...) // the browsers have been here before
+	warm := a.visitor("/read", cookies...) // reads every session once before the measurement
 	for i := range 2 * n {
 		warm(i % n)
 	}
@@ -148,17 +148,17 @@ func many(b *testing.B, a app, n, goroutines int) {
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		visit := a.visitor("/read", cookies...)
-		// 7919 is a prime: neighbours in memory are not neighbours in time.
+		// 7919 is a prime, so that neighbours in memory are not read one after the other.
 		for i := int(started.Add(1)) * n / 3; pb.Next(); i += 7919 {
 			if !visit(i % n) {
-				b.Error("not the right answer")
+				b.Error("wrong response")
 				return
 			}
 		}
 	})
 }
 
-// heap reports the bytes of heap that a session takes, all indexes included.
+// heap reports the bytes of heap per session, including all indexes.
 func heap(b *testing.B, a app) {
 	const n = 200_000
 	for b.Loop() {
@@ -166,7 +166,7 @@ func heap(b *testing.B, a app) {
 		before := heapInUse()
 		for range n {
 			if !fill(0) {
-				b.Fatal("not the right answer")
+				b.Fatal("wrong response")
 			}
 		}
 		b.ReportMetric(float64(heapInUse()-before)/n, "B/session")
@@ -178,7 +178,7 @@ func heap(b *testing.B, a app) {
 func heapInUse() uint64 {
 	var m runtime.MemStats
 	runtime.GC()
-	runtime.GC() // what sync.Pools held
+	runtime.GC() // a second time, for objects in sync.Pools
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
 }

@@ -16,12 +16,12 @@ import (
 	"time"
 )
 
-// connections are kept alive and used at the same time.
+// connections is the number of connections, which are kept alive and used concurrently.
 const connections = 16
 
-// wholeServer measures what a request costs a server in a process of its own,
-// in its processor's time, whatever else runs on the machine: reading and
-// parsing the request, the router, the session, the response.
+// wholeServer measures the processor time of a request in a server process, which other load of
+// the machine does not affect: reading and parsing the request, the router, the session, the
+// response.
 func wholeServer(b *testing.B, lib, path string) {
 	addr, pid := start(b, lib)
 	cookie := fill(b, addr)
@@ -33,7 +33,7 @@ func wholeServer(b *testing.B, lib, path string) {
 	for i := range clients {
 		clients[i] = dial(b, addr, request)
 	}
-	load(b, clients, 20_000) // the server is warm, and its heap of its usual size
+	load(b, clients, 20_000) // lets the server warm up and its heap grow to the usual size
 	before, _ := cpu(pid)
 	b.ResetTimer()
 	load(b, clients, b.N)
@@ -57,12 +57,12 @@ func load(b *testing.B, clients []*client, n int) {
 	wg.Wait()
 }
 
-// A client repeats a request on one connection. It takes little time itself: it
-// expects the same answer again, but for the date.
+// client repeats a request on one connection. It uses little processor time: it expects the
+// same response each time, except for the date.
 type client struct {
 	conn             net.Conn
 	request, answers []byte
-	first            []byte // line of the answer
+	first            []byte // first line of the response
 }
 
 func dial(tb testing.TB, addr, request string) *client {
@@ -99,12 +99,12 @@ func (c *client) get() error {
 		return err
 	}
 	if !bytes.HasPrefix(c.answers, c.first) || !bytes.HasSuffix(c.answers, []byte("\r\n\r\nok")) {
-		return fmt.Errorf("another answer: %q", c.answers)
+		return fmt.Errorf("the response has changed: %q", c.answers)
 	}
 	return nil
 }
 
-// fill makes a session of three values, and returns its cookie.
+// fill creates a session of three values, and returns its cookie.
 func fill(tb testing.TB, addr string) string {
 	resp, err := http.Get("http://" + addr + "/fill")
 	if err != nil {
@@ -120,7 +120,7 @@ func fill(tb testing.TB, addr string) string {
 
 const serveEnv = "BENCH_SERVE"
 
-// start starts a library's server in a process that ends with the benchmark.
+// start starts the server of a library in a process that ends with the benchmark.
 func start(tb testing.TB, lib string) (addr string, pid int) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), serveEnv+"="+lib)
@@ -152,7 +152,7 @@ func start(tb testing.TB, lib string) (addr string, pid int) {
 	return "127.0.0.1:" + strings.TrimSpace(port), cmd.Process.Pid
 }
 
-// serveUntilStdinCloses is what the process does.
+// serveUntilStdinCloses is the main function of the process.
 func serveUntilStdinCloses(lib string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -169,15 +169,15 @@ func serveUntilStdinCloses(lib string) {
 	os.Exit(0)
 }
 
-// cpu returns the processor time that a process has used, in nanoseconds, as
-// Linux tells it: in hundredths of a second.
+// cpu returns the processor time of a process in nanoseconds. Linux reports it with a
+// resolution of 10 ms.
 func cpu(pid int) (int64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
 	}
 	_, rest, _ := strings.Cut(string(text), ") ")
-	fields := strings.Fields(rest) // the third of the file is the first here
+	fields := strings.Fields(rest) // index 0 is field 3 of the file
 	user, err := strconv.ParseInt(fields[11], 10, 64)
 	if err != nil {
 		return 0, err

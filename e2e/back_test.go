@@ -17,8 +17,8 @@ addEventListener("pagehide", () => { document.documentElement.hidden = true; });
 addEventListener("pageshow", (e) => { if (e.persisted) location.reload(); });
 </script>`
 
-// visibleText waits until a page shows a text, and returns all that it shows then. A
-// page that the recipe has hidden shows nothing.
+// visibleText waits until a page shows a text, and returns all visible text. A page that the
+// recipe has hidden has none.
 func visibleText(t testing.TB, b browser, want string) string {
 	t.Helper()
 	text := ""
@@ -29,9 +29,9 @@ func visibleText(t testing.TB, b browser, want string) string {
 	return strings.Join(strings.Fields(text), " ")
 }
 
-// After signing out the back button shows nothing of the page before: also not
-// where the browser kept that in its back/forward cache, as it does for a page that
-// was left by the address bar.
+// TestBackAfterSigningOut checks that after a logout the back button shows nothing of the
+// previous page, even if the browser had kept the page in its back/forward cache, as for a page
+// that was left through the address bar.
 func TestBackAfterSigningOut(t *testing.T) {
 	plain := example(t)
 	secure := serve(t, "app.test", true, reverse(t, example(t, "APP_ENV=production", "SESSION_SECRET="+strings.Repeat("secret", 6))))
@@ -59,13 +59,13 @@ func TestBackAfterSigningOut(t *testing.T) {
 	}
 }
 
-// The recipe for the back button hides what a browser has kept in its back/forward
-// cache. Without the recipe Chromium and WebKit show the page of before the session ended,
-// although that was no-store. Firefox keeps no such page.
+// TestBackForwardCache checks that the recipe hides pages in the back/forward cache of the
+// browser. Without it Chromium and WebKit show the page from before the end of the session,
+// although it was no-store. Firefox does not cache such a page.
 func TestBackForwardCache(t *testing.T) {
 	page, err := os.ReadFile("../docs/recipes/ending.md")
 	if err != nil || !strings.Contains(string(page), strings.TrimSuffix(strings.TrimPrefix(backButtonRecipe, "<script>"), "</script>")) {
-		t.Errorf("docs/recipes/ending.md does not have the recipe: %v", err)
+		t.Errorf("docs/recipes/ending.md does not contain the recipe: %v", err)
 	}
 	inEach(t, allEngines, func(t *testing.T, engine string, b browser) {
 		m, err := session.New(&session.Options{Cookie: session.CookieOptions{Insecure: true}})
@@ -88,9 +88,9 @@ func TestBackForwardCache(t *testing.T) {
 				}
 			}
 		})))
-		// shows reports whether the back button shows what was private. The page must
-		// have been restored, or nothing is proved. Whether it is depends on how soon
-		// the browser has put it away: wait longer each time.
+		// shows reports whether the back button shows private text. The page must have been
+		// restored from the cache, otherwise the test proves nothing. That depends on how soon
+		// the browser has cached it: wait longer each time.
 		shows := func(path string) bool {
 			for wait := 500 * time.Millisecond; ; wait *= 2 {
 				b.open(base + "/in?to=" + path)
@@ -98,8 +98,8 @@ func TestBackForwardCache(t *testing.T) {
 				b.js(`sessionStorage.restored = "no"`)
 				b.open(base + "/bye")
 				b.expect("bye")
-				// From elsewhere: Chromium drops the page if it sees the cookie change
-				// after it has put the page away, which a logout here may or may not be.
+				// End the session on the server: Chromium drops the page if the cookie changes
+				// after the page was cached, which depends on timing with a logout here.
 				if err := m.RevokeAll(t.Context(), "alice"); err != nil {
 					t.Fatal(err)
 				}
@@ -118,10 +118,10 @@ func TestBackForwardCache(t *testing.T) {
 			}
 		}
 		if shows("/mended") {
-			t.Error("with the recipe the back button shows what was private")
+			t.Error("with the recipe the back button shows private text")
 		}
 		if engine != "firefox" && !shows("/unmended") {
-			t.Error("without the recipe the back button shows nothing: docs/recipes/ending.md is not right")
+			t.Error("without the recipe the back button shows nothing: correct docs/recipes/ending.md")
 		}
 	})
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// logIn fills the example's form, as a person would.
+// logIn submits the login form of the example, as a user does.
 func (c *chrome) logIn(base, user string, remember bool) {
 	c.t.Helper()
 	c.open(base + "/login")
@@ -25,7 +25,7 @@ func (c *chrome) logIn(base, user string, remember bool) {
 	c.expect("Welcome back, " + user + "!")
 }
 
-// only returns the one cookie of the browser.
+// only returns the only cookie of the browser.
 func (c *chrome) only() *network.Cookie {
 	c.t.Helper()
 	all := c.cookies()
@@ -35,8 +35,8 @@ func (c *chrome) only() *network.Cookie {
 	return all[0]
 }
 
-// A person logs in, is recognised, and closes the browser: it forgets the session,
-// unless it was to remember it. No script sees the cookie.
+// TestLogInAndReopen logs in, is recognized, and closes the browser, which forgets the session
+// unless "remember me" was set. No script can read the cookie.
 func TestLogInAndReopen(t *testing.T) {
 	base := example(t)
 	profile := t.TempDir()
@@ -49,7 +49,7 @@ func TestLogInAndReopen(t *testing.T) {
 	c.open(base + "/dashboard")
 	c.expect("2 visits")
 	if got := c.js(`document.cookie`); got != "" {
-		t.Errorf("a script sees %q", got)
+		t.Errorf("a script reads %q", got)
 	}
 	if k := c.only(); k.Name != "session" || k.Domain != "localhost" || k.Path != "/" || !k.HTTPOnly || k.Secure || k.SameSite != network.CookieSameSiteLax || !k.Session {
 		t.Errorf("the browser stored %+v", k)
@@ -71,7 +71,8 @@ func TestLogInAndReopen(t *testing.T) {
 	c.expect("Welcome back, alice!")
 }
 
-// One browser signs the other out, whose page says so, live, in both of its tabs.
+// TestSignedOutFromAnotherDevice signs another browser out, which shows this in both of its
+// open tabs.
 func TestSignedOutFromAnotherDevice(t *testing.T) {
 	base := example(t)
 	here, there := startChrome(t, ""), startChrome(t, "")
@@ -95,7 +96,8 @@ func TestSignedOutFromAnotherDevice(t *testing.T) {
 	here.expect("Welcome back, alice!")
 }
 
-// By HTTPS the cookie has the __Host-Http- name, and the browser enforces the prefix.
+// TestCookieByHTTPS checks that over HTTPS the cookie has the __Host-Http- name, and that the
+// browser enforces the prefix.
 func TestCookieByHTTPS(t *testing.T) {
 	base := serve(t, "app.test", true, app(t, session.Options{}))
 	c := startChrome(t, "")
@@ -110,7 +112,7 @@ func TestCookieByHTTPS(t *testing.T) {
 		t.Errorf("after the logout: %+v", all)
 	}
 
-	// Where it could not be kept, the browser refuses it.
+	// The browser refuses the cookie where its prefix does not permit it.
 	plain := serve(t, "app.test", false, app(t, session.Options{}))
 	c.open(plain + "/login?user=alice")
 	c.open(plain + "/who")
@@ -122,20 +124,21 @@ func TestCookieByHTTPS(t *testing.T) {
 	}))
 	c.open(forged)
 	if all := c.cookies(); len(all) != 0 {
-		t.Errorf("a sibling planted %+v", all[0])
+		t.Errorf("a sibling domain set %+v", all[0])
 	}
 	c.open(base + "/who")
 	c.js(`document.cookie = "__Host-Http-session=planted; Path=/; Secure"`)
 	if all := c.cookies(); len(all) != 0 {
-		t.Errorf("a script planted %+v", all[0])
+		t.Errorf("a script set %+v", all[0])
 	}
 	c.js(`document.cookie = "__Host-session=planted; Path=/; Secure"`)
 	if all := c.cookies(); len(all) != 1 {
-		t.Errorf("the script cannot plant a cookie of another name: %+v", all)
+		t.Errorf("the script cannot set a cookie of another name, so this test proves nothing: %+v", all)
 	}
 }
 
-// Another site's form changes nothing, and its link finds the user logged in.
+// TestAnotherSite checks that the form of another site changes nothing, and that its link finds
+// the user logged in.
 func TestAnotherSite(t *testing.T) {
 	base := serve(t, "app.test", true, http.NewCrossOriginProtection().Handler(app(t, session.Options{})))
 	other := serve(t, "other.test", true, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -152,18 +155,18 @@ func TestAnotherSite(t *testing.T) {
 	c.expect("user:alice")
 }
 
-// In a frame of another site, a browser that blocks third-party cookies keeps only a
-// partitioned cookie with SameSite=None, and for that site alone. One that does not
-// block them keeps every cookie with SameSite=None. The test sets which: builds of
-// Chromium differ.
+// TestFrames checks cookies in a frame of another site. A browser that blocks third-party
+// cookies keeps only a partitioned cookie with SameSite=None, for that site alone. A browser
+// that does not block them keeps every cookie with SameSite=None. The test sets whether they
+// are blocked, because builds of Chromium differ.
 func TestFrames(t *testing.T) {
 	none := session.CookieOptions{SameSite: http.SameSiteNoneMode}
 	partitioned := session.CookieOptions{SameSite: http.SameSiteNoneMode, Partitioned: true}
 	for name, o := range map[string]struct {
 		cookie  session.CookieOptions
-		blocks  bool // the browser blocks third-party cookies
-		inFrame bool // the frame is recognised
-		onTop   bool // and then the application by itself
+		blocks  bool // whether the browser blocks third-party cookies
+		inFrame bool // whether the user is recognized in the frame
+		onTop   bool // whether the user is then recognized by the application on top level
 	}{
 		"Lax":                     {session.CookieOptions{}, false, false, false},
 		"Lax, blocked":            {session.CookieOptions{}, true, false, false},
@@ -200,12 +203,12 @@ func TestFrames(t *testing.T) {
 	}
 }
 
-// Two tabs of a browser log in at the same moment: as one user, who may be logged in
-// already, or as two, of whom one is logged in then, and the other not half so.
+// TestTwoTabsLogIn logs in concurrently in two tabs of one browser: as one user, who may
+// already be logged in, or as two. Then one user is logged in completely, and not the other.
 func TestTwoTabsLogIn(t *testing.T) {
 	base := serve(t, "app.test", true, app(t, session.Options{}))
 	c := startChrome(t, "")
-	c.open(base + "/count") // has a session, and so a cookie
+	c.open(base + "/count") // creates a session and its cookie
 	tabs := []*chrome{c.tab(), c.tab()}
 	for round := range 8 {
 		users := []string{"alice", "alice"}

@@ -15,15 +15,15 @@ import (
 	"github.com/coatcheck/session/internal/testing/servers"
 )
 
-// A chrome is a browser with a profile of its own. Hosts below .test are this
-// machine, and their certificates are believed.
+// chrome is a browser with a profile of its own. It resolves hosts below .test to this machine,
+// and accepts their certificates.
 type chrome struct {
 	t     testing.TB
-	ctx   context.Context // of the first tab
-	close func()          // the browser, as its user would
+	ctx   context.Context // context of the first tab
+	close func()          // closes the browser as its user does
 }
 
-// startChrome opens a browser on a profile; "": a new one.
+// startChrome starts a browser with a profile, or with a new one for "".
 func startChrome(t testing.TB, profile string) *chrome {
 	t.Helper()
 	if profile == "" {
@@ -34,7 +34,7 @@ func startChrome(t testing.TB, profile string) *chrome {
 		chromedp.UserDataDir(profile),
 		chromedp.WSURLReadTimeout(startLimit),
 		chromedp.DisableGPU,
-		chromedp.NoSandbox, // which root cannot have
+		chromedp.NoSandbox, // root cannot use the sandbox
 		chromedp.IgnoreCertErrors,
 		chromedp.Flag("host-resolver-rules", "MAP *.test 127.0.0.1"),
 		chromedp.Flag("disable-quic", true),
@@ -56,14 +56,14 @@ func startChrome(t testing.TB, profile string) *chrome {
 		stop()
 	}}
 	t.Cleanup(c.close)
-	if err := chromedp.Do(ctx); err != nil { // the first time starts it, for as long as ctx lives
+	if err := chromedp.Do(ctx); err != nil { // the first call starts the browser, until ctx ends
 		t.Fatal(err)
 	}
 	return c
 }
 
-// thirdPartyCookies says, in a new profile, whether the browser blocks third-party
-// cookies, whatever this build of it does by default.
+// thirdPartyCookies sets in a new profile whether the browser blocks third-party cookies,
+// whatever the default of the build.
 func thirdPartyCookies(t testing.TB, profile string, blocks bool) {
 	t.Helper()
 	dir := filepath.Join(profile, "Default")
@@ -103,39 +103,39 @@ func run[T any](c *chrome, action chromedp.Action[T]) T {
 	return v
 }
 
-// open goes to a page.
+// open navigates to a page.
 func (c *chrome) open(url string) {
 	c.t.Helper()
 	run(c, chromedp.Navigate(url))
 }
 
-// click clicks on what a CSS selector finds first.
+// click clicks on the first element that matches a CSS selector.
 func (c *chrome) click(selector string) {
 	c.t.Helper()
 	run(c, chromedp.Click(chromedp.CSS(selector)))
 }
 
-// tryJS runs an expression and returns what it promises, as a string.
+// tryJS evaluates an expression, awaits its promise, and returns the result as a string.
 func (c *chrome) tryJS(script string) (string, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, callLimit)
 	defer cancel()
 	return chromedp.Run(ctx, chromedp.Evaluate[string](`(async () => String(await (`+script+`)))()`, chromedp.EvalAwaitPromise))
 }
 
-// text returns what the page shows, on one line. It is empty also while one page
-// gives way to another, when no script can run.
+// text returns the visible text of the page on one line. It is also empty during a navigation,
+// when no script can run.
 func (c *chrome) text() string {
 	text, _ := c.tryJS(`document.body ? document.body.innerText : ""`)
 	return strings.Join(strings.Fields(text), " ")
 }
 
-// expect waits for the page to show a text.
+// expect waits until the page shows a text.
 func (c *chrome) expect(want string) {
 	c.t.Helper()
 	await(c.t, c, want)
 }
 
-// back goes back in the tab's history, and waits until the page has given way.
+// back goes back in the history of the tab, and waits until the page has changed.
 func (c *chrome) back() {
 	c.t.Helper()
 	run(c, chromedp.Evaluate[chromedp.Void](`window.left = true; history.back()`))
@@ -145,7 +145,7 @@ func (c *chrome) back() {
 	}, func() string { return "the browser does not go back" })
 }
 
-// js is tryJS that must succeed.
+// js is tryJS, and fails the test on an error.
 func (c *chrome) js(script string) string {
 	c.t.Helper()
 	s, err := c.tryJS(script)
@@ -155,7 +155,7 @@ func (c *chrome) js(script string) string {
 	return s
 }
 
-// cookies returns the browser's cookies, of all sites, as it stored them.
+// cookies returns the cookies of all sites in the browser.
 func (c *chrome) cookies() []*network.Cookie {
 	c.t.Helper()
 	all, err := chromedp.CallBrowser(c.ctx, storage.GetCookies, storage.GetCookiesParams{})
@@ -165,7 +165,7 @@ func (c *chrome) cookies() []*network.Cookie {
 	return all.Cookies
 }
 
-// pageCookies implements browser, for a profile that has been to no other site.
+// pageCookies implements browser, for a profile that has visited no other site.
 func (c *chrome) pageCookies() (all []cookieFact) {
 	c.t.Helper()
 	for _, k := range c.cookies() {
@@ -174,8 +174,8 @@ func (c *chrome) pageCookies() (all []cookieFact) {
 	return all
 }
 
-// picture takes one of the page, where somebody has asked for pictures, in the
-// folder E2E_PICTURES: as it is, dark, and on a telephone.
+// picture saves screenshots of the page in the folder E2E_PICTURES, if set: with light colors,
+// dark colors, and on a phone.
 func (c *chrome) picture(name string) {
 	c.t.Helper()
 	dir := os.Getenv("E2E_PICTURES")

@@ -10,9 +10,10 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// A double click on "confirm password": the browser sends two POSTs, throws the first
-// answer away with its cookie, and stays logged in with what both requests changed,
-// also when Options.RenewGrace has passed. Either request may be committed first.
+// TestDoubleClickOnConfirm covers a double click on "confirm password": the browser sends two
+// POSTs and discards the response to the first, with its cookie. The user stays logged in, with
+// the changes of both requests, also after Options.RenewGrace. Either request may be committed
+// first.
 func TestDoubleClickOnConfirm(t *testing.T) {
 	for name, first := range map[string]int{"the first is committed first": 0, "the second is committed first": 1} {
 		t.Run(name, func(t *testing.T) {
@@ -27,22 +28,22 @@ func TestDoubleClickOnConfirm(t *testing.T) {
 	}
 }
 
-// doubleClick logs in and clicks twice. It returns false, and has proved nothing, if
-// the browser did not send two POSTs. first is the POST that is committed first.
+// doubleClick logs in and clicks twice. It returns false, and has proved nothing, if the
+// browser did not send two POSTs. first is the POST that is committed first.
 func doubleClick(t *testing.T, b browser, first int) bool {
-	// The grace must be over before the test ends: see below.
+	// The grace must end before the test does: see below.
 	m, err := session.New(&session.Options{RenewGrace: time.Second, Cookie: session.CookieOptions{Insecure: true}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	const patience = 30 * time.Second // with a browser that sends one POST only
+	const patience = 30 * time.Second // for a browser that sends only one POST
 	var (
 		mu        sync.Mutex
-		posts     []string                 // the Cookie header of each
-		loaded    = make(chan struct{}, 2) // one for each POST that has loaded its session
-		both      = make(chan struct{})    // closed when both have
-		committed = make(chan struct{})    // closed when the POST that is to be first is committed
-		over      = make(chan struct{})    // closed when the test waits for nothing any more
+		posts     []string                 // the Cookie header of each POST
+		loaded    = make(chan struct{}, 2) // receives from each POST that has loaded its session
+		both      = make(chan struct{})    // closed when both POSTs have loaded their session
+		committed = make(chan struct{})    // closed when POST number first is committed
+		over      = make(chan struct{})    // closed when the test ends, so that handlers stop waiting
 	)
 	base := serve(t, "localhost", false, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
@@ -59,7 +60,7 @@ func doubleClick(t *testing.T, b browser, first int) bool {
 			fmt.Fprintf(w, `<p>user:%s count:%d</p><form method=post action=/confirm><button>Confirm</button></form>`, s.User(), count.Get(s))
 			return
 		case "/confirm":
-		default: // the browser's own requests, such as for /favicon.ico
+		default: // requests that the browser makes by itself, such as for /favicon.ico
 			http.NotFound(w, r)
 			return
 		}
@@ -73,7 +74,7 @@ func doubleClick(t *testing.T, b browser, first int) bool {
 		user := s.User() // loads the session
 		loaded <- struct{}{}
 		if n == 1 {
-			close(both) // the browser clicks again only when the first has loaded
+			close(both) // the second click follows only after the first POST has loaded its session
 		}
 		select {
 		case <-both:
@@ -94,7 +95,7 @@ func doubleClick(t *testing.T, b browser, first int) bool {
 		http.Redirect(w, r, "/", http.StatusSeeOther)
 	})))
 	end := sync.OnceFunc(func() { close(over) })
-	t.Cleanup(end) // before the server waits for its handlers
+	t.Cleanup(end) // runs before the server waits for its handlers
 	b.open(base + "/login")
 	b.expect("user:alice count:0")
 	for range 2 {
@@ -108,7 +109,7 @@ func doubleClick(t *testing.T, b browser, first int) bool {
 	}
 	b.expect("user:alice count:2")
 
-	// The token of before shows how long the grace is for this server.
+	// The previous token shows when the grace has ended on this server.
 	eventually(t, callLimit, func() bool {
 		req, err := http.NewRequest(http.MethodGet, base+"/who", nil)
 		if err != nil {

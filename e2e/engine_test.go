@@ -10,33 +10,33 @@ import (
 	"github.com/coatcheck/session/internal/testing/servers"
 )
 
-// A browser is what a test needs of a browser, whichever engine it has. Its methods
-// fail the test if the browser does not do what they ask within a minute or two.
+// browser is a browser of any engine. Its methods fail the test if the browser does not do it
+// within a minute or two.
 type browser interface {
-	open(url string)                     // goes to a page, as an address that was typed in
-	click(selector string)               // clicks on what a CSS selector finds first
-	back()                               // the back button
-	js(script string) string             // runs a script and returns the string that it promises
-	tryJS(script string) (string, error) // js, for a page that may be going
-	text() string                        // what the page shows, on one line
-	expect(want string)                  // waits for the page to show a text
-	pageCookies() []cookieFact           // the cookies that the page's site has
+	open(url string)                     // navigates to a page, as if its address was typed
+	click(selector string)               // clicks on the first element that matches a CSS selector
+	back()                               // presses the back button
+	js(script string) string             // evaluates a script, awaits its promise and returns the string
+	tryJS(script string) (string, error) // js, for a page that may be left meanwhile
+	text() string                        // returns the visible text of the page on one line
+	expect(want string)                  // waits until the page shows a text
+	pageCookies() []cookieFact           // returns the cookies of the page's site
 }
 
-// A cookieFact is a cookie as a browser stored it.
+// cookieFact is a cookie as a browser has stored it.
 type cookieFact struct {
 	Name, Domain, Path, SameSite string
 	Secure, HTTPOnly             bool
 }
 
-// starters open a browser of each engine, with a new profile.
+// starters start a browser of each engine, with a new profile.
 var starters = map[string]func(testing.TB) browser{
 	"chromium": func(t testing.TB) browser { return startChrome(t, "") },
 	"firefox":  startFirefox,
 	"webkit":   startWebKit,
 }
 
-// inEach runs a test in a browser of each of these engines.
+// inEach runs a test in a browser of each of the engines.
 func inEach(t *testing.T, engines []string, test func(t *testing.T, engine string, b browser)) {
 	for _, engine := range engines {
 		t.Run(engine, func(t *testing.T) { test(t, engine, starters[engine](t)) })
@@ -46,11 +46,11 @@ func inEach(t *testing.T, engines []string, test func(t *testing.T, engine strin
 var allEngines = []string{"chromium", "firefox", "webkit"}
 
 const (
-	startLimit = 2 * time.Minute // for a browser to start, on a busy machine
-	callLimit  = time.Minute     // for a browser to do one thing
+	startLimit = 2 * time.Minute // limit of a browser's start, on a busy machine
+	callLimit  = time.Minute     // limit of one operation of a browser
 )
 
-// await waits until a browser's page shows a text.
+// await waits until the page of a browser shows a text.
 func await(t testing.TB, b browser, want string) {
 	t.Helper()
 	eventually(t, callLimit, func() bool { return strings.Contains(b.text(), want) }, func() string {
@@ -58,7 +58,7 @@ func await(t testing.TB, b browser, want string) {
 	})
 }
 
-// eventually waits until a condition holds, and fails the test if it does not in time.
+// eventually waits until a condition holds, and fails the test after limit.
 func eventually(t testing.TB, limit time.Duration, holds func() bool, why func() string) {
 	t.Helper()
 	for end := time.Now().Add(limit); !holds(); time.Sleep(20 * time.Millisecond) {
@@ -68,8 +68,8 @@ func eventually(t testing.TB, limit time.Duration, holds func() bool, why func()
 	}
 }
 
-// scratch returns an empty folder. It is removed after the test, with patience: a
-// browser that was killed may still be writing.
+// scratch returns an empty folder that is removed after the test. The removal is retried,
+// because a browser that was killed may still write.
 func scratch(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -81,7 +81,7 @@ func scratch(t testing.TB) string {
 	return dir
 }
 
-// launchBrowser starts a program whose home is a folder, and waits until it is ready.
+// launchBrowser starts a program with dir as its home, and waits until it is ready.
 func launchBrowser(t testing.TB, dir string, env []string, ready func() bool, args ...string) {
 	t.Helper()
 	home := []string{"HOME=" + dir, "XDG_CACHE_HOME=" + dir, "XDG_CONFIG_HOME=" + dir, "XDG_DATA_HOME=" + dir}

@@ -7,8 +7,8 @@ import (
 	"github.com/coatcheck/session/internal/testing/servers"
 )
 
-// A person logs in at Express, sees the dashboard of Go, goes to and fro, signs out at
-// Go, and is a stranger at Express.
+// TestExpressAndGo logs in at Express, uses the dashboard of the Go app and Express in turn,
+// logs out at the Go app, and is then logged out at Express.
 func TestExpressAndGo(t *testing.T) {
 	for _, name := range []string{"node", "npm", "redis-server"} {
 		servers.Program(t, name)

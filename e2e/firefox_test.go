@@ -16,8 +16,8 @@ import (
 	"github.com/coatcheck/session/internal/testing/servers"
 )
 
-// startFirefox opens Debian's Firefox with a new profile. It speaks Marionette, for
-// which it needs no other program.
+// startFirefox starts Debian's Firefox with a new profile. The test speaks Marionette with it,
+// so that no other program is needed.
 func startFirefox(t testing.TB) browser {
 	t.Helper()
 	path := servers.Program(t, "firefox-esr")
@@ -45,8 +45,8 @@ user_pref("network.connectivity-service.enabled", false);
 	if err := m.conn.SetDeadline(time.Now().Add(startLimit)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.read(); err != nil { // its greeting
-		t.Fatal("Firefox does not greet: ", err)
+	if _, err := m.read(); err != nil { // reads the greeting
+		t.Fatal("Firefox sends no greeting: ", err)
 	}
 	b := &webDriver{t, m.do}
 	b.must("WebDriver:NewSession", capabilities)
@@ -54,13 +54,13 @@ user_pref("network.connectivity-service.enabled", false);
 	return b
 }
 
-// marionette is Firefox's protocol for WebDriver: [0,id,command,params] is answered by
-// [1,id,error,result], each with its length and a colon before it.
+// marionette is a connection in Firefox's protocol for WebDriver: [0,id,command,params] is
+// answered by [1,id,error,result]. Each message is preceded by its length and a colon.
 type marionette struct {
 	conn  net.Conn
 	in    *bufio.Reader
-	limit time.Duration // for a command
-	id    int           // of the last command
+	limit time.Duration // limit of a command
+	id    int           // id of the last command
 }
 
 func (m *marionette) do(command string, params any) (json.RawMessage, error) {
@@ -86,7 +86,7 @@ func (m *marionette) do(command string, params any) (json.RawMessage, error) {
 	if string(answer[1]) != strconv.Itoa(m.id) || string(answer[2]) != "null" {
 		return nil, fmt.Errorf("%s: %s", command, body)
 	}
-	var wrapped struct{ Value json.RawMessage } // as most results are
+	var wrapped struct{ Value json.RawMessage } // most results are wrapped like this
 	if err := json.Unmarshal(answer[3], &wrapped); err == nil && wrapped.Value != nil {
 		return wrapped.Value, nil
 	}

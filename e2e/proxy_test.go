@@ -21,7 +21,7 @@ import (
 	"github.com/coatcheck/session/internal/testing/servers"
 )
 
-// reverse is a proxy in Go, which ends TLS before plain HTTP.
+// reverse returns a proxy in Go that terminates TLS.
 func reverse(t testing.TB, to string) http.Handler {
 	u, err := url.Parse(to)
 	if err != nil {
@@ -34,14 +34,14 @@ func reverse(t testing.TB, to string) http.Handler {
 	}, FlushInterval: -1}
 }
 
-// nginx starts an nginx that serves these locations by HTTPS, and returns its URL. There is
-// a zone for proxy_cache, "cache".
+// nginx starts an nginx that serves these locations over HTTPS, and returns its URL. It has a
+// zone "cache" for proxy_cache.
 func nginx(t testing.TB, locations string) string {
 	t.Helper()
 	return "https://app.test:" + servers.Nginx(t, locations).Port()
 }
 
-// client returns a client with a cookie jar, that finds the hosts below .test.
+// client returns a client with a cookie jar that resolves hosts below .test.
 func client() *http.Client {
 	jar, _ := cookiejar.New(nil)
 	return &http.Client{Jar: jar, Transport: &http.Transport{
@@ -56,7 +56,7 @@ func client() *http.Client {
 	}}
 }
 
-// fetch returns the body of a page, and its header.
+// fetch requests a page and returns its body and header.
 func fetch(t testing.TB, c *http.Client, url string) (string, http.Header) {
 	t.Helper()
 	resp, err := c.Get(url)
@@ -71,7 +71,7 @@ func fetch(t testing.TB, c *http.Client, url string) (string, http.Header) {
 	return string(body), resp.Header
 }
 
-// captureLog lets a test read what is logged.
+// captureLog redirects the default logger to a buffer for the test.
 func captureLog(t testing.TB) *bytes.Buffer {
 	before := slog.Default()
 	t.Cleanup(func() { slog.SetDefault(before) })
@@ -80,8 +80,9 @@ func captureLog(t testing.TB) *bytes.Buffer {
 	return log
 }
 
-// Behind a proxy that ends TLS no option is needed: the cookie is Secure, with the
-// __Host- name, and works. The warning is logged only where the proxy says nothing.
+// TestProxyEndsTLS checks that behind a proxy that terminates TLS no option is needed: the
+// cookie is Secure and has the __Host- name. The warning is logged only if the proxy sets no
+// header about TLS.
 func TestProxyEndsTLS(t *testing.T) {
 	for header, lines := range map[string]int{
 		"proxy_set_header X-Forwarded-Proto $scheme;": 0,
@@ -108,8 +109,8 @@ func TestProxyEndsTLS(t *testing.T) {
 	}
 }
 
-// A cache in the proxy gives nobody's page or cookie to anybody else; what may be
-// cached is.
+// TestProxyCache checks that a caching proxy gives no user the page or cookie of another, and
+// caches what may be cached.
 func TestProxyCache(t *testing.T) {
 	inner := app(t, session.Options{})
 	up := serve(t, "127.0.0.1", false, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -128,7 +129,7 @@ func TestProxyCache(t *testing.T) {
 	if _, h := fetch(t, client(), base+"/asset"); h.Get("X-Cache") != "HIT" {
 		t.Errorf("the asset is not cached: %v", h)
 	}
-	fetch(t, client(), base+"/who") // somebody without a session is first
+	fetch(t, client(), base+"/who") // a client without a session is first
 	var all sync.WaitGroup
 	for i := range 10 {
 		all.Go(func() {
@@ -151,11 +152,12 @@ func TestProxyCache(t *testing.T) {
 	}
 	all.Wait()
 	if got, _ := fetch(t, client(), base+"/who"); got != "user: count:0" {
-		t.Errorf("somebody without a session sees %s", got)
+		t.Errorf("a client without a session sees %s", got)
 	}
 }
 
-// An event stream passes at once where the handler asks nginx not to keep it back.
+// TestProxyPassesEvents checks that nginx forwards an event stream immediately if the handler
+// disables buffering.
 func TestProxyPassesEvents(t *testing.T) {
 	next := make(chan struct{})
 	m, err := session.New(nil)
@@ -170,7 +172,7 @@ func TestProxyPassesEvents(t *testing.T) {
 		for i := range 3 {
 			fmt.Fprintf(w, "data: %d\n\n", i)
 			http.NewResponseController(w).Flush()
-			<-next // until the client has it
+			<-next // waits until the client has read the event
 		}
 		m.RevokeAll(r.Context(), "alice")
 		<-s.Done()
@@ -193,12 +195,13 @@ func TestProxyPassesEvents(t *testing.T) {
 	}
 }
 
-// Two applications on one host, under paths: with a name each they know nothing of
-// each other; with one name they take each other's place.
+// TestTwoApplicationsOnOneHost runs two applications on one host, under different paths. With
+// different cookie names they do not affect each other; with one name each replaces the session
+// of the other.
 func TestTwoApplicationsOnOneHost(t *testing.T) {
 	for _, c := range []struct {
 		shop, forum session.CookieOptions
-		want        string // what the shop says, after a login at both
+		want        string // response of the shop after a login at both
 	}{
 		{session.CookieOptions{Name: "__Host-Http-shop"}, session.CookieOptions{Name: "__Host-Http-forum"}, "user:alice count:0"},
 		{session.CookieOptions{Path: "/shop/"}, session.CookieOptions{Path: "/forum/"}, "user:alice count:0"},
@@ -213,10 +216,10 @@ func TestTwoApplicationsOnOneHost(t *testing.T) {
 		fetch(t, b, base+"/shop/login?user=alice")
 		fetch(t, b, base+"/forum/login?user=bob")
 		if got, _ := fetch(t, b, base+"/shop/who"); got != c.want {
-			t.Errorf("%+v: the shop says %s, want %s", c.shop, got, c.want)
+			t.Errorf("%+v: the shop answers %s, want %s", c.shop, got, c.want)
 		}
 		if got, _ := fetch(t, b, base+"/forum/who"); got != "user:bob count:0" {
-			t.Errorf("%+v: the forum says %s", c.forum, got)
+			t.Errorf("%+v: the forum answers %s", c.forum, got)
 		}
 	}
 }

@@ -22,14 +22,13 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// example starts the example server, as its users do, and returns its address.
+// example starts the example server as its users do, and returns its address.
 func example(t testing.TB, env ...string) string {
 	t.Helper()
 	return launch(t, "..", "./examples/server", env...)
 }
 
-// launch starts a program of a folder, as its users do, and returns the address that
-// it prints.
+// launch starts a program of a folder as its users do, and returns the address that it prints.
 func launch(t testing.TB, dir, pkg string, env ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -37,7 +36,7 @@ func launch(t testing.TB, dir, pkg string, env ...string) string {
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), append([]string{"PORT=0"}, env...)...)
-	cmd.Stderr = struct{ io.Writer }{os.Stderr} // no file: a pipe, which the programs that this one starts hold too
+	cmd.Stderr = struct{ io.Writer }{os.Stderr} // not an *os.File, so that os/exec uses a pipe, which child processes inherit
 	cmd.WaitDelay = 10 * time.Second
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -49,7 +48,7 @@ func launch(t testing.TB, dir, pkg string, env ...string) string {
 	t.Cleanup(func() {
 		cancel()
 		if err := cmd.Wait(); errors.Is(err, exec.ErrWaitDelay) {
-			t.Errorf("%s %s has ended, but not what it started", dir, pkg)
+			t.Errorf("%s %s has ended, but not its child processes", dir, pkg)
 		}
 	})
 	for lines := bufio.NewScanner(out); lines.Scan(); {
@@ -62,14 +61,14 @@ func launch(t testing.TB, dir, pkg string, env ...string) string {
 	return ""
 }
 
-// built are the programs that were built, by folder and package, in one folder.
+// built contains the programs that were built, by folder and package, in one folder.
 var built struct {
 	sync.Mutex
 	dir   string
 	paths map[string]string
 }
 
-// build builds a program, once.
+// build builds a program once.
 func build(t testing.TB, dir, pkg string) string {
 	t.Helper()
 	built.Lock()
@@ -103,12 +102,12 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// serve serves a handler by HTTPS, or HTTP, and returns the URL of a host of it
-// that only our browsers find.
+// serve serves a handler over HTTPS or HTTP, and returns a URL with a host that only the test
+// browsers resolve.
 func serve(t testing.TB, host string, secure bool, h http.Handler) string {
 	t.Helper()
 	s := httptest.NewUnstartedServer(h)
-	s.Config.ErrorLog = log.New(io.Discard, "", 0) // browsers that do not like a certificate hang up
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // browsers close connections whose certificate they refuse
 	scheme := "http"
 	if secure {
 		s.TLS = &tls.Config{}
@@ -127,7 +126,7 @@ func serve(t testing.TB, host string, secure bool, h http.Handler) string {
 
 var count = session.NewKey[int]("count")
 
-// app is a small application behind a Manager: it does what the path says.
+// app is a small application behind a Manager. The path of a request selects the operation.
 func app(t testing.TB, o session.Options) http.Handler {
 	t.Helper()
 	m, err := session.New(&o)
@@ -141,7 +140,7 @@ func app(t testing.TB, o session.Options) http.Handler {
 	})
 	mux.HandleFunc("/logout", func(w http.ResponseWriter, r *http.Request) { session.From(r.Context()).Logout(); fmt.Fprint(w, "ok") })
 	mux.HandleFunc("/renew", func(w http.ResponseWriter, r *http.Request) { session.From(r.Context()).Renew(); fmt.Fprint(w, "ok") })
-	mux.HandleFunc("/count", func(w http.ResponseWriter, r *http.Request) { // slowly
+	mux.HandleFunc("/count", func(w http.ResponseWriter, r *http.Request) { // responds slowly
 		s := session.From(r.Context())
 		user := s.User()
 		time.Sleep(100 * time.Millisecond)
@@ -152,7 +151,7 @@ func app(t testing.TB, o session.Options) http.Handler {
 		s := session.From(r.Context())
 		fmt.Fprintf(w, "user:%s count:%d", s.User(), count.Get(s))
 	})
-	mux.HandleFunc("/frame", func(w http.ResponseWriter, r *http.Request) { // tells the page around it
+	mux.HandleFunc("/frame", func(w http.ResponseWriter, r *http.Request) { // sends its state to the surrounding page
 		s := session.From(r.Context())
 		if user := r.FormValue("user"); user != "" {
 			s.Login(user)

@@ -9,10 +9,11 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// A Strict cookie, and an address of another site (a link scanner, a short link) that
-// is typed in and redirects to the application. Firefox and WebKit hold the cookie
-// back, and say nothing of the other site. The user stays logged in because, as
-// docs/recipes/clients.md asks ("Visitors and staff"), that page begins no session.
+// TestStrictCookieAndRedirect uses a Strict cookie and an address of another site (a link
+// scanner, a short link) that is typed in and redirects to the application. Firefox and WebKit
+// withhold the cookie without a sign of the other site in the headers. The user stays logged in
+// because that page creates no session, as docs/recipes/clients.md requires ("Visitors and
+// staff").
 func TestStrictCookieAndRedirect(t *testing.T) {
 	inEach(t, []string{"firefox", "webkit"}, func(t *testing.T, _ string, b browser) {
 		m, err := session.New(&session.Options{Cookie: session.CookieOptions{Insecure: true, SameSite: http.SameSiteStrictMode}})
@@ -40,14 +41,15 @@ func TestStrictCookieAndRedirect(t *testing.T) {
 		b.open(base + "/login")
 		b.expect("/login user:alice.")
 		b.open(foreign + "/landing")
-		b.expect("/landing user:.") // or docs/recipes/clients.md is not right
+		b.expect("/landing user:.") // otherwise correct docs/recipes/clients.md
 		if got := site.Load(); got != "none" {
-			t.Errorf("Sec-Fetch-Site is %s: the server could tell, and docs/recipes/clients.md is not right", got)
+			t.Errorf("Sec-Fetch-Site is %s: the server can detect the other site; correct docs/recipes/clients.md", got)
 		}
 		b.open(base)
 		b.expect("/ user:alice.")
 
-		// A page that begins one shows that this test can fail, and why the recipe is there.
+		// A page that creates a session shows that this test can fail, and why the recipe is
+		// needed.
 		b.open(foreign + "/careless")
 		b.expect("/careless user:.")
 		b.open(base)

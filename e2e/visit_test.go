@@ -9,8 +9,8 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// A visit to a site, by HTTPS: a login, twenty requests at once while the token is
-// renewed, a logout, and the back button.
+// TestVisit visits a site over HTTPS: a login, twenty concurrent requests during a renewal of
+// the token, a logout, and the back button.
 func TestVisit(t *testing.T) {
 	inEach(t, allEngines, func(t *testing.T, _ string, b browser) {
 		pages := app(t, session.Options{})
@@ -27,7 +27,7 @@ func TestVisit(t *testing.T) {
 			t.Errorf("the browser stored %s, want %s", got, want)
 		}
 		if got := b.js("document.cookie"); got != "" {
-			t.Errorf("a script sees %q", got)
+			t.Errorf("a script reads %q", got)
 		}
 		for round := 1; round <= 5; round++ {
 			got := b.js(`(async () => {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// A webDriver is a browser that is driven by the commands of the W3C's WebDriver,
-// under the names that Firefox has for them.
+// webDriver is a browser that is driven by the commands of the W3C's WebDriver, under the names
+// that Firefox uses for them.
 type webDriver struct {
 	t  testing.TB
 	do func(command string, params any) (json.RawMessage, error)
@@ -16,14 +16,14 @@ type webDriver struct {
 
 type params = map[string]any
 
-// capabilities are what a new session is to have: hosts with httptest's certificate,
-// and limits in milliseconds.
+// capabilities are those of a new session: it accepts the certificate of httptest, and has
+// limits in milliseconds.
 var capabilities = params{
 	"acceptInsecureCerts": true,
 	"timeouts": params{
 		"script":   callLimit.Milliseconds() / 2,
 		"pageLoad": callLimit.Milliseconds() / 2,
-		"implicit": callLimit.Milliseconds() / 2, // for an element to appear
+		"implicit": callLimit.Milliseconds() / 2, // limit for an element to appear
 	},
 }
 
@@ -48,7 +48,7 @@ func (b *webDriver) back() {
 
 func (b *webDriver) click(selector string) {
 	b.t.Helper()
-	var element map[string]string // of one member, whose name is a constant of the standard
+	var element map[string]string // has one member, whose name is a constant of the standard
 	if err := json.Unmarshal(b.must("WebDriver:FindElement", params{"using": "css selector", "value": selector}), &element); err != nil {
 		b.t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func (b *webDriver) js(script string) string {
 	return s
 }
 
-// text is empty also while one page gives way to another, when no script can run.
+// text is also empty during a navigation, when no script can run.
 func (b *webDriver) text() string {
 	s, _ := b.tryJS(`document.body ? document.body.innerText : ""`)
 	return strings.Join(strings.Fields(s), " ")

@@ -14,8 +14,8 @@ import (
 	"github.com/coatcheck/session/internal/testing/servers"
 )
 
-// startWebKit opens WebKitGTK's MiniBrowser with a new profile, on a screen of its
-// own, and drives it by WebKitWebDriver.
+// startWebKit starts WebKitGTK's MiniBrowser with a new profile on a virtual screen, and drives
+// it with WebKitWebDriver.
 func startWebKit(t testing.TB) browser {
 	t.Helper()
 	driver, screen := servers.Program(t, "WebKitWebDriver"), servers.Program(t, "Xvfb")
@@ -59,9 +59,9 @@ func startWebKit(t testing.TB) browser {
 	return &webDriver{t, w.do}
 }
 
-// webKit is WebDriver as the W3C has it: by HTTP.
+// webKit is the WebDriver protocol of the W3C over HTTP.
 type webKit struct {
-	url    string // of the driver, then of the session
+	url    string // URL of the driver, then of the session
 	client http.Client
 }
 
@@ -80,7 +80,7 @@ func (w *webKit) do(command string, p any) (json.RawMessage, error) {
 	case "WebDriver:GetCookies":
 		return w.send(http.MethodGet, "/cookie", nil)
 	}
-	return nil, fmt.Errorf("%s is not known here", command)
+	return nil, fmt.Errorf("unknown command %s", command)
 }
 
 func (w *webKit) send(method, path string, p any) (json.RawMessage, error) {

@@ -11,11 +11,10 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// A service worker between the browser and the site, and a payment page of another
-// site that posts back to a page that sets a value: the user stays logged in. That is
-// so with the worker of docs/recipes/clients.md, which passes on what is a GET. It is so, too,
-// with one that passes on everything, although Firefox and WebKit then say that the
-// POST is of the same origin.
+// TestServiceWorker uses a service worker of the site, and a payment page of another site that
+// posts back to a page that sets a value: the user stays logged in. This holds for the worker
+// of docs/recipes/clients.md, which forwards only GETs, and also for a worker that forwards
+// every request, although Firefox and WebKit then report the POST as same-origin.
 func TestServiceWorker(t *testing.T) {
 	const (
 		onlyGET = `  if (e.request.method !== "GET") return; // the browser sends the request itself
@@ -27,7 +26,7 @@ func TestServiceWorker(t *testing.T) {
 	)
 	page, err := os.ReadFile("../docs/recipes/clients.md")
 	if err != nil || !strings.Contains(string(page), recipe) {
-		t.Errorf("docs/recipes/clients.md does not have the worker: %v", err)
+		t.Errorf("docs/recipes/clients.md does not contain the worker: %v", err)
 	}
 	for name, worker := range map[string]string{"recipe": recipe, "everything": strings.Replace(recipe, onlyGET, "", 1)} {
 		t.Run(name, func(t *testing.T) {
@@ -36,8 +35,8 @@ func TestServiceWorker(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				var forwarded atomic.Bool // what the last page or POST came by: the worker
-				var site atomic.Value     // its Sec-Fetch-Site
+				var forwarded atomic.Bool // whether the worker forwarded the last page or POST
+				var site atomic.Value     // Sec-Fetch-Site of the last page or POST
 				base, pay := sites(t, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					s := session.From(r.Context())
 					switch r.URL.Path {
@@ -68,20 +67,20 @@ func TestServiceWorker(t *testing.T) {
 				b.js(`navigator.serviceWorker.register("/sw.js").then(() => navigator.serviceWorker.ready)`)
 				b.open(base)
 				b.expect("/ user:alice")
-				if !forwarded.Load() && engine != "chromium" { // which calls it a document
+				if !forwarded.Load() && engine != "chromium" { // Chromium reports the forwarded request as a document
 					t.Fatal("the worker does not work: this test proves nothing")
 				}
 				b.open(pay)
 				b.click("button")
 				b.expect("/paid user:")
-				t.Logf("the POST: by the worker %v, Sec-Fetch-Site %v", forwarded.Load(), site.Load())
+				t.Logf("the POST: forwarded by the worker: %v, Sec-Fetch-Site %v", forwarded.Load(), site.Load())
 				if own := site.Load() == "same-origin"; own != (name == "everything" && engine != "chromium") {
-					t.Errorf("the POST says Sec-Fetch-Site: %v: docs/recipes/clients.md is not right, or this test proves nothing", site.Load())
+					t.Errorf("Sec-Fetch-Site of the POST is %v: correct docs/recipes/clients.md, or this test proves nothing", site.Load())
 				}
 				b.open(base)
 				b.expect("/ user:")
 				if text := b.text(); text != "/ user:alice" {
-					t.Errorf("back from the payment page: %s", text)
+					t.Errorf("after the payment page: %s", text)
 				}
 			})
 		})

@@ -16,9 +16,9 @@ const (
 	slots   = 5 // ids in use at any time
 )
 
-// A board knows the ids in use. With again, an id that was deleted is created
-// again. Without, its slot gets a new one, as a Manager does: then an id is
-// not created any more once its Delete was called.
+// board assigns the ids in use. With again, an id that was deleted is created again. Without,
+// its slot gets a new id, as with a Manager: an id is then not created after its Delete was
+// called.
 type board struct {
 	again bool
 	mu    sync.Mutex
@@ -27,8 +27,7 @@ type board struct {
 
 func name(slot, generation int) string { return fmt.Sprintf("id-%d-%d", slot, generation) }
 
-// any returns the slot's id, or now and then the one before: what is deleted
-// must stay so.
+// any returns the id of the slot, or occasionally the previous id, which must stay deleted.
 func (b *board) any(rng *rand.Rand, slot int) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -51,7 +50,7 @@ func (b *board) create(slot int) (id string, done func()) {
 	}
 }
 
-// retire returns an id to delete, unless it is about to be created.
+// retire returns an id to delete, unless a create of it is in progress.
 func (b *board) retire(slot int) (id string, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -66,17 +65,16 @@ func (b *board) retire(slot int) (id string, ok bool) {
 	return id, true
 }
 
-// A client calls a store, one call after the other, and writes down what
-// comes back.
+// client calls a store, one call after the other, and records the results.
 type client struct {
 	number  int
 	store   session.Store
 	board   *board
 	rng     *rand.Rand
 	start   time.Time
-	seen    map[string]uint64 // the last version seen of each id, or hoped for
+	seen    map[string]uint64 // by id: the last version that was read, or written with an unknown outcome
 	history []call
-	broken  []string // answers that are wrong by themselves
+	broken  []string // results that are wrong without reference to other calls
 }
 
 func (c *client) run(isOver func() bool) {
@@ -84,7 +82,7 @@ func (c *client) run(isOver func() bool) {
 		c.step()
 		pause := 4 * time.Millisecond
 		if n := len(c.history); n > 0 && c.history[n-1].outcome == failed {
-			pause = 40 * time.Millisecond // a server that is away answers fast
+			pause = 40 * time.Millisecond // connections to a server that is down fail quickly
 		}
 		time.Sleep(time.Duration(c.rng.Int64N(int64(pause))))
 	}
@@ -101,11 +99,11 @@ func (c *client) step() {
 		c.load(ctx, id)
 	case n < 72:
 		if c.rng.IntN(3) > 0 {
-			c.load(ctx, id) // as a Manager does, and so often the newest
+			c.load(ctx, id) // as a Manager does, so that the version is mostly current
 		}
 		old, known := c.seen[id]
 		if !known || c.rng.IntN(20) == 0 {
-			old = c.version() // nobody's
+			old = c.version() // a version that was never written
 		}
 		r := c.record(id)
 		if c.do(call{method: "save", id: id, old: old, new: r.Version}, func() error { return c.store.Save(ctx, r, old) }) {
@@ -128,7 +126,7 @@ func (c *client) step() {
 	}
 }
 
-// load loads a record, whose data must be its version's.
+// load loads a record and checks that its data belongs to its version.
 func (c *client) load(ctx context.Context, id string) {
 	k := call{method: "load", id: id, client: c.number, from: time.Since(c.start)}
 	r, err := c.store.Load(ctx, id)
@@ -143,7 +141,7 @@ func (c *client) load(ctx context.Context, id string) {
 	c.history = append(c.history, k)
 }
 
-// do makes a call, and tells whether it may have been applied.
+// do makes a call, and reports whether it may have been applied.
 func (c *client) do(k call, f func() error) bool {
 	k.client, k.from = c.number, time.Since(c.start)
 	err := f()
@@ -169,7 +167,8 @@ func (c *client) record(id string) *session.Record {
 
 func data(version uint64) string { return fmt.Sprintf(`{"is":"%x"}`, version) }
 
-// owner is nobody for some ids, so that anonymous sessions are among them.
+// owner returns the user of an id, which is "" for some ids, so that anonymous sessions are
+// included.
 func owner(id string) string {
 	if id[3] == '0' || id[3] == '1' {
 		return ""

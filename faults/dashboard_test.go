@@ -14,9 +14,9 @@ import (
 	"github.com/coatcheck/session/internal/dashboard"
 )
 
-// A dashboard on three processes, over a real store: nobody who is logged in is
-// ever answered as nobody, nobody as somebody after his Logout, and no write is
-// lost.
+// The tests run a dashboard in three processes over a real store. No request of a logged-in
+// user is answered as anonymous, no request after a logout is answered as a user, and no write
+// is lost.
 func TestDashboardOverRedis(t *testing.T)      { runDashboard(t, startSystemRedis(t, nil)) }
 func TestDashboardOverPostgreSQL(t *testing.T) { runDashboard(t, startSystemPostgres(t)) }
 
@@ -32,7 +32,7 @@ func runDashboard(t *testing.T, sys system) {
 		defer mu.Unlock()
 		return events[session.EventRenewed] < 100 || events[session.EventConflict] < 100 || c.Lost.Load() < 100
 	}
-	c.Again = func() bool { // for longer on a slow machine
+	c.Again = func() bool { // runs longer on a slow machine
 		return time.Now().Before(end) || quiet() && time.Since(end) < 4*time.Minute
 	}
 	for range 3 {
@@ -40,7 +40,7 @@ func runDashboard(t *testing.T, sys system) {
 			Store:        hurried{sys.open(t, sys.server.Addr)},
 			Secrets:      [][]byte{bytes.Repeat([]byte("secret"), 6)},
 			RenewAfter:   time.Minute,
-			StoreTimeout: 5 * time.Minute, // two thousand requests at once
+			StoreTimeout: 5 * time.Minute, // for two thousand concurrent requests
 			OnEvent: func(_ context.Context, e session.Event) {
 				mu.Lock()
 				defer mu.Unlock()
@@ -54,7 +54,7 @@ func runDashboard(t *testing.T, sys system) {
 	}
 	c.Run(t)
 	if quiet() {
-		t.Error("too quiet")
+		t.Error("too few renewals, conflicts or lost responses")
 	}
 	if n := events[session.EventDropped] + events[session.EventStoreFailed]; n > 0 {
 		t.Errorf("%d changes were dropped, or failed", n)
@@ -62,9 +62,9 @@ func runDashboard(t *testing.T, sys system) {
 	t.Logf("%d requests, %d renewals, %d conflicts, %d responses lost, %d logouts", c.Requests.Load(), events[session.EventRenewed], events[session.EventConflict], c.Lost.Load(), c.Logouts.Load())
 }
 
-// A hurried store shows a key that is four seconds old as an hour older, so that
-// renewals come in seconds and not in minutes. (Not sooner: more than three
-// within the ten seconds in which older keys are good never come in earnest.)
+// hurried is a store that shows a key that is four seconds old as an hour older, so that
+// renewals happen every few seconds. They must not be more frequent: more than three renewals
+// within the ten seconds in which older keys are valid do not occur in practice.
 type hurried struct{ session.Store }
 
 var madeAt = regexp.MustCompile(`"session\.(?:renewed|unseen)":([0-9]+)`)

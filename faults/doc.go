@@ -1,4 +1,4 @@
-// Package faults holds tests only: it judges the stores while their servers
-// are killed, stopped and cut off. It is a module of its own, so that no other
-// one needs a history checker.
+// Package faults contains only tests: it checks the stores while their servers are killed,
+// suspended and disconnected. It is a module of its own, so that no other module requires a
+// history checker.
 package faults

@@ -17,31 +17,31 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Every history that clients of Redis make under faults has an explanation.
+// TestRedis checks that every history of clients of Redis under faults has an explanation.
 func TestRedis(t *testing.T) {
 	series(t, func(t *testing.T) system { return startSystemRedis(t, nil) }, false)
 }
 
-// Their client may give up a try before the store's deadline. What it has sent
-// then arrives late, after the next try.
+// TestRedisImpatient uses a client that may abandon a try before the store's deadline. The
+// abandoned command then arrives late, after the next try.
 func TestRedisImpatient(t *testing.T) {
 	series(t, func(t *testing.T) system {
 		return startSystemRedis(t, func(o *redis.Options) { o.ReadTimeout = 50 * time.Millisecond })
 	}, false)
 }
 
-// So has every one of PostgreSQL.
+// TestPostgreSQL checks the same for PostgreSQL.
 func TestPostgreSQL(t *testing.T) {
 	series(t, startSystemPostgres, false)
 }
 
-// PostgreSQL's hold although ids come back, which the package never asks for.
+// TestPostgreSQLAgain checks the same for ids that are used again, which a Manager never does.
 func TestPostgreSQLAgain(t *testing.T) {
 	series(t, startSystemPostgres, true)
 }
 
-// series makes FAULT_RUNS runs of FAULT_SECONDS each and reports every one.
-// FAULT_SEED is the first one's seed.
+// series makes FAULT_RUNS runs of FAULT_SECONDS each and reports every run. FAULT_SEED is the
+// seed of the first run.
 func series(t *testing.T, start func(t *testing.T) system, again bool) {
 	runs, seconds := number(t, "FAULT_RUNS", 1), number(t, "FAULT_SECONDS", 5)
 	seed := number(t, "FAULT_SEED", int(time.Now().UnixMilli()%1_000_000))
@@ -72,7 +72,7 @@ func check(t *testing.T, r *run) {
 		t.Errorf("seed %d: %s", r.seed, v)
 	}
 	if len(r.kills) == 0 || r.hits == 0 {
-		t.Errorf("seed %d: %d kills, %d frames hit: that was no test", r.seed, len(r.kills), r.hits)
+		t.Errorf("seed %d: %d kills, %d frames hit: the run proves nothing", r.seed, len(r.kills), r.hits)
 	}
 }
 
@@ -87,7 +87,7 @@ func number(t *testing.T, name string, otherwise int) int {
 	return n
 }
 
-// startRedis starts a Redis that has on disk what it acknowledges.
+// startRedis starts a Redis that has written to disk what it acknowledges.
 func startRedis(t testing.TB) *servers.Server {
 	return servers.Redis(t, "--appendonly", "yes", "--appendfsync", "always")
 }
@@ -102,8 +102,7 @@ func startSystemRedis(t *testing.T, adapt func(o *redis.Options)) system {
 	}}
 }
 
-// redisClient has the client's defaults, its retries among them, but for what
-// adapt says.
+// redisClient returns a client with default options, including retries, that adapt may change.
 func redisClient(t testing.TB, addr string, adapt func(o *redis.Options)) *redis.Client {
 	o := &redis.Options{Addr: addr, ContextTimeoutEnabled: true}
 	if adapt != nil {
@@ -140,7 +139,7 @@ func openPostgres(t testing.TB, addr string) *sqlstore.Store {
 	return store
 }
 
-// TestMain silences the client, which logs the faults that the tests make.
+// TestMain disables the log of the client, because the tests cause faults that it logs.
 func TestMain(m *testing.M) {
 	redis.SetLogger(silence{})
 	os.Exit(m.Run())

@@ -12,21 +12,21 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// A call is one call of a Store's method and what came back. Only versions are
-// looked at: a record's data is a function of its version, which the client
-// checks, and nothing expires while a run lasts.
+// call is one call of a method of a Store, with its result. Only versions matter: the data of a
+// record is a function of its version, which the client checks, and no record expires during a
+// run.
 type call struct {
 	method   string // "load", "create", "save", "touch", "delete", or "end"
 	id       string
-	old, new uint64 // of a save; new of a create
+	old, new uint64 // versions of a save; a create has only new
 	client   int
-	from, to time.Duration // since the run's start
+	from, to time.Duration // relative to the run's start
 	outcome  outcome
-	version  uint64 // what a load found
-	err      string // for people
+	version  uint64 // version that a load returned
+	err      string // text of the error, for the report
 }
 
-// An outcome is what the caller knows afterwards.
+// outcome is what the caller knows after a call.
 type outcome int
 
 const (
@@ -58,21 +58,22 @@ func outcomeOf(err error) outcome {
 	return failed
 }
 
-// A state is one id's: the live record's version, or 0. It ends with the call
-// "end", after which nobody looks.
+// state is the state of one id: the version of the live record, or 0. It ends with the call
+// "end", after which there are no calls.
 type state struct {
 	version uint64
 	ended   bool
 }
 
-// step says whether a Store in this state may answer so, and the state after.
+// step reports whether a Store in this state may return this result, and returns the state
+// after the call.
 func (s state) step(c call) (bool, state) {
 	if c.method == "end" {
 		return true, state{s.version, true}
 	}
 	if c.outcome == unknown || c.outcome == failed {
-		// It takes effect where it can. One that never does comes after the
-		// end: were it let pass anywhere, the checker would try all places.
+		// The write takes effect if it can. A write that never takes effect is placed after the
+		// end: if it could be placed anywhere, the checker would try all positions.
 		next, effective := s.apply(c)
 		return effective || s.ended, next
 	}
@@ -101,7 +102,7 @@ func (s state) step(c call) (bool, state) {
 	return false, s
 }
 
-// apply returns the state after a write, and whether it changed anything.
+// apply returns the state after a write, and whether the write changed it.
 func (s state) apply(c call) (next state, effective bool) {
 	switch {
 	case c.method == "create" && s.version == 0, c.method == "save" && s.version != 0 && s.version == c.old:
@@ -122,8 +123,8 @@ var model = porcupine.Model{
 	},
 }
 
-// operations are one id's calls as the checker takes them. A call with an
-// unknown outcome returns at infinity. Strictly, one that failed did nothing.
+// operations converts the calls of one id for the checker. A call with an unknown outcome
+// returns at infinity. If strict, a failed call has no effect.
 func operations(calls []call, strict bool) []porcupine.Operation {
 	var ops []porcupine.Operation
 	last := time.Duration(0)
@@ -143,14 +144,14 @@ func operations(calls []call, strict bool) []porcupine.Operation {
 	return append(ops, porcupine.Operation{Input: call{method: "end"}, Call: int64(last) + 1, Return: int64(last) + 2})
 }
 
-// A verdict is the checker's on a whole run.
+// verdict is the checker's result for a run.
 type verdict struct {
 	ids        int
 	violations []string
 }
 
-// judge checks each id by itself. It takes a claim of the stores by its word
-// first: what failed with anything but ErrIndeterminate was not applied.
+// judge checks each id separately. It first assumes what the stores promise: a call that failed
+// with an error other than ErrIndeterminate was not applied.
 func judge(history []call) (v verdict) {
 	byID := map[string][]call{}
 	for _, c := range history {
@@ -174,7 +175,7 @@ func judge(history []call) (v verdict) {
 	return v
 }
 
-// excerpt prints the calls around the point that the checker could not pass.
+// excerpt formats the calls around the point at which the checker failed.
 func excerpt(ops []porcupine.Operation, info porcupine.LinearizationInfo) (text string) {
 	var longest []porcupine.Operation
 	for _, partition := range info.PartialLinearizationsOperations() {
@@ -188,7 +189,7 @@ func excerpt(ops []porcupine.Operation, info porcupine.LinearizationInfo) (text 
 	for _, op := range longest {
 		explained[op] = true
 	}
-	stuck := int64(math.MaxInt64) // when the first one that is not had returned
+	stuck := int64(math.MaxInt64) // return of the first call that has no explanation
 	for _, op := range ops {
 		if !explained[op] {
 			stuck = min(stuck, op.Return)

@@ -11,9 +11,9 @@ import (
 	"github.com/coatcheck/session/internal/testing/servers"
 )
 
-// Redis replicates asynchronously: a replica that is promoted may lack what the
-// master acknowledged. That is lost, but whoever wrote it learns of it, and
-// nothing is overwritten unseen.
+// TestPromotedReplica promotes a replica that lacks an acknowledged write, as can happen
+// because Redis replicates asynchronously. The write is lost, but its writer gets an error, and
+// no record is overwritten by a request that has not read it.
 func TestPromotedReplica(t *testing.T) {
 	sys := startSystemRedis(t, nil)
 	link := startProxy(t, sys.server.Addr, 1)
@@ -26,7 +26,7 @@ func TestPromotedReplica(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	must(master.ConfigSet(ctx, "repl-diskless-sync-delay", "0").Err()) // or it waits for more replicas
+	must(master.ConfigSet(ctx, "repl-diskless-sync-delay", "0").Err()) // otherwise the master waits for more replicas
 	host, port, _ := strings.Cut(link.Addr, ":")
 	must(standby.ReplicaOf(ctx, host, port).Err())
 	servers.Eventually(t, "the replica has the master's data", func() bool {
@@ -38,13 +38,13 @@ func TestPromotedReplica(t *testing.T) {
 	before := sys.open(t, sys.server.Addr)
 	first, second := c.record("id-2-0"), c.record("id-2-0")
 	must(before.Create(ctx, first))
-	// WAIT would not do: it is about the writes of its own connection.
+	// WAIT is of no use: it waits for the writes of its own connection only.
 	after := sys.open(t, replica.Addr)
 	servers.Eventually(t, "the replica has the first version", func() bool {
 		r, err := after.Load(ctx, first.ID)
 		return err == nil && r.Version == first.Version
 	})
-	link.set(forget, 1) // what comes now, it misses
+	link.set(forget, 1) // the replica misses all writes from here on
 	login := c.record("id-3-0")
 	must(before.Save(ctx, second, first.Version))
 	must(before.Create(ctx, login))
@@ -69,8 +69,9 @@ func TestPromotedReplica(t *testing.T) {
 	if r.Version != first.Version {
 		t.Errorf("the promoted replica has version %x, want the first, %x", r.Version, first.Version)
 	}
-	// Somebody goes on from there. A counter in the server would give this the
-	// lost version's number, and the other writer would win unseen.
+	// Another request saves over the previous version. If the server counted versions, this
+	// save would get the number of the lost version, and a save by the other writer would
+	// overwrite it.
 	must(after.Save(ctx, third, first.Version))
 	is(after.Save(ctx, c.record(first.ID), second.Version), session.ErrConflict, "Save over the version that was lost, once more")
 	r, err = after.Load(ctx, first.ID)

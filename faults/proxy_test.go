@@ -9,32 +9,32 @@ import (
 	"github.com/coatcheck/session/internal/testing/proxy"
 )
 
-// A trouble is what a proxy does to what passes through it.
+// trouble is a fault that a proxy causes.
 type trouble int
 
 const (
 	none   trouble = iota
-	drop           // a request passes, then the connection is cut in place of its reply
-	delay          // every third frame is late, by up to 300 ms: what is sent again overtakes it
-	cut            // a frame passes in part, then the connection is cut
-	hole           // nothing passes in any direction; when it ends, what was swallowed arrives or is gone
-	forget         // like hole, but what was swallowed never arrives
+	drop           // a request passes, then the connection is cut instead of its reply
+	delay          // every third frame is up to 300 ms late, so that a retry can overtake it
+	cut            // a part of a frame passes, then the connection is cut
+	hole           // no frame passes in either direction; at the end the held frames arrive or are lost
+	forget         // like hole, but held frames never arrive
 )
 
 func (k trouble) String() string {
 	return [...]string{"none", "drop", "delay", "cut", "hole", "forget"}[k]
 }
 
-// A troubled is a proxy between the clients and a server, with one trouble at a time.
+// troubled is a proxy between the clients and a server, with one trouble at a time.
 type troubled struct {
 	*proxy.Proxy
 
 	mu   sync.Mutex
 	now  trouble
-	over chan struct{} // closed when the trouble is over
+	over chan struct{} // closed when the trouble ends
 	rng  *rand.Rand
-	odds float64 // how often drop and cut strike, by frame
-	hits int     // frames that met with trouble
+	odds float64 // probability of drop and cut for each frame
+	hits int     // number of frames that a trouble has affected
 }
 
 func startProxy(t testing.TB, target string, seed uint64) *troubled {
@@ -43,7 +43,7 @@ func startProxy(t testing.TB, target string, seed uint64) *troubled {
 	return p
 }
 
-// set begins a trouble and ends the one before.
+// set begins a trouble and ends the previous one.
 func (p *troubled) set(k trouble, odds float64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -51,14 +51,14 @@ func (p *troubled) set(k trouble, odds float64) {
 	p.now, p.odds, p.over = k, odds, make(chan struct{})
 }
 
-// struck returns how many frames met with trouble.
+// struck returns the number of frames that a trouble has affected.
 func (p *troubled) struck() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.hits
 }
 
-// fate decides whether a frame meets with the trouble.
+// fate decides whether the trouble affects a frame.
 func (p *troubled) fate(c proxy.Chunk) proxy.Fate {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -13,17 +13,17 @@ import (
 	"github.com/coatcheck/session/internal/testing/servers"
 )
 
-// A system is a running server and how to reach it.
+// system is a running server and a function that opens a store on it.
 type system struct {
 	server *servers.Server
-	open   func(t testing.TB, addr string) session.Store // a new client
+	open   func(t testing.TB, addr string) session.Store // opens a store with a new client
 }
 
-// A run is one history made under faults, and what is known of it.
+// run is one history that was made under faults, with its statistics.
 type run struct {
 	seed     uint64
-	again    bool // deleted ids are created again
-	haunted  bool // the server is killed and stopped
+	again    bool // whether deleted ids are created again
+	haunted  bool // whether the server is killed and suspended
 	troubles []trouble
 	length   time.Duration
 
@@ -31,15 +31,15 @@ type run struct {
 	broken  []string
 	verdict verdict
 
-	kills      []time.Duration // when the server was started again
-	stops      []time.Duration // when it was let go on
-	network    map[trouble]int // how often
-	hits       int             // frames that met with trouble
+	kills      []time.Duration // times at which the server was started again
+	stops      []time.Duration // times at which the server was resumed
+	network    map[trouble]int // number of troubles of each kind
+	hits       int             // number of frames that a trouble has affected
 	startError error
 }
 
-// do makes the history and has it judged. Six clients reach the server through
-// the proxy, two directly: they see what the others' lost replies were about.
+// do makes the history and checks it. Six clients reach the server through the proxy, and two
+// directly, so that these see the writes whose replies were lost.
 func (r *run) do(t *testing.T, sys system) {
 	p := startProxy(t, sys.server.Addr, r.seed)
 	stores := []session.Store{sys.open(t, p.Addr), sys.open(t, p.Addr), sys.open(t, sys.server.Addr)}
@@ -75,7 +75,7 @@ func (r *run) do(t *testing.T, sys system) {
 	r.verdict = judge(r.history)
 }
 
-// haunt kills the server and starts it again, once at least, and stops it for a while.
+// haunt kills and restarts the server at least once, and suspends it for a while.
 func (r *run) haunt(t testing.TB, s *servers.Server, start, until time.Time) {
 	rng := rand.New(rand.NewPCG(r.seed, 3))
 	between := func(from, to time.Duration) time.Duration { return from + time.Duration(rng.Int64N(int64(to-from))) }
@@ -102,8 +102,8 @@ func (r *run) haunt(t testing.TB, s *servers.Server, start, until time.Time) {
 	}
 }
 
-// disturb has the proxy make trouble for a while, then none, until a frame at least has
-// met with it: on a slow machine few pass.
+// disturb lets the proxy cause trouble for a while, until at least one frame was affected,
+// because few frames pass on a slow machine; then it ends the trouble.
 func (r *run) disturb(p *troubled, until time.Time) {
 	rng := rand.New(rand.NewPCG(r.seed, 4))
 	for time.Now().Before(until) || p.struck() == 0 && time.Since(until) < time.Minute {
@@ -116,12 +116,12 @@ func (r *run) disturb(p *troubled, until time.Time) {
 	}
 }
 
-// look loads everything once more when all is quiet: what was acknowledged must
-// still be there. What it sees belongs to the history.
+// look loads all records after the faults: acknowledged writes must still be stored. The loads
+// are part of the history.
 func (r *run) look(t *testing.T, sys system, b *board, start time.Time) {
 	store := sys.open(t, sys.server.Addr)
 	c := &client{number: clients, store: store, start: start, seen: map[string]uint64{}}
-	deadline := time.Now().Add(2 * time.Minute) // for all of them, should the server be gone
+	deadline := time.Now().Add(2 * time.Minute) // limits all loads together if the server is down
 	for slot := range b.slots {
 		for g := range b.slots[slot].generation + 1 {
 			for {
@@ -138,12 +138,12 @@ func (r *run) look(t *testing.T, sys system, b *board, start time.Time) {
 	r.history = append(r.history, c.history...)
 	r.broken = append(r.broken, c.broken...)
 	if last := c.history[len(c.history)-1]; last.outcome == failed {
-		t.Errorf("seed %d: the server does not come back: %v", r.seed, last.err)
+		t.Errorf("seed %d: the server does not answer again: %v", r.seed, last.err)
 	}
 }
 
-// back is the longest time from one of these moments until a call that began
-// after it was answered.
+// back returns the longest time from one of these moments until the reply to a call that began
+// after it.
 func (r *run) back(since []time.Duration) (worst time.Duration) {
 	for _, moment := range since {
 		first := time.Duration(1<<63 - 1)
@@ -157,7 +157,7 @@ func (r *run) back(since []time.Duration) (worst time.Duration) {
 	return worst.Round(time.Millisecond)
 }
 
-// header and row are the report.
+// header and row form the report.
 const header = `
 | seed | operations | ids | kill -9 | SIGSTOP | drop | delay | cut | hole | frames hit | unknown | failed | back after kill | after SIGSTOP | violations |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|

@@ -12,8 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A plainStore keeps nothing but versions, by the simplest commands. Its save
-// is one of those below.
+// plainStore stores only versions, with the simplest commands. Its save is one of those below.
 type plainStore struct {
 	client *redis.Client
 	save   save
@@ -65,7 +64,7 @@ func lost(err error) error {
 	return nil
 }
 
-// blindSave replaces whatever is there.
+// blindSave replaces any version.
 func blindSave(ctx context.Context, c *redis.Client, r *session.Record, _ uint64) error {
 	set, err := c.SetXX(ctx, r.ID, r.Version, 0).Result()
 	if err == nil && !set {
@@ -74,8 +73,8 @@ func blindSave(ctx context.Context, c *redis.Client, r *session.Record, _ uint64
 	return lost(err)
 }
 
-// comparingSave replaces the version it was told to. It does not know its own
-// write again, so that a second try of the client's finds a conflict.
+// comparingSave replaces version old only. It does not recognize its own write, so a retry by
+// the client returns a conflict.
 func comparingSave(ctx context.Context, c *redis.Client, r *session.Record, old uint64) error {
 	n, err := compareAndSet.Run(ctx, c, []string{r.ID}, old, r.Version).Int()
 	if err != nil {
@@ -92,19 +91,20 @@ redis.call('SET', KEYS[1], ARGV[2])
 return 0
 `)
 
-// A store that saves without comparing loses updates, and the checker sees it
-// although there are no faults at all.
+// TestBlindStoreIsCaught checks that the checker finds the lost updates of a store that saves
+// without comparing, without any faults.
 func TestBlindStoreIsCaught(t *testing.T) {
 	caught(t, true, blindSave, 0)
 }
 
-// A lost reply, the client's second try, and a conflict with oneself: the
-// checker sees a save that was applied although it answered a conflict.
+// TestClientRetriesAreCaught checks that after a lost reply and a retry by the client, the
+// checker finds a save that was applied although it returned a conflict.
 func TestClientRetriesAreCaught(t *testing.T) {
 	caught(t, true, comparingSave, 3, drop)
 }
 
-// The same store is innocent if its client tries nothing twice.
+// TestSingleTriesAreInnocent checks that the checker accepts the same store with a client that
+// does not retry.
 func TestSingleTriesAreInnocent(t *testing.T) {
 	caught(t, false, comparingSave, -1, drop)
 }
@@ -118,8 +118,8 @@ func plainRun(t *testing.T, length time.Duration, how save, retries int, trouble
 	return r
 }
 
-// caught fails the test unless the checker finds fault with a store, or none. A run in
-// which too little has happened for that, on a slow machine, is made again, for longer.
+// caught fails the test unless the checker finds a violation, or none if want is false. A run
+// with too few operations, as on a slow machine, is repeated for longer.
 func caught(t *testing.T, want bool, how save, retries int, troubles ...trouble) {
 	t.Helper()
 	length := time.Second
@@ -135,7 +135,7 @@ func caught(t *testing.T, want bool, how save, retries int, troubles ...trouble)
 			continue
 		}
 		if quiet {
-			t.Errorf("%d operations, %d frames hit: that was no test", len(r.history), r.hits)
+			t.Errorf("%d operations, %d frames hit: the run proves nothing", len(r.history), r.hits)
 		}
 		if got != want {
 			t.Errorf("caught is %v, want %v:\n%s", got, want, strings.Join(r.verdict.violations, "\n"))

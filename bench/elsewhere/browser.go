@@ -10,9 +10,8 @@ import (
 	"time"
 )
 
-// A browser keeps the cookies of one site, the newest of each name. Like a
-// browser it sends Secure cookies to this machine without TLS, which
-// net/http/cookiejar does not.
+// browser keeps the cookies of one site, the newest of each name. Unlike net/http/cookiejar it
+// sends Secure cookies to this machine without TLS, as browsers do.
 type browser struct {
 	site    *site
 	mu      sync.Mutex
@@ -23,7 +22,7 @@ var client = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
 
 func newBrowser(s *site) *browser { return &browser{site: s, cookies: map[string]string{}} }
 
-// clone returns another browser that holds the same cookies.
+// clone returns another browser with the same cookies.
 func (b *browser) clone() *browser {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -46,7 +45,7 @@ func (b *browser) get(path string) string {
 		b.fail(err)
 	}
 	defer resp.Body.Close()
-	// Cookies count from the header on, before the body has arrived.
+	// A browser stores cookies when the header has arrived, before the body.
 	b.mu.Lock()
 	for _, c := range resp.Cookies() {
 		if c.MaxAge < 0 || !c.Expires.IsZero() && c.Expires.Before(time.Now()) {

@@ -10,13 +10,13 @@ import (
 	"strings"
 )
 
-// startExpress starts express-session twice: as its README has it, and with
-// the maxAge that the README's other examples give the cookie.
+// startExpress starts express-session twice: as in its README, and with the cookie.maxAge of
+// other examples in the README.
 func startExpress() (sites []*site, err error) {
 	const dir = "express"
 	text, err := os.ReadFile(filepath.Join(dir, "node_modules", "express-session", "package.json"))
 	if err != nil {
-		return nil, errors.New("it is not installed in bench/express")
+		return nil, errors.New("express-session is not installed in bench/express")
 	}
 	var pkg struct{ Version string }
 	if err := json.Unmarshal(text, &pkg); err != nil {

@@ -11,8 +11,8 @@ import (
 	icza "github.com/icza/session"
 )
 
-// A library is a net/http session library, set up as its README does it. open
-// returns its middleware, and what a handler begins with.
+// library is a net/http session library, configured as in its README. open returns its
+// middleware, and a function that returns the handle of a request.
 type library struct {
 	name, module string
 	open         func(dir string) (middleware, func(w http.ResponseWriter, r *http.Request) handle)
@@ -20,20 +20,20 @@ type library struct {
 
 type middleware func(http.Handler) http.Handler
 
-// A handle is what a handler does with its session, each call with all that
-// the library's README asks for.
+// handle is a handler's access to its session. Each method makes all calls that the library's
+// README requires.
 type handle interface {
 	get(key string) string
 	set(key, value string)
 	count() int
-	add(between func()) // one to the count; between is what happens meanwhile
-	login(user string)  // with a new token, where there is a call for that
-	renew()             // a new token, the values stay
+	add(between func()) // increments the count; between runs between the read and the write
+	login(user string)  // with a new token, if the library has a call for that
+	renew()             // issues a new token and keeps the values
 	logout()
 	user() string
 }
 
-// libraries are the columns of the table, the last one ours.
+// libraries are the columns of the table. The last one is this package.
 var libraries = []library{
 	{"alexedwards/scs", "github.com/alexedwards/scs/v2", func(string) (middleware, func(http.ResponseWriter, *http.Request) handle) {
 		m := scs.New()
@@ -59,7 +59,7 @@ var libraries = []library{
 
 var secret = []byte("0123456789abcdef0123456789abcdef")
 
-// ---- ours
+// ---- this package
 
 type ourHandle struct{ s *session.Session }
 
@@ -74,7 +74,7 @@ func (h ourHandle) logout()               { h.s.Logout() }
 func (h ourHandle) user() string          { return h.s.User() }
 
 func (h ourHandle) add(between func()) {
-	h.count() // loads
+	h.count() // loads the session
 	between()
 	countKey.Update(h.s, func(n int) int { return n + 1 })
 }
@@ -141,10 +141,10 @@ func (h gorillaHandle) add(between func()) {
 	check(h.s.Save(h.r, h.w))
 }
 
-func (h gorillaHandle) login(user string) { h.set("user", user) } // no call for a new token
+func (h gorillaHandle) login(user string) { h.set("user", user) } // the library has no call for a new token
 
-// There is no call for it either. A session without an ID gets a new one, and a
-// new file; what is in a cookie has none.
+// The library has no call for a renewal. A session without an ID gets a new ID and a new file;
+// a session in a cookie has no ID.
 func (h gorillaHandle) renew() {
 	h.s.ID = ""
 	check(h.s.Save(h.r, h.w))
@@ -161,7 +161,7 @@ func (h gorillaHandle) user() string { return h.get("user") }
 
 type iczaHandle struct {
 	m icza.Manager
-	s icza.Session // nil: none yet
+	s icza.Session // nil: not created
 	w http.ResponseWriter
 }
 
@@ -200,7 +200,7 @@ func (h *iczaHandle) login(user string) {
 	h.m.Add(h.s, h.w)
 }
 
-// There is no call for it: a new session with the old one's attributes.
+// The library has no call for a renewal: a new session gets the attributes of the old one.
 func (h *iczaHandle) renew() {
 	old := h.s
 	h.login(h.user())

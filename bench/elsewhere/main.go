@@ -1,12 +1,11 @@
-// Elsewhere shows what session libraries do with requests that overlap. It
-// starts a real server for each, set up as its README does it, sends the same
-// requests to all, and prints one Markdown table.
+// Elsewhere measures the behaviour of session libraries under concurrent requests. It starts a
+// real server for each library, configured as in its README, sends the same requests to all,
+// and prints one Markdown table.
 //
 //	go run ./elsewhere
 //
-// The order of events is fixed by gates in the servers, not by sleeping:
-// requests wait there, with their session loaded or before they look at it,
-// until the others have done what is to come in between.
+// Gates in the servers, not sleeps, fix the order of events: a request waits at its gate,
+// before or after it has loaded its session, until the other requests have done their part.
 package main
 
 import (
@@ -44,7 +43,7 @@ func main() {
 	fmt.Println(strings.Join(notes, "\n\n"))
 }
 
-// start starts all servers there can be, and says which cannot.
+// start starts all servers that can run. notes explain the others.
 func start() (sites []*site, notes []string, err error) {
 	for _, l := range libraries {
 		s, err := l.serve()
@@ -55,18 +54,18 @@ func start() (sites []*site, notes []string, err error) {
 	}
 	express, err := startExpress()
 	if err != nil {
-		notes = append(notes, "express-session is left out: "+err.Error()+". (`npm ci` in bench/express installs it.)")
+		notes = append(notes, "express-session was not measured: "+err.Error()+". (`npm ci` in bench/express installs it.)")
 	}
 	ours := len(sites) - 1 // the last column
 	sites = append(sites[:ours:ours], append(express, sites[ours])...)
 	return sites, append(notes,
-		"An increment is the library's call for it, where there is one (ours: Key.Update); else the handler reads, and writes when the other 49 have read.",
-		"icza/session keeps live pointers in the memory of one process. Its two calls in a row, with nothing in between, mostly count right.",
-		"A renewal is the library's call for it: RenewToken of scs; regenerate of express-session, with the values copied over, as is usual; ours: Renew. The others have none: with gorilla/sessions a session whose ID was cleared is saved, with icza/session a new session gets the old one's attributes.",
-		"A cookie store cannot forget: what it signed is good until it expires, logout or not."), nil
+		"For an increment the handler uses the library's call, if there is one (this package: Key.Update). Otherwise it reads, and writes when the other 49 have read.",
+		"icza/session keeps live pointers in the memory of one process. If its two calls follow each other directly, the count is mostly right.",
+		"For a renewal the handler uses the library's call: RenewToken of scs; regenerate of express-session, with the values copied, as is usual; Renew of this package. The others have none: with gorilla/sessions a session is saved without its ID, with icza/session a new session gets the attributes of the old one.",
+		"A cookie store cannot revoke a cookie: it is valid until it expires, also after a logout."), nil
 }
 
-// tempDir returns a directory that stop removes.
+// tempDir returns a temporary directory and a function that removes it.
 func tempDir() (string, func(), error) {
 	dir, err := os.MkdirTemp("", "elsewhere")
 	return dir, func() { os.RemoveAll(dir) }, err

@@ -11,8 +11,8 @@ import (
 
 const (
 	parallel = 50
-	rounds   = 5  // of the parallel writes
-	trials   = 10 // of each other race
+	rounds   = 5  // number of runs of the parallel writes
+	trials   = 10 // number of runs of each other race
 )
 
 // races are the rows of the table.
@@ -20,14 +20,14 @@ var races = []struct {
 	name string
 	run  func(s *site) string
 }{
-	{"50 parallel writes of different keys: survivors", parallelWrites},
-	{"50 parallel increments: the counter says", parallelIncrements},
+	{"50 parallel writes of different keys: number that is kept", parallelWrites},
+	{"50 parallel increments: value of the counter", parallelIncrements},
 	{"a slow request saves after the logout: the browser is signed in again", func(s *site) string { return slowLogout(s, false) }},
-	{"…: the cookie from before the logout is good again", func(s *site) string { return slowLogout(s, true) }},
+	{"…: the cookie from before the logout is valid again", func(s *site) string { return slowLogout(s, true) }},
 	{"a slow writer answers after a login: the browser keeps the new cookie", slowWriter},
-	{"50 requests of a logged-in browser overlap a renewal of its token: answered as nobody", renewalAnswers},
+	{"50 requests of a logged-in browser overlap a renewal of its token: answered as anonymous", renewalAnswers},
 	{"…: their writes that the browser sees afterwards", renewalWrites},
-	{"…: the token from before the renewal is still good a minute later", oldToken},
+	{"…: the token from before the renewal is still valid a minute later", oldToken},
 	{"a change after the first byte of the response is kept", lateChange},
 	{"`sendfile` survives the middleware", sendfile},
 }
@@ -60,7 +60,7 @@ func parallelIncrements(s *site) string {
 	})
 }
 
-// slowLogout: while a request is under way, the user logs out; then it saves.
+// slowLogout logs the user out while a request is in flight, which then saves.
 func slowLogout(s *site, replay bool) string {
 	return count(func(gate string) bool {
 		b := newBrowser(s)
@@ -78,8 +78,8 @@ func slowLogout(s *site, replay bool) string {
 	})
 }
 
-// slowWriter: while a request of the visitor is under way, he logs in; then it
-// saves, and its answer is the last that the browser gets.
+// slowWriter logs the visitor in while a request is in flight, which then saves and whose
+// response arrives last.
 func slowWriter(s *site) string {
 	return count(func(gate string) bool {
 		b := newBrowser(s)
@@ -89,12 +89,12 @@ func slowWriter(s *site) string {
 	})
 }
 
-// renewalAnswers: requests that have arrived, but not looked at their session,
-// when their browser's token is renewed.
+// renewalAnswers renews the token of a browser while requests have arrived and not loaded their
+// session.
 func renewalAnswers(s *site) string {
 	return spread(func(gate string) int {
-		nobody, _ := overlapRenewal(s, gate)
-		return nobody
+		anonymous, _ := overlapRenewal(s, gate)
+		return anonymous
 	})
 }
 
@@ -105,9 +105,9 @@ func renewalWrites(s *site) string {
 	})
 }
 
-// overlapRenewal returns how many requests were answered as nobody, and how many
-// of their writes the browser sees when all responses have come.
-func overlapRenewal(s *site, gate string) (nobody, kept int) {
+// overlapRenewal returns the number of requests that were answered as anonymous, and the number
+// of their writes that the browser sees after all responses.
+func overlapRenewal(s *site, gate string) (anonymous, kept int) {
 	b := newBrowser(s)
 	b.get("/login?user=alice")
 	b.get("/set?key=first&value=1")
@@ -122,23 +122,23 @@ func overlapRenewal(s *site, gate string) (nobody, kept int) {
 	wg.Wait()
 	for i, user := range answers {
 		if user != "alice" {
-			nobody++
+			anonymous++
 		}
 		if b.get(fmt.Sprintf("/get?key=k%d", i)) == "1" {
 			kept++
 		}
 	}
-	return nobody, kept
+	return anonymous, kept
 }
 
-// A renewed browser holds the token from before its renewal.
+// renewed is a browser with the token from before its renewal.
 type renewed struct {
 	before *browser
 	when   time.Time
 }
 
-// renew logs in and renews, at the beginning of it all: the minute that oldToken
-// waits is the same for all sites.
+// renew logs in and renews before the other races, so that the minute of oldToken passes for
+// all sites at the same time.
 func (s *site) renew() {
 	b := newBrowser(s)
 	b.get("/login?user=alice")
@@ -173,8 +173,7 @@ func sendfile(s *site) string {
 	return yes(s.sendfiles.Load() > before)
 }
 
-// together sends many requests, and lets them go on when all have loaded their
-// session.
+// together sends many requests, and lets them continue when all have loaded their session.
 func together(b *browser, gate string, send func(i int)) {
 	var wg sync.WaitGroup
 	for i := range parallel {
@@ -185,8 +184,8 @@ func together(b *browser, gate string, send func(i int)) {
 	wg.Wait()
 }
 
-// overtake sends a request that waits at a gate with its session loaded, and
-// opens it when f is done.
+// overtake sends a request that waits at a gate with its session loaded, and opens the gate
+// after f.
 func (b *browser) overtake(path, gate string, f func()) {
 	var wg sync.WaitGroup
 	wg.Go(func() { b.get(path) })
@@ -196,7 +195,7 @@ func (b *browser) overtake(path, gate string, f func()) {
 	wg.Wait()
 }
 
-// spread runs f a few times and tells the least and the most.
+// spread runs f several times and returns the minimum and the maximum.
 func spread(f func(gate string) int) string {
 	var all []int
 	for range rounds {

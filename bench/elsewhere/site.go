@@ -14,16 +14,16 @@ import (
 	"sync/atomic"
 )
 
-// A site is a server on loopback.
+// site is a server on loopback.
 type site struct {
 	name      string
 	url       string
-	sendfiles *atomic.Int64 // how often a file reached the connection whole; nil: not known
+	sendfiles *atomic.Int64 // number of files that net/http passed to the connection; nil: not known
 	renewed   renewed
 	stop      func()
 }
 
-// serve starts a server with the library's sessions.
+// serve starts a server with the sessions of the library.
 func (l library) serve() (*site, error) {
 	dir, remove, err := tempDir()
 	if err != nil {
@@ -47,8 +47,8 @@ func (l library) serve() (*site, error) {
 	return site, nil
 }
 
-// pages are what every site has. A request loads its session first, and then
-// waits at a gate if it names one.
+// pages are the pages of every site. A request loads its session first, and then waits at the
+// gate that it names, if any.
 func pages(open func(http.ResponseWriter, *http.Request) handle, file string) http.Handler {
 	mux := http.NewServeMux()
 	page := func(path string, f func(r *http.Request, h handle) string) {
@@ -89,7 +89,7 @@ func pages(open func(http.ResponseWriter, *http.Request) handle, file string) ht
 	return mux
 }
 
-// A gate holds requests until it is opened, and tells when they are there.
+// gate holds requests until it is opened, and signals their arrival.
 type gate struct{ arrived, open chan struct{} }
 
 var allGates sync.Map
@@ -112,8 +112,8 @@ func (g gate) wait() {
 	<-g.open
 }
 
-// gates adds the pages that work the gates, outside of all sessions. There a
-// request waits that has arrived and is not to look at its session yet.
+// gates adds the pages that control the gates, outside of the session middleware. A request can
+// wait there before it loads its session.
 func gates(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
@@ -133,8 +133,8 @@ func gates(next http.Handler) http.Handler {
 	})
 }
 
-// A listener's connections count what net/http hands them as a file, which is
-// what becomes a sendfile.
+// listener wraps connections that count the files which net/http passes to them, because these
+// become a sendfile.
 type listener struct {
 	net.Listener
 	sendfiles *atomic.Int64

@@ -1,9 +1,9 @@
-// Peers runs BenchmarkPeers some times over and writes ../docs/benchmarks.md.
+// Peers runs BenchmarkPeers several times and writes ../docs/benchmarks.md.
 //
 //	go run ./peers -n 20
 //
-// Every cell of the table runs in a process of its own, and all libraries of a
-// case after each other, so that what else the machine does meets all alike.
+// Every cell of the table runs in a process of its own. The libraries of a case run after each
+// other, so that other load of the machine affects all alike.
 package main
 
 import (
@@ -57,7 +57,7 @@ func run(n, many int, benchtime, out string) error {
 			for _, l := range bench.Libraries {
 				benchtime := benchtime
 				if c.Unit == "cpu-ns/op" {
-					benchtime = "1s" // processor time comes in hundredths of a second
+					benchtime = "1s" // because processor time has a resolution of 10 ms
 				}
 				text, err := output(binary, "-test.run", "^$", "-test.benchtime", benchtime,
 					"-test.bench", fmt.Sprintf("^BenchmarkPeers$/^case=%s$/^lib=%s$", regexp.QuoteMeta(c.Name), l.Name))
@@ -100,7 +100,7 @@ func run(n, many int, benchtime, out string) error {
 	return os.WriteFile(out, page.Bytes(), 0o644)
 }
 
-// moduleVersions returns what go.mod pins, by module path.
+// moduleVersions returns the versions in go.mod, by module path.
 func moduleVersions() (map[string]string, error) {
 	text, err := output("go", "list", "-m", "-f", "{{.Path}} {{if .Replace}}(this checkout){{else}}{{.Version}}{{end}}", "all")
 	versions := map[string]string{}
@@ -121,8 +121,8 @@ func moduleVersions() (map[string]string, error) {
 	return versions, err
 }
 
-// output runs a command; what it says on standard error goes to ours if it
-// fails.
+// output runs a command and returns its standard output. If the command fails, its standard
+// error is printed.
 func output(name string, args ...string) ([]byte, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.Command(name, args...)

@@ -11,14 +11,14 @@ import (
 	"github.com/coatcheck/session/bench"
 )
 
-// samples are results by "case/lib/unit". A key of no slash is a line of the
-// head, like "cpu".
+// samples are results by "case/lib/unit". A key without a slash is a line of the head, such as
+// "cpu".
 type samples struct {
 	values map[string][]float64
 	head   map[string]string
 }
 
-// parse reads the format of Go's benchmarks.
+// parse parses the output of Go's benchmarks.
 func parse(text string) samples {
 	s := samples{map[string][]float64{}, map[string]string{}}
 	for line := range strings.Lines(text) {
@@ -32,7 +32,7 @@ func parse(text string) samples {
 		c, lib, _ := strings.Cut(strings.TrimPrefix(f[0], "BenchmarkPeers/case="), "/lib=")
 		if i := strings.LastIndexByte(lib, '-'); i > 0 {
 			if _, err := strconv.Atoi(lib[i+1:]); err == nil {
-				lib = lib[:i] // GOMAXPROCS
+				lib = lib[:i] // removes GOMAXPROCS
 			}
 		}
 		for i := 2; i+1 < len(f); i += 2 {
@@ -53,7 +53,7 @@ func (s samples) median(c, lib, unit string) (float64, bool) {
 	return (v[len(v)/2] + v[(len(v)-1)/2]) / 2, true
 }
 
-// A report is what becomes docs/benchmarks.md.
+// report is the content of docs/benchmarks.md.
 type report struct {
 	n, many              int
 	benchtime, goVersion string
@@ -65,9 +65,9 @@ type report struct {
 func write(w io.Writer, r report) {
 	p := func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
 	p("# Benchmarks\n")
-	p("Written by `make bench-peers`. Times depend on the machine and on what else it does: read the ratios. Allocations are exact.\n")
+	p("Written by `make bench-peers`. Times depend on the machine and its load: compare the ratios. Allocations are exact.\n")
 	p("## What a request costs\n")
-	p("A whole request, from the handler's first line to its last: the same request, a `ResponseWriter` that costs nothing, a session of three small values (a string of 16 bytes, a bool, an int), no network. Each library is set up as its README does it. Median time and allocations of %d runs (%d where there are 100 000 sessions or more); the best of each row in bold.\n", r.n, r.many)
+	p("A whole request, from the handler's first line to its last: the same request, a `ResponseWriter` without cost, a session of three small values (a string of 16 bytes, a bool, an int), no network. Each library is configured as in its README. Median time and allocations of %d runs (%d where there are 100 000 sessions or more); the best of each row in bold.\n", r.n, r.many)
 	head, rule := "| |", "|---|"
 	for _, l := range bench.Libraries {
 		head += " " + l.Name + " |"
@@ -79,30 +79,30 @@ func write(w io.Writer, r report) {
 			p("| %s |%s", c.Text, r.row(c.Name, c.Unit))
 		}
 	}
-	p("\nWhat they are:\n")
+	p("\nThe libraries:\n")
 	for _, l := range bench.Libraries {
 		p("- **%s**: %s %s, %s.", l.Name, l.Module, r.versions[l.Module], l.Text)
 	}
 	p("")
-	p("How to read it:\n")
-	p("- `gorilla-*` and `icza` have no middleware: a request that does not ask for its session costs nothing there.")
-	p("- `gin` and `fiber` bring their router and response with them, in each of their rows: the first row is what they cost without sessions. fiber's request is parsed already, as its own server would do it.")
-	p("- Where tokens are not signed, nothing is verified: there a forged cookie costs a look-up in the store instead, and a remote store a round trip.")
-	p("- ours remembers cookies that it verified. The first read of a session by a process costs a verification more, about what `forged` costs.")
-	p("- ours writes a session's last use only when 1/20 of the idle timeout has passed; in these runs it does not.")
-	p("- Whole servers run in a process of their own, with 16 connections that are kept alive; the time is that of its process, user and system, so that who drives it does not count.")
-	p("- –: 4 KB do not fit into a cookie; 100 000 files take minutes to make; cookies and files take no heap; express-session is measured as a whole server only.\n")
-	p("## What requests that overlap do to each other\n")
+	p("Notes:\n")
+	p("- `gorilla-*` and `icza` have no middleware: a request that does not use its session costs nothing.")
+	p("- All rows of `gin` and `fiber` include their router and response: the first row is their cost without sessions. The request that fiber gets is already parsed, as its own server would do it.")
+	p("- Tokens that are not signed are not verified: a forged cookie costs a look-up in the store instead, which is a round trip with a remote store.")
+	p("- ours caches cookies that it has verified. The first read of a session by a process also costs a verification, about as much as `forged`.")
+	p("- ours writes the last use of a session only when 1/20 of the idle timeout has passed, which does not happen in these runs.")
+	p("- Whole servers run in a process of their own, with 16 connections that are kept alive; the time is the user and system time of that process, without the clients.")
+	p("- –: 4 KB do not fit into a cookie; the creation of 100 000 files takes minutes; cookies and files use no heap; express-session is measured as a whole server only.\n")
+	p("## Concurrent requests\n")
 	p("`go run ./elsewhere` in `bench/`: real servers on loopback, 10 trials of each race, gates instead of sleeps.\n")
 	p("%s", strings.TrimSpace(r.races))
 	p("\n## Machine and commands\n")
 	p("%s, %d cores, %s/%s, %s.\n", r.samples.head["cpu"], runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, r.goVersion)
 	p("```sh\nmake bench-peers        # or, in bench/:\ngo run ./peers -n %d -many %d -benchtime %s\n```\n", r.n, r.many, r.benchtime)
-	p("Each cell of each run is a process of its own; the runs are interleaved. The same results as benchstat sees them, compared with ours:\n")
+	p("Each cell of each run is a process of its own; the runs are interleaved. The same results in benchstat, compared with ours:\n")
 	p("```text\n%s\n```", trimLines(r.stat))
 }
 
-// row is a line of the table.
+// row returns a line of the table.
 func (r report) row(c, unit string) string {
 	best := 0.0
 	for _, l := range bench.Libraries {
