@@ -91,14 +91,14 @@ func endOf(rec *Record) time.Time {
 // ended. If rec is a tombstone, statusOf also returns the id of the session that a Login began in
 // its place, or "", and the reason.
 func statusOf(rec *Record) (s status, successor string, why body.Reason) {
-	if rec == nil {
-		return statusEnded, "", ""
-	}
-	ending, ok := body.EndingOf(rec.Data)
 	switch {
-	case !ok:
+	case rec == nil:
+		return statusEnded, "", ""
+	case !body.IsTombstone(rec.Data):
 		return statusLive, "", ""
-	case ending.Next != "":
+	}
+	ending, _ := body.EndingOf(rec.Data)
+	if ending.Next != "" {
 		return statusReplaced, ending.Next, ending.Reason
 	}
 	return statusEnded, "", ending.Reason

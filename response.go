@@ -46,11 +46,11 @@ func (s *Session) beforeFirstByte(hijack bool) (h header, err error) {
 	}
 	s.mu.Lock()
 	st := s.state.Load()
-	isTouched := s.isTouchDue(&st.stored, st.loaded)
-	if !hijack && st.plan(s.phase.load(), time.Now()) == actNothing && st.cookie.action == cookieKeep && !(isTouched && s.m.sendsAgain(st.stored.rec)) {
+	sendsAgain := s.m.keyless && s.isTouchDue(&st.stored, st.loaded) && s.m.sendsAgain(st.stored.rec)
+	if !hijack && !sendsAgain && st.plan(s.phase.load(), st.pending.now()) == actNothing && st.cookie.action == cookieKeep {
 		s.phase.advance(phaseSent)
 		s.mu.Unlock()
-		return s.header(st, isTouched), nil
+		return s.header(st, false), nil
 	}
 	err = s.transactLocked(func(t *tx) error {
 		if hijack {
@@ -164,7 +164,7 @@ func (s *Session) finish(isAnswered bool) {
 	s.mu.Lock()
 	s.phase.advance(phaseReturned)
 	st := s.state.Load()
-	if st == nil || st.plan(phaseReturned, time.Now()) == actNothing && !s.isTouchDue(&st.stored, st.loaded) {
+	if st == nil || st.plan(phaseReturned, st.pending.now()) == actNothing && !s.isTouchDue(&st.stored, st.loaded) {
 		s.mu.Unlock()
 		return
 	}

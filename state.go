@@ -151,6 +151,14 @@ func (p *pending) hasWork() bool { return p.needsToken() || len(p.changes) > 0 |
 // begins none.
 func (p *pending) hasEnded(now time.Time) bool { return !p.endBy.IsZero() && !now.Before(p.endBy) }
 
+// now returns the time for hasEnded, which needs none without an EndBy.
+func (p *pending) now() time.Time {
+	if p.endBy.IsZero() {
+		return time.Time{}
+	}
+	return time.Now()
+}
+
 // needsToken reports whether a stored session must get another token.
 func (p *pending) needsToken() bool { return p.user != "" || p.renew || !p.remember.IsZero() }
 
@@ -295,7 +303,10 @@ func (a action) String() string {
 // plan decides what a commit does next.
 func (st *state) plan(at phase, now time.Time) action {
 	s, p := &st.stored, &st.pending
+	isAsked := p.logout || p.hasWork()
 	switch {
+	case !isAsked && !st.problem.isLasting() && !s.isMaintenanceDue(at): // most requests
+		return actNothing
 	case p.logout && s.isKnown():
 		return actEnd
 	case st.problem.isLasting():

@@ -15,8 +15,10 @@ func (s *Session) isTouchDue(st *stored, used time.Time) bool {
 	if st.status != statusLive || !s.isUse() {
 		return false
 	}
-	rec := st.rec
-	return max(used.Sub(rec.LastSeen), s.m.idleEnd(rec, used).Sub(rec.Expires)) > s.m.idleOf(rec)/20
+	rec, idle := st.rec, s.m.idleOf(st.rec)
+	least := idle / 20
+	return used.Add(-least).After(rec.LastSeen) ||
+		used.Add(idle-least).After(rec.Expires) && rec.Deadline.After(rec.Expires.Add(least))
 }
 
 // idleEnd returns when a session ends whose last use is at that time.
@@ -43,7 +45,7 @@ func (t *tx) touch(used time.Time) error {
 func (t *tx) touchAtLoad() {
 	rec, now := t.stored.rec, t.loaded
 	switch {
-	case t.stored.status != statusLive, !t.s.isUse(), rec.Expires.Sub(now) >= t.m.idleOf(rec)/2:
+	case t.stored.status != statusLive, !t.s.isUse(), !now.Add(t.m.idleOf(rec)/2).After(rec.Expires):
 	case !rec.Expires.Before(rec.Deadline): // no use moves its end
 	case t.m.touches.begin(rec.ID, now):
 		if _, err := t.m.touch(t.context(), rec); err != nil {

@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"time"
 
 	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/storectx"
@@ -88,7 +87,7 @@ func (t *tx) release() {
 func (t *tx) phase() phase { return t.s.phase.load() }
 
 // plan decides what a commit does next.
-func (t *tx) plan() action { return t.state.plan(t.phase(), time.Now()) }
+func (t *tx) plan() action { return t.state.plan(t.phase(), t.pending.now()) }
 
 // note keeps an event for the end of the transaction.
 func (t *tx) note(kind EventKind, rec *Record, err error) {
