@@ -11,8 +11,8 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// An app is a client that keeps its token itself. It may be used as the README
-// says: it always sends what it has, and keeps what a response brings.
+// app is a client that stores its token itself. It sends the token that it has with every
+// request, and stores that of a response.
 type app struct {
 	h     http.Handler
 	token string
@@ -34,7 +34,7 @@ func (a *app) do(r *http.Request) *http.Response {
 	return resp
 }
 
-// The life of a session whose token travels in headers: no cookie anywhere.
+// TestBearer follows a session whose token travels in headers. No cookie is set.
 func TestBearer(t *testing.T) {
 	inBubble(t, session.Options{Bearer: true, RenewAfter: minute}, func(t *testing.T, spy *spyStore, m *session.Manager) {
 		a := &app{h: m.Handler(clockRoutes)}
@@ -67,13 +67,13 @@ func TestBearer(t *testing.T) {
 		first := a.token
 		expect("/look", "valuealice", "no-store", false)
 		time.Sleep(minute)
-		expect("/look", "valuealice", "no-store", true) // by age
+		expect("/look", "valuealice", "no-store", true) // automatic renewal
 		expect("/renew", "", "no-store", true)
 		time.Sleep(11 * time.Second)
 		expect("/look", "valuealice", "no-store", false)
 		for _, old := range []string{anonymous, first} {
 			if got := body((&app{h: a.h, token: old}).get("/look")); got != "" {
-				t.Errorf("an old token is answered as %q", got)
+				t.Errorf("with an old token in as %q", got)
 			}
 		}
 		last := a.token
@@ -82,13 +82,14 @@ func TestBearer(t *testing.T) {
 			t.Errorf("after the logout the token is %q", a.token)
 		}
 		if got := body((&app{h: a.h, token: last}).get("/look")); got != "" {
-			t.Errorf("after the logout its token is answered as %q", got)
+			t.Errorf("after the logout the old token is in as %q", got)
 		}
 		expect("/look", "", "", false)
 	})
 }
 
-// What else stands in Authorization is left alone: it is no event, and no session.
+// TestBearerLeavesOthersAlone checks that other contents of Authorization cause no event and
+// open no session.
 func TestBearerLeavesOthersAlone(t *testing.T) {
 	var log events
 	m := newManager(t, session.Options{Bearer: true, OnEvent: log.on})
@@ -99,7 +100,7 @@ func TestBearerLeavesOthersAlone(t *testing.T) {
 		name, value, want string
 		rejected          int
 	}{
-		{"as it should be", "Bearer " + good, "alice", 0},
+		{"canonical", "Bearer " + good, "alice", 0},
 		{"lower case", "bearer " + good, "alice", 0},
 		{"upper case", "BEARER " + good, "alice", 0},
 		{"more spaces", "Bearer   " + good + " ", "alice", 0},
@@ -108,7 +109,7 @@ func TestBearerLeavesOthersAlone(t *testing.T) {
 		{"another scheme", "Digest " + good, "", 0},
 		{"a longer scheme", "Bearers " + good, "", 0},
 		{"Basic", "Basic YWxpY2U6c2VjcmV0", "", 0},
-		{"somebody's JWT", "Bearer " + strings.Repeat("eyJhbGciOi", 20), "", 0},
+		{"an unrelated JWT", "Bearer " + strings.Repeat("eyJhbGciOi", 20), "", 0},
 		{"nothing", "", "", 0},
 		{"the scheme alone", "Bearer", "", 0},
 		{"the scheme and a space", "Bearer ", "", 0},
@@ -121,7 +122,7 @@ func TestBearerLeavesOthersAlone(t *testing.T) {
 		r.Header["Authorization"] = []string{c.value}
 		resp := (&app{h: a.h}).do(r)
 		if got := body(resp); got != c.want {
-			t.Errorf("%s: answered as %q, want %q", c.name, got, c.want)
+			t.Errorf("%s: in as %q, want %q", c.name, got, c.want)
 		}
 		if got := log.count(session.EventRejected) - before; got != c.rejected {
 			t.Errorf("%s: %d events", c.name, got)
@@ -133,11 +134,12 @@ func TestBearerLeavesOthersAlone(t *testing.T) {
 	r := httptest.NewRequest("GET", "https://localhost/look", nil)
 	r.Header["Authorization"] = []string{"Bearer " + good, "Basic YWxpY2U6c2VjcmV0"}
 	if got := body(a.do(r)); got != "" {
-		t.Errorf("of two headers one is believed: %q", got)
+		t.Errorf("one of two headers is accepted: %q", got)
 	}
 }
 
-// A token is good for one way only, also where the secrets are the same.
+// TestBearerAndCookie checks that a token of a header is not valid in a cookie, nor the other
+// way round, with the same secrets.
 func TestBearerAndCookie(t *testing.T) {
 	store := session.NewMemoryStore(nil)
 	secrets := [][]byte{[]byte(strings.Repeat("secret", 6))}
@@ -176,8 +178,8 @@ func TestBearerAndCookie(t *testing.T) {
 	}
 }
 
-// A request that does not ask for its session costs nothing, and one that cannot
-// be answered brings no token.
+// TestBearerUntouchedAndFailing checks that a request that does not use its session costs
+// nothing, and that an error response contains no token.
 func TestBearerUntouchedAndFailing(t *testing.T) {
 	spy := newSpy()
 	m := newManager(t, session.Options{Store: spy, Bearer: true})
@@ -198,7 +200,7 @@ func TestBearerUntouchedAndFailing(t *testing.T) {
 	if got := body(a.get("/look")); got != "alice" {
 		t.Errorf("after the outage: %q", got)
 	}
-	// What a handler set itself does not leave with the error either.
+	// A Session-Token that a handler sets itself is not sent with an error either.
 	h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Session-Token", "x")
 		fmt.Fprint(w, session.From(r.Context()).User())
@@ -209,8 +211,8 @@ func TestBearerUntouchedAndFailing(t *testing.T) {
 	}
 }
 
-// Another site's form has no token to bring and none to lose: what is withheld is
-// about cookies.
+// TestBearerKnowsNoSites checks that the rules about requests from other sites do not apply to
+// Bearer, because SameSite is about cookies.
 func TestBearerKnowsNoSites(t *testing.T) {
 	m := newManager(t, session.Options{Bearer: true})
 	r := httptest.NewRequest("POST", "https://localhost/set", nil)

@@ -13,8 +13,8 @@ import (
 	"github.com/gorilla/securecookie"
 )
 
-// What a request costs, beside what it would cost without sessions. What many
-// sessions cost is in crowd_test.go.
+// The benchmarks in this file measure the cost of a request, compared with a request without
+// sessions. Those in crowd_test.go measure the cost of many sessions.
 
 var (
 	benchName  = session.NewKey[string]("name")
@@ -23,15 +23,15 @@ var (
 	benchBlob  = session.NewKey[string]("blob")
 )
 
-// A discard is a ResponseWriter that costs nothing, so that what is measured is ours.
+// discard is a ResponseWriter without cost, so that only the package is measured.
 type discard struct{ h http.Header }
 
 func (d *discard) Header() http.Header         { return d.h }
 func (d *discard) Write(p []byte) (int, error) { return len(p), nil }
 func (d *discard) WriteHeader(int)             {}
 
-// benchSetup returns next with sessions, and the cookie of one with three small
-// values, and at "/big" a big one.
+// benchSetup returns next with sessions, and the cookie of a session with three small values,
+// and at "/big" also a large one.
 func benchSetup(path string, next http.HandlerFunc) (h http.Handler, cookie string) {
 	m := session.Must(session.New(nil))
 	w := httptest.NewRecorder()
@@ -47,7 +47,7 @@ func benchSetup(path string, next http.HandlerFunc) (h http.Handler, cookie stri
 	return m.Handler(next), strings.SplitN(w.Header().Get("Set-Cookie"), ";", 2)[0]
 }
 
-// serve sends one request after another through h.
+// serve sends requests through h, one after the other.
 func serve(b *testing.B, h http.Handler, cookie string) {
 	r := httptest.NewRequest("GET", "https://localhost/", nil)
 	if cookie != "" {
@@ -120,7 +120,7 @@ func BenchmarkNew(b *testing.B) {
 func BenchmarkForged(b *testing.B) {
 	h, cookie := benchSetup("/", func(w http.ResponseWriter, r *http.Request) {
 		if !session.From(r.Context()).IsNew() {
-			b.Fatal("believed a forged cookie")
+			b.Fatal("a forged cookie was accepted")
 		}
 		answer(w)
 	})
@@ -137,8 +137,8 @@ func forge(cookie string) string {
 	return cookie[:i] + c + cookie[i+1:]
 }
 
-// BenchmarkFile serves a file of 1 MiB over loopback, which is a sendfile with
-// and without the middleware.
+// BenchmarkFile serves a file of 1 MiB over loopback, with and without the middleware; both use
+// sendfile.
 func BenchmarkFile(b *testing.B) {
 	file := filepath.Join(b.TempDir(), "file.bin")
 	if err := os.WriteFile(file, make([]byte, 1<<20), 0o600); err != nil {
@@ -173,12 +173,12 @@ func BenchmarkFile(b *testing.B) {
 	}
 }
 
-// newCodec returns securecookie as the Manager uses it.
+// newCodec returns a securecookie with the settings of the Manager.
 func newCodec() *securecookie.SecureCookie {
 	return securecookie.New(make([]byte, 32), nil).SetSerializer(securecookie.NopEncoder{}).MaxAge(0)
 }
 
-// BenchmarkSecurecookie is what signing and verifying cost by themselves.
+// BenchmarkSecurecookie measures signing and verifying alone.
 func BenchmarkSecurecookie(b *testing.B) {
 	codec := newCodec()
 	token, name := make([]byte, 32), "__Host-Http-session"

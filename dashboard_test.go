@@ -10,9 +10,10 @@ import (
 	"github.com/coatcheck/session/internal/dashboard"
 )
 
-// Nobody who is logged in is ever answered as nobody, nobody as somebody after
-// his Logout, and no write is lost, although tokens are renewed every minute. The
-// module faults has the same over Redis and PostgreSQL.
+// TestDashboardOnThreeProcesses runs a dashboard on three processes, with tokens that are
+// renewed every minute. No request of a logged-in user is answered as anonymous, no request
+// after a logout is answered as a user, and no write is lost. Module faults runs the same over
+// Redis and PostgreSQL.
 func TestDashboardOnThreeProcesses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := session.NewMemoryStore(nil)
@@ -29,7 +30,7 @@ func TestDashboardOnThreeProcesses(t *testing.T) {
 		c.Run(t)
 		renewed, conflicts := log.count(session.EventRenewed), log.count(session.EventConflict)
 		if renewed < 100 || conflicts < 100 || c.Lost.Load() < 1000 || c.Logouts.Load() < 110 {
-			t.Error("too quiet")
+			t.Error("too few renewals, conflicts or lost responses")
 		}
 		if n := log.count(session.EventDropped); n > 0 {
 			t.Errorf("%d changes were dropped: %v", n, log.last(session.EventDropped))

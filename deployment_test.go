@@ -10,7 +10,7 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// deployments run a test over one store on a fake clock. Deploy replaces the process by one
+// deployments runs a test over one store on a fake clock. deploy replaces the process by one
 // with other options.
 func deployments(t *testing.T, rs routes, f func(t *testing.T, b *browser, deploy func(idle, lifetime time.Duration))) {
 	t.Helper()
@@ -24,7 +24,7 @@ func deployments(t *testing.T, rs routes, f func(t *testing.T, b *browser, deplo
 	})
 }
 
-// A strictStore fails the test if a record breaks the rule of Record.Expires.
+// strictStore fails the test if a record expires after its Deadline.
 type strictStore struct {
 	session.Store
 	t *testing.T
@@ -46,8 +46,9 @@ func (s *strictStore) check(r *session.Record) {
 	}
 }
 
-// A session that is used does not end by an idle timeout of before the deployment of a
-// longer one, although a twentieth of the new one is longer than the old one.
+// TestLongerIdleTimeout checks that a session in use does not end by the idle timeout from
+// before a deployment with a longer one, even if a twentieth of the new timeout is longer than
+// the old one.
 func TestLongerIdleTimeout(t *testing.T) {
 	deployments(t, clockRoutes, func(t *testing.T, b *browser, deploy func(idle, lifetime time.Duration)) {
 		deploy(20*minute, 7*day)
@@ -63,8 +64,8 @@ func TestLongerIdleTimeout(t *testing.T) {
 	})
 }
 
-// A request that lasts over the idle end of before the deployment of a longer idle timeout
-// is a use.
+// TestLongerIdleTimeoutInRequest checks that a request that lasts beyond the idle end from
+// before the deployment counts as use.
 func TestLongerIdleTimeoutInRequest(t *testing.T) {
 	rs := routes{
 		"/login": clockRoutes["/login"],
@@ -86,8 +87,8 @@ func TestLongerIdleTimeoutInRequest(t *testing.T) {
 	})
 }
 
-// A Login after the deployment of a shorter lifetime ends by that, and not by the idle end
-// of before.
+// TestShorterLifetime checks that a Login after a deployment with a shorter Lifetime ends by
+// that, not by the earlier idle end.
 func TestShorterLifetime(t *testing.T) {
 	deployments(t, clockRoutes, func(t *testing.T, b *browser, deploy func(idle, lifetime time.Duration)) {
 		deploy(12*time.Hour, day)

@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// Every line of Go in README.md and docs/ stands in a file that is compiled, and
-// if it is a test's or an example's, run. What a document leaves blank between two
-// paragraphs may be anything there.
+// TestDocuments checks that every line of Go in README.md and docs/ is part of a file that is
+// compiled and, if it is a test or an example, run. A blank line in a document can stand for
+// any code.
 func TestDocuments(t *testing.T) {
 	var sources [][]string
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
@@ -36,7 +36,7 @@ func TestDocuments(t *testing.T) {
 			blocks++
 			for _, paragraph := range strings.Split(block, "\n\n") {
 				if !stands(bare(paragraph), sources) {
-					t.Errorf("%s: in no Go file:\n%s", document, paragraph)
+					t.Errorf("%s: this code is in no Go file:\n%s", document, paragraph)
 				}
 			}
 		}
@@ -68,7 +68,8 @@ func documents(t *testing.T) map[string]string {
 	return texts
 }
 
-// Every link of a document to a file of the project, or to a heading of one, has a target.
+// TestLinks checks that every link of a document to a file of the project, or to a heading, has
+// a target.
 func TestLinks(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)"\s]+)\)`)
 	links := 0
@@ -76,7 +77,7 @@ func TestLinks(t *testing.T) {
 		for _, found := range link.FindAllStringSubmatch(text, -1) {
 			target, heading, hasHeading := strings.Cut(found[1], "#")
 			if strings.Contains(target, ":") {
-				continue // another site's
+				continue // a link to another site
 			}
 			links++
 			path := filepath.Join(filepath.Dir(document), target)
@@ -101,7 +102,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// anchors returns the names by which the headings of a page are linked.
+// anchors returns the anchors of a page's headings.
 func anchors(page string) (names []string) {
 	for _, heading := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(page, -1) {
 		name := regexp.MustCompile(`[^\w\- ]`).ReplaceAllString(strings.ToLower(heading[1]), "")
@@ -110,8 +111,8 @@ func anchors(page string) (names []string) {
 	return names
 }
 
-// bare returns the lines of a text without what may differ between a document and
-// a program: indentation and the comma that ends a fragment.
+// bare returns the lines of a text without differences that a document and a program may have:
+// indentation, and the comma that ends a fragment.
 func bare(text string) []string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	for i, line := range lines {
@@ -124,7 +125,7 @@ func bare(text string) []string {
 	return lines
 }
 
-// stands reports whether a source has these lines, one after the other.
+// stands reports whether a source contains these lines, one after the other.
 func stands(lines []string, sources [][]string) bool {
 	for _, source := range sources {
 		for i := range source {
@@ -136,7 +137,8 @@ func stands(lines []string, sources [][]string) bool {
 	return false
 }
 
-// docs/operations.md tells of every line that the package logs, and every event.
+// TestOperationsKnowsWhatIsLogged checks that docs/operations.md lists every log line of the
+// package, and every event.
 func TestOperationsKnowsWhatIsLogged(t *testing.T) {
 	text, err := os.ReadFile("docs/operations.md")
 	if err != nil {
@@ -162,13 +164,13 @@ func TestOperationsKnowsWhatIsLogged(t *testing.T) {
 			}
 			line, _, _ = strings.Cut(line, `"`)
 			if lines++; !strings.Contains(string(text), "`"+line[:min(len(line), 25)]) {
-				t.Errorf("%s logs a line that is not there: %s", file, line)
+				t.Errorf("%s logs a line that docs/operations.md lacks: %s", file, line)
 			}
 		}
 		for _, part := range strings.Split(string(source), "EventKind = \"")[1:] {
 			kind, _, _ := strings.Cut(part, `"`)
 			if events++; !strings.Contains(string(text), "`"+kind+"`") {
-				t.Errorf("an event that is not there: %s", kind)
+				t.Errorf("docs/operations.md lacks the event %s", kind)
 			}
 		}
 	}
@@ -177,8 +179,8 @@ func TestOperationsKnowsWhatIsLogged(t *testing.T) {
 	}
 }
 
-// Every test that docs/asvs.md names is in the folder that stands behind its name,
-// else in the root.
+// TestReviewersFindTheTests checks that every test named in docs/asvs.md exists, in the folder
+// in parentheses after its name, or else in the root.
 func TestReviewersFindTheTests(t *testing.T) {
 	text, err := os.ReadFile("docs/asvs.md")
 	if err != nil {
@@ -195,7 +197,7 @@ func TestReviewersFindTheTests(t *testing.T) {
 			source, err := os.ReadFile(file)
 			return err == nil && strings.Contains(string(source), "\nfunc "+name+"(")
 		}) {
-			t.Errorf("there is no %s in %q", name, folder)
+			t.Errorf("docs/asvs.md names %s, which is not in %q", name, folder)
 		}
 	}
 	if len(named) < 50 {

@@ -20,16 +20,15 @@ var endedRoutes = routes{
 	"/set":    func(w http.ResponseWriter, r *http.Request, s *session.Session) { name.Set(s, "value") },
 }
 
-// "Your session has ended, please log in again" is said to those for whom it is true, and
-// to no others.
+// TestEnded checks that Ended returns true exactly for users whose session has ended.
 func TestEnded(t *testing.T) {
 	for _, c := range []struct {
 		name string
-		do   func(b *browser, m *session.Manager) (cookie string) // what the last request brings
+		do   func(b *browser, m *session.Manager) (cookie string) // the Cookie header of the last request
 		want bool
 	}{
 		{"first visit", func(b *browser, m *session.Manager) string { return "" }, false},
-		{"somebody else's cookie", func(b *browser, m *session.Manager) string { return "theme=dark" }, false},
+		{"an unrelated cookie", func(b *browser, m *session.Manager) string { return "theme=dark" }, false},
 		{"forged", func(b *browser, m *session.Manager) string {
 			b.get("/login")
 			return forge(b.cookie())
@@ -65,7 +64,7 @@ func TestEnded(t *testing.T) {
 			b.get("/logout")
 			return was
 		}, true},
-		{"likewise, when the tombstone is gone too", func(b *browser, m *session.Manager) string {
+		{"the same, after the tombstone has expired", func(b *browser, m *session.Manager) string {
 			b.get("/login")
 			was := b.cookie()
 			b.get("/logout")
@@ -97,7 +96,7 @@ func TestEnded(t *testing.T) {
 			time.Sleep(minute)
 			return was
 		}, false},
-		{"two, of which one is over", func(b *browser, m *session.Manager) string {
+		{"two cookies, one of an ended session", func(b *browser, m *session.Manager) string {
 			b.get("/login")
 			over := b.cookie()
 			b.get("/bob")
@@ -117,7 +116,7 @@ func TestEnded(t *testing.T) {
 	}
 }
 
-// A store that fails says nothing about the session.
+// TestEndedInAnOutage checks that a failing store does not make a session look ended.
 func TestEndedInAnOutage(t *testing.T) {
 	spy := newSpy()
 	m := newManager(t, session.Options{Store: spy})
@@ -149,8 +148,8 @@ func TestEndedInAnOutage(t *testing.T) {
 	}
 }
 
-// Within one request the answer changes with a Login, and with nothing else: a
-// page may ask before its first byte and after it, whatever it changes.
+// TestEndedInOneRequest checks that within one request Ended changes with a Login only, before
+// and after the first byte, whatever the request changes.
 func TestEndedInOneRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newManager(t, session.Options{})
@@ -191,8 +190,8 @@ func TestEndedInOneRequest(t *testing.T) {
 	})
 }
 
-// A session that ends while a request has it has ended for the request after a Reload,
-// unless the request ended it.
+// TestEndedMeanwhile checks that a session that ends during a request has ended for the request
+// after a Reload, unless the request itself ended it.
 func TestEndedMeanwhile(t *testing.T) {
 	m := newManager(t, session.Options{})
 	b := newBrowser(t, m.Handler(routes{

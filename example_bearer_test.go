@@ -14,10 +14,10 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// A client keeps its token itself: a native app, in the system's key chain; a
-// command line, in a file that only its user can read. It always sends what it
-// has, and keeps what a response brings: a new token, or an empty one, which says
-// that the session has ended. It may be used by any number of goroutines.
+// client stores its token itself: a native app in the keychain of the system, a command-line
+// tool in a file that only its user can read. It sends the token that it has with every
+// request, and stores the token of a response. An empty token means that the session has ended.
+// A client may be used by any number of goroutines.
 type client struct {
 	base string
 
@@ -48,9 +48,9 @@ func (c *client) post(path string, form url.Values) (answer string, err error) {
 	return string(body), err
 }
 
-// browsersAndApps serves apps by one Manager and browsers by another. An app sends
-// the scheme Bearer, also before it has a token. A browser behind HTTP Basic
-// authentication sends an Authorization header too, of the scheme Basic.
+// browsersAndApps serves apps with one Manager and browsers with another. An app sends the
+// scheme Bearer, even before it has a token. A browser behind HTTP Basic authentication also
+// sends an Authorization header, with the scheme Basic.
 func browsersAndApps(browsers, apps *session.Manager, next http.Handler) http.Handler {
 	forBrowsers, forApps := browsers.Handler(next), apps.Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -63,8 +63,8 @@ func browsersAndApps(browsers, apps *session.Manager, next http.Handler) http.Ha
 	})
 }
 
-// Browsers and apps on the same routes: two Managers over one Store. A handler does
-// not see which of them it serves.
+// Browsers and apps use the same routes, with two Managers over one Store. A handler does not
+// see which of them serves it.
 func Example_browsersAndApps() {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
@@ -88,7 +88,7 @@ func Example_browsersAndApps() {
 	apps := session.Must(session.New(&session.Options{Store: store, Secrets: secrets, Bearer: true, RenewAfter: time.Hour}))
 
 	handler := browsersAndApps(browsers, apps, mux)
-	server := httptest.NewServer(http.NewCrossOriginProtection().Handler(handler)) // who sends no Origin passes
+	server := httptest.NewServer(http.NewCrossOriginProtection().Handler(handler)) // requests without Origin pass
 	defer server.Close()
 
 	c := &client{base: server.URL}

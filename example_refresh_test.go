@@ -9,8 +9,8 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// These stand for what golang.org/x/oauth2 has: a Token that is stored as JSON, and
-// a Config that makes a TokenSource of it. Use those.
+// These types stand for those of golang.org/x/oauth2: a Token that is stored as JSON, and a
+// Config that creates a TokenSource for it. Use those in a program.
 type (
 	oauthToken struct {
 		AccessToken  string    `json:"access_token"`
@@ -23,27 +23,27 @@ type (
 	}
 )
 
-// Valid tells whether the access token is good for some seconds at least.
+// Valid reports whether the access token is valid for at least some seconds.
 func (t *oauthToken) Valid() bool {
 	return t != nil && t.AccessToken != "" && time.Until(t.Expiry) > 10*time.Second
 }
 
 var oauthTokens = session.NewKey[*oauthToken]("oauth")
 
-// An access token has run out, its refresh token is good for one use, and twenty
-// requests notice at once: one of them uses it, the others get what it got. Where
-// the issuer says no, the user signs in again; where it cannot be asked, nothing
-// is lost, and the next request tries.
+// An access token has expired, its refresh token is valid for one use, and twenty concurrent
+// requests notice. One of them uses the refresh token, and the others get the result. If the
+// issuer refuses, the user logs in again. If the issuer cannot be reached, nothing is lost, and
+// the next request tries again.
 func ExampleKey_Refresh() {
 	var config oauthConfig // *oauth2.Config
 	_ = func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
 		token, err := oauthTokens.Refresh(r.Context(), s, (*oauthToken).Valid,
 			func(ctx context.Context, t *oauthToken) (*oauthToken, error) {
-				return config.TokenSource(ctx, t).Token() // asks the issuer, for t is not valid
+				return config.TokenSource(ctx, t).Token() // asks the issuer, because t is not valid
 			})
 		switch {
-		case errors.Is(err, session.ErrEnded): // signed out meanwhile
+		case errors.Is(err, session.ErrEnded): // the session has ended meanwhile
 			http.Error(w, "Please log in.", http.StatusUnauthorized)
 		case err != nil:
 			http.Error(w, "Try again.", http.StatusBadGateway)

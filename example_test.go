@@ -18,7 +18,7 @@ func Example() {
 	sessions := session.Must(session.New(nil))
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
-		session.From(r.Context()).Login("alice") // once her password was checked
+		session.From(r.Context()).Login("alice") // after the password was checked
 	})
 	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(w, "Hello,", session.From(r.Context()).User())
@@ -35,11 +35,11 @@ func ExampleKey() {
 	}
 }
 
-// Two requests at once that read, add and write lose one of the additions.
+// Of two concurrent requests that read, add and write, one addition is lost.
 func ExampleKey_Update_incorrect() {
 	_ = func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
-		visits.Set(s, visits.Get(s)+1) // wrong: somebody else may have saved in between
+		visits.Set(s, visits.Get(s)+1) // wrong: another request may have saved in between
 	}
 }
 
@@ -52,8 +52,8 @@ func ExampleKey_Update() {
 
 var banned = session.NewKey[bool]("banned")
 
-// While the store fails every value reads as absent, a flag that forbids among
-// them. The response is replaced by a 503, but the mail is out.
+// While the store fails every value is absent, including a flag that forbids something. The
+// response is replaced by a 503, but the mail is sent.
 func ExampleSession_Err_incorrect() {
 	_ = func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
@@ -95,8 +95,8 @@ func ExampleSession_Remember() {
 	}
 }
 
-// An identity provider says until when its user may be logged in. The zero time is a
-// mistake of the program: a provider that sets no end needs no EndBy.
+// An identity provider sets the time until which its user may be logged in. The zero time is a
+// mistake of the program: if a provider sets no end, do not call EndBy.
 func ExampleSession_EndBy() {
 	type samlAssertion struct {
 		User                string
@@ -119,8 +119,8 @@ func ExampleManager_RevokeOthers() {
 	}
 }
 
-// A stream of events ends with its session. (A WebSocket likewise: its handler
-// returns when Done is closed, and not before.)
+// A stream of events ends with its session. The handler of a WebSocket also returns when Done
+// is closed.
 func ExampleSession_Done() {
 	closing := make(chan struct{}) // closed when the server begins to shut down
 	server := &http.Server{}
@@ -128,7 +128,7 @@ func ExampleSession_Done() {
 	_ = func(w http.ResponseWriter, r *http.Request, news <-chan string) {
 		s := session.From(r.Context())
 		if s.User() == "" {
-			w.WriteHeader(http.StatusNoContent) // an EventSource does not connect again
+			w.WriteHeader(http.StatusNoContent) // tells an EventSource not to reconnect
 			return
 		}
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -151,8 +151,7 @@ func ExampleSession_Done() {
 	}
 }
 
-// The page that asks for the password says why it does so, to those whose session
-// has run out or was ended.
+// The login page tells users whose session has expired or was ended why they must log in.
 func ExampleSession_Ended() {
 	_ = func(w http.ResponseWriter, r *http.Request) {
 		if session.From(r.Context()).Ended() {
@@ -162,8 +161,8 @@ func ExampleSession_Ended() {
 	}
 }
 
-// A front end marks the requests that its user has not asked for, by a header of
-// its own choice; browsers mark what they prefetch.
+// A front end marks requests that its user has not caused with a header of its own; browsers
+// mark prefetches.
 func ExampleSession_MarkPassive() {
 	background := func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -173,8 +172,8 @@ func ExampleSession_MarkPassive() {
 			next.ServeHTTP(w, r)
 		})
 	}
-	// A page asks with such a request how long is left, and warns before the end
-	// without putting it off (WCAG 2, success criterion 2.2.1).
+	// A page asks for the time left with a passive request, and warns the user without moving
+	// the end (WCAG 2, success criterion 2.2.1).
 	left := func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
 		fmt.Fprint(w, int(time.Until(s.Expires()).Seconds()))
@@ -183,8 +182,7 @@ func ExampleSession_MarkPassive() {
 	_ = sessions.Handler(background(sessions.RequireUser(http.HandlerFunc(left), nil)))
 }
 
-// Who prefers it signs out both thief and owner when a token comes back that was
-// replaced.
+// A program can sign out both the owner and a possible attacker when a replaced token is used.
 func ExampleOptions_replayedToken() {
 	var sessions *session.Manager
 	sessions = session.Must(session.New(&session.Options{
@@ -197,7 +195,7 @@ func ExampleOptions_replayedToken() {
 	}))
 }
 
-// An audit log, in a line; metrics likewise.
+// An audit log in one line; metrics work the same way.
 func ExampleOptions_OnEvent() {
 	session.Must(session.New(&session.Options{
 		OnEvent: func(ctx context.Context, e session.Event) {
@@ -206,8 +204,8 @@ func ExampleOptions_OnEvent() {
 	}))
 }
 
-// A rotation is two deployments: the new secret is added last, everywhere, and then
-// moved to the front. Nobody is logged out.
+// A rotation consists of two deployments: the new secret is added last, in every process, and
+// then moved to the front. No user is logged out.
 func ExampleOptions_Secrets() {
 	newSecret, oldSecret := []byte(os.Getenv("NEW_SECRET")), []byte(os.Getenv("OLD_SECRET")) // 32 random bytes each
 	session.Must(session.New(&session.Options{

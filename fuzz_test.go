@@ -12,17 +12,16 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// Property: a value of our cookie that is not the one we signed never errors,
-// never finds a session, and costs no call of the store; the one we signed
-// finds its own session and no other.
+// FuzzCookieValue checks that an edited cookie value causes no error, finds no session and
+// costs no store call, and that the unedited value finds its own session only.
 //
-// What is fuzzed is an edit of the valid value, for nobody guesses a signature:
-// of its characters, from at on, cut are replaced by insert.
+// The fuzzer edits the valid value, because it cannot guess a signature: cut characters, from
+// position at on, are replaced by insert.
 func FuzzCookieValue(f *testing.F) {
 	store := newSpy()
 	h := newManager(f, session.Options{Store: store}).Handler(reception)
 	name, value := logIn(f, h, "alice")
-	logIn(f, h, "bob") // somebody else is there to be mistaken for
+	logIn(f, h, "bob") // a second session that could be returned by mistake
 	f.Add(0, 0, "")
 	f.Add(0, len(value), "garbage")
 	f.Add(0, len(value), strings.Repeat("A", len(value)))
@@ -63,11 +62,11 @@ func FuzzCookieValue(f *testing.F) {
 	})
 }
 
-// isPlausible reports whether a value has the length of a good one.
+// isPlausible reports whether a value has the length of a valid one.
 func isPlausible(v string) bool { return len(v) == 116 || len(v) == 118 || len(v) == 120 }
 
-// ourValues yields the values of our cookie in a line of Cookie header, as
-// RFC 6265 (5.4) has browsers write it.
+// ourValues yields the values of the session cookie in a line of Cookie header, parsed as RFC
+// 6265 (5.4) has browsers write it.
 func ourValues(name, line string) func(yield func(string) bool) {
 	return func(yield func(string) bool) {
 		for _, pair := range strings.Split(line, ";") {
@@ -79,15 +78,14 @@ func ourValues(name, line string) func(yield func(string) bool) {
 	}
 }
 
-// Property: no Cookie header makes us panic, or call the store for more than
-// four cookies; and a valid cookie after it is still found, unless four of our
-// name and of the exact length stand before it. The header comes as one line
-// or as two, as HTTP/2 may split it.
+// FuzzCookieHeader checks that no Cookie header causes a panic or more than four loads, and
+// that a valid cookie after it is found unless four cookies with the session's name and a
+// plausible length precede it. The header is one line, or two, as HTTP/2 may split it.
 func FuzzCookieHeader(f *testing.F) {
 	store := newSpy()
 	h := newManager(f, session.Options{Store: store}).Handler(reception)
 	name, value := logIn(f, h, "alice")
-	// Signed, and dead, so that each costs a load.
+	// Validly signed cookies of ended sessions, so that each costs a load.
 	dead := make([]string, 5)
 	for i := range dead {
 		_, v := logIn(f, h, "carol")
@@ -132,10 +130,9 @@ func FuzzCookieHeader(f *testing.F) {
 	})
 }
 
-// Property: whatever a store answers as Data, reading, writing, logging in and
-// out and listing never panic; they end in a response or an error. And of a
-// JSON object every value is read as encoding/json reads it, and still is when
-// another one was written.
+// FuzzValues checks that for any Data of a store, reading, writing, logging in and out and
+// listing do not panic: each ends in a response or an error. Each value of a JSON object is
+// decoded as by encoding/json, also after another value was written.
 func FuzzValues(f *testing.F) {
 	for _, s := range []string{"", "{}", "null", "[]", `{"name":"x"}`, ` { "name" : "x" , "visits" : 3 } `, `{"name":"\"","visits":-0}`, `{"name":"\\","a":"\\\""}`, `{"a":{"b":[1,"]}",{}]}}`,
 		`{"name":`, `{"name":}`, `{"name"`, `{"`, `{"\`, `{"a\"`, `{,}`, `{"a":1,}`, `{"a":1}x`, `{"a":1,"a":2}`, `{"name":1e999,"visits":"x"}`,
@@ -150,7 +147,7 @@ func FuzzValues(f *testing.F) {
 			return
 		}
 		for n := range members {
-			if n == "" || strings.HasPrefix(n, "session.") { // which no key may have
+			if n == "" || strings.HasPrefix(n, "session.") { // names that no key may have
 				delete(members, n)
 			}
 		}
@@ -165,8 +162,7 @@ func FuzzValues(f *testing.F) {
 	})
 }
 
-// planted returns a handler, and the cookie of a session whose record was given
-// this Data.
+// planted returns a handler, and the cookie of a session whose record has this Data.
 func planted(t *testing.T, data []byte, timeout time.Duration, h http.HandlerFunc) (http.Handler, string) {
 	t.Helper()
 	store := session.NewMemoryStore(nil)
@@ -187,8 +183,8 @@ func planted(t *testing.T, data []byte, timeout time.Duration, h http.HandlerFun
 	return m.Handler(h), name + "=" + value
 }
 
-// visitAll does all that can be done to a session. A tombstone that names itself
-// would be followed until the timeout.
+// visitAll calls every operation on a session. A tombstone that names itself as successor would
+// be followed until the timeout.
 func visitAll(t *testing.T, data []byte) {
 	for what, act := range map[string]func(s *session.Session){
 		"read":   func(s *session.Session) { s.Names(); name.Get(s); visits.Get(s) },
@@ -208,11 +204,11 @@ func visitAll(t *testing.T, data []byte) {
 		if failed != (resp.StatusCode == http.StatusServiceUnavailable) || failed && len(resp.Cookies()) != 0 {
 			t.Fatalf("%s: %d, Set-Cookie %q", what, resp.StatusCode, resp.Header["Set-Cookie"])
 		}
-		present(h, "/", cookie) // and what that left
+		present(h, "/", cookie) // reads the session after the operation
 	}
 }
 
-// readAll expects the members of a session's data, before and after a write.
+// readAll checks the values of a session's data, before and after a write.
 func readAll(t *testing.T, data []byte, members map[string]json.RawMessage) {
 	own := session.NewKey[int]("the test's own")
 	delete(members, "the test's own")

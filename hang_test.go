@@ -11,8 +11,8 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// returns runs f and hands back what it panicked with. It fails the test if f
-// waits for ever, as it would for a lock that a panic has left locked.
+// returns runs f and returns the value with which f panicked. It fails the test if f does not
+// return, for example because a panic has left a mutex locked.
 func returns(t *testing.T, f func()) (panicked any) {
 	t.Helper()
 	done := make(chan any, 1)
@@ -23,12 +23,12 @@ func returns(t *testing.T, f func()) (panicked any) {
 	select {
 	case panicked = <-done:
 	case <-time.After(time.Minute):
-		t.Fatal("hangs")
+		t.Fatal("f does not return")
 	}
 	return panicked
 }
 
-// first are ways to use a session, each of which loads it.
+// first contains methods that load the session on first use.
 var first = map[string]func(s *session.Session){
 	"User":     func(s *session.Session) { s.User() },
 	"Names":    func(s *session.Session) { s.Names() },
@@ -47,8 +47,8 @@ var first = map[string]func(s *session.Session){
 	"Reload":    func(s *session.Session) { s.Reload(context.Background()) },
 }
 
-// A bug in a store ends the request that met it, as any panic does, and not
-// the server: neither that request nor a later one waits for its locks.
+// TestPanicOfTheStoreGoesOn checks that a panic of the store ends the request, as any panic
+// does, and that neither this request nor a later one waits for a mutex.
 func TestPanicOfTheStoreGoesOn(t *testing.T) {
 	for use, f := range first {
 		t.Run(use, func(t *testing.T) {
@@ -74,8 +74,8 @@ func TestPanicOfTheStoreGoesOn(t *testing.T) {
 	}
 }
 
-// Who recovers from it inside the handler has a session that was not loaded
-// yet, and never one that looks logged out.
+// TestRecoveredPanicOfTheStore checks that a handler that recovers from a panic of the store
+// has a session that is not loaded, and never one that looks logged out.
 func TestRecoveredPanicOfTheStore(t *testing.T) {
 	for use, f := range first {
 		t.Run(use, func(t *testing.T) {
@@ -88,7 +88,7 @@ func TestRecoveredPanicOfTheStore(t *testing.T) {
 					f(s)
 				}()
 				spy.hook(nil)
-				// A Reload reads once; all others try again.
+				// Reload loads once; the other methods load again.
 				if s.User() != "alice" && (s.Err() == nil || use != "Reload") {
 					t.Errorf("in as %q, Err is %v", s.User(), s.Err())
 				}
@@ -103,8 +103,8 @@ func TestRecoveredPanicOfTheStore(t *testing.T) {
 	}
 }
 
-// The same of a session that no cookie of the request leads to, because the request
-// made it.
+// TestRecoveredPanicInAReload does the same for a session that the request has created, so that
+// no cookie of the request leads to it.
 func TestRecoveredPanicInAReload(t *testing.T) {
 	spy := newSpy()
 	m := newManager(t, session.Options{Store: spy})
@@ -122,7 +122,7 @@ func TestRecoveredPanicInAReload(t *testing.T) {
 				t.Errorf("%s: the next Reload: %v, in as %q", what, err, s.User())
 			}
 		}); p != nil {
-			t.Errorf("%s: it panics again: %v", what, p)
+			t.Errorf("%s: the request panics again: %v", what, p)
 		}
 	}
 	newBrowser(t, m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
@@ -132,7 +132,7 @@ func TestRecoveredPanicInAReload(t *testing.T) {
 	}})).get("/")
 }
 
-// panicking returns a hook that panics in one of the store's methods.
+// panicking returns a hook that panics in one method of the store.
 func panicking(method string) func(context.Context, string, string) error {
 	return func(_ context.Context, call, _ string) error {
 		if call == method {
@@ -142,9 +142,9 @@ func panicking(method string) func(context.Context, string, string) error {
 	}
 }
 
-// A handler saves a login, and then the store fails whatever it asks for. The
-// errors are the handler's to deal with, so the response is its own, with the
-// cookie of the session that was stored.
+// TestStoreFailsAfterASavedLogin checks that if the store fails after an explicit Save of a
+// login, the errors are the handler's to handle: the response is the handler's, with the cookie
+// of the stored session.
 func TestStoreFailsAfterASavedLogin(t *testing.T) {
 	spy := newSpy()
 	shop := slowRoutes(nil)

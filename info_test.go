@@ -12,7 +12,7 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// An Info has what a request sees of the session, as it was when it was listed.
+// TestInfo checks that an Info has the values that a request sees, at the time of List.
 func TestInfo(t *testing.T) {
 	for what, remember := range map[string]bool{"": false, "remembered": true} {
 		t.Run(what, func(t *testing.T) {
@@ -53,7 +53,8 @@ func TestInfo(t *testing.T) {
 	}
 }
 
-// Promise 10. An Info prints without values, whatever the verb, and wherever it stands.
+// TestInfoIsPrintedWithoutValues: promise 10. A printed Info contains no values, with any verb
+// and inside other values.
 func TestInfoIsPrintedWithoutValues(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {
 		d.browser()
@@ -73,11 +74,11 @@ func TestInfoIsPrintedWithoutValues(t *testing.T) {
 			t.Helper()
 			for _, secret := range secrets {
 				if strings.Contains(text, secret) {
-					t.Errorf("%s has the values: %s", how, text)
+					t.Errorf("%s contains the values: %s", how, text)
 				}
 			}
 			if isWhole && (!strings.Contains(text, i.ID) || !strings.Contains(text, "alice")) {
-				t.Errorf("%s has not the fields: %s", how, text)
+				t.Errorf("%s lacks the fields: %s", how, text)
 			}
 		}
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "% x", "%o", "%10.3v"} {

@@ -12,8 +12,8 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// A mistake of the program that follows a Logout must not undo it, although the
-// response has left and can no longer be an error.
+// TestLateLogoutBeforeAMistake checks that a mistake of the program after a Logout does not
+// undo the Logout, although the header was sent and the response can no longer be an error.
 func TestLateLogoutBeforeAMistake(t *testing.T) {
 	for mistake, f := range map[string]func(s *session.Session){
 		"unencodable value": func(s *session.Session) { session.NewKey[chan int]("odd").Set(s, nil) },
@@ -39,14 +39,14 @@ func TestLateLogoutBeforeAMistake(t *testing.T) {
 	}
 }
 
-// A handler that ignores the error of a Save and writes its page has missed the
-// time for a cookie. A later Save says so; to try again would make a session
-// whose cookie nobody gets, or end the one that the browser holds.
+// TestSaveIsNotRepeatedWithoutItsCookie checks a handler that ignores the error of a Save and
+// writes its page. A later Save returns an error: a retry would create a session whose cookie
+// cannot be sent, or end the session that the browser has.
 func TestSaveIsNotRepeatedWithoutItsCookie(t *testing.T) {
 	for _, c := range []struct {
 		name, from string
 		do         func(s *session.Session)
-		call       string // that the error names
+		call       string // the call that the error names
 		opens      string
 	}{
 		{"new session", "", write, "Set", closed},
@@ -80,8 +80,8 @@ func TestSaveIsNotRepeatedWithoutItsCookie(t *testing.T) {
 	}
 }
 
-// A Remember whose cookie has left with the header is done: a change after it
-// is only a change.
+// TestLateChangeAfterARemember checks that after a Remember whose cookie was sent, a later
+// change is only a change.
 func TestLateChangeAfterARemember(t *testing.T) {
 	var told events
 	m := newManager(t, session.Options{OnEvent: told.on})
@@ -108,8 +108,8 @@ func TestLateChangeAfterARemember(t *testing.T) {
 	}
 }
 
-// The call that came too late is reported by the first Save after it. The
-// second has nothing to report.
+// TestLateCallIsReportedOnce checks that the first Save after a late call reports the call, and
+// the second does not.
 func TestLateCallIsReportedOnce(t *testing.T) {
 	for call, f := range map[string]func(s *session.Session){
 		"Login":    func(s *session.Session) { s.Login("alice") },
@@ -136,9 +136,9 @@ func TestLateCallIsReportedOnce(t *testing.T) {
 	}
 }
 
-// Promise 6. What is changed after the handler has returned is stored by Save alone. The
-// first such change of a Manager is logged, and each that no Save follows within a
-// second is an event.
+// TestChangeAfterTheHandler: promise 6. A change after the handler has returned is stored by
+// Save only. The first such change of a Manager is logged, and each one that no Save follows
+// within a second causes an event.
 func TestChangeAfterTheHandler(t *testing.T) {
 	saves := map[string]func(ctx context.Context, s *session.Session) error{
 		"Save":   func(ctx context.Context, s *session.Session) error { return s.Save(ctx) },
@@ -174,7 +174,7 @@ func TestChangeAfterTheHandler(t *testing.T) {
 						if n := strings.Count(logged.String(), "level=WARN"); n != 1 || !strings.Contains(logged.String(), "Save") {
 							t.Errorf("%d lines: %s", n, logged)
 						}
-						f(kept) // is not logged
+						f(kept) // the second change is not logged
 						time.Sleep(wait)
 						if f2 != nil {
 							if err := f2(t.Context(), kept); err != nil && change != "Logout" {
@@ -186,7 +186,7 @@ func TestChangeAfterTheHandler(t *testing.T) {
 						if f2 == nil || wait > second {
 							want = 2
 							if call == "Delete" {
-								want = 1 // the second time there is nothing to delete
+								want = 1 // the second Delete has nothing to delete
 							}
 						}
 						if n := d.log.count(session.EventDropped); n != want {
@@ -205,7 +205,8 @@ func TestChangeAfterTheHandler(t *testing.T) {
 	}
 }
 
-// The event comes too if the session has ended, and the handler knew of it.
+// TestChangeAfterTheHandlerOfAnEndedSession checks that the event is also sent if the session
+// has ended and the handler knew it.
 func TestChangeAfterTheHandlerOfAnEndedSession(t *testing.T) {
 	for how, end := range map[string]func(d *desk, b *browser){
 		"revoked":  func(d *desk, b *browser) { d.m.RevokeAll(t.Context(), "alice") },
@@ -234,8 +235,8 @@ func TestChangeAfterTheHandlerOfAnEndedSession(t *testing.T) {
 	}
 }
 
-// What is changed while the handler still runs is no such change, and neither is what a
-// Refresh saves after it.
+// TestChangeAfterTheHandlerThatIsNone checks that changes while the handler still runs, and
+// those that a Refresh saves after the handler, are not reported.
 func TestChangeAfterTheHandlerThatIsNone(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {
 		logged := captureLog(t)

@@ -12,9 +12,9 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// Promises 11 and 21. However many logins of one user come at the same time, over
-// however many processes and however slow a store, MaxPerUser sessions are left, each
-// login costs fewer than eight calls, and one whose session was ended sets no cookie.
+// TestManyLoginsOfOneUser: promises 11 and 21. After any number of concurrent logins of one
+// user, in any number of processes and over a slow store, MaxPerUser sessions are left. Each
+// login costs fewer than eight store calls, and a login whose session was ended sets no cookie.
 func TestManyLoginsOfOneUser(t *testing.T) {
 	for _, c := range []struct {
 		n, most, processes int
@@ -30,7 +30,7 @@ func TestManyLoginsOfOneUser(t *testing.T) {
 				for range c.processes {
 					hs = append(hs, newBrowser(t, newManager(t, session.Options{Store: spy, MaxPerUser: c.most}).Handler(clockRoutes)))
 				}
-				for range c.most { // from before
+				for range c.most { // sessions that exist before the logins
 					newBrowser(t, hs[0].h).get("/login")
 				}
 				time.Sleep(time.Second)
@@ -73,8 +73,8 @@ func TestManyLoginsOfOneUser(t *testing.T) {
 	}
 }
 
-// Promise 11. The clock was set back, or another process is ahead: a session that
-// seems to be of the future is no reason to end a login.
+// TestLoginAfterTheClockWasSetBack: promise 11. If the clock was set back, or another process
+// is ahead, sessions with a later LastSeen do not end the newest login.
 func TestLoginAfterTheClockWasSetBack(t *testing.T) {
 	for _, most := range []int{1, 2} {
 		for _, ahead := range []time.Duration{6 * time.Second, time.Hour, day} {
@@ -95,7 +95,7 @@ func TestLoginAfterTheClockWasSetBack(t *testing.T) {
 					}
 					for i, b := range all {
 						if got := body(b.get("/look")); got != "alice" && i == len(all)-1 {
-							t.Errorf("the last login is answered as %q", got)
+							t.Errorf("the last login is in as %q", got)
 						}
 					}
 					if listed, err := spy.Store.List(t.Context(), "alice"); err != nil || len(listed) != most {
@@ -107,8 +107,9 @@ func TestLoginAfterTheClockWasSetBack(t *testing.T) {
 	}
 }
 
-// A login that waits for another's list leaves at its own deadline, one that lists and
-// fails or panics holds up no other, and all of these logins stand.
+// TestListOfALoginFails checks that a login that waits for another's List gives up at its own
+// deadline, that a List that fails or panics delays no other login, and that all these logins
+// succeed.
 func TestListOfALoginFails(t *testing.T) {
 	for what, fails := range map[string]func(ctx context.Context) error{
 		"hangs":  func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
@@ -147,8 +148,9 @@ func TestListOfALoginFails(t *testing.T) {
 	}
 }
 
-// The limit holds for logins that come while another one lists, also if they have
-// waited for that list for most of StoreTimeout, and their own takes as long.
+// TestLimitOverASlowList checks that the limit holds for logins that arrive during the List of
+// another login, even if they have waited for it for most of StoreTimeout and their own List
+// takes as long.
 func TestLimitOverASlowList(t *testing.T) {
 	for _, takes := range []time.Duration{time.Second, 3 * time.Second, 4900 * time.Millisecond} {
 		synctest.Test(t, func(t *testing.T) {

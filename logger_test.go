@@ -15,8 +15,7 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// loggedLines are requests that make the Manager log a line: each by another of the
-// types that log.
+// loggedLines are requests that make the Manager log a line, one for each type that logs.
 var loggedLines = map[string]struct {
 	o session.Options
 	h http.HandlerFunc
@@ -44,27 +43,27 @@ func visitUnencrypted(m *session.Manager, h http.Handler) {
 	m.Handler(h).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "http://example.com/", nil))
 }
 
-// Log lines go to Options.Logger, and to no other logger.
+// TestLogger checks that log lines go to Options.Logger, and to no other logger.
 func TestLogger(t *testing.T) {
 	for line, c := range loggedLines {
 		others, log := captureLog(t), new(bytes.Buffer)
 		c.o.Logger = slog.New(slog.NewTextHandler(log, nil)).With("part", "sessions")
 		visitUnencrypted(newManager(t, c.o), c.h)
 		if !strings.Contains(log.String(), "session: "+line) || strings.Count(log.String(), "\n") != strings.Count(log.String(), "part=sessions") {
-			t.Errorf("%s: Options.Logger has %q", line, log)
+			t.Errorf("%s: Options.Logger got %q", line, log)
 		}
 		if others.Len() > 0 {
-			t.Errorf("%s: slog.Default has %q", line, others)
+			t.Errorf("%s: slog.Default got %q", line, others)
 		}
 	}
 }
 
-// Without a Logger a line goes to what slog.Default is at that time, from where it was
-// logged.
+// TestDefaultLogger checks that without a Logger a line goes to the slog.Default of that
+// moment, with its own source position.
 func TestDefaultLogger(t *testing.T) {
 	for line, c := range loggedLines {
 		m := newManager(t, c.o)
-		for range 2 { // two loggers, both set after New
+		for range 2 { // two default loggers, both set after New
 			log := captureLog(t)
 			slog.SetDefault(slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{AddSource: true})))
 			visitUnencrypted(m, c.h)
@@ -72,18 +71,18 @@ func TestDefaultLogger(t *testing.T) {
 				m = newManager(t, c.o)
 			}
 			if !strings.Contains(log.String(), "session: "+line) || strings.Contains(log.String(), "logger.go") || !strings.Contains(log.String(), "source=") {
-				t.Errorf("%s: slog.Default has %q", line, log)
+				t.Errorf("%s: slog.Default got %q", line, log)
 			}
 		}
 		log := captureLog(t)
 		slog.SetDefault(slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelError + 1})))
 		if visitUnencrypted(m, c.h); log.Len() > 0 {
-			t.Errorf("%s: a level that is off is logged: %q", line, log)
+			t.Errorf("%s: a disabled level was logged: %q", line, log)
 		}
 	}
 }
 
-// No file logs past Options.Logger.
+// TestNoLineBypassesLogger checks that no file logs without Options.Logger.
 func TestNoLineBypassesLogger(t *testing.T) {
 	files, err := filepath.Glob("*.go")
 	if err != nil {
@@ -108,7 +107,8 @@ func TestNoLineBypassesLogger(t *testing.T) {
 	}
 }
 
-// Options.Logger is printed as its type: what its handler holds is not ours to show.
+// TestLoggerIsPrintedAsItsType checks that a printed Options.Logger shows only its type,
+// because its handler may contain secrets.
 func TestLoggerIsPrintedAsItsType(t *testing.T) {
 	o := session.Options{Logger: slog.New(slog.NewTextHandler(new(bytes.Buffer), nil)).With("password", "hush hush")}
 	said := fmt.Sprint(o)

@@ -12,7 +12,7 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// cartRoutes are a shop whose visitors have a cart before they log in.
+// cartRoutes are a shop with a cart for visitors who are not logged in.
 var cartRoutes = routes{
 	"/cart": func(w http.ResponseWriter, r *http.Request, s *session.Session) { name.Set(s, "three books") },
 	"/login": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
@@ -25,10 +25,9 @@ var cartRoutes = routes{
 	"/logout": func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Logout() },
 }
 
-// Promise 3. The login form is sent several times, and the browser keeps the last
-// answer only. The last Login takes over the values of the one before, in whatever
-// order the requests move, and ends it; as another user it begins empty, and ends
-// nothing.
+// TestLoginFormSentTwice: promise 3. If the login form is sent several times, the browser keeps
+// the last response only. In every interleaving the last Login takes over the values of the
+// previous one and ends it. As another user it begins without values, and ends nothing.
 func TestLoginFormSentTwice(t *testing.T) {
 	for _, user := range []string{"alice", "bob"} {
 		t.Run("one after the other, "+user, func(t *testing.T) {
@@ -78,7 +77,7 @@ func TestLoginFormSentTwice(t *testing.T) {
 						if strings.Count(both, "alice three books 2") != 1 || len(all) != 1 || err != nil {
 							t.Errorf("%q, %d sessions", looks, len(all))
 						}
-					default: // the cart is the first one's to commit, and of no other user
+					default: // the first Login to commit takes the cart, and no other user does
 						if both != "[alice three books 1 bob  1]" && both != "[alice  1 bob three books 1]" || len(all) != 1 {
 							t.Errorf("%q, %d sessions of alice", looks, len(all))
 						}
@@ -93,7 +92,8 @@ func TestLoginFormSentTwice(t *testing.T) {
 	}
 }
 
-// More than a minute later a Login with the replaced token begins empty.
+// TestLoginFormSentAgainLater checks that a Login with the replaced token more than a minute
+// later begins without values.
 func TestLoginFormSentAgainLater(t *testing.T) {
 	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
 		b := newBrowser(t, m.Handler(cartRoutes))
@@ -111,12 +111,11 @@ func TestLoginFormSentAgainLater(t *testing.T) {
 	})
 }
 
-// Promise 2. A token that a Login has replaced, planted or stolen, ends nothing: the
-// Logout of a request that arrives with it leaves the session and the cookie of the
-// user who has logged in. A request that had loaded the session before ends its
-// successor.
+// TestReplacedTokenEndsNothing: promise 2. A token that a Login has replaced, planted or
+// stolen, ends nothing: a Logout with it leaves the session and the cookie of the user who has
+// logged in. A request that had loaded the session before the Login ends its successor.
 func TestReplacedTokenEndsNothing(t *testing.T) {
-	for _, user := range []string{"", "bob"} { // whose session the token opened
+	for _, user := range []string{"", "bob"} { // the user of the session that the token opened
 		for what, o := range map[string]session.Options{"": {}, ", foreign": {Tokens: new(plainTokens), Cookie: session.CookieOptions{Name: "__Host-Http-session"}}} {
 			t.Run(user+what, func(t *testing.T) {
 				inBubble(t, o, func(t *testing.T, spy *spyStore, m *session.Manager) {
@@ -163,9 +162,9 @@ func TestReplacedTokenEndsNothing(t *testing.T) {
 	}
 }
 
-// Promise 2. For two seconds after a Logout or Revoke a request that arrives with the
-// token can store nothing, and Err tells; after that it begins a session, with an old
-// tombstone or without.
+// TestFirstRequestAfterAnEnding: promise 2. For two seconds after a Logout or Revoke a request
+// that arrives with the token can store nothing, and Err says so. After that it creates a
+// session, whether the tombstone still exists or not.
 func TestFirstRequestAfterAnEnding(t *testing.T) {
 	for _, ending := range []string{"Logout", "Revoke"} {
 		for _, wait := range []time.Duration{0, 2 * second, 2*second + time.Millisecond, minute, 15 * minute} {
@@ -207,8 +206,8 @@ func TestFirstRequestAfterAnEnding(t *testing.T) {
 	}
 }
 
-// Promise 2. The Logout of a request whose session has ended deletes the cookie where
-// the client cannot have a newer one.
+// TestLogoutDeletesTheCookieOfAnEndedSession: promise 2. The Logout of a request whose session
+// has ended deletes the cookie if the client cannot have a newer one.
 func TestLogoutDeletesTheCookieOfAnEndedSession(t *testing.T) {
 	for ending, end := range map[string]func(m *session.Manager, b *browser){
 		"revoked":    func(m *session.Manager, b *browser) { m.RevokeAll(context.Background(), "alice") },
@@ -236,10 +235,10 @@ func TestLogoutDeletesTheCookieOfAnEndedSession(t *testing.T) {
 				t.Errorf("%s: %q", ending, resp.Header["Set-Cookie"])
 			}
 			if got := body(old.get("/")); got != "[{ Your session has ended.}]" {
-				t.Errorf("%s: the first page says %q", ending, got)
+				t.Errorf("%s: the first page shows %q", ending, got)
 			}
 			if got := body(old.get("/")); got != "[]" {
-				t.Errorf("%s: the second page says %q", ending, got)
+				t.Errorf("%s: the second page shows %q", ending, got)
 			}
 		})
 	}

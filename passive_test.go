@@ -10,8 +10,8 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// passiveRoutes do something as a poll of a page would. The clocks of
-// inBubble: 20 minutes idle, 2 hours altogether.
+// passiveRoutes do what a poll of a page may do. The clocks are those of inBubble: 20 minutes
+// idle, 2 hours absolute.
 var passiveRoutes = routes{
 	"read":  func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.User() },
 	"write": func(w http.ResponseWriter, r *http.Request, s *session.Session) { name.Set(s, time.Now().String()) },
@@ -32,8 +32,8 @@ var passiveRoutes = routes{
 	"renew":        func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Renew() },
 }
 
-// A passive request moves neither LastSeen nor the idle end,
-// whatever it changes; without the word each of them does.
+// TestPassive checks that a passive request moves neither LastSeen nor the idle end, whatever
+// it changes, and that every other request moves both.
 func TestPassive(t *testing.T) {
 	for step, do := range passiveRoutes {
 		t.Run(step, func(t *testing.T) {
@@ -87,8 +87,8 @@ func TestPassive(t *testing.T) {
 	}
 }
 
-// A page that polls every minute does not keep its session alive, and may ask
-// how long is left without putting the end off.
+// TestPassivePolls checks that a page that polls every minute does not keep its session alive,
+// and can ask for the time left without moving the end.
 func TestPassivePolls(t *testing.T) {
 	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
 		b := newBrowser(t, m.Handler(routes{
@@ -117,7 +117,8 @@ func TestPassivePolls(t *testing.T) {
 	})
 }
 
-// Whoever logs in is here, whatever his request says; and Remember is obeyed.
+// TestPassiveLogin checks that a Login counts as use in a passive request too, and that
+// Remember works.
 func TestPassiveLogin(t *testing.T) {
 	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
 		b := newBrowser(t, m.Handler(routes{
@@ -148,7 +149,7 @@ func TestPassiveLogin(t *testing.T) {
 	})
 }
 
-// MarkPassive alone does not look for the session.
+// TestPassiveCostsNothing checks that MarkPassive alone does not load the session.
 func TestPassiveCostsNothing(t *testing.T) {
 	spy := newSpy()
 	m := newManager(t, session.Options{Store: spy})
@@ -163,8 +164,8 @@ func TestPassiveCostsNothing(t *testing.T) {
 	}
 }
 
-// A click counts although a poll that had loaded the session before it stores its
-// changes after it, and although an operator edits its session.
+// TestPassiveKeepsAUse checks that a use by another request is not lost if a poll that had
+// loaded the session before stores its changes afterwards, or if an operator edits the session.
 func TestPassiveKeepsAUse(t *testing.T) {
 	fetch := func(context.Context, grant) (grant, error) { return grant{1, time.Now().Add(time.Hour)}, nil }
 	add := func(n int) int { return n + 1 }

@@ -13,7 +13,7 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// slowStore makes every call of the store take that long.
+// slowStore delays every call of the store by d.
 func slowStore(spy *spyStore, d time.Duration) {
 	spy.hook(func(ctx context.Context, call, id string) error {
 		select {
@@ -25,7 +25,7 @@ func slowStore(spy *spyStore, d time.Duration) {
 	})
 }
 
-// atOnceGet runs n requests of a browser at the same time, and returns their statuses.
+// atOnceGet runs n concurrent requests of a browser, and returns their statuses.
 func atOnceGet(b *browser, n int, path string) map[int]int {
 	var all sync.WaitGroup
 	var mu sync.Mutex
@@ -42,9 +42,9 @@ func atOnceGet(b *browser, n int, path string) map[int]int {
 	return statuses
 }
 
-// Promise 21. However many requests write one session at the same time, each costs
-// the store fewer than five calls, loses nothing, and is one EventConflict at most, also
-// where all of them present the session's key for the first time.
+// TestConcurrentWritersCostLinearly: promise 21. Any number of concurrent writers of one
+// session cost the store fewer than five calls each, lose nothing, and cause at most one
+// EventConflict each, even if all of them are the first to present the session's key.
 func TestConcurrentWritersCostLinearly(t *testing.T) {
 	for _, n := range []int{2, 10, 100, 3000} {
 		for what, change := range map[string]func(s *session.Session){
@@ -78,7 +78,7 @@ func TestConcurrentWritersCostLinearly(t *testing.T) {
 							"/count": func(w http.ResponseWriter, r *http.Request, s *session.Session) { fmt.Fprint(w, visits.Get(s)) },
 						}))
 						for range logins {
-							b.get("/login") // the second makes another key
+							b.get("/login") // the second Login issues another key
 						}
 						slowStore(spy, time.Millisecond)
 						before := spy.count("")
@@ -101,9 +101,9 @@ func TestConcurrentWritersCostLinearly(t *testing.T) {
 	}
 }
 
-// Over a store that takes 200 ms, 20 concurrent writers are done within StoreTimeout,
-// also those that change the session after the first byte; and a Logout or Revoke does
-// not wait for them.
+// TestWritersAndAnEndingOverASlowStore checks that over a store that takes 200 ms, 20
+// concurrent writers finish within StoreTimeout, including those that change the session after
+// the first byte, and that a Logout or Revoke does not wait for them.
 func TestWritersAndAnEndingOverASlowStore(t *testing.T) {
 	for _, late := range []bool{false, true} {
 		for _, ending := range []string{"", "/logout", "/bob", "revoke"} {
@@ -132,7 +132,7 @@ func TestWritersAndAnEndingOverASlowStore(t *testing.T) {
 						}
 					})
 					if ending != "" {
-						time.Sleep(700 * time.Millisecond) // the writers are in each other's way
+						time.Sleep(700 * time.Millisecond) // the writers conflict by now
 						began := time.Now()
 						if ending == "revoke" {
 							if err := m.RevokeAll(t.Context(), "alice"); err != nil {
@@ -160,8 +160,8 @@ func TestWritersAndAnEndingOverASlowStore(t *testing.T) {
 	}
 }
 
-// A commit that waits for others leaves the queue at its own deadline, and a store that
-// panics leaves no queue behind.
+// TestQueueIsLeft checks that a commit that waits for others gives up at its own deadline, and
+// that a panic of the store leaves no queue behind.
 func TestQueueIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		spy := newSpy()
@@ -201,7 +201,7 @@ func TestQueueIsLeft(t *testing.T) {
 				saves++
 				n := saves
 				mu.Unlock()
-				if call == "Save" && n > 15 { // once the first ones are in the queue
+				if call == "Save" && n > 15 { // when the first writers are in the queue
 					return fails(ctx)
 				}
 				return nil
@@ -219,8 +219,8 @@ func TestQueueIsLeft(t *testing.T) {
 	})
 }
 
-// A renewal by another process is not forgotten for the record that a commit of this
-// process has stored before it: the request with the newest token renews it again.
+// TestQueueHandsOnNoOlderRecord checks that the queue does not pass on a record from before a
+// renewal by another process: the request with the newest token can renew again.
 func TestQueueHandsOnNoOlderRecord(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		applied, answer := holdSave(x.spies[0], 2)
@@ -236,14 +236,14 @@ func TestQueueHandsOnNoOlderRecord(t *testing.T) {
 		})
 		<-loaded
 		x.at(1, func(w http.ResponseWriter, r *http.Request, s *session.Session) { visits.Set(s, 1) })
-		close(change) // its first Save is a conflict, and begins the queue
+		close(change) // the first Save of the change conflicts, and creates the queue
 		<-applied
 		x.at(1, func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Renew() })
 		before := x.b.cookie()
 		all.Go(func() {
 			x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Renew() })
 		})
-		synctest.Wait() // it is in the queue
+		synctest.Wait() // the change is in the queue
 		close(answer)
 		all.Wait()
 		if x.b.cookie() == before {
@@ -252,8 +252,8 @@ func TestQueueHandsOnNoOlderRecord(t *testing.T) {
 	})
 }
 
-// A renewal that gives the session another id, for its token has no key, goes before
-// the writers that wait: what they change is kept.
+// TestQueueAcrossAnotherID checks that a renewal that changes the session's id, because its
+// token has no key, goes before the writers that wait: their changes are kept.
 func TestQueueAcrossAnotherID(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		for i := range 2 {
@@ -303,8 +303,7 @@ func TestQueueAcrossAnotherID(t *testing.T) {
 	})
 }
 
-// holdSave lets the store answer its n-th Save from now on, which it has applied, only
-// once answer is closed.
+// holdSave applies the n-th Save from now on, and withholds its reply until answer is closed.
 func holdSave(spy *spyStore, n int32) (applied, answer chan struct{}) {
 	applied, answer = make(chan struct{}), make(chan struct{})
 	var saves atomic.Int32

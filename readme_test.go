@@ -10,8 +10,8 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// What the README prints, where it can be compiled. The rest of it is in
-// examples/quickstart and in sessiontest's examples.
+// The functions in this file are printed by the README. The rest of its code is in
+// examples/quickstart and in the examples of sessiontest.
 
 func readmeHowTo(w http.ResponseWriter, r *http.Request, s *session.Session, user struct{ ID string }) {
 	var theme = session.NewKey[string]("theme") // once, as a package variable; a key knows its type
@@ -54,4 +54,4 @@ func readmeDevices(ctx context.Context, s *session.Session, id string) ([]sessio
 	return devices, err
 }
 
-var _ = []any{readmeHowTo, readmeUsers, readmeGuard, readmeDevices} // compiled, and no more
+var _ = []any{readmeHowTo, readmeUsers, readmeGuard, readmeDevices} // compiled, not run

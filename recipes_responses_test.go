@@ -26,7 +26,7 @@ func site(sessions *session.Manager, assets, pages http.Handler) http.Handler {
 	return mux
 }
 
-// revalidated lets a browser keep files, and revalidate them before each use.
+// revalidated lets browsers cache files, and revalidate them before each use.
 func revalidated(files http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "private, no-cache")
@@ -34,7 +34,7 @@ func revalidated(files http.Handler) http.Handler {
 	})
 }
 
-// A browser requests a page and its files at the same time.
+// TestRecipeStaticFiles requests a page and its files concurrently.
 func TestRecipeStaticFiles(t *testing.T) {
 	const n = 5 // requests for each path
 	spy := newSpy()
@@ -92,7 +92,8 @@ func limited(sessions *session.Manager, next http.Handler) http.Handler {
 	return http.MaxBytesHandler(sessions.Handler(next), 1<<10)
 }
 
-// Requests with bodies within the limit and beyond it come at the same time.
+// TestRecipeMaxBytesHandler sends concurrent requests with bodies within the limit and beyond
+// it.
 func TestRecipeMaxBytesHandler(t *testing.T) {
 	const n = 5 // of each kind
 	for where, around := range map[string]func(m *session.Manager, next http.Handler) http.Handler{
@@ -140,7 +141,7 @@ func TestRecipeMaxBytesHandler(t *testing.T) {
 	}
 }
 
-// upstream forwards requests to another server, without the cookie of that name.
+// upstream forwards requests to another server, without the cookie named name.
 func upstream(to *url.URL, name string) http.Handler {
 	return &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -156,8 +157,8 @@ func upstream(to *url.URL, name string) http.Handler {
 	}
 }
 
-// withoutCookie returns the lines of a Cookie header without the cookies of that name.
-// The others stay as they were written.
+// withoutCookie returns the lines of a Cookie header without the cookies named name. The other
+// cookies are unchanged.
 func withoutCookie(lines []string, name string) (rest []string) {
 	for _, line := range lines {
 		pairs := slices.DeleteFunc(strings.Split(line, ";"), isCookie(name))
@@ -168,8 +169,8 @@ func withoutCookie(lines []string, name string) (rest []string) {
 	return rest
 }
 
-// isCookie returns a function that reports whether a pair of Cookie, or a line of
-// Set-Cookie, is of the cookie of that name.
+// isCookie returns a function that reports whether a pair of Cookie, or a line of Set-Cookie,
+// is of the cookie named name.
 func isCookie(name string) func(pair string) bool {
 	return func(pair string) bool {
 		n, _, _ := strings.Cut(pair, "=")
@@ -177,7 +178,8 @@ func isCookie(name string) func(pair string) bool {
 	}
 }
 
-// Requests of one session that write to it, and are passed on, at the same time.
+// TestRecipeReverseProxy sends concurrent requests of one session that write to it and are
+// forwarded.
 func TestRecipeReverseProxy(t *testing.T) {
 	const n = 10
 	m := newManager(t, session.Options{})
@@ -213,7 +215,7 @@ func TestRecipeReverseProxy(t *testing.T) {
 	})
 	for _, got := range seen {
 		if others := strings.TrimSuffix(got, "; seen=yes"); others != `a=1; odd="x, y" z;b=2` {
-			t.Errorf("the other server got %q", got)
+			t.Errorf("the other server received %q", got)
 		}
 	}
 	if len(seen) != n {
@@ -245,7 +247,8 @@ func account(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprint(w, s.User())
 }
 
-// Browsers and apps, with a user and without, ask at the same time.
+// TestRecipeUnauthorized sends concurrent requests of browsers and apps, with and without a
+// user.
 func TestRecipeUnauthorized(t *testing.T) {
 	const n = 3 // of each kind
 	memory := sessiontest.NewStore(nil)
@@ -279,7 +282,7 @@ func TestRecipeUnauthorized(t *testing.T) {
 		}
 	})
 	memory.Fail(errDown)
-	for _, token := range []string{"", app.token} { // nothing tells whether a user is logged in
+	for _, token := range []string{"", app.token} { // in an outage it is not known whether a user is logged in
 		if resp := ask(known, "/outage", token); resp.StatusCode != http.StatusServiceUnavailable || resp.Header["Www-Authenticate"] != nil {
 			t.Errorf("in an outage: %s with the challenge %q", resp.Status, resp.Header["Www-Authenticate"])
 		}

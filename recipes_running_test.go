@@ -9,16 +9,16 @@ import (
 	"github.com/coatcheck/session/sessiontest"
 )
 
-// basket is what the first version of a program keeps.
+// basket is the value of the first version of a program.
 type basket struct{ Items []string }
 
 var baskets = session.NewKey[basket]("basket")
 
-// coupon is new in the second version. It has a key of its own.
+// coupon was added in the second version, with a key of its own.
 var coupon = session.NewKey[string]("basket.coupon")
 
-// While a deployment rolls, requests of one browser meet processes of both versions at
-// the same time.
+// TestRecipeRollingDeployment sends concurrent requests of one browser to processes of both
+// versions.
 func TestRecipeRollingDeployment(t *testing.T) {
 	const n = 10
 	type basketWithCoupon struct {
@@ -50,8 +50,8 @@ func TestRecipeRollingDeployment(t *testing.T) {
 		if got := extended.Get(s); len(got.Items) != 2*n || coupon.Get(s) != "SUMMER" {
 			t.Errorf("the basket has %d items, and the coupon %q", len(got.Items), coupon.Get(s))
 		}
-		if got := extended.Get(s).Coupon; got != "" { // why a field would not do
-			t.Errorf("the old version has kept a field that it does not know: %q", got)
+		if got := extended.Get(s).Coupon; got != "" { // a field of basket would be lost
+			t.Errorf("the old version has kept an unknown field: %q", got)
 		}
 	})
 }

@@ -18,8 +18,8 @@ var (
 	visits = session.NewKey[int]("visits")
 )
 
-// The life of a session as a browser sees it: nothing, values, a login, a new
-// token, a logout, and no way back with an old cookie.
+// TestLife follows a session as a browser sees it: no session, values, a login, a new token, a
+// logout, and no access with an old cookie.
 func TestLife(t *testing.T) {
 	m := newManager(t, session.Options{})
 	b := newBrowser(t, m.Handler(routes{
@@ -42,7 +42,7 @@ func TestLife(t *testing.T) {
 	}
 	expect(b, "/look", "0")
 	if b.cookie() != "" {
-		t.Fatal("a session that was only looked at got a cookie")
+		t.Fatal("a session that was only read set a cookie")
 	}
 	expect(b, "/visit", "1")
 	anonymous := b.cookie()
@@ -54,18 +54,18 @@ func TestLife(t *testing.T) {
 	renewed := b.cookie()
 	expect(b, "/visit", "4alice")
 	expect(b.replay(anonymous), "/look", "0")
-	expect(b.replay(loggedIn), "/look", "3alice") // for ten seconds, as it was
+	expect(b.replay(loggedIn), "/look", "3alice") // in the grace, the session before the renewal
 	expect(b, "/look", "4alice")
 	b.get("/logout")
 	if b.cookie() != "" {
-		t.Fatal("the cookie outlived the logout")
+		t.Fatal("the cookie was not deleted by the logout")
 	}
 	expect(b.replay(renewed), "/look", "0")
 }
 
-// A Session is safe for concurrent use: eight goroutines call its methods at random
-// while the response is written and its token is renewed. The race detector judges,
-// and that every request ends.
+// TestConcurrentUse calls the methods of a Session at random in eight goroutines, while the
+// response is written and the token is renewed. It checks that every request ends; the race
+// detector does the rest.
 func TestConcurrentUse(t *testing.T) {
 	methods := []func(ctx context.Context, s *session.Session){
 		func(ctx context.Context, s *session.Session) { s.ID(); s.User(); s.IsNew() },
@@ -99,7 +99,7 @@ func TestConcurrentUse(t *testing.T) {
 					all.Go(func() {
 						for range 6 {
 							i := rand.N(len(methods))
-							if i == len(methods)-1 && rand.N(4) > 0 { // Logout is the end of most of it
+							if i == len(methods)-1 && rand.N(4) > 0 { // seldom, because most methods have no effect after a Logout
 								continue
 							}
 							methods[i](r.Context(), s)
@@ -117,7 +117,8 @@ func TestConcurrentUse(t *testing.T) {
 	}
 }
 
-// Done beside the first byte of the response, where Save was the first use.
+// TestDoneBesideTheFirstByte calls Done concurrently with the first byte of the response, after
+// Save was the first use.
 func TestDoneBesideTheFirstByte(t *testing.T) {
 	spy := newSpy()
 	spy.hook(func(context.Context, string, string) error {

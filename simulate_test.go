@@ -20,14 +20,14 @@ var (
 	simulateTotals = flag.String("simulate.totals", "", "a file to which TestSimulate writes the sum of what happened, in JSON")
 )
 
-// library is what the simulator needs of the package beside its public names.
+// library contains the functions of the package, beside its API, that the simulator needs.
 var library = simulate.Library{Simulate: session.Simulate, Peek: session.Peek}
 
-// maxFailed is after how many seeds that break a promise TestSimulate stops.
+// maxFailed is the number of failing seeds after which TestSimulate stops.
 const maxFailed = 20
 
-// TestSimulate runs browsers, thieves and operators in virtual time, and judges what they
-// are answered by what the package promises: see internal/simulate.
+// TestSimulate runs browsers, attackers and operators in virtual time, and checks the responses
+// against the promises of the package: see internal/simulate.
 func TestSimulate(t *testing.T) {
 	if *simulatePlan != "" {
 		var p simulate.Plan
@@ -71,10 +71,10 @@ func TestSimulate(t *testing.T) {
 	}
 }
 
-// simulated runs a plan.
+// simulated runs a plan in a bubble.
 func simulated(t *testing.T, p simulate.Plan) (r *simulate.Result) {
 	defer func() {
-		if r == nil { // it has panicked, perhaps because all goroutines wait for each other
+		if r == nil { // the run has panicked, perhaps because of a deadlock
 			fmt.Fprintf(os.Stderr, "seed %d did not end: %s\n", p.Seed, replay(p))
 		}
 	}()
@@ -85,7 +85,7 @@ func simulated(t *testing.T, p simulate.Plan) (r *simulate.Result) {
 	return r
 }
 
-// explained shrinks the plan of a run that broke a promise, and says what happened then.
+// explained shrinks the plan of a failing run, and returns its history.
 func explained(t *testing.T, r *simulate.Result) string {
 	small := simulate.Shrink(r.Plan, func(p simulate.Plan) *simulate.Result { return simulated(t, p) })
 	return fmt.Sprintf("seed %d: %s\nReplay it: go test -run '^TestSimulate$' . -simulate.from=%d -simulate.seeds=1\n"+

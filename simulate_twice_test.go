@@ -6,10 +6,9 @@ import (
 	"github.com/coatcheck/session/internal/simulate"
 )
 
-// A seed is of use only if it does the same every time: what has failed can be replayed
-// and shrunk. Whatever the Go runtime decides by itself (the order of a map, which of two
-// goroutines goes on first, which of two ready cases a select takes) must not show in a
-// history.
+// TestSimulateTwice checks that a seed does the same every time, so that a failure can be
+// replayed and shrunk. Decisions of the Go runtime (the order of a map, which of two goroutines
+// continues first, which of two ready cases a select takes) must not affect a history.
 func TestSimulateTwice(t *testing.T) {
 	for seed := range uint64(50) {
 		p := simulate.NewPlan(seed)
@@ -26,7 +25,7 @@ func TestSimulateTwice(t *testing.T) {
 	}
 }
 
-// lineOf returns a line of a history, "" after its end.
+// lineOf returns a line of a history, or "" after its end.
 func lineOf(history []string, i int) string {
 	if i < len(history) {
 		return history[i]

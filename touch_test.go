@@ -11,8 +11,9 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// Promise 11. A burst of concurrent requests touches its session once, and so do
-// requests that had loaded it before and end later; the next use does again.
+// TestBurstTouchesOnce: promise 11. A burst of concurrent requests touches its session once,
+// including requests that had loaded the session before and end later. The next use touches it
+// again.
 func TestBurstTouchesOnce(t *testing.T) {
 	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
 		b := newBrowser(t, m.Handler(routes{
@@ -38,13 +39,13 @@ func TestBurstTouchesOnce(t *testing.T) {
 	})
 }
 
-// A touch that fails, or whose store panics, is not remembered: the next request
-// tries again.
+// TestFailedTouchIsTriedAgain checks that after a touch that fails, or whose store panics, the
+// next request touches again.
 func TestFailedTouchIsTriedAgain(t *testing.T) {
 	for what, fails := range map[string]func(context.Context, string, string) error{
 		"fails": failing("Touch", errDown), "is indeterminate": failing("Touch", session.ErrIndeterminate), "panics": panicking("Touch"),
 	} {
-		for _, wait := range []time.Duration{2 * minute, 15 * minute} { // after the handler, and at the load
+		for _, wait := range []time.Duration{2 * minute, 15 * minute} { // the touch is after the handler, or at the load
 			inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
 				b := newBrowser(t, m.Handler(clockRoutes))
 				b.get("/login")
@@ -57,16 +58,16 @@ func TestFailedTouchIsTriedAgain(t *testing.T) {
 				spy.hook(nil)
 				touches := spy.count("Touch")
 				if got := body(b.get("/look")); got != "alice" || spy.count("Touch")-touches != 1 {
-					t.Errorf("a touch that %s: then in as %q, %d touches", what, got, spy.count("Touch")-touches)
+					t.Errorf("after a touch that %s: in as %q, %d touches", what, got, spy.count("Touch")-touches)
 				}
 			})
 		}
 	}
 }
 
-// Promise 11. A request that begins when more than half of the idle time is gone, and
-// takes longer than the rest, keeps its session. One that is not the user's doing, and
-// one that never asks for its session, do not.
+// TestLongRequestOverTheIdleEnd: promise 11. A request that begins when more than half of the
+// idle time has passed, and takes longer than the rest, keeps its session. A passive request,
+// and one that does not use its session, do not.
 func TestLongRequestOverTheIdleEnd(t *testing.T) {
 	for what, c := range map[string]struct {
 		begins func(s *session.Session)
@@ -92,14 +93,14 @@ func TestLongRequestOverTheIdleEnd(t *testing.T) {
 			time.Sleep(11 * minute)
 			got, after := body(b.get("/upload")), body(b.get("/look"))
 			if keeps := strings.HasSuffix(after, "alice"); keeps != c.keeps || keeps && got != "alice1" {
-				t.Errorf("%s: the upload is answered %q, the next page as %q", what, got, after)
+				t.Errorf("%s: the upload was answered %q, the next page %q", what, got, after)
 			}
 		})
 	}
 }
 
-// List obeys the cancellation of its context, and no failure of the store is reported
-// then. What ends sessions does not.
+// TestCanceledContext checks that List obeys the cancellation of its context, without an
+// EventStoreFailed, and that calls that end sessions ignore it.
 func TestCanceledContext(t *testing.T) {
 	spy := newSpy()
 	var log events

@@ -12,8 +12,8 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// Revoke ends a session of the user's, and nobody else's: the id comes from a
-// form, where anybody can write what he likes.
+// TestRevokeIsOfTheUser checks that Revoke ends only sessions of the given user, because the id
+// comes from a form and an attacker can send any.
 func TestRevokeIsOfTheUser(t *testing.T) {
 	spy := newSpy()
 	var log events
@@ -35,7 +35,7 @@ func TestRevokeIsOfTheUser(t *testing.T) {
 	if got := body(bob.get("/look")); got != "bob" {
 		t.Errorf("bob is in as %q", got)
 	}
-	for range 2 { // nil if it is already gone
+	for range 2 { // the second call returns nil too
 		if err := m.Revoke(t.Context(), "bob", id); err != nil || log.count(session.EventRevoked) != 1 {
 			t.Errorf("Revoke: %v, events %v", err, log.all)
 		}
@@ -45,7 +45,7 @@ func TestRevokeIsOfTheUser(t *testing.T) {
 	}
 }
 
-// Whose sessions? Nobody's is no answer.
+// TestNoUser checks that an empty user is an error.
 func TestNoUser(t *testing.T) {
 	m := newManager(t, session.Options{})
 	if _, err := m.List(t.Context(), ""); err == nil || !strings.Contains(err.Error(), "empty") {
@@ -66,9 +66,8 @@ func TestNoUser(t *testing.T) {
 	b.get("/")
 }
 
-// List has the user's live sessions, the most recently seen first.
-// A store that answers with somebody else's sessions, or with what is over, shows
-// them to nobody.
+// TestListTrustsNoStore checks that List drops sessions of other users and ended sessions, even
+// if a store returns them.
 func TestListTrustsNoStore(t *testing.T) {
 	now := time.Now().Truncate(time.Millisecond)
 	record := func(id, user string, ends time.Duration, data string) *session.Record {
@@ -87,7 +86,7 @@ func TestListTrustsNoStore(t *testing.T) {
 	}
 }
 
-// A listStore lists the same records to everybody.
+// listStore lists the same records for every user.
 type listStore struct {
 	session.Store
 	records []*session.Record
@@ -125,7 +124,8 @@ func TestListInOrder(t *testing.T) {
 	})
 }
 
-// Promise 7. A user name that no store keeps is a mistake, and no failure of the store.
+// TestLoginOfALongName: promise 7. A user name that no store can keep is a mistake of the
+// program, not a failure of the store.
 func TestLoginOfALongName(t *testing.T) {
 	var log events
 	visit, spy, _ := newVisitor(t, session.Options{OnEvent: log.on})
