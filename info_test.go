@@ -99,5 +99,13 @@ func TestInfoIsPrintedWithoutValues(t *testing.T) {
 			t.Fatal(err)
 		}
 		expect("JSON", string(encoded), true)
+		if text := fmt.Sprintf("%+v", i); !strings.HasPrefix(text, "session.Info[ID="+i.ID+" User=alice ") || strings.Contains(text, "0x") {
+			t.Errorf("an Info prints as %s", text)
+		}
+		log.Reset()
+		slog.New(slog.NewTextHandler(&log, nil)).Info("", "info", i)
+		if !strings.Contains(log.String(), " info.ID="+i.ID+" info.User=alice ") {
+			t.Errorf("slog prints %s", log.String())
+		}
 	})
 }

@@ -49,6 +49,21 @@ func ExampleDo() {
 	// Output: Thank you, alice [tea]
 }
 
+// A handler that gets a context of a framework, here one that the test makes.
+func ExampleRequest() {
+	type context struct{ Request *http.Request } // a framework's, such as gin.Context
+	addToCart := func(c *context) {
+		cart.Update(session.From(c.Request.Context()), func(all []string) []string { return append(all, c.Request.FormValue("item")) })
+	}
+
+	r := sessiontest.Request(t, sessions, httptest.NewRequest("POST", "/cart?item=tea", nil)) // without a server, for a hand-made context of gin or echo
+	s := session.From(r.Context())
+	s.Login("alice")
+	addToCart(&context{r})
+	fmt.Println(s.User(), cart.Get(s))
+	// Output: alice [tea]
+}
+
 // A browser, in three lines.
 func ExampleBrowser() {
 	b := sessiontest.NewBrowser(t, app()) // a browser with a cookie jar

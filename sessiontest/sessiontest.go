@@ -1,10 +1,9 @@
-// Package sessiontest helps to test handlers that use sessions: a request of a
-// user who is logged in, the values afterwards, a browser, an outage. Nothing in
-// it is needed in a program.
+// Package sessiontest helps to test code that uses sessions: [Do] logs a request in and reads the
+// values afterwards, [Request] gives a session to code that is tested without a server, a [Browser]
+// keeps cookies, and a [Store] simulates an outage.
 //
-// Its functions fail the test that they are given, with what went wrong. They may
-// be used inside a testing/synctest bubble, where time passes at once: no network
-// is involved.
+// All functions fail the test that they are given, with the reason. They work inside a
+// testing/synctest bubble, because no network is involved.
 package sessiontest
 
 import (

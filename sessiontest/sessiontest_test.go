@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,21 +28,34 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// quiet is a test that is nobody's: it keeps what failed it.
+// quiet is a test that is not run: it keeps what failed it.
 type quiet struct {
 	testing.TB
-	failed string
+	failed   string
+	cleanups []func()
 }
 
 func (q *quiet) Helper()                           {}
 func (q *quiet) Fatal(args ...any)                 { q.failed = fmt.Sprintln(args...); runtime.Goexit() }
 func (q *quiet) Fatalf(format string, args ...any) { q.Fatal(fmt.Sprintf(format, args...)) }
+func (q *quiet) Errorf(format string, args ...any) { q.failed = fmt.Sprintf(format, args...) }
+func (q *quiet) Cleanup(f func())                  { q.cleanups = append(q.cleanups, f) }
+
+// cleanUp ends the test.
+func (q *quiet) cleanUp() {
+	for _, f := range slices.Backward(q.cleanups) {
+		f()
+	}
+}
 
 // failure returns what f failed its test with, or "".
 func failure(f func(t testing.TB)) string {
 	q := &quiet{}
 	var done sync.WaitGroup
-	done.Go(func() { f(q) })
+	done.Go(func() {
+		defer q.cleanUp()
+		f(q)
+	})
 	done.Wait()
 	return q.failed
 }

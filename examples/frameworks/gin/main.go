@@ -20,20 +20,23 @@ func app(sessions *session.Manager) http.Handler {
 	engine.POST("/logout", func(c *gin.Context) {
 		session.From(c.Request.Context()).Logout()
 	})
-	engine.GET("/dashboard", func(c *gin.Context) {
-		s := session.From(c.Request.Context())
-		if s.User() == "" {
-			c.String(http.StatusUnauthorized, "Please log in.")
-			return
-		}
-		visits.Update(s, func(n int) int { return n + 1 })
-		c.String(http.StatusOK, "Welcome back, %s!", s.User())
-	})
+	engine.GET("/dashboard", dashboard)
 	engine.GET("/visits", func(c *gin.Context) {
 		c.String(http.StatusOK, "%d", visits.Get(session.From(c.Request.Context())))
 	})
 	engine.GET("/panic", func(*gin.Context) { panic("oh") })
 	return sessions.Handler(engine) // around the engine, because inside it the response writer is that of gin
+}
+
+// dashboard counts the visits of a user who is logged in.
+func dashboard(c *gin.Context) {
+	s := session.From(c.Request.Context())
+	if s.User() == "" {
+		c.String(http.StatusUnauthorized, "Please log in.")
+		return
+	}
+	visits.Update(s, func(n int) int { return n + 1 })
+	c.String(http.StatusOK, "Welcome back, %s!", s.User())
 }
 
 func main() {
