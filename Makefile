@@ -1,28 +1,40 @@
 # Every module in turn, each alone: a module must build and tidy without the
 # others' dependencies.
-MODULES := $(patsubst %/go.mod,%,$(sort $(shell find . -name go.mod -not -path '*/.*')))
+MODULES := $(patsubst %/go.mod,%,$(sort $(shell find . -name go.mod -not -path '*/.*' -not -path '*/node_modules/*')))
+APIDIFF := golang.org/x/exp/cmd/apidiff@latest
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@latest
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
-# The race detector needs cgo, and so a C compiler. Modules that only use the
-# others do without: their dependencies would take minutes to compile for it.
-RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
-.PHONY: test oldest servers lint portable bench bench-memory bench-peers release-check vulncheck simulate simulate-teeth
+.PHONY: test test-unit test-stores test-examples test-e2e test-faults oldest servers lint portable fuzz \
+	bench bench-memory bench-peers release-check api vulncheck simulate simulate-teeth
 
-# test runs all tests, and then says which could not run and why. The root's run
-# twice: allocations are counted without the race detector.
+# test runs all tests, and says which were skipped and why. The targets below run a part
+# of them, as the jobs of CI do.
 test: servers
-	@log=$$(mktemp) && trap 'rm -f "$$log"' EXIT && \
-	go test . && \
-	for m in $(MODULES); do \
-		case $$m in ./bench|./examples/*) race= ;; *) race=$(RACE) ;; esac; \
-		echo "== $$m" && cd "$(CURDIR)/$$m" && go mod tidy -diff && go vet ./... && \
-		go test $$race -timeout 15m -v ./... 2>&1 | tee -a "$$log" | { grep -v -e '^=== ' -e '^ *--- PASS' -e '^PASS$$' || true; } || exit 1; \
-	done && \
-	if grep -q -e '--- SKIP' "$$log"; then echo "Skipped:" && grep -A1 -e '--- SKIP' "$$log"; else echo "Nothing was skipped."; fi
+	@./test.sh unit stores examples e2e faults
+
+# test-unit needs nothing but Go.
+test-unit:
+	@./test.sh unit
+
+test-stores:
+	@sh ./servers.sh stores
+	@./test.sh stores
+
+test-examples:
+	@sh ./servers.sh examples
+	@./test.sh examples
+
+test-e2e:
+	@sh ./servers.sh e2e
+	@./test.sh e2e
+
+test-faults:
+	@sh ./servers.sh faults
+	@./test.sh faults
 
 # oldest runs the tests of the root and the stores with the Go version that go.mod
 # promises, in its newest release: GOTOOLCHAIN fetches it through the module proxy.
@@ -38,7 +50,7 @@ oldest: servers
 		echo "== $$m with $(OLDEST)" && cd "$(CURDIR)/$$m" && GOTOOLCHAIN=$(OLDEST) go test ./... || exit 1; \
 	done
 
-# servers installs what the stores are tested against, where that can be done.
+# servers installs what all tests run against, where that can be done.
 servers:
 	@sh ./servers.sh
 
@@ -69,7 +81,7 @@ bench-memory:
 # bench-peers measures the field's libraries beside this one and writes
 # docs/benchmarks.md. It takes half an hour on a quiet machine.
 bench-peers:
-	@./bench/run.sh
+	@./tests/bench/run.sh
 
 # simulate runs the simulator (see CONTRIBUTING.md) for seeds that the tests do not run,
 # on all cores: make simulate SEEDS=100000 FROM=5000000. Both may come from the environment.
@@ -84,7 +96,11 @@ simulate-teeth:
 
 # release-check builds the published modules as a stranger's go get would have them.
 release-check:
-	@go run ./internal/releasecheck v0.1.0
+	@go run ./internal/releasecheck
+
+# api compares the exported names of the published modules with those of the last release.
+api:
+	@go run ./internal/releasecheck -api $(APIDIFF)
 
 # vulncheck asks the Go vulnerability database about every module.
 vulncheck:

@@ -11,7 +11,7 @@
 //	                behind HTTPS; anything else: a cookie for plain HTTP
 //
 // Sessions are kept in memory. The same server with SQLite, Redis, PostgreSQL or MySQL is in
-// examples/stores, which needs their drivers.
+// examples/integrations/stores, which needs their drivers.
 package main
 
 import (
@@ -19,11 +19,11 @@ import (
 	"errors"
 
 	"github.com/coatcheck/session"
-	"github.com/coatcheck/session/examples/server/site"
+	"github.com/coatcheck/session/examples/internal/site"
 )
 
 func main() {
 	site.Main(func(context.Context, string) (session.Store, error) {
-		return nil, errors.New("this server keeps sessions in memory only: run the one in examples/stores")
+		return nil, errors.New("this server keeps sessions in memory only: run the one in examples/integrations/stores")
 	})
 }

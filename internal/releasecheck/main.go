@@ -1,15 +1,18 @@
-// Releasecheck builds the modules that are published as a stranger's go get would
-// have them: from a module proxy, without this checkout and without replace lines.
-// It fails if that would not work. See CONTRIBUTING.md, "A release".
+// Releasecheck checks that a release is tags and nothing else. It builds the published
+// modules as a stranger's go get would have them: from a module proxy, without this
+// checkout and without replace lines, which the go command ignores in dependencies. See
+// CONTRIBUTING.md, "A release".
 //
-//	go run ./internal/releasecheck v0.1.0
+//	go run ./internal/releasecheck                                    check
+//	go run ./internal/releasecheck -raise v0.2.0                      set the version in every go.mod
+//	go run ./internal/releasecheck -api golang.org/x/exp/cmd/apidiff@latest   compare with the last release
 package main
 
 import (
 	"archive/zip"
 	"errors"
+	"flag"
 	"fmt"
-	"io"
 	"io/fs"
 	"log"
 	"os"
@@ -27,15 +30,32 @@ var published = []string{".", "expressjs", "migrate", "otel", "redisstore", "sql
 
 func main() {
 	log.SetFlags(0)
-	if len(os.Args) != 2 || !strings.HasPrefix(os.Args[1], "v") {
-		log.Fatal("usage: go run ./internal/releasecheck v0.1.0")
+	log.SetPrefix("releasecheck: ")
+	next := flag.String("raise", "", "set the `version` of this project's modules in every go.mod, and do nothing else")
+	apidiff := flag.String("api", "", "run this `package` to compare exported names with the last release, and do nothing else")
+	flag.Parse()
+	err := error(nil)
+	switch {
+	case *next != "":
+		err = raise(*next)
+	case *apidiff != "":
+		err = compare(*apidiff)
+	default:
+		err = check()
 	}
-	if err := check(os.Args[1]); err != nil {
-		log.Fatal("releasecheck: ", err)
+	if err != nil {
+		log.Fatal(err)
 	}
 }
 
-func check(version string) error {
+func check() error {
+	version, err := requiredVersion()
+	if err != nil {
+		return err
+	}
+	if err := isUntagged(version); err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("", "releasecheck")
 	if err != nil {
 		return err
@@ -99,7 +119,7 @@ func publish(proxy, folder, version string) error {
 	if err != nil {
 		return err
 	}
-	mod, err := released(folder, version)
+	mod, err := os.ReadFile(filepath.Join(folder, "go.mod"))
 	if err != nil {
 		return err
 	}
@@ -110,7 +130,7 @@ func publish(proxy, folder, version string) error {
 	for name, text := range map[string]string{
 		"list":            version + "\n",
 		version + ".info": fmt.Sprintf(`{"Version":%q,"Time":"2026-01-01T00:00:00Z"}`, version),
-		version + ".mod":  mod,
+		version + ".mod":  string(mod),
 	} {
 		if err := os.WriteFile(filepath.Join(at, name), []byte(text), 0o644); err != nil {
 			return err
@@ -125,12 +145,6 @@ func publish(proxy, folder, version string) error {
 		w, err := z.Create(modulePath(folder) + "@" + version + "/" + name)
 		if err != nil {
 			return err
-		}
-		if name == "go.mod" {
-			if _, err := io.WriteString(w, mod); err != nil {
-				return err
-			}
-			continue
 		}
 		text, err := os.ReadFile(filepath.Join(folder, filepath.FromSlash(name)))
 		if err != nil {
@@ -166,28 +180,7 @@ func filesOf(folder string) (files []string, err error) {
 	return files, err
 }
 
-// released returns the module's go.mod without its replace line, and with this
-// version of the root.
-func released(folder, version string) (string, error) {
-	text, err := os.ReadFile(filepath.Join(folder, "go.mod"))
-	if err != nil {
-		return "", err
-	}
-	var lines []string
-	for _, line := range strings.Split(string(text), "\n") {
-		if strings.HasPrefix(line, "replace ") {
-			if !strings.Contains(line, root+" => ../") {
-				return "", fmt.Errorf("a replace line that nobody expects: %s", line)
-			}
-			continue
-		}
-		lines = append(lines, strings.ReplaceAll(line, root+" v0.0.0", root+" "+version))
-	}
-	return strings.Join(lines, "\n"), nil
-}
-
-// use is a stranger: a module of his own that gets the module and builds every
-// package of it.
+// use gets the module from the proxy into a new module, and builds every package of it.
 func use(dir, proxy, folder, version string) error {
 	name := strings.ReplaceAll(folder, ".", "root")
 	at := filepath.Join(dir, "stranger-"+name)

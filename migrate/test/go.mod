@@ -6,8 +6,8 @@ require (
 	github.com/alexedwards/scs/pgxstore v0.0.0-20240316134038-7e11d57e8885
 	github.com/alexedwards/scs/redisstore v0.0.0-20251002162104-209de6e426de
 	github.com/alexedwards/scs/v2 v2.9.0
-	github.com/coatcheck/session v0.0.0
-	github.com/coatcheck/session/migrate v0.0.0
+	github.com/coatcheck/session v0.1.0
+	github.com/coatcheck/session/migrate v0.1.0
 	github.com/gin-contrib/sessions v1.0.4
 	github.com/gin-gonic/gin v1.12.0
 	github.com/gomodule/redigo v1.9.3

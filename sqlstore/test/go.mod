@@ -3,8 +3,8 @@ module github.com/coatcheck/session/sqlstore/test
 go 1.25.0
 
 require (
-	github.com/coatcheck/session v0.0.0
-	github.com/coatcheck/session/sqlstore v0.0.0
+	github.com/coatcheck/session v0.1.0
+	github.com/coatcheck/session/sqlstore v0.1.0
 	github.com/go-sql-driver/mysql v1.10.1
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/lib/pq v1.12.3

@@ -1,0 +1,123 @@
+// Package moving has small applications as they were on other libraries, and as they
+// are now. docs/moving.md shows the difference.
+package moving
+
+import (
+	"context"
+	"database/sql"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	ginafter "github.com/coatcheck/session/examples/integrations/moving/gin/after"
+	ginbefore "github.com/coatcheck/session/examples/integrations/moving/gin/before"
+	gorillaafter "github.com/coatcheck/session/examples/integrations/moving/gorilla/after"
+	gorillabefore "github.com/coatcheck/session/examples/integrations/moving/gorilla/before"
+	scsafter "github.com/coatcheck/session/examples/integrations/moving/scs/after"
+	scsbefore "github.com/coatcheck/session/examples/integrations/moving/scs/before"
+	"github.com/coatcheck/session/sessiontest"
+	_ "modernc.org/sqlite"
+)
+
+// afters are the applications as they are now.
+var afters = map[string]func(context.Context, *sql.DB, []byte) (http.Handler, error){
+	"scs": scsafter.App, "gorilla": gorillaafter.App, "gin": ginafter.App,
+}
+
+// start starts one of them, with its sessions in a file.
+func start(t *testing.T, name, file string) http.Handler {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+file+"?_txlock=immediate&_pragma=journal_mode(WAL)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	db.SetMaxOpenConns(1)
+	app, err := afters[name](t.Context(), db, []byte("0123456789abcdef0123456789abcdef"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return app
+}
+
+// To its user an application is the same before and after.
+func TestSameAnswers(t *testing.T) {
+	apps := map[string]http.Handler{"scs before": scsbefore.App(), "gorilla before": gorillabefore.App(), "gin before": ginbefore.App()}
+	for name := range afters {
+		apps[name+" after"] = start(t, name, filepath.Join(t.TempDir(), "sessions"))
+	}
+	for name, app := range apps {
+		b := sessiontest.NewBrowser(t, app)
+		expect := func(resp *http.Response, status int, want string) {
+			t.Helper()
+			body, err := io.ReadAll(resp.Body)
+			if err != nil || resp.StatusCode != status || strings.TrimSpace(string(body)) != want {
+				t.Errorf("%s: %d %q %v, want %d %q", name, resp.StatusCode, body, err, status, want)
+			}
+		}
+		expect(b.Get("/me"), 401, "Please log in.")
+		expect(b.PostForm("/login", url.Values{"user": {"alice"}}), 200, "")
+		expect(b.Get("/me"), 200, "alice, visit 1. Hello!")
+		expect(b.Get("/me"), 200, "alice, visit 2.")
+		expect(b.PostForm("/logout", nil), 200, "")
+		expect(b.Get("/me"), 401, "Please log in.")
+	}
+}
+
+// Sessions survive a restart.
+func TestRestart(t *testing.T) {
+	for name := range afters {
+		file := filepath.Join(t.TempDir(), "sessions")
+		app := start(t, name, file)
+		b := sessiontest.NewBrowser(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { app.ServeHTTP(w, r) }))
+		b.PostForm("/login", url.Values{"user": {"alice"}})
+		app = start(t, name, file)
+		body, err := io.ReadAll(b.Get("/me").Body)
+		if err != nil || !strings.HasPrefix(string(body), "alice, visit 1.") {
+			t.Errorf("%s: %q %v", name, body, err)
+		}
+	}
+}
+
+// The differences that docs/moving.md shows make the one program of the other.
+func TestDifferences(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/moving.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"scs", "gorilla", "gin"} {
+		_, diff, ok := strings.Cut(string(page), "```diff\n--- "+name+"/before/app.go\n+++ "+name+"/after/app.go\n")
+		if !ok {
+			t.Errorf("%s: no diff", name)
+			continue
+		}
+		diff, _, _ = strings.Cut(diff, "```")
+		var old, now string
+		for _, line := range strings.SplitAfter(diff, "\n") {
+			switch {
+			case line == "" || strings.HasPrefix(line, "@@"):
+			case line[0] == '-':
+				old += line[1:]
+			case line[0] == '+':
+				now += line[1:]
+			case line == "\n":
+				old, now = old+line, now+line
+			default:
+				old, now = old+line[1:], now+line[1:]
+			}
+		}
+		for file, want := range map[string]string{name + "/before/app.go": old, name + "/after/app.go": now} {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(text) != want {
+				t.Errorf("%s is not what docs/moving.md shows", file)
+			}
+		}
+	}
+}

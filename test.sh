@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Runs groups of tests, and says at the end which tests were skipped and why:
+#
+#	./test.sh unit stores examples e2e faults
+#
+# Each module is tested alone: it must build and be tidy without the others' dependencies.
+set -euo pipefail
+cd "$(dirname "$0")"
+root=$PWD
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+# The race detector needs cgo, and so a C compiler.
+race=
+[ "$(go env CGO_ENABLED)" = 0 ] || race=-race
+
+# run tests packages of a module: run FOLDER FLAGS PACKAGES…
+run() {
+	echo "== $1 ${*:3}"
+	cd "$root/$1"
+	go mod tidy -diff
+	go vet "${@:3}"
+	go test $2 -shuffle=on -timeout 15m -v "${@:3}" 2>&1 | tee -a "$log" |
+		{ grep -v -e '^=== ' -e '^ *--- PASS' -e '^PASS$' || true; }
+}
+
+# The root's tests run twice: allocations are counted without the race detector.
+unit() {
+	[ -z "$race" ] || go test .
+	run . "$race" ./...
+}
+
+# stores are all modules but the root and those of the groups below.
+stores() {
+	local module
+	for module in $(cd "$root" && find . -name go.mod -not -path '*/.*' -not -path '*/node_modules/*' | sort); do
+		case $module in
+		./go.mod | ./examples/integrations/go.mod | ./tests/go.mod) ;;
+		*) run "${module%/go.mod}" "$race" ./... ;;
+		esac
+	done
+}
+
+# The frameworks and the libraries in the benchmarks would take minutes to compile for the
+# race detector, and nothing here tests them.
+examples() {
+	run examples/integrations "" ./...
+	run tests "" ./bench/...
+}
+
+e2e() { run tests "$race" ./e2e; }
+
+faults() { run tests "$race" ./faults; }
+
+for group in "$@"; do
+	"$group"
+done
+if grep -q -e '--- SKIP' "$log"; then
+	echo "Skipped:"
+	grep -A1 -e '--- SKIP' "$log"
+else
+	echo "Nothing was skipped."
+fi
