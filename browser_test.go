@@ -19,22 +19,23 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// Warnings about plain HTTP to example hosts would drown the tests' own words.
+// TestMain disables the default logger, because warnings about plain HTTP to example hosts
+// would hide the output of the tests.
 func TestMain(m *testing.M) {
 	slog.SetDefault(slog.New(slog.DiscardHandler))
 	os.Exit(m.Run())
 }
 
-// A browser sends requests to a handler and keeps its cookies. It works inside
-// a synctest bubble, for no network is involved.
+// browser sends requests to a handler and keeps its cookies. It works inside a synctest bubble,
+// because no network is involved.
 type browser struct {
 	t   testing.TB
 	h   http.Handler
 	jar http.CookieJar
 }
 
-// origin is what the browser's requests are for: HTTPS, so that Secure cookies
-// come back.
+// origin is the origin of the browser's requests. It is HTTPS, so that Secure cookies are sent
+// back.
 var origin, _ = url.Parse("https://localhost/")
 
 // newBrowser returns a browser without cookies.
@@ -46,10 +47,10 @@ func newBrowser(t testing.TB, h http.Handler) *browser {
 	return &browser{t, h, jar}
 }
 
-// get requests a path and returns the response, its body read into memory.
+// get requests a path and returns the response, with its body in memory.
 func (b *browser) get(path string) *http.Response { return b.do(b.request(path)) }
 
-// request prepares a request with the cookies the browser has now.
+// request returns a request with the browser's current cookies.
 func (b *browser) request(path string) *http.Request {
 	r := httptest.NewRequest("GET", "https://localhost"+path, nil)
 	for _, c := range b.jar.Cookies(origin) {
@@ -80,7 +81,7 @@ func (b *browser) cookie() string {
 	return ""
 }
 
-// replay returns another browser that holds a cookie as cookie() returned it.
+// replay returns another browser with the given cookie, in the form that cookie returns.
 func (b *browser) replay(cookie string) *browser {
 	other := newBrowser(b.t, b.h)
 	name, value, _ := strings.Cut(cookie, "=")
@@ -94,7 +95,7 @@ func body(resp *http.Response) string {
 	return string(b)
 }
 
-// routes is a handler made of functions that get the request's session.
+// routes is a handler that dispatches on the path. Its functions get the request's session.
 type routes map[string]func(w http.ResponseWriter, r *http.Request, s *session.Session)
 
 func (rs routes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -105,7 +106,7 @@ func (rs routes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.NotFound(w, r)
 }
 
-// newManager returns a Manager, or fails the test. A store without secrets gets one.
+// newManager returns a Manager, or fails the test. A store without secrets gets a secret.
 func newManager(t testing.TB, o session.Options) *session.Manager {
 	t.Helper()
 	if o.Store != nil && o.Secrets == nil {
@@ -120,24 +121,24 @@ func newManager(t testing.TB, o session.Options) *session.Manager {
 
 var errDown = errors.New("store down")
 
-// A spyStore counts the calls of a store, can fail them, and can stop a test
-// at any of them. before is called with the method's name and the id (or the
-// user, for List) before the call reaches the store; an error that it returns
-// is the call's. after is called with the store's answer, which it may replace.
+// spyStore counts the calls of a store, can fail them, and can block them. before is called
+// with the name of the method and the id (List: the user) before the call reaches the store; an
+// error that it returns is the result of the call. after is called with the error of the store,
+// which it may replace.
 type spyStore struct {
 	session.Store
 	mu     sync.Mutex
 	calls  map[string]int
 	before func(ctx context.Context, call, id string) error
 	after  func(ctx context.Context, call, id string, err error) error
-	down   atomic.Bool // every call fails with errDown
+	down   atomic.Bool // whether every call fails with errDown
 }
 
 func newSpy() *spyStore {
 	return &spyStore{Store: session.NewMemoryStore(nil), calls: map[string]int{}}
 }
 
-// hook sets before, also while requests are under way.
+// hook sets before. It may be called while requests are in flight.
 func (s *spyStore) hook(before func(ctx context.Context, call, id string) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -151,7 +152,7 @@ func (s *spyStore) hookAfter(after func(ctx context.Context, call, id string, er
 	s.after = after
 }
 
-// count returns how many calls there were of a method, or with "" of all.
+// count returns the number of calls of a method, or of all methods for "".
 func (s *spyStore) count(call string) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -212,7 +213,7 @@ func (s *spyStore) List(ctx context.Context, user string) (rs []*session.Record,
 	return
 }
 
-// events collects what OnEvent is told.
+// events records the events that OnEvent receives.
 type events struct {
 	mu  sync.Mutex
 	all []session.Event
@@ -224,7 +225,7 @@ func (e *events) on(_ context.Context, ev session.Event) {
 	e.all = append(e.all, ev)
 }
 
-// count returns how many events of a kind there were.
+// count returns the number of events of a kind.
 func (e *events) count(kind session.EventKind) (n int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -12,26 +12,26 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// Vary whenever the session was looked for; if there is one and the handler said
-// nothing, no-store to somebody who is logged in and private to others; no-store
-// with our Set-Cookie whatever the handler said.
+// TestCachesAreTold checks the headers for caches: Vary whenever the session was used. If there
+// is a session and the handler has not set Cache-Control, no-store for a logged-in user and
+// private for others. no-store with the session's Set-Cookie, whatever the handler has set.
 func TestCachesAreTold(t *testing.T) {
 	m := newManager(t, session.Options{})
 	for _, c := range []struct {
 		name, from  string
 		do          func(s *session.Session)
-		vary, cache []string // the handler's
+		vary, cache []string // headers that the handler sets
 		wantVary    []string
 		wantCache   []string
 	}{
 		{name: "untouched", from: "alice", vary: []string{"Accept"}, cache: []string{"public"},
 			wantVary: []string{"Accept"}, wantCache: []string{"public"}},
-		{name: "looked for", do: read, wantVary: []string{"Cookie"}},
-		{name: "looked for, public", do: read, cache: []string{"public"}, wantVary: []string{"Cookie"}, wantCache: []string{"public"}},
+		{name: "used", do: read, wantVary: []string{"Cookie"}},
+		{name: "used, public", do: read, cache: []string{"public"}, wantVary: []string{"Cookie"}, wantCache: []string{"public"}},
 		{name: "forged cookie", from: "forged", do: read, wantVary: []string{"Cookie"}},
 		{name: "found", from: "alice", do: read, wantVary: []string{"Cookie"}, wantCache: []string{"no-store"}},
 		{name: "found, anonymous", from: guest, do: read, wantVary: []string{"Cookie"}, wantCache: []string{"private"}},
-		{name: "found, asked only for Err", from: "alice", do: func(s *session.Session) { s.Err() },
+		{name: "found, only Err called", from: "alice", do: func(s *session.Session) { s.Err() },
 			wantVary: []string{"Cookie"}, wantCache: []string{"no-store"}},
 		{name: "found, private", from: "alice", do: read, cache: []string{"private"},
 			wantVary: []string{"Cookie"}, wantCache: []string{"private"}},
@@ -76,8 +76,8 @@ func TestCachesAreTold(t *testing.T) {
 	}
 }
 
-// A page that was made for a user is not stored, whatever becomes of the session before
-// the header leaves.
+// TestCachesAreToldOfASessionThatEnds checks that a page that was made for a user is not
+// stored, whatever happens to the session before the header is sent.
 func TestCachesAreToldOfASessionThatEnds(t *testing.T) {
 	spy := newSpy()
 	m := newManager(t, session.Options{Store: spy})
@@ -95,7 +95,7 @@ func TestCachesAreToldOfASessionThatEnds(t *testing.T) {
 	}{
 		"a Logout in another tab": {"alice", func(t *testing.T, s *session.Session, inAnotherTab func(func(*session.Session))) {
 			inAnotherTab(logOut)
-			write(s) // the commit finds out
+			write(s) // the commit detects the end
 		}},
 		"a Login in another tab": {"alice", func(t *testing.T, s *session.Session, inAnotherTab func(func(*session.Session))) {
 			inAnotherTab(asBob)
@@ -113,7 +113,7 @@ func TestCachesAreToldOfASessionThatEnds(t *testing.T) {
 		"a Reload, and the store fails": {"alice", func(t *testing.T, s *session.Session, _ func(func(*session.Session))) {
 			spy.hook(failing("Load", errDown))
 			s.Reload(t.Context())
-			if err := s.Save(t.Context()); !errors.Is(err, session.ErrStore) { // and the response stays the handler's
+			if err := s.Save(t.Context()); !errors.Is(err, session.ErrStore) { // the response remains the handler's
 				t.Errorf("Save: %v", err)
 			}
 			spy.hook(nil)
@@ -126,7 +126,7 @@ func TestCachesAreToldOfASessionThatEnds(t *testing.T) {
 				if call == "Load" {
 					loads++
 				}
-				if loads == 2 { // of the session that the other tab has begun
+				if loads == 2 { // the load of the session that the other tab has created
 					return errDown
 				}
 				return nil
@@ -156,11 +156,11 @@ func TestCachesAreToldOfASessionThatEnds(t *testing.T) {
 	}
 }
 
-// The header belongs to the handler's slices no more than to ours: what one
-// response is told does not show up in another.
+// TestCachesAreToldEachResponseForItself checks that the headers of one response do not change
+// the slices of another, nor those of the handler.
 func TestCachesAreToldEachResponseForItself(t *testing.T) {
 	m := newManager(t, session.Options{})
-	shared := []string{"Accept", "", ""}[:1] // room that an append would use
+	shared := []string{"Accept", "", ""}[:1] // with free capacity that an append would use
 	h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header()["Vary"] = shared
 		read(session.From(r.Context()))
@@ -176,11 +176,12 @@ func TestCachesAreToldEachResponseForItself(t *testing.T) {
 		}
 	}
 	if all := shared[:3]; all[0] != "Accept" || all[1] != "" || all[2] != "" {
-		t.Errorf("the handler's own slice is now %q", all)
+		t.Errorf("the handler's slice was changed to %q", all)
 	}
 }
 
-// Managers inside one another, each with its cookie, tell caches once.
+// TestNestedManagersTellCachesOnce checks that nested Managers, each with a cookie of its own,
+// set each header for caches once.
 func TestNestedManagersTellCachesOnce(t *testing.T) {
 	outer := newManager(t, session.Options{})
 	inner := newManager(t, session.Options{Cookie: session.CookieOptions{Name: "__Host-shop"}})
@@ -205,13 +206,13 @@ func TestNestedManagersTellCachesOnce(t *testing.T) {
 	}
 }
 
-// A first use after the first byte cannot tell caches. The developer is told
-// instead, once, with the fix.
+// TestFirstUseTooLateIsLoggedOnce checks that a first use after the first byte, which cannot
+// set headers for caches, is logged once, with the fix.
 func TestFirstUseTooLateIsLoggedOnce(t *testing.T) {
 	logged := captureLog(t)
 	m := newManager(t, session.Options{})
 	sent := open(t, m, "alice")
-	var held *session.Session // by a goroutine that outlives its request
+	var held *session.Session // kept by a goroutine that outlives its request
 	b := newBrowser(t, m.Handler(routes{
 		"/early":     func(w http.ResponseWriter, r *http.Request, s *session.Session) { read(s); w.Write(ok); read(s) },
 		"/untouched": func(w http.ResponseWriter, r *http.Request, s *session.Session) { w.Write(ok) },
@@ -228,11 +229,11 @@ func TestFirstUseTooLateIsLoggedOnce(t *testing.T) {
 		t.Error("reading after the request does not work")
 	}
 	if logged.Len() > 0 {
-		t.Fatalf("logged without need: %s", logged)
+		t.Fatalf("unexpected log line: %s", logged)
 	}
 	for range 3 {
 		if resp := b.get("/late"); resp.Header["Vary"] != nil || resp.Header["Cache-Control"] != nil {
-			t.Errorf("the header was changed after it left: %v", resp.Header)
+			t.Errorf("the header was changed after it was sent: %v", resp.Header)
 		}
 	}
 	text := logged.String()

@@ -20,12 +20,12 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// A crowd is many sessions of one Manager over one MemoryStore.
+// crowd is many sessions of one Manager over one MemoryStore.
 type crowd struct {
 	store        *session.MemoryStore
-	handler      http.Handler // "/" reads a value, "/new" makes a session, "/login" one of a user of its own
-	made         int          // sessions, which have their number as a value
-	cookies, ids []string     // "/id" notes the ids
+	handler      http.Handler // "/" reads a value, "/new" creates a session, "/login" creates one with a user of its own
+	made         int          // number of sessions; each has its number as a value
+	cookies, ids []string     // ids is filled by "/id"
 }
 
 // newCrowd fills a store with n sessions of three small values.
@@ -62,7 +62,7 @@ func newCrowd(tb testing.TB, n int, path string) *crowd {
 	return c
 }
 
-// comeBack lets every browser come back, each goroutine its part of them.
+// comeBack sends a request with every cookie, distributed over the goroutines.
 func (c *crowd) comeBack(path string, goroutines int) {
 	var wg sync.WaitGroup
 	for g := range goroutines {
@@ -76,8 +76,8 @@ func (c *crowd) comeBack(path string, goroutines int) {
 	wg.Wait()
 }
 
-// visitor returns a function, for one goroutine, that is a request with a
-// cookie, or with none, and returns the header of the response.
+// visitor returns a function, for one goroutine, that sends a request with a cookie, or
+// without, and returns the header of the response.
 func (c *crowd) visitor(path string) func(cookie string) http.Header {
 	w, r := &discard{http.Header{}}, httptest.NewRequest("GET", "https://localhost"+path, nil)
 	line := []string{""}
@@ -90,8 +90,8 @@ func (c *crowd) visitor(path string) func(cookie string) http.Header {
 	}
 }
 
-// Of thousands of browsers that come at once, while their cookies are verified
-// for the first time and remembered, each gets its own session and no other.
+// TestEveryBrowserGetsItsOwn checks that each of thousands of concurrent browsers gets its own
+// session, while cookies are verified for the first time and cached.
 func TestEveryBrowserGetsItsOwn(t *testing.T) {
 	const n = 3000
 	c := newCrowd(t, n, "/new")
@@ -100,7 +100,7 @@ func TestEveryBrowserGetsItsOwn(t *testing.T) {
 		wg.Go(func() {
 			visit := c.visitor("/number")
 			for i := range 3 * n {
-				i = (i*7 + g) % n // the same ones at the same time, but not only
+				i = (i*7 + g) % n // goroutines use the same cookies at about the same time, in different orders
 				if got := visit(c.cookies[i]).Get("Number"); got != strconv.Itoa(i) {
 					t.Errorf("browser %d got the session of %s", i, got)
 				}
@@ -110,9 +110,9 @@ func TestEveryBrowserGetsItsOwn(t *testing.T) {
 	wg.Wait()
 }
 
-// stranger is visitor with the cookies of browsers at random. Like a cookie
-// that has just come from the network, each is in the processor's cache,
-// whatever their number: they are copied a batch at a time, which takes little.
+// stranger is visitor with the cookies of random browsers. Each cookie is in the processor's
+// cache, like one that was just read from the network: cookies are copied in batches, which is
+// cheap.
 func (c *crowd) stranger() func() {
 	visit := c.visitor("/")
 	var batch [64]string
@@ -125,7 +125,7 @@ func (c *crowd) stranger() func() {
 			for range batch {
 				all.WriteString(c.cookies[rand.IntN(len(c.cookies))])
 			}
-			n := len(c.cookies[0]) // as that of all
+			n := len(c.cookies[0]) // all cookies have this length
 			for i := range batch {
 				batch[i] = all.String()[i*n : (i+1)*n]
 			}
@@ -135,15 +135,15 @@ func (c *crowd) stranger() func() {
 	}
 }
 
-// BenchmarkReadMany reads at random of many sessions.
+// BenchmarkReadMany reads random sessions of many.
 func BenchmarkReadMany(b *testing.B) {
 	for _, n := range []int{100, 100_000} {
 		c := newCrowd(b, n, "/new")
 		c.comeBack("/", 1)
-		c.comeBack("/", 1) // what was verified first had to make room
+		c.comeBack("/", 1) // verifies again the cookies that were evicted
 		for _, goroutines := range []int{1, 2} {
 			b.Run(fmt.Sprintf("sessions=%d/goroutines=%d", n, goroutines), func(b *testing.B) {
-				defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(goroutines)) // RunParallel starts as many
+				defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(goroutines)) // RunParallel starts this many goroutines
 				runtime.GC()
 				b.ReportAllocs()
 				b.ResetTimer()
@@ -157,10 +157,9 @@ func BenchmarkReadMany(b *testing.B) {
 	}
 }
 
-// BenchmarkCrowd reads at random of very many sessions while others arrive and
-// expired ones leave, 25 000 a second each: a call of Load alone, a request in
-// this process, and a request as its browser waits for it, over loopback. It
-// reports the median and the 99th percentile of their times, in nanoseconds.
+// BenchmarkCrowd reads random sessions of very many while 25 000 sessions per second are
+// created and as many expire: by a call of Load alone, by a request in this process, and by a
+// request over loopback. It reports the median and the 99th percentile in nanoseconds.
 func BenchmarkCrowd(b *testing.B) {
 	for _, n := range []int{1_000, 1_000_000} {
 		c := newCrowd(b, n, "/new")
@@ -180,8 +179,8 @@ func BenchmarkCrowd(b *testing.B) {
 				runtime.GC()
 				took := make([]time.Duration, 0, 1<<22)
 				for b.Loop() {
-					// As what has just come from the network is, the cookie is in
-					// the processor's cache.
+					// Like a cookie that was just read from the network, the cookie is in the
+					// processor's cache.
 					i := rand.IntN(n)
 					id, cookie := strings.Clone(c.ids[i]), strings.Clone(c.cookies[i])
 					start := time.Now()
@@ -229,8 +228,8 @@ func (c *crowd) loopback(b *testing.B) func(id, cookie string) {
 	}
 }
 
-// come lets sessions arrive that live for a second, until it is stopped. It
-// returns when as many leave.
+// come creates sessions that live for a second, until stop is called. It returns when as many
+// expire as are created.
 func come(tb testing.TB, store session.Store) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done, ready := make(chan struct{}), make(chan struct{})
@@ -263,8 +262,7 @@ func come(tb testing.TB, store session.Store) (stop func()) {
 	return func() { cancel(); <-done }
 }
 
-// BenchmarkHeap reports the bytes of heap that a stored session takes, all
-// indexes included.
+// BenchmarkHeap reports the bytes of heap per stored session, including all indexes.
 func BenchmarkHeap(b *testing.B) {
 	for _, path := range []string{"/new", "/login"} {
 		b.Run(strings.TrimPrefix(path, "/"), func(b *testing.B) {
@@ -286,14 +284,14 @@ func BenchmarkHeap(b *testing.B) {
 func heapInUse() uint64 {
 	var m runtime.MemStats
 	runtime.GC()
-	runtime.GC() // what sync.Pools held
+	runtime.GC() // a second time, for objects in sync.Pools
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
 }
 
-// BenchmarkWatched lets 10 000 requests of as many sessions wait for Done, for one
-// interval each time, and reports what that costs beside the requests themselves:
-// bytes for each, goroutines, and calls of the store in a second.
+// BenchmarkWatched lets 10 000 requests of as many sessions wait for Done, for one interval per
+// iteration. It reports the cost beside the requests themselves: bytes per session, goroutines,
+// and store calls per second.
 func BenchmarkWatched(b *testing.B) {
 	const n = 10_000
 	store := &countingStore{Store: session.NewMemoryStore(nil)}
@@ -315,7 +313,7 @@ func BenchmarkWatched(b *testing.B) {
 		}
 		select {
 		case <-done:
-			b.Error("it has not ended")
+			b.Error("Done was not closed")
 		case <-hangUp:
 		}
 	}))
@@ -356,7 +354,7 @@ func (s *countingStore) Load(ctx context.Context, id string) (*session.Record, e
 	return s.Store.Load(ctx, id)
 }
 
-// heap returns the bytes of what is in use.
+// heap returns the bytes of heap in use.
 func heap() int64 {
 	var m runtime.MemStats
 	runtime.GC()

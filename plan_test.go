@@ -8,7 +8,7 @@ import (
 	"github.com/coatcheck/session/internal/body"
 )
 
-// plan is a pure function: state in, action out.
+// TestPlan tests plan, a pure function from a state to an action.
 func TestPlan(t *testing.T) {
 	var (
 		alice    = &Record{User: "alice"}
@@ -28,7 +28,7 @@ func TestPlan(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		st   stored
-		want map[string]action // of every; what is not there does nothing
+		want map[string]action // by change of every; a missing change has no action
 	}{
 		{"nothing stored", stored{status: statusNone}, map[string]action{"Set": actCreate, "Login": actCreate, "Login as another": actCreate, "Logout": actEnd, "Logout and Login": actEnd}},
 		{"live", stored{status: statusLive, rec: alice}, map[string]action{"Set": actSave, "Delete": actSave, "Login": actSave, "Login as another": actReplace, "Renew": actSave, "Remember": actSave, "EndBy": actSave, "Logout": actEnd, "Logout and Login": actEnd}},
@@ -47,7 +47,7 @@ func TestPlan(t *testing.T) {
 			"Login": actCreate, "Login as another": actCreate, "Logout": actEnd, "Logout and Login": actEnd} {
 			todo := every[what]
 			if is == statusReplaced && want == actCreate {
-				want = actReplace // whose values the Login may take over
+				want = actReplace // because the Login may take over the values
 			}
 			if got := (&state{stored: stored{status: is}, pending: todo}).plan(phaseOpen, time.Time{}); got != want {
 				t.Errorf("%s, %s: %s, want %s", is, what, got, want)
@@ -60,7 +60,7 @@ func TestPlan(t *testing.T) {
 		name   string
 		st     stored
 		todo   pending
-		before action // that time, and after it
+		before action // before that time, and after it
 		after  action
 	}{
 		{"live", stored{status: statusLive, rec: alice}, pending{endBy: past}, actSave, actSave},
@@ -106,11 +106,11 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// What becomes of a problem when Save returns it, and when something is changed
-// after that.
+// TestProblem checks the kind of a problem after Save has returned it, and after a later
+// change.
 func TestProblem(t *testing.T) {
 	err := errors.New("wrong")
-	for kind, want := range map[problemKind][2]problemKind{ // after report, and after retry
+	for kind, want := range map[problemKind][2]problemKind{ // kind after report, and after retry
 		problemNone:            {problemNone, problemNone},
 		problemPassing:         {problemPassingReported, problemPassing},
 		problemPassingReported: {problemPassingReported, problemPassing},

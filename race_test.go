@@ -17,7 +17,7 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// overTheWire puts a real server between a browser and h: TLS, a socket and a
+// overTheWire returns a handler that forwards to h over a real server: TLS, a socket and a
 // goroutine for each request.
 func overTheWire(t testing.TB, h http.Handler) http.Handler {
 	server := httptest.NewTLSServer(h)
@@ -28,7 +28,7 @@ func overTheWire(t testing.TB, h http.Handler) http.Handler {
 	return wire
 }
 
-// together sends n requests at once and returns their responses.
+// together sends n concurrent requests and returns their responses.
 func together(b *browser, n int, path func(i int) string) []*http.Response {
 	all := make([]*http.Response, n)
 	var wg sync.WaitGroup
@@ -39,7 +39,7 @@ func together(b *browser, n int, path func(i int) string) []*http.Response {
 	return all
 }
 
-// A gate stops a handler: the test waits until it is there, and lets it go on.
+// gate stops a handler: the test waits until the handler is there, and lets it continue.
 type gate struct{ there, open chan struct{} }
 
 func newGate() *gate { return &gate{make(chan struct{}), make(chan struct{})} }
@@ -49,8 +49,7 @@ func (g *gate) pass() {
 	<-g.open
 }
 
-// during sends a request that stops at the gate, does what happens meanwhile,
-// and returns the response.
+// during sends a request that stops at the gate, calls meanwhile, and returns the response.
 func (g *gate) during(b *browser, path string, meanwhile func()) *http.Response {
 	slow := make(chan *http.Response)
 	go func() { slow <- b.get(path) }()
@@ -60,7 +59,7 @@ func (g *gate) during(b *browser, path string, meanwhile func()) *http.Response 
 	return <-slow
 }
 
-// last returns the latest event of a kind, or none.
+// last returns the latest event of a kind, or the zero Event.
 func (e *events) last(kind session.EventKind) (found session.Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -72,10 +71,11 @@ func (e *events) last(kind session.EventKind) (found session.Event) {
 	return found
 }
 
-// setsCookie tells whether a response sets a cookie of any name.
+// setsCookie reports whether a response sets a cookie of any name.
 func setsCookie(resp *http.Response) bool { return resp.Header.Get("Set-Cookie") != "" }
 
-// Promise 1. All requests have read the same record when the first one saves.
+// TestNoLostUpdate: promise 1. All requests have read the same record before the first one
+// saves.
 func TestNoLostUpdate(t *testing.T) {
 	const n = 50
 	spy := newSpy()
@@ -116,17 +116,17 @@ func TestNoLostUpdate(t *testing.T) {
 			t.Error(resp.Status, resp.Header)
 		}
 	}
-	// Values nobody touched are carried byte for byte.
+	// Values that no request changed are kept byte for byte.
 	if got, want := body(b.get("/look")), fmt.Sprint(n, n, n, `[1.50e+01,{"b":"\u0041","a":-0}]`); got != want {
-		t.Errorf("survivors %s, want %s", got, want)
+		t.Errorf("kept %s, want %s", got, want)
 	}
 	if log.count(session.EventConflict) < n-1 {
-		t.Error("the requests did not meet: only", log.count(session.EventConflict), "conflicts")
+		t.Error("too few conflicts: only", log.count(session.EventConflict), "conflicts")
 	}
 }
 
-// Promise 1. A page that shows the flashes forgets those, and not the one that
-// another request added meanwhile, although it reads the same.
+// TestFlashAddedWhileOthersAreShown: promise 1. A page that shows the flashes removes those,
+// and not an equal one that another request has added meanwhile.
 func TestFlashAddedWhileOthersAreShown(t *testing.T) {
 	m := newManager(t, session.Options{})
 	g := newGate()
@@ -148,7 +148,8 @@ func TestFlashAddedWhileOthersAreShown(t *testing.T) {
 	}
 }
 
-// What a request may do to the session that it loaded before the ending.
+// slowly contains what a request may do to a session that it has loaded before the end of the
+// session.
 var slowly = map[string]func(w http.ResponseWriter, r *http.Request, s *session.Session){
 	"reads":   func(w http.ResponseWriter, r *http.Request, s *session.Session) { fmt.Fprint(w, name.Get(s)) },
 	"sets":    func(w http.ResponseWriter, r *http.Request, s *session.Session) { name.Set(s, "slow") },
@@ -172,8 +173,8 @@ var slowly = map[string]func(w http.ResponseWriter, r *http.Request, s *session.
 	},
 }
 
-// slowRoutes are those of a shop whose slow pages stop at a gate, with the
-// session loaded, and then do what the query says.
+// slowRoutes are the routes of a shop whose slow pages stop at a gate with the session loaded,
+// and then do what the query says.
 func slowRoutes(g *gate) routes {
 	return routes{
 		"/login": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
@@ -198,8 +199,8 @@ func slowRoutes(g *gate) routes {
 	}
 }
 
-// Promise 2. Whatever a slow request does after a logout that it overlapped,
-// the old token stays dead, for another process too.
+// TestLogoutWins: promise 2. Whatever a slow request does after a logout during it, the old
+// token stays invalid, in other processes too.
 func TestLogoutWins(t *testing.T) {
 	for what := range slowly {
 		t.Run(what, func(t *testing.T) {
@@ -214,7 +215,7 @@ func TestLogoutWins(t *testing.T) {
 				t.Error("the slow response:", resp.Status, resp.Header)
 			}
 			if b.cookie() != "" {
-				t.Error("the browser has a cookie again")
+				t.Error("the slow response has set a cookie")
 			}
 			another := newManager(t, session.Options{Store: spy}).Handler(slowRoutes(g))
 			for _, h := range []http.Handler{b.h, another} {
@@ -229,9 +230,9 @@ func TestLogoutWins(t *testing.T) {
 	}
 }
 
-// Promises 1 and 3. Whatever a slow request does after a renewal that it
-// overlapped is kept, and never touches the newer cookie; after a login as
-// another it is dropped.
+// TestStaleResponseNeverOverwritesNewerCookie: promises 1 and 3. Whatever a slow request does
+// after a renewal during it is kept, and does not replace the newer cookie. After a login as
+// another user it is dropped.
 func TestStaleResponseNeverOverwritesNewerCookie(t *testing.T) {
 	for _, newer := range []string{"/login", "/renew", "/bob"} {
 		for what := range slowly {
@@ -274,15 +275,15 @@ func TestStaleResponseNeverOverwritesNewerCookie(t *testing.T) {
 	}
 }
 
-// Promise 3. A request that arrives after its session has ended, or went to
-// another user, or a while after its token was renewed, sees an anonymous
-// session, and what it changes is dropped.
+// TestStaleArrival: promise 3. A request that arrives after its session has ended, was given to
+// another user, or was renewed a while ago sees an anonymous session, and its changes are
+// dropped.
 func TestStaleArrival(t *testing.T) {
 	for _, c := range []struct {
 		ending   string
 		after    time.Duration
-		err      error // Err
-		dropped  error // what the event, and Save, says
+		err      error // error of Err
+		dropped  error // error of the event and of Save
 		replayed bool
 	}{
 		{"/renew", 10 * time.Second, session.ErrReplaced, session.ErrReplaced, true},
@@ -319,7 +320,7 @@ func TestStaleArrival(t *testing.T) {
 					}
 					want := c.dropped
 					if what == "reads" || what == "deletes" || what == "clears" {
-						want = nil // there is nothing to delete: that is no change
+						want = nil // deleting an absent value is no change
 					}
 					if got := log.last(session.EventDropped).Err; got != want {
 						t.Errorf("dropped: %v, want %v", got, want)
@@ -334,9 +335,9 @@ func TestStaleArrival(t *testing.T) {
 	}
 }
 
-// Promise 3. Login is obeyed, however stale the session it is called on. The values
-// of the session that replaced it are taken over if that is the same user's: the
-// form was sent twice.
+// TestLoginOnStaleSession: promise 3. A Login takes effect, however old the session is on which
+// it is called. The values of the session that replaced it are taken over if that is of the
+// same user, because the form was sent twice.
 func TestLoginOnStaleSession(t *testing.T) {
 	for _, ending := range []string{"/renew", "/login", "/bob", "/logout"} {
 		for _, when := range []string{"arrives after", "overlaps"} {
@@ -374,7 +375,7 @@ func TestLoginOnStaleSession(t *testing.T) {
 	}
 }
 
-// Promise 3. Of many parallel renewals exactly one makes a key.
+// TestParallelRenewals: promise 3. Of many concurrent renewals exactly one creates a key.
 func TestParallelRenewals(t *testing.T) {
 	const n = 20
 	spy := newSpy()
@@ -408,8 +409,8 @@ func TestParallelRenewals(t *testing.T) {
 	}
 }
 
-// Promise 1 and 3. Values that others save while a login is between its two
-// steps belong to the new session.
+// TestLoginTakesOverlappingWrites: promises 1 and 3. Values that other requests save between
+// the two steps of a login belong to the new session.
 func TestLoginTakesOverlappingWrites(t *testing.T) {
 	const n = 20
 	spy, g := newSpy(), newGate()
@@ -423,7 +424,7 @@ func TestLoginTakesOverlappingWrites(t *testing.T) {
 	b := newBrowser(t, overTheWire(t, newManager(t, session.Options{Store: spy}).Handler(shop)))
 	b.get("/write?first")
 	spy.hook(func(_ context.Context, call, _ string) error {
-		if call == "Create" { // the login's: its next call is the swap
+		if call == "Create" { // the next call of the login is the swap
 			spy.hook(nil)
 			g.pass()
 		}
@@ -436,7 +437,7 @@ func TestLoginTakesOverlappingWrites(t *testing.T) {
 			}
 		}
 	})
-	if got, want := body(b.get("/count")), fmt.Sprint("alice", n+2); got != want { // and first, and name
+	if got, want := body(b.get("/count")), fmt.Sprint("alice", n+2); got != want { // and the values first and name
 		t.Errorf("%s values, want %s", got, want)
 	}
 }

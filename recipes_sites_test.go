@@ -14,8 +14,8 @@ import (
 	"github.com/coatcheck/session/sessiontest"
 )
 
-// Browsers behind HTTP Basic authentication and apps use the same routes at the
-// same time, and one list shows the sessions of both.
+// TestRecipeAppsAndCommandLines uses the same routes concurrently with browsers behind HTTP
+// Basic authentication and apps. One list shows the sessions of both.
 func TestRecipeAppsAndCommandLines(t *testing.T) {
 	const n = 5
 	store, told := session.NewMemoryStore(nil), &events{}
@@ -70,8 +70,8 @@ func TestRecipeAppsAndCommandLines(t *testing.T) {
 	}
 }
 
-// Customer 42 and employee 42 log in at the same time, the latter on two devices. The
-// limit for customers is one session.
+// TestRecipeVisitorsAndStaff logs in customer 42 and employee 42 concurrently, the employee on
+// two devices. The limit for customers is one session.
 func TestRecipeVisitorsAndStaff(t *testing.T) {
 	defer func(m *session.Manager) { visitors = m }(visitors)
 	visitors = newManager(t, session.Options{
@@ -116,7 +116,7 @@ func TestRecipeVisitorsAndStaff(t *testing.T) {
 // no slash.
 var tenants = map[string]string{"bank.example": "bank", "mallory.example": "mallory"}
 
-// tenantOf returns the tenant whose site a request is for, or "".
+// tenantOf returns the tenant to whose site a request was sent, or "".
 func tenantOf(r *http.Request) string {
 	host := r.Host
 	if name, _, err := net.SplitHostPort(host); err == nil {
@@ -125,13 +125,13 @@ func tenantOf(r *http.Request) string {
 	return tenants[strings.ToLower(host)]
 }
 
-// loginAt logs a user in at the tenant that the request is for.
+// loginAt logs a user in at the tenant of the request.
 func loginAt(r *http.Request, user string) {
 	session.From(r.Context()).Login(tenantOf(r) + "/" + user)
 }
 
-// userAt returns the user who is logged in at the tenant that the request is for, or "". A
-// session of another tenant does not count.
+// userAt returns the user who is logged in at the tenant of the request, or "". A session of
+// another tenant does not count.
 func userAt(r *http.Request) string {
 	tenant, user, _ := strings.Cut(session.From(r.Context()).User(), "/")
 	if tenant == "" || tenant != tenantOf(r) {
@@ -156,8 +156,8 @@ func separately(secret []byte, storeOf func(tenant string) session.Store, next h
 	}), nil
 }
 
-// The admins of two tenants log in at the same time. Each brings the own token to the
-// other tenant, as whoever holds a token can.
+// TestRecipeTenants logs in the admins of two tenants concurrently. Each then sends its own
+// token to the other tenant, as an attacker with a token can.
 func TestRecipeTenants(t *testing.T) {
 	m := newManager(t, session.Options{})
 	mux := http.NewServeMux()
@@ -197,7 +197,7 @@ func TestRecipeTenants(t *testing.T) {
 				want = "admin"
 			}
 			if got := body(ask(hosts[at], "/look", cookies[of])); got != want {
-				t.Errorf("%s: %s takes the token of %s for %q, want %q", name, hosts[at], hosts[of], got, want)
+				t.Errorf("%s: %s accepts the token of %s for %q, want %q", name, hosts[at], hosts[of], got, want)
 			}
 		})
 		const nobodys = "elsewhere.example"
@@ -244,7 +244,8 @@ func accountsOf(store session.Store, secret []byte, next http.Handler) (http.Han
 	return mux, nil
 }
 
-// A browser logs in with two accounts at once, and uses both in tabs of its own.
+// TestRecipeSeveralAccounts logs in one browser with two accounts concurrently, and uses each
+// in tabs of its own.
 func TestRecipeSeveralAccounts(t *testing.T) {
 	store := session.NewMemoryStore(nil)
 	mux := http.NewServeMux()
@@ -279,7 +280,7 @@ func TestRecipeSeveralAccounts(t *testing.T) {
 			t.Errorf("after the logout of the first, account %d is %q, want %q", i, got, want)
 		}
 	}
-	// The cookie of one account is none of another.
+	// The cookie of one account is not valid for another.
 	for _, c := range b.Do(httptest.NewRequest("GET", "/u/3/login?user=eve", nil)).Cookies() {
 		r := httptest.NewRequest("GET", "/u/2/visit", nil)
 		r.Header.Set("Cookie", "__Host-Http-account-2="+c.Value)
@@ -289,8 +290,8 @@ func TestRecipeSeveralAccounts(t *testing.T) {
 	}
 }
 
-// renamed serves browsers that have only the cookie of the former name with the Manager of
-// that name. Both Managers have the same Store and Secrets.
+// renamed serves browsers that have only the cookie of the former name with the Manager of that
+// name. Both Managers have the same Store and Secrets.
 func renamed(former, current *session.Manager, formerName, currentName string, next http.Handler) http.Handler {
 	byFormer, byCurrent := former.Handler(next), current.Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -302,8 +303,8 @@ func renamed(former, current *session.Manager, formerName, currentName string, n
 	})
 }
 
-// The first of two deployments: processes that know only the former name still serve
-// all browsers.
+// TestRecipeRenamedCookieBesideOldProcesses covers the first of two deployments: processes that
+// know only the former name still serve all browsers.
 func TestRecipeRenamedCookieBesideOldProcesses(t *testing.T) {
 	const n = 10
 	store := session.NewMemoryStore(nil)
@@ -323,7 +324,8 @@ func TestRecipeRenamedCookieBesideOldProcesses(t *testing.T) {
 	wrote(t, b, former, "ann", n)
 }
 
-// Browsers are logged in when a deployment gives the cookie another name and a Domain.
+// TestRecipeRenamedCookie covers a deployment that changes the name and the Domain of the
+// cookie while browsers are logged in.
 func TestRecipeRenamedCookie(t *testing.T) {
 	const n = 10
 	store := session.NewMemoryStore(nil)
@@ -355,7 +357,7 @@ func TestRecipeRenamedCookie(t *testing.T) {
 	cookies("/login", "__Host-Http-session  0\n")
 	cookies("/logout", "__Host-Http-session  -1\n")
 	cookies("/login", "__Secure-session example.test 0\n")
-	// What is left of the former name does not count beside the current one.
+	// A leftover cookie of the former name is ignored beside the current one.
 	junk := httptest.NewRequest("GET", "/look", nil)
 	junk.Header.Set("Cookie", "__Host-Http-session=junk")
 	if got := body(b.Do(junk)); got != "ann" {

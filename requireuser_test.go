@@ -13,7 +13,7 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// members are pages behind a RequireUser, after before. They say which handler answered.
+// members returns pages behind RequireUser, after before. Each says which handler answered.
 func members(m *session.Manager, before func(s *session.Session), otherwise http.Handler) http.Handler {
 	page := m.RequireUser(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, "next ", session.From(r.Context()).User())
@@ -26,34 +26,34 @@ func members(m *session.Manager, before func(s *session.Session), otherwise http
 	}))
 }
 
-// tellWhy is an otherwise.
+// tellWhy is a handler for otherwise.
 var tellWhy = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusForbidden)
 	s := session.From(r.Context())
 	fmt.Fprintf(w, "otherwise %v %v", s.Err(), s.Ended())
 })
 
-// RequireUser calls next for a user who is logged in, by a pending Login too, and
-// otherwise for all others.
+// TestRequireUser checks that RequireUser calls next for a logged-in user, also by a pending
+// Login, and otherwise for all others.
 func TestRequireUser(t *testing.T) {
 	alice := func(s *session.Session) { s.Login("alice") }
 	logout := func(s *session.Session) { s.Logout() }
 	for what, c := range map[string]struct {
-		earlier, before func(s *session.Session) // in an earlier request, and in this one
+		earlier, before func(s *session.Session) // run in an earlier request, and before RequireUser
 		wait            time.Duration
 		want            string
 	}{
-		"a first visit":          {nil, nil, 0, "otherwise <nil> false"},
-		"anonymous":              {write, nil, 0, "otherwise <nil> false"},
-		"a user":                 {alice, nil, 0, "next alice"},
-		"a user, in time":        {alice, nil, 19 * minute, "next alice"},
-		"an ended session":       {alice, nil, 21 * minute, "otherwise <nil> true"},
-		"a pending Login":        {nil, alice, 0, "next alice"},
-		"a Login as another":     {alice, func(s *session.Session) { s.Login("bob") }, 0, "next bob"},
-		"a pending Logout":       {alice, logout, 0, "otherwise <nil> false"},
-		"a mistake and a user":   {alice, func(s *session.Session) { s.Login("") }, 0, "Internal Server Error\n"},
-		"a mistake and no user":  {nil, func(s *session.Session) { s.Login("") }, 0, "Internal Server Error\n"},
-		"a Logout, then a Login": {alice, func(s *session.Session) { s.Logout(); s.Login("bob") }, 0, "next bob"},
+		"a first visit":               {nil, nil, 0, "otherwise <nil> false"},
+		"anonymous":                   {write, nil, 0, "otherwise <nil> false"},
+		"a user":                      {alice, nil, 0, "next alice"},
+		"a user, before the idle end": {alice, nil, 19 * minute, "next alice"},
+		"an ended session":            {alice, nil, 21 * minute, "otherwise <nil> true"},
+		"a pending Login":             {nil, alice, 0, "next alice"},
+		"a Login as another":          {alice, func(s *session.Session) { s.Login("bob") }, 0, "next bob"},
+		"a pending Logout":            {alice, logout, 0, "otherwise <nil> false"},
+		"a mistake and a user":        {alice, func(s *session.Session) { s.Login("") }, 0, "Internal Server Error\n"},
+		"a mistake and no user":       {nil, func(s *session.Session) { s.Login("") }, 0, "Internal Server Error\n"},
+		"a Logout, then a Login":      {alice, func(s *session.Session) { s.Logout(); s.Login("bob") }, 0, "next bob"},
 	} {
 		inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
 			b := newBrowser(t, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -71,7 +71,8 @@ func TestRequireUser(t *testing.T) {
 	}
 }
 
-// A request whose token was replaced goes to otherwise.
+// TestRequireUserAfterARenewal checks that a request with a replaced token is passed to
+// otherwise.
 func TestRequireUserAfterARenewal(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {
 		b := d.browser()
@@ -92,8 +93,8 @@ func TestRequireUserAfterARenewal(t *testing.T) {
 	})
 }
 
-// Without otherwise the answer is 401 with an empty body. With Bearer it says how to
-// authenticate.
+// TestRequireUserWithoutOtherwise checks that without otherwise the response is 401 with an
+// empty body, and with Bearer has a challenge.
 func TestRequireUserWithoutOtherwise(t *testing.T) {
 	for _, isBearer := range []bool{false, true} {
 		m := newManager(t, session.Options{Bearer: isBearer})
@@ -105,15 +106,15 @@ func TestRequireUserWithoutOtherwise(t *testing.T) {
 				t.Errorf("Bearer %v: %d %q %q", isBearer, w.Code, w.Body, challenge)
 			}
 			if stored := w.Header()["Set-Cookie"] != nil || w.Header()["Session-Token"] != nil; stored != (before != nil) {
-				t.Errorf("Bearer %v: what was set before is stored: %v", isBearer, stored)
+				t.Errorf("Bearer %v: the value that was set before is stored: %v", isBearer, stored)
 			}
 		}
 	}
 }
 
-// Promise 7. While the store fails, neither handler runs: the response is ErrorHandler's,
-// also if Save or Reload has told the program already, and whatever a middleware between
-// adds to it.
+// TestRequireUserWhileTheStoreFails: promise 7. While the store fails neither handler runs: the
+// response is that of ErrorHandler, also if Save or Reload has returned the error before, and
+// whatever a middleware in between adds.
 func TestRequireUserWhileTheStoreFails(t *testing.T) {
 	own := func(w http.ResponseWriter, r *http.Request, err error) {
 		if !errors.Is(err, session.ErrStore) {
@@ -131,7 +132,7 @@ func TestRequireUserWhileTheStoreFails(t *testing.T) {
 		"a Login and a Save": func(s *session.Session) { s.Login("bob"); s.Save(t.Context()) },
 		"a Logout":           func(s *session.Session) { s.Logout(); s.Save(t.Context()) },
 	} {
-		for _, call := range []string{"Load", "Save", "Create"} { // that fails
+		for _, call := range []string{"Load", "Save", "Create"} { // the call that fails
 			for _, handler := range []func(http.ResponseWriter, *http.Request, error){nil, own} {
 				spy, isFailing, seen := newSpy(), false, new(accessLog)
 				m := newManager(t, session.Options{Store: spy, ErrorHandler: handler})
@@ -174,7 +175,8 @@ func TestRequireUserWhileTheStoreFails(t *testing.T) {
 	}
 }
 
-// RequireUser asks its own Manager where several are nested, and panics outside it.
+// TestRequireUserOfItsManager checks that RequireUser uses its own Manager if several are
+// nested, and panics outside of Handler.
 func TestRequireUserOfItsManager(t *testing.T) {
 	outer := newManager(t, session.Options{Cookie: session.CookieOptions{Name: "__Host-outer"}})
 	inner := newManager(t, session.Options{})
@@ -197,7 +199,7 @@ func TestRequireUserOfItsManager(t *testing.T) {
 	inner.RequireUser(tellWhy, tellWhy).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
 }
 
-// An accessLog is a middleware's writer, which keeps the status of the response.
+// accessLog is the writer of a middleware that records the status.
 type accessLog struct {
 	http.ResponseWriter
 	status int

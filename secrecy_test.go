@@ -19,7 +19,7 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// spellingIn returns the first way to write b down that said contains, or "".
+// spellingIn returns the first encoding of b that said contains, or "".
 func spellingIn(said string, b []byte) string {
 	hexadecimal := hex.EncodeToString(b)
 	goSyntax := fmt.Sprintf("%#v", b) // []byte{0x6f, 0x6c, …}
@@ -38,12 +38,12 @@ func spellingIn(said string, b []byte) string {
 	return ""
 }
 
-// A witness writes down all that the package says: to the log, to OnEvent, in
-// errors, in everything that can be printed, and to the store.
+// witness records everything that the package outputs: to the log, to OnEvent, in errors, in
+// printed values, and to the store.
 type witness struct {
-	session.Store // the archive: every record that was ever written goes to said
+	session.Store // every record that is written to it is also added to said
 	mu            sync.Mutex
-	said          *bytes.Buffer // a pointer, which nothing prints through
+	said          *bytes.Buffer // a pointer, so that printing a witness does not print its contents
 	ids           map[string]bool
 }
 
@@ -51,14 +51,14 @@ func newWitness(store session.Store) *witness {
 	return &witness{Store: store, said: new(bytes.Buffer), ids: map[string]bool{}}
 }
 
-// Write takes the log.
+// Write implements io.Writer for the log.
 func (w *witness) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.said.Write(p)
 }
 
-// hear prints things in every way, and errors with all that they wrap.
+// hear prints things with every verb, and errors with all that they wrap.
 func (w *witness) hear(things ...any) {
 	for _, x := range things {
 		fmt.Fprintf(w, "%v\n%+v\n%#v\n", x, x, x)
@@ -90,8 +90,8 @@ func (w *witness) Save(ctx context.Context, r *session.Record, old uint64) error
 	return w.Store.Save(ctx, r, old)
 }
 
-// Promise 10. A thief who reads the store finds hashes of tokens, and no way to
-// the tokens: nothing in it opens a session.
+// TestStolenStoreIsUseless: promise 10. An attacker who reads the store finds hashes of keys,
+// and nothing that gives access to a session.
 func TestStolenStoreIsUseless(t *testing.T) {
 	store := newWitness(session.NewMemoryStore(nil))
 	h := newManager(t, session.Options{Store: store, Secrets: [][]byte{oldSecret}}).Handler(reception)
@@ -105,10 +105,10 @@ func TestStolenStoreIsUseless(t *testing.T) {
 	}
 	for _, v := range []string{value, renewed} {
 		if found := spellingIn(store.said.String(), keyOf(t, v)); found != "" || strings.Contains(store.said.String(), v) {
-			t.Errorf("the store knows the token: %s", found)
+			t.Errorf("the store contains the token: %s", found)
 		}
 	}
-	// The thief's own Manager signs whatever the thief likes, under another secret.
+	// A Manager of the attacker signs any value, with another secret.
 	thief := newManager(t, session.Options{Store: store.Store, Secrets: [][]byte{newSecret}}).Handler(reception)
 	_, loot := logIn(t, thief, "mallory")
 	for id := range store.ids {
@@ -119,8 +119,8 @@ func TestStolenStoreIsUseless(t *testing.T) {
 	expectUser(t, h, "alice", name+"="+renewed)
 }
 
-// Through a whole life with all its failures, nothing that the package prints
-// holds a token or a secret.
+// TestNothingSaysATokenOrASecret checks that over the life of a session with all its failures
+// the package outputs no token and no secret.
 func TestNothingSaysATokenOrASecret(t *testing.T) {
 	spy := newSpy()
 	w := newWitness(spy)
@@ -163,7 +163,7 @@ func TestNothingSaysATokenOrASecret(t *testing.T) {
 		},
 		"reload": func(_ http.ResponseWriter, r *http.Request, s *session.Session) { w.hear(s.Reload(r.Context())) },
 		"panic":  func(_ http.ResponseWriter, _ *http.Request, s *session.Session) { s.Logout(); panic("at the disco") },
-		"ended": func(_ http.ResponseWriter, r *http.Request, s *session.Session) { // by another request of the same browser
+		"ended": func(_ http.ResponseWriter, r *http.Request, s *session.Session) { // another request of the same browser ends the session
 			present(m.Handler(reception), "/renew", r.Header["Cookie"]...)
 			name.Set(s, "z")
 		},
@@ -211,17 +211,17 @@ func TestNothingSaysATokenOrASecret(t *testing.T) {
 		said := w.said.String()
 		w.said.Reset()
 		failures += strings.Count(said, "level=ERROR")
-		for _, v := range values[max(0, len(values)-6):] { // those of this visit are among them
-			if v := v[16:72]; strings.Contains(said, v) { // the token's part, however the rest is changed
-				t.Fatalf("GET %s: a cookie was written down: …%s…", path, around(said, v))
+		for _, v := range values[max(0, len(values)-6):] { // includes those of this visit
+			if v := v[16:72]; strings.Contains(said, v) { // the part that contains the token
+				t.Fatalf("GET %s: a cookie was output: …%s…", path, around(said, v))
 			}
 			if s := spellingIn(said, keyOf(t, v)); s != "" {
-				t.Fatalf("GET %s: a token was written down: …%s…", path, around(said, s))
+				t.Fatalf("GET %s: a token was output: …%s…", path, around(said, s))
 			}
 		}
 		for _, s := range secrets {
 			if s := spellingIn(said, s); s != "" {
-				t.Fatalf("GET %s: a secret was written down: …%s…", path, around(said, s))
+				t.Fatalf("GET %s: a secret was output: …%s…", path, around(said, s))
 			}
 		}
 		return strings.Join(cookies, "; ")
@@ -232,7 +232,7 @@ func TestNothingSaysATokenOrASecret(t *testing.T) {
 		visit("/"+path, fresh())
 		visit("/"+path+"?save", fresh())
 		visit("/"+path, fresh()+"; "+fresh()) // two live sessions
-		visit("/"+path, fresh()[:100])        // a bad signature
+		visit("/"+path, fresh()[:100])        // an invalid signature
 		stale := fresh()
 		visit("/renew", stale)
 		visit("/"+path, stale)
@@ -255,11 +255,11 @@ func TestNothingSaysATokenOrASecret(t *testing.T) {
 		breakRule = false
 	}
 
-	// The witness is not deaf.
+	// The witness has recorded every kind of event.
 	for _, kind := range []session.EventKind{session.EventCreated, session.EventLoggedIn, session.EventLoggedOut, session.EventRenewed,
 		session.EventRevoked, session.EventRejected, session.EventDropped, session.EventStoreFailed} {
 		if log.count(kind) == 0 {
-			t.Errorf("never %s", kind)
+			t.Errorf("no event %s", kind)
 		}
 	}
 	if len(values) < 100 || failures < 10 {
@@ -267,8 +267,9 @@ func TestNothingSaysATokenOrASecret(t *testing.T) {
 	}
 }
 
-// A verb that does not fit has fmt print what pointers point to, as %v does not:
-// log.Printf("session %s", s) is soon written, and go vet sees only some of it.
+// TestWrongVerbShowsNoToken covers verbs that do not fit, with which fmt prints the targets of
+// pointers, unlike with %v. log.Printf("session %s", s) is an easy mistake, and go vet finds
+// only some.
 func TestWrongVerbShowsNoToken(t *testing.T) {
 	m := newManager(t, session.Options{})
 	said := map[string]string{}
@@ -285,7 +286,7 @@ func TestWrongVerbShowsNoToken(t *testing.T) {
 		}
 	}))
 	first := issued(t, present(h, "/"))
-	second := issued(t, present(h, "/", "x=y")) // a new one again, as no cookie of ours came
+	second := issued(t, present(h, "/", "x=y")) // also a new session, because the request has no session cookie
 	present(h, "/", first.Name+"="+first.Value)
 	for what, text := range said {
 		for _, c := range []*http.Cookie{first, second} {
@@ -293,7 +294,7 @@ func TestWrongVerbShowsNoToken(t *testing.T) {
 				t.Errorf("%s shows the token that it issues: …%s…", what, around(text, found))
 			}
 			if strings.Contains(text, c.Value) {
-				t.Errorf("%s shows the cookie that came: …%s…", what, around(text, c.Value))
+				t.Errorf("%s shows the cookie of the request: …%s…", what, around(text, c.Value))
 			}
 		}
 	}

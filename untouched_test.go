@@ -12,9 +12,9 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// A request whose handler never asks for its session costs nothing, whatever
-// cookies it brings: no call of the store, no header, no signature verified
-// (securecookie's verification alone would be a dozen allocations).
+// TestUntouchedCostsNothing checks that a request whose handler does not use its session costs
+// nothing, whatever cookies it has: no store call, no header, no signature verification (which
+// alone would be a dozen allocations).
 func TestUntouchedCostsNothing(t *testing.T) {
 	spy, told := newSpy(), &events{}
 	m := newManager(t, session.Options{Store: spy, OnEvent: told.on})
@@ -30,7 +30,7 @@ func TestUntouchedCostsNothing(t *testing.T) {
 		{"nothing written", valid, func(http.ResponseWriter, *http.Request) {}},
 		{"flushed", valid, func(w http.ResponseWriter, r *http.Request) { w.(http.Flusher).Flush() }},
 		{"From, and no method", valid, func(w http.ResponseWriter, r *http.Request) { session.From(r.Context()); answer(w) }},
-		{"through itself", valid, func(w http.ResponseWriter, r *http.Request) { answer(w) }},
+		{"a Manager inside itself", valid, func(w http.ResponseWriter, r *http.Request) { answer(w) }},
 	} {
 		h := m.Handler(http.HandlerFunc(c.handler))
 		if c.name == "through itself" {
@@ -56,20 +56,20 @@ func TestUntouchedCostsNothing(t *testing.T) {
 	}
 }
 
-// A flushingDiscard is a discard that has Flush.
+// flushingDiscard is a discard with Flush.
 type flushingDiscard struct{ discard }
 
 func (*flushingDiscard) Flush() {}
 
-// Allocations are exact, so they are held to. Three small values in memory, a
-// cookie that was verified before, a writer that allocates nothing. What signing
-// a new session's cookie takes is securecookie's and Go's.
+// TestAllocations checks the exact numbers of allocations: three small values in memory, a
+// cookie that was verified before, a writer that does not allocate. The allocations for the
+// signature of a new cookie are those of securecookie and Go.
 func TestAllocations(t *testing.T) {
 	codec := newCodec()
 	signing := testing.AllocsPerRun(100, func() { codec.Encode("__Host-Http-session", make([]byte, 32)) })
 	for _, c := range []struct {
 		name   string
-		path   string // of the session, see benchSetup
+		path   string // selects the session, see benchSetup
 		cookie bool
 		do     func(s *session.Session)
 		most   float64
@@ -97,19 +97,19 @@ func TestAllocations(t *testing.T) {
 		}
 		t.Logf("%s: %v allocations", c.name, allocs)
 		if w.h["Vary"] == nil {
-			t.Errorf("%s: measured nothing: %v", c.name, w.h)
+			t.Errorf("%s: the session was not used: %v", c.name, w.h)
 		}
 	}
 }
 
-// Verifying a signature costs more than all else, so that it is done once for a
-// cookie, although thousands of others come between. It shows in allocations: a
-// verification has twelve, a read without one four.
+// TestCookieIsVerifiedOnce checks that a cookie is verified once, because verification is the
+// most expensive step, even if thousands of other cookies are presented in between. A
+// verification has twelve allocations, a read without one four.
 func TestCookieIsVerifiedOnce(t *testing.T) {
 	const n = 10_000
 	c := newCrowd(t, n, "/new")
 	c.comeBack("/", 8)
-	c.comeBack("/", 8) // who grows the table may be interrupted at it, the first time
+	c.comeBack("/", 8) // the first round also grows the table
 	for _, goroutines := range []int{8, 1} {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
@@ -121,7 +121,8 @@ func TestCookieIsVerifiedOnce(t *testing.T) {
 	}
 }
 
-// What a forged cookie costs is securecookie's verification, and no more.
+// TestForgedCookieCostsOneVerification checks that a forged cookie costs one verification of
+// securecookie, and no more.
 func TestForgedCookieCostsOneVerification(t *testing.T) {
 	h, cookie := benchSetup("/", func(w http.ResponseWriter, r *http.Request) {
 		if !session.From(r.Context()).IsNew() {
@@ -144,8 +145,9 @@ func TestForgedCookieCostsOneVerification(t *testing.T) {
 	}
 }
 
-// A cookie is believed if the whole of it was verified before, not if it falls
-// into the place of one in a table: of so many guesses several would.
+// TestGuessesAreNotBelieved checks that a cookie is accepted only if the whole value was
+// verified before, not if it has the place of another in the table, as several of this many
+// guesses have.
 func TestGuessesAreNotBelieved(t *testing.T) {
 	c := newCrowd(t, 4000, "/new")
 	c.comeBack("/", 1)
@@ -156,7 +158,7 @@ func TestGuessesAreNotBelieved(t *testing.T) {
 		for j := range 5 {
 			guess[at+j] = 'a' + byte(i>>(4*j)&15)
 		}
-		if got := visit(string(guess)).Get("Number"); got != "0" { // what an empty session has
+		if got := visit(string(guess)).Get("Number"); got != "0" { // the value of an empty session
 			t.Fatalf("the %dth guess is in the session of %s", i, got)
 		}
 	}
