@@ -10,9 +10,9 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// Promise 16. A request that another site makes, and that SameSite keeps our
-// cookie back from, begins no anonymous session: it would take the place of the
-// one that the browser may hold.
+// TestRequestThatCouldNotBringTheCookie: promise 16. A request that another site made, and from
+// which SameSite withholds the cookie, creates no anonymous session, because the session would
+// replace the one that the browser may have.
 func TestRequestThatCouldNotBringTheCookie(t *testing.T) {
 	const lax, strict, nonE = http.SameSiteLaxMode, http.SameSiteStrictMode, http.SameSiteNoneMode
 	for _, c := range []struct {
@@ -20,24 +20,24 @@ func TestRequestThatCouldNotBringTheCookie(t *testing.T) {
 		sameSite     http.SameSite
 		method       string
 		site, dest   string // Sec-Fetch-Site and -Dest
-		cookie       string // that the request brings
+		cookie       string // value of the request's session cookie
 		dropsSession bool
 	}{
 		{"a payment provider's way back", lax, "POST", "cross-site", "document", "", true},
 		{"form_post", lax, "POST", "cross-site", "iframe", "", true},
 		{"a link", lax, "GET", "cross-site", "document", "", false},
-		{"a link, asked for by HEAD", lax, "HEAD", "cross-site", "document", "", false},
+		{"a link, with HEAD", lax, "HEAD", "cross-site", "document", "", false},
 		{"an image", lax, "GET", "cross-site", "image", "", true},
 		{"a frame", lax, "GET", "cross-site", "iframe", "", true},
 		{"a script's request", lax, "GET", "cross-site", "empty", "", true},
 		{"a link, to a strict cookie", strict, "GET", "cross-site", "document", "", true},
 		{"a form, to a strict cookie", strict, "POST", "cross-site", "document", "", true},
 		{"a form, to a cookie for all", nonE, "POST", "cross-site", "document", "", false},
-		{"our own page", lax, "POST", "same-origin", "document", "", false},
-		{"a sibling's page", strict, "POST", "same-site", "document", "", false},
+		{"a page of this site", lax, "POST", "same-origin", "document", "", false},
+		{"a page of a sibling domain", strict, "POST", "same-site", "document", "", false},
 		{"typed in", strict, "GET", "none", "document", "", false},
 		{"an old browser", strict, "POST", "", "", "", false},
-		{"a bad cookie that came", lax, "POST", "cross-site", "document", "x", true},
+		{"an invalid cookie", lax, "POST", "cross-site", "document", "x", true},
 	} {
 		for _, adapted := range []bool{false, true} {
 			spy := newSpy()
@@ -80,14 +80,14 @@ func TestRequestThatCouldNotBringTheCookie(t *testing.T) {
 				t.Errorf("%s: %d sessions were made", c.name, n)
 			}
 			if resp := do(func(s *session.Session) { s.Login("alice") }); !setsCookie(resp) {
-				t.Errorf("%s: Login was not obeyed", c.name)
+				t.Errorf("%s: Login had no effect", c.name)
 			}
 		}
 	}
 }
 
-// Promise 16. Who made a request without Sec-Fetch-Site, and one that a service worker
-// passed on, is told by Origin and Referer.
+// TestWhoMadeTheRequest: promise 16. For a request without Sec-Fetch-Site, and for one that a
+// service worker forwarded, Origin and Referer determine which site made it.
 func TestWhoMadeTheRequest(t *testing.T) {
 	const lax, strict = http.SameSiteLaxMode, http.SameSiteStrictMode
 	for _, c := range []struct {
@@ -101,27 +101,27 @@ func TestWhoMadeTheRequest(t *testing.T) {
 		{"an old browser's way back", lax, "POST", "shop.test", "Origin: https://pay.test", true},
 		{"from a frame without an origin", lax, "POST", "shop.test", "Origin: null", true},
 		{"by another method", lax, "DELETE", "shop.test", "Origin: https://pay.test", true},
-		{"a sibling, which Origin cannot tell from another site", lax, "POST", "shop.test", "Origin: https://www.shop.test", true},
+		{"a sibling domain, which by Origin is another site", lax, "POST", "shop.test", "Origin: https://www.shop.test", true},
 		{"another port", lax, "POST", "shop.test:8443", "Origin: https://shop.test", true},
-		{"our own form", lax, "POST", "shop.test", "Origin: https://shop.test", false},
-		{"our own form, spelled otherwise", lax, "POST", "Shop.test:8443", "Origin: https://shop.test:8443", false},
-		{"our own form, by plain http", lax, "POST", "192.168.1.7", "Origin: http://192.168.1.7", false},
+		{"a form of this site", lax, "POST", "shop.test", "Origin: https://shop.test", false},
+		{"a form of this site, in another spelling", lax, "POST", "Shop.test:8443", "Origin: https://shop.test:8443", false},
+		{"a form of this site, over plain HTTP", lax, "POST", "192.168.1.7", "Origin: http://192.168.1.7", false},
 		{"no browser", lax, "POST", "shop.test", "", false},
 		{"an old browser's link", lax, "GET", "shop.test", "Origin: https://pay.test", false},
 		{"an old browser's HEAD", strict, "HEAD", "shop.test", "Origin: https://pay.test", false},
-		{"a cookie for all", http.SameSiteNoneMode, "POST", "shop.test", "Origin: https://pay.test", false},
+		{"SameSite=None", http.SameSiteNoneMode, "POST", "shop.test", "Origin: https://pay.test", false},
 		{"junk cookies", lax, "POST", "shop.test", "Origin: https://pay.test|Cookie: __Host-Http-session=junk; __Host-Http-session=", true},
 		{"junk of the right length", lax, "POST", "shop.test", "Origin: https://pay.test|Cookie: __Host-Http-session=" + strings.Repeat("A", 118), true},
 
 		{"Firefox, a worker, a foreign post", lax, "POST", "shop.test", "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: same-origin|Sec-Fetch-Dest: empty|Origin: https://shop.test|Referer: https://pay.test/", true},
 		{"WebKit, a worker, a foreign post", lax, "POST", "shop.test", "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: empty|Origin: https://pay.test", true},
-		{"a worker, our own form", lax, "POST", "shop.test", "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: empty|Origin: https://shop.test|Referer: https://shop.test/cart?x#y", false},
+		{"a worker, a form of this site", lax, "POST", "shop.test", "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: empty|Origin: https://shop.test|Referer: https://shop.test/cart?x#y", false},
 		{"a worker, an address typed in", strict, "GET", "shop.test", "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: empty", false},
 		{"a worker, a link", lax, "GET", "shop.test", "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: empty|Referer: https://news.test/", false},
 		{"a worker, a link, to a strict cookie", strict, "GET", "shop.test", "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: same-origin|Sec-Fetch-Dest: empty|Referer: https://news.test", true},
 		{"Chromium, a worker, a link", lax, "GET", "shop.test", "Sec-Fetch-Site: cross-site|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: empty", false},
 		{"Chromium, a worker, a foreign post", lax, "POST", "shop.test", "Sec-Fetch-Site: cross-site|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: empty", true},
-		{"our own script", lax, "POST", "shop.test", "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: cors|Sec-Fetch-Dest: empty|Referer: https://shop.test/", false},
+		{"a script of this site", lax, "POST", "shop.test", "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: cors|Sec-Fetch-Dest: empty|Referer: https://shop.test/", false},
 		{"another site's script", lax, "GET", "shop.test", "Sec-Fetch-Site: cross-site|Sec-Fetch-Mode: cors|Sec-Fetch-Dest: empty", true},
 	} {
 		log := captureLog(t)
@@ -154,7 +154,8 @@ func TestWhoMadeTheRequest(t *testing.T) {
 	}
 }
 
-// Who was logged in when he went to pay still is when he comes back.
+// TestSignedInAfterPaying checks that a user who was logged in before a payment at another site
+// is logged in after it.
 func TestSignedInAfterPaying(t *testing.T) {
 	m := newManager(t, session.Options{})
 	b := newBrowser(t, m.Handler(routes{

@@ -14,8 +14,8 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// The zero Key has no name, which is how the package marks a Clear. The program
-// hears of its mistake, and no value pays for it.
+// TestZeroKeyChangesNothing checks that a call with the zero Key panics and changes no value.
+// The zero Key has no name, which the package uses to represent a Clear.
 func TestZeroKeyChangesNothing(t *testing.T) {
 	var zero session.Key[int]
 	for call, f := range map[string]func(s *session.Session){
@@ -45,11 +45,11 @@ func TestZeroKeyChangesNothing(t *testing.T) {
 	}
 }
 
-// A watch is a store that looks at the times it is given.
+// watch is a store that checks the times that it is given.
 type watch struct {
 	session.Store
 	t *testing.T
-	n int // looks
+	n int // number of times that were checked
 }
 
 func (w *watch) look(times ...time.Time) {
@@ -76,8 +76,8 @@ func (w *watch) Touch(ctx context.Context, id string, seen, expires time.Time) e
 	return w.Store.Touch(ctx, id, seen, expires)
 }
 
-// Stores differ in how finely they keep time. What they are given they can all
-// keep: whole milliseconds, also where the options are not.
+// TestTimesAreWholeMilliseconds checks that stores are given times in whole milliseconds, which
+// all can store, even if the options are not whole milliseconds.
 func TestTimesAreWholeMilliseconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const odd = 123_456_789 * time.Nanosecond
@@ -104,9 +104,9 @@ func TestTimesAreWholeMilliseconds(t *testing.T) {
 	})
 }
 
-// A tombstone of a user's session tells slow requests that there is a newer
-// token. A crawler that fills the store does not push it out: what it leaves
-// goes first.
+// TestTombstoneOutlivesACrawler checks that a crawler that fills the store does not evict the
+// tombstone of a user's session, which tells in-flight requests that there is a newer token:
+// sessions of the crawler are evicted first.
 func TestTombstoneOutlivesACrawler(t *testing.T) {
 	m := newManager(t, session.Options{Store: session.NewMemoryStore(&session.MemoryOptions{MaxBytes: 20_000})})
 	h := m.Handler(clockRoutes)
@@ -116,7 +116,7 @@ func TestTombstoneOutlivesACrawler(t *testing.T) {
 	b.get("/bob")
 	visitor := newBrowser(t, h)
 	visitor.get("/set")
-	for range 200 { // three times what fits
+	for range 200 { // three times as many as fit
 		newBrowser(t, h).get("/set")
 	}
 	if body(visitor.get("/look")) != "" {
@@ -130,8 +130,8 @@ func TestTombstoneOutlivesACrawler(t *testing.T) {
 	}
 }
 
-// A record that has no room in an empty store gets none by evicting others, or
-// itself.
+// TestTooLargeASaveEvictsNobody checks that a record that does not fit into an empty store
+// evicts no other, and not itself.
 func TestTooLargeASaveEvictsNobody(t *testing.T) {
 	for _, user := range []string{"alice", ""} {
 		s := storeOfTen()
@@ -155,8 +155,8 @@ func TestTooLargeASaveEvictsNobody(t *testing.T) {
 	}
 }
 
-// Names is right however many changes there are, over values that are stored:
-// the last change of a name counts, and Clear takes all before it.
+// TestNamesOfManyChanges checks Names after many changes of stored values: the last change of a
+// name counts, and Clear cancels all before it.
 func TestNamesOfManyChanges(t *testing.T) {
 	visit, _, _ := newVisitor(t, session.Options{})
 	want := map[string]bool{}
@@ -214,7 +214,8 @@ func TestNamesOfManyChanges(t *testing.T) {
 	visit(check)
 }
 
-// Save takes ctx's deadline, also for the load that it may have to do first.
+// TestSaveLoadsWithinItsDeadline checks that the deadline of Save's context also applies to the
+// load that Save may need.
 func TestSaveLoadsWithinItsDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		spy := newSpy()
@@ -239,8 +240,8 @@ func TestSaveLoadsWithinItsDeadline(t *testing.T) {
 	})
 }
 
-// A session whose token was replaced has ended too: who asks Save for the one
-// finds it, and who asks for the other.
+// TestSaveOfAReplacedSession checks that the error of Save for a replaced token matches both
+// ErrEnded and ErrReplaced.
 func TestSaveOfAReplacedSession(t *testing.T) {
 	m := newManager(t, session.Options{})
 	b := newBrowser(t, m.Handler(routes{
@@ -265,8 +266,8 @@ func TestSaveOfAReplacedSession(t *testing.T) {
 	old.get("/save")
 }
 
-// Logout, Save, Reload, Set in one request: what comes after the Logout begins
-// anew, whatever was asked of the store in between.
+// TestReloadAfterALogoutThatWasSaved calls Logout, Save, Reload and Set in one request: changes
+// after the Logout belong to a new session, whatever the store was asked in between.
 func TestReloadAfterALogoutThatWasSaved(t *testing.T) {
 	spy := newSpy()
 	m := newManager(t, session.Options{Store: spy})
@@ -289,8 +290,8 @@ func TestReloadAfterALogoutThatWasSaved(t *testing.T) {
 	}
 }
 
-// A record whose Data no Manager has written is damaged, which is no reason to
-// take its user for logged out.
+// TestRecordWithoutAKey checks that a record whose Data was not written by a Manager is
+// damaged, which does not log its user out.
 func TestRecordWithoutAKey(t *testing.T) {
 	for _, data := range []string{"", "{}", `{"name":"old"}`, `{"session.key":7}`, `{"session.key":""}`, "null"} {
 		spy := newSpy()
@@ -319,16 +320,16 @@ func TestRecordWithoutAKey(t *testing.T) {
 	}
 }
 
-// Several logins in one request: the last one counts, and what was set for
-// another user is not his.
+// TestLoginsInOneRequest calls Login several times in one request: the last call counts, and
+// values that were set for another user are dropped.
 func TestLoginsInOneRequest(t *testing.T) {
 	for _, c := range []struct {
 		name, from string
 		do         func(s *session.Session)
 		opens      string
 	}{
-		{"another's value", "", func(s *session.Session) { s.Login("alice"); write(s); s.Login("bob") }, " of bob"},
-		{"one's own value", "", func(s *session.Session) { s.Login("alice"); write(s); s.Login("alice") }, "new of alice"},
+		{"a value of another user", "", func(s *session.Session) { s.Login("alice"); write(s); s.Login("bob") }, " of bob"},
+		{"a value of the same user", "", func(s *session.Session) { s.Login("alice"); write(s); s.Login("alice") }, "new of alice"},
 		{"a visitor's value", "", func(s *session.Session) { write(s); s.Login("bob") }, "new of bob"},
 		{"a value set before", "alice", func(s *session.Session) { write(s); s.Login("bob") }, " of bob"},
 		{"a value set after", "alice", func(s *session.Session) { s.Login("bob"); write(s) }, "new of bob"},
@@ -343,7 +344,7 @@ func TestLoginsInOneRequest(t *testing.T) {
 	}
 }
 
-// A duration that is none fails the request.
+// TestRememberForNoTime checks that a duration that is not positive fails the request.
 func TestRememberForNoTime(t *testing.T) {
 	for _, d := range []time.Duration{0, -time.Second} {
 		m := newManager(t, session.Options{})
@@ -360,7 +361,8 @@ func TestRememberForNoTime(t *testing.T) {
 	}
 }
 
-// A session that was just made, and that a Reload finds gone, leaves no cookie.
+// TestReloadOfANewSessionThatIsGone checks that a new session that a Reload no longer finds
+// sets no cookie.
 func TestReloadOfANewSessionThatIsGone(t *testing.T) {
 	m := newManager(t, session.Options{})
 	b := newBrowser(t, m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
@@ -380,8 +382,8 @@ func TestReloadOfANewSessionThatIsGone(t *testing.T) {
 	}
 }
 
-// Who recovers outside of the Manager, and asks the session, does not find it
-// anonymous because the store has failed.
+// TestErrAfterAPanic checks that a middleware around the Manager that recovers and uses the
+// session gets the error of a failing store, not an anonymous session.
 func TestErrAfterAPanic(t *testing.T) {
 	spy := newSpy()
 	m := newManager(t, session.Options{Store: spy})

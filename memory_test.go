@@ -20,16 +20,15 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// big is the size of the values that the tests below fill a store with. A
-// store of ten has room for ten such records, whatever their overhead, and for
-// no more.
+// big is the size of the values with which the tests below fill a store. A store of ten has
+// room for ten such records, whatever their overhead, and not for eleven.
 const big = 20_000
 
 func storeOfTen() *session.MemoryStore {
 	return session.NewMemoryStore(&session.MemoryOptions{MaxBytes: 10*big + big/2})
 }
 
-// memoryRecord returns a record that lives for an hour, with so many bytes of Data.
+// memoryRecord returns a record that lives for an hour, with size bytes of Data.
 func memoryRecord(id, user string, size int) *session.Record {
 	now := time.Now().Truncate(time.Millisecond)
 	return &session.Record{
@@ -46,8 +45,8 @@ func put(t testing.TB, s session.Store, r *session.Record) {
 	}
 }
 
-// lives tells whether there is a record with this id, without loading it: a
-// record that was loaded has come back.
+// lives reports whether there is a record with this id, without loading it, because a load
+// counts as use.
 func lives(t testing.TB, s session.Store, id string) bool {
 	t.Helper()
 	const never = 0
@@ -58,9 +57,9 @@ func lives(t testing.TB, s session.Store, id string) bool {
 	return errors.Is(err, session.ErrConflict)
 }
 
-// Promise 15, as a site sees it: a crawler that makes a new session with every
-// request costs neither the visitor who came back nor the user who is logged in
-// their sessions; and when only those are left, newcomers get a 503.
+// TestMemoryIsBounded: promise 15. A crawler that creates a session with every request evicts
+// neither the session of a visitor who has used it again, nor that of a logged-in user. If only
+// those are left, new sessions are refused with 503.
 func TestMemoryIsBounded(t *testing.T) {
 	blob := session.NewKey[string]("blob")
 	m := newManager(t, session.Options{Store: storeOfTen()})
@@ -101,22 +100,22 @@ func TestMemoryIsBounded(t *testing.T) {
 		expect(b, "/", 200, "1alice")
 		users = append(users, b)
 	}
-	expect(visitor, "/look", 200, "0") // the last to go
+	expect(visitor, "/look", 200, "0") // the last to be evicted
 	newcomer := newBrowser(t, h)
 	expect(newcomer, "/", 503, "")
 	if newcomer.cookie() != "" {
-		t.Fatal("a session that was refused got a cookie")
+		t.Fatal("a session that was refused has set a cookie")
 	}
 	for _, b := range append(users, user) {
 		expect(b, "/look", 200, "1alice")
 	}
-	expect(user, "/", 200, "2alice") // no bigger than before
+	expect(user, "/", 200, "2alice") // a session that does not grow can be saved
 	expect(user, "/logout", 200, "")
 	expect(newcomer, "/", 200, "1")
 	expect(newcomer, "/", 200, "2")
 }
 
-// Whom a full store evicts, one after the other, as users log in.
+// TestEvictionOrder checks the order in which a full store evicts sessions as users log in.
 func TestEvictionOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := storeOfTen()
@@ -150,7 +149,7 @@ func TestEvictionOrder(t *testing.T) {
 		}
 		for _, newcomer := range []*session.Record{memoryRecord("late", "late", big), memoryRecord("late", "", big)} {
 			if err := s.Create(t.Context(), newcomer); err == nil || errors.Is(err, session.ErrExists) || lives(t, s, "late") {
-				t.Fatalf("a store full of logged-in sessions answered %v", err)
+				t.Fatalf("a store full of logged-in sessions returned %v", err)
 			}
 		}
 		for _, id := range []string{"user1", "user2", "user3", "login0", "login1", "login2", "login3", "login4", "login5", "login6"} {
@@ -161,13 +160,14 @@ func TestEvictionOrder(t *testing.T) {
 	})
 }
 
-// Of many alike the least recently used goes first, wherever it is kept.
+// TestLeastRecentlyUsedLeavesFirst checks that of many similar records the least recently used
+// is evicted first, whichever shard contains it.
 func TestLeastRecentlyUsedLeavesFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 200
 		s := session.NewMemoryStore(&session.MemoryOptions{MaxBytes: n * big})
 		for i := range n {
-			put(t, s, memoryRecord(fmt.Sprint(i), "", big-500)) // all have room
+			put(t, s, memoryRecord(fmt.Sprint(i), "", big-500)) // all fit
 		}
 		order := rand.Perm(n)
 		for _, i := range order {
@@ -184,7 +184,7 @@ func TestLeastRecentlyUsedLeavesFirst(t *testing.T) {
 			}
 			for _, i := range order[gone:] {
 				if !lives(t, s, fmt.Sprint(i)) {
-					t.Fatalf("after %d that went in order, one went before its turn", gone)
+					t.Fatalf("after %d evictions in order, one was out of order", gone)
 				}
 			}
 		}
@@ -194,8 +194,8 @@ func TestLeastRecentlyUsedLeavesFirst(t *testing.T) {
 	})
 }
 
-// A record may grow as long as there is somebody to evict, and never needs
-// memory to end.
+// TestFullMemoryStoreGrowsAndEnds checks that a record may grow as long as another can be
+// evicted, and needs no memory to end.
 func TestFullMemoryStoreGrowsAndEnds(t *testing.T) {
 	s := storeOfTen()
 	for i := range 9 {
@@ -235,16 +235,16 @@ func TestFullMemoryStoreGrowsAndEnds(t *testing.T) {
 	put(t, s, memoryRecord("next2", "bob", big))
 }
 
-// A store without a byte to spare still ends sessions, though the tombstone of a
-// small one is bigger than itself. A renewal, which needs room, is a 503.
+// TestEndingsNeedNoMemory checks that a full store can end sessions, although the tombstone of
+// a small session is larger than the session. A renewal, which needs memory, is a 503.
 func TestEndingsNeedNoMemory(t *testing.T) {
 	for _, page := range []string{"/set", "/login"} {
-		// fill returns a browser with a small session, in a store full of others
-		// but for that session and n bytes less than a small record.
+		// fill returns a browser with a small session, in a store that other sessions
+		// fill except for that session and n bytes less than a small record.
 		fill := func(n int) (b *browser, fits bool) {
 			s := storeOfTen()
 			b = newBrowser(t, newManager(t, session.Options{Store: s}).Handler(clockRoutes))
-			for i := range 100 { // more than fit
+			for i := range 100 { // more than can fit
 				s.Create(t.Context(), memoryRecord(fmt.Sprint("user", i), "bob", big/10))
 			}
 			s.Delete(t.Context(), "user0")
@@ -256,7 +256,7 @@ func TestEndingsNeedNoMemory(t *testing.T) {
 		n := sort.Search(big, func(n int) bool { _, fits := fill(n); return !fits })
 		b, fits := fill(n - 1)
 		if !fits || n == 0 || n == big {
-			t.Fatalf("no filler of %d bytes is the largest", n-1)
+			t.Fatalf("no filler of %d bytes is the largest that fits", n-1)
 		}
 		held := b.cookie()
 		if page == "/login" {
@@ -268,12 +268,13 @@ func TestEndingsNeedNoMemory(t *testing.T) {
 			t.Errorf("a logout after %s: %d", page, resp.StatusCode)
 		}
 		if id := body(b.replay(held).get("/id")); id != "" {
-			t.Errorf("after a logout after %s the old cookie lives", page)
+			t.Errorf("after a logout after %s the old cookie is valid", page)
 		}
 	}
 }
 
-// Whatever happens to records, the room of those that left is free again.
+// TestMemoryIsGivenBack checks that the memory of removed records is free again, however they
+// were removed.
 func TestMemoryIsGivenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := storeOfTen()
@@ -309,8 +310,8 @@ func TestMemoryIsGivenBack(t *testing.T) {
 	})
 }
 
-// Expired records leave, and with them every byte, as new ones arrive: nobody
-// has to sweep.
+// TestExpiredLeaveAsNewOnesArrive checks that expired records are removed, with all their
+// memory, when new records are created, without a sweep.
 func TestExpiredLeaveAsNewOnesArrive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := session.NewMemoryStore(nil)
@@ -352,7 +353,7 @@ func TestMemoryStoreStartsNothing(t *testing.T) {
 	}
 }
 
-// The zero options are the defaults.
+// TestMemoryDefaults checks the defaults of the zero options.
 func TestMemoryDefaults(t *testing.T) {
 	for _, o := range []*session.MemoryOptions{nil, {}} {
 		if err := session.NewMemoryStore(o).Create(t.Context(), memoryRecord("id", "alice", 0)); err != nil {
@@ -361,7 +362,8 @@ func TestMemoryDefaults(t *testing.T) {
 	}
 }
 
-// From the instant on at which it expires, a record is in no list.
+// TestMemoryListAtTheEnd checks that List does not return a record from the instant of its
+// Expires on.
 func TestMemoryListAtTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := session.NewMemoryStore(nil)
@@ -381,7 +383,8 @@ func TestMemoryListAtTheEnd(t *testing.T) {
 	})
 }
 
-// Long user names count against MaxBytes, in the record and in the index.
+// TestMemoryCountsUsers checks that long user names count against MaxBytes, in the record and
+// in the index.
 func TestMemoryCountsUsers(t *testing.T) {
 	const most, name = 4 << 20, 500
 	m := session.NewMemoryStore(&session.MemoryOptions{MaxBytes: most})
@@ -397,8 +400,9 @@ func TestMemoryCountsUsers(t *testing.T) {
 	}
 }
 
-// Promise 15. What the store counts is what it holds: the id, the user and the data of
-// a record keep no larger text alive that they were cut out of, such as a request's body.
+// TestMemoryStoreKeepsNoBody: promise 15. The memory that the store counts is the memory that
+// it keeps: the id, the user and the data of a record do not keep a larger text alive from
+// which they were cut, such as the body of a request.
 func TestMemoryStoreKeepsNoBody(t *testing.T) {
 	body := strings.Repeat("user=alice&junk=", 1000)
 	cutOut := func(text string) bool {
@@ -407,7 +411,7 @@ func TestMemoryStoreKeepsNoBody(t *testing.T) {
 	}
 	user := body[5:10]
 	if !cutOut(user) {
-		t.Fatal("the test finds nothing")
+		t.Fatal("the test proves nothing")
 	}
 	check := func(when string, s session.Store, id string) {
 		t.Helper()
@@ -416,7 +420,7 @@ func TestMemoryStoreKeepsNoBody(t *testing.T) {
 			t.Fatal(when, err)
 		}
 		if cutOut(r.ID) || cutOut(r.User) || cap(r.Data) > 100 {
-			t.Errorf("%s: the store holds what the record was cut out of: ID %v, User %v, %d bytes of data in %d", when, cutOut(r.ID), cutOut(r.User), len(r.Data), cap(r.Data))
+			t.Errorf("%s: the store keeps the text from which the record was cut: ID %v, User %v, %d bytes of data in %d", when, cutOut(r.ID), cutOut(r.User), len(r.Data), cap(r.Data))
 		}
 	}
 	s := session.NewMemoryStore(nil)
@@ -443,11 +447,11 @@ func TestMemoryStoreKeepsNoBody(t *testing.T) {
 	m := newManager(t, session.Options{Store: kept})
 	newBrowser(t, m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Login(user) }})).get("/")
 	if kept.user != user || cutOut(kept.user) {
-		t.Errorf("a store gets the user %q as a part of the body", kept.user)
+		t.Errorf("a store is given the user %q as a part of the body", kept.user)
 	}
 }
 
-// A keeper keeps the user of a record that it is given.
+// keeper keeps the user of the last record that it was given.
 type keeper struct {
 	session.Store
 	user string

@@ -12,7 +12,7 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// once returns a hook that does something before the first call of a method.
+// once returns a hook that calls f before the first call of a method.
 func once(spy *spyStore, method string, f func(ctx context.Context)) func(context.Context, string, string) error {
 	return func(ctx context.Context, call, _ string) error {
 		if call == method {
@@ -23,12 +23,13 @@ func once(spy *spyStore, method string, f func(ctx context.Context)) func(contex
 	}
 }
 
-// Nobody knows whether the Save was applied when the handler calls Logout. The
-// old cookie is dead then, whatever came of the Save, or the user is told.
+// TestLogoutAfterAnIndeterminateSave calls Logout after a Save with an unknown outcome. Either
+// the old cookie is invalid afterwards, whatever the outcome of the Save, or the user gets an
+// error.
 func TestLogoutAfterAnIndeterminateSave(t *testing.T) {
 	for _, applied := range []bool{true, false} {
 		for _, late := range []bool{true, false} {
-			for _, again := range []bool{true, false} { // the Logout's own write fails alike
+			for _, again := range []bool{true, false} { // whether the write of the Logout also has an unknown outcome
 				t.Run(fmt.Sprint("applied=", applied, " late=", late, " again=", again), func(t *testing.T) {
 					spy := newSpy()
 					m := newManager(t, session.Options{Store: spy})
@@ -58,7 +59,7 @@ func TestLogoutAfterAnIndeterminateSave(t *testing.T) {
 					unsure(false)
 					got := opens(t, m, sent)
 					if got != closed && (!again || !late && resp.StatusCode == 200) {
-						t.Errorf("answers %s, and the cookie still opens %q", resp.Status, got)
+						t.Errorf("the status is %s, and the cookie still opens %q", resp.Status, got)
 					}
 				})
 			}
@@ -66,8 +67,8 @@ func TestLogoutAfterAnIndeterminateSave(t *testing.T) {
 	}
 }
 
-// Which of two live sessions is the user's cannot be told, so none is. But
-// who signs out means whatever this browser could be signed in with.
+// TestLogoutOfTwoLiveSessions checks that of two live sessions in one request neither is used,
+// because it is not known which is the user's, and that a Logout ends both.
 func TestLogoutOfTwoLiveSessions(t *testing.T) {
 	m := newManager(t, session.Options{})
 	h := m.Handler(reception)
@@ -77,7 +78,7 @@ func TestLogoutOfTwoLiveSessions(t *testing.T) {
 	_, elsewhere := logIn(t, h, "alice")
 	resp := present(h, "/logout", name+"="+alice+"; "+name+"="+bob, name+"="+again)
 	if c := issued(t, resp); c.MaxAge >= 0 {
-		t.Errorf("no deletion: %v", resp.Header)
+		t.Errorf("the cookie was not deleted: %v", resp.Header)
 	}
 	for _, value := range []string{alice, again, bob} {
 		expectUser(t, h, "", name+"="+value)
@@ -85,8 +86,8 @@ func TestLogoutOfTwoLiveSessions(t *testing.T) {
 	expectUser(t, h, "alice", name+"="+elsewhere)
 }
 
-// revokeSuccessor returns a hook that, before a login's swap, revokes the new
-// session and changes the old one.
+// revokeSuccessor returns a hook that revokes the new session of a login before its swap, and
+// changes the old one.
 func revokeSuccessor(t *testing.T, spy *spyStore, m *session.Manager, b *browser) func(context.Context, string, string) error {
 	return once(spy, "Save", func(ctx context.Context) {
 		all, err := m.List(ctx, "alice")
@@ -100,9 +101,9 @@ func revokeSuccessor(t *testing.T, spy *spyStore, m *session.Manager, b *browser
 	})
 }
 
-// An administrator who looks at the list while a visitor logs in sees the new
-// session before its token is out, and ends it, while the old one changes. That
-// ended both: they are the same session.
+// TestSuccessorIsRevokedBeforeItsTokenIsOut covers an operator who ends the new session of a
+// login before its token is sent, while the old session changes. This ends both, because they
+// are the same session.
 func TestSuccessorIsRevokedBeforeItsTokenIsOut(t *testing.T) {
 	spy := newSpy()
 	var told events
@@ -112,7 +113,7 @@ func TestSuccessorIsRevokedBeforeItsTokenIsOut(t *testing.T) {
 	held := b.cookie()
 	spy.hook(revokeSuccessor(t, spy, m, b))
 	if resp := b.get("/login"); setsCookie(resp) || told.count(session.EventDropped) != 1 {
-		t.Errorf("sets a cookie or drops nothing: %v, events %v", resp.Header, told.all)
+		t.Errorf("the response sets a cookie, or no event was dropped: %v, events %v", resp.Header, told.all)
 	}
 	if got := body(b.replay(held).get("/look")); got != "" {
 		t.Errorf("the old cookie opens %q", got)
@@ -122,12 +123,11 @@ func TestSuccessorIsRevokedBeforeItsTokenIsOut(t *testing.T) {
 	}
 }
 
-// A program that changes values in all of a user's sessions meets one that is
-// just beginning, or whose token is being replaced. The user stays signed in,
-// and has the value.
+// TestEditWhileTheTokenIsReplaced edits all sessions of a user while one of them is being
+// created or renewed. The user stays logged in, and the session has the value.
 func TestEditWhileTheTokenIsReplaced(t *testing.T) {
-	for _, path := range []string{"/renew", "/login"} { // the same user's, and a visitor's
-		for _, moves := range []bool{false, true} { // the old record does, too
+	for _, path := range []string{"/renew", "/login"} { // a renewal, and the login of a visitor
+		for _, moves := range []bool{false, true} { // whether the old record changes too
 			t.Run(fmt.Sprint(path, " moves=", moves), func(t *testing.T) {
 				spy := newSpy()
 				m := newManager(t, session.Options{Store: spy})
@@ -159,7 +159,7 @@ func TestEditWhileTheTokenIsReplaced(t *testing.T) {
 				switch {
 				case moves && path == "/renew":
 					want = "edited again alice"
-				case moves: // the login began again, from the visitor's own session
+				case moves: // the login was retried from the visitor's session
 					want = "valuealice"
 				}
 				if got := body(b.get("/look")); got != want {
@@ -173,9 +173,9 @@ func TestEditWhileTheTokenIsReplaced(t *testing.T) {
 	}
 }
 
-// A Create that took all the time there was may have been applied. The record
-// is deleted all the same, in time of its own: it would stay on the user's list
-// of devices, and nobody holds its token.
+// TestTimedOutCreateLeavesNothing checks that a Create that times out, and may have been
+// applied, is undone with a time limit of its own: otherwise a session would stay in the user's
+// list whose token no client has.
 func TestTimedOutCreateLeavesNothing(t *testing.T) {
 	for _, path := range []string{"/first", "/bob"} {
 		t.Run(path, func(t *testing.T) {
@@ -196,7 +196,7 @@ func TestTimedOutCreateLeavesNothing(t *testing.T) {
 					return err
 				}
 				if resp := b.get(path); resp.StatusCode != 503 {
-					t.Error("answers", resp.Status)
+					t.Error("the status is", resp.Status)
 				}
 				if all, err := m.List(t.Context(), "alice"); len(all) != want || err != nil {
 					t.Errorf("%d sessions are listed (%v), want %d", len(all), err, want)
@@ -206,8 +206,8 @@ func TestTimedOutCreateLeavesNothing(t *testing.T) {
 	}
 }
 
-// An ending may be repeated, unlike changes: a second Save finds out, and what
-// it returns is how things are now.
+// TestLogoutIsSavedAgain checks that a Logout, unlike changes, may be repeated after an unknown
+// outcome: a second Save finds the outcome and returns it.
 func TestLogoutIsSavedAgain(t *testing.T) {
 	for _, applied := range []bool{true, false} {
 		spy := newSpy()
@@ -230,13 +230,14 @@ func TestLogoutIsSavedAgain(t *testing.T) {
 			}
 		}})).replay(sent).get("/")
 		if got := opens(t, m, sent); got != closed || resp.StatusCode != 200 {
-			t.Errorf("applied=%v: answers %s, and the cookie opens %q", applied, resp.Status, got)
+			t.Errorf("applied=%v: the status is %s, and the cookie opens %q", applied, resp.Status, got)
 		}
 	}
 }
 
-// A value that cannot be encoded still fails the request if the Logout before
-// it took two tries: the old session ends, and no new one begins.
+// TestMistakeStandsWhenALogoutIsSavedAgain checks that a value that cannot be encoded fails the
+// request even if the Logout before it needed two tries: the old session ends, and no new one
+// is created.
 func TestMistakeStandsWhenALogoutIsSavedAgain(t *testing.T) {
 	spy := newSpy()
 	m := newManager(t, session.Options{Store: spy})
@@ -260,8 +261,8 @@ func TestMistakeStandsWhenALogoutIsSavedAgain(t *testing.T) {
 	}
 }
 
-// Revoke ends what the user's session has become since List returned it, but not what
-// another user began in the same browser.
+// TestRevokeOfAListedSessionIsTheUsers checks that Revoke with an id of List ends the session
+// also if its token has changed since, but not a session of another user in the same browser.
 func TestRevokeOfAListedSessionIsTheUsers(t *testing.T) {
 	for path, want := range map[string]string{"/login?alice": "", "/renew": "", "/login?bob": "bob"} {
 		m := newManager(t, session.Options{})
@@ -281,9 +282,9 @@ func TestRevokeOfAListedSessionIsTheUsers(t *testing.T) {
 	}
 }
 
-// A request that takes its time before it asks for the session, as an upload
-// does, may find not even the tombstone of a token that was replaced after it
-// arrived. The browser holds a newer cookie, which its response must not touch.
+// TestFirstUseLongAfterTheTokenWasReplaced covers a request, such as an upload, that uses its
+// session so late that even the tombstone of its token has expired. The browser has a newer
+// cookie, which the response must not change.
 func TestFirstUseLongAfterTheTokenWasReplaced(t *testing.T) {
 	for _, meanwhile := range []string{"/renew", "/login", "/logout"} {
 		for what, f := range map[string]func(s *session.Session){
@@ -308,7 +309,7 @@ func TestFirstUseLongAfterTheTokenWasReplaced(t *testing.T) {
 						time.Sleep(2 * minute)
 					})
 					if setsCookie(resp) || b.cookie() != held {
-						t.Error("its response touches the cookie:", resp.Header)
+						t.Error("the response changes the cookie:", resp.Header)
 					}
 				})
 			})
@@ -316,9 +317,8 @@ func TestFirstUseLongAfterTheTokenWasReplaced(t *testing.T) {
 	}
 }
 
-// With MaxPerUser 1, of two logins at the same time exactly one session is left,
-// in whatever order they reach the store, and also if the clock cannot tell
-// which of them came first.
+// TestTwoLoginsAndRoomForOne checks that with MaxPerUser 1 two concurrent logins leave exactly
+// one session in every interleaving, even if both have the same time.
 func TestTwoLoginsAndRoomForOne(t *testing.T) {
 	for _, tie := range []bool{false, true} {
 		t.Run(fmt.Sprint("tie=", tie), func(t *testing.T) {
@@ -333,8 +333,8 @@ func TestTwoLoginsAndRoomForOne(t *testing.T) {
 	}
 }
 
-// logInTwice plays two logins in the order of the script. With tie, Login was
-// called in both at one time before either has reached the store.
+// logInTwice runs two logins in the order of the script. With tie, both call Login at the same
+// time, before either has reached the store.
 func logInTwice(t *testing.T, s *script, tie bool) {
 	spy := newSpy()
 	m := newManager(t, session.Options{Store: spy, MaxPerUser: 1})

@@ -14,7 +14,7 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// captureLog has slog write into the buffer that it returns, until the test ends.
+// captureLog redirects slog to the buffer that it returns, until the test ends.
 func captureLog(t *testing.T) *bytes.Buffer {
 	before := slog.Default()
 	t.Cleanup(func() { slog.SetDefault(before) })
@@ -23,17 +23,18 @@ func captureLog(t *testing.T) *bytes.Buffer {
 	return log
 }
 
-// A Secure cookie that is sent on plain HTTP never comes back, which looks like a
-// session that forgets. One without Secure can be read on the way, which is a mistake
-// only where TLS was to be had. Each is logged once, where it is true.
+// TestWarnings checks the warnings about TLS. A Secure cookie that is sent over plain HTTP is
+// never sent back, so every session seems lost. A cookie without Secure can be read on the
+// network, which is a mistake only if TLS is available. Each is logged once, in the right
+// cases.
 func TestWarnings(t *testing.T) {
 	for _, c := range []struct {
 		what     string
 		host     string
 		header   string // name and value
 		tls      bool
-		secure   bool // is warned about a Secure cookie, and
-		insecure bool // with Insecure, about one that is not
+		secure   bool // whether a Secure cookie causes a warning
+		insecure bool // whether, with Insecure, a cookie without Secure does
 	}{
 		{"another host", "example.com", "", false, true, false},
 		{"another host and port", "example.com:8080", "", false, true, false},
@@ -85,7 +86,7 @@ func TestWarnings(t *testing.T) {
 				}
 				lines := strings.Count(log.String(), "level=WARN")
 				if want && (lines != 1 || !strings.Contains(log.String(), word) || !strings.Contains(log.String(), "Options.Cookie.Insecure")) {
-					t.Errorf("Insecure %v: want one warning that says %q and names the option: %q", insecure, word, log)
+					t.Errorf("Insecure %v: want one warning with %q and the option: %q", insecure, word, log)
 				}
 				if !want && log.Len() != 0 {
 					t.Errorf("Insecure %v: %s", insecure, log)
@@ -95,8 +96,8 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// Where Insecure is set, Adapt may set Secure for the requests that came by TLS, and
-// cannot take it off elsewhere.
+// TestAdaptSetsSecure checks that with Insecure, Adapt may set Secure for requests over TLS,
+// and that without Insecure it cannot unset it.
 func TestAdaptSetsSecure(t *testing.T) {
 	log := captureLog(t)
 	byRequest := func(r *http.Request, c *http.Cookie) { c.Secure = r.Header.Get("X-Forwarded-Proto") == "https" }
@@ -125,7 +126,8 @@ func TestAdaptSetsSecure(t *testing.T) {
 	}
 }
 
-// A Domain that is not the host's, or a parent of it, makes browsers drop the cookie.
+// TestWarningOfAForeignDomain checks the warning about a Domain that is neither the host nor a
+// parent of it, because browsers drop the cookie.
 func TestWarningOfAForeignDomain(t *testing.T) {
 	for _, c := range []struct {
 		domain, host string
@@ -142,7 +144,7 @@ func TestWarningOfAForeignDomain(t *testing.T) {
 				o = session.CookieOptions{Name: "id", Adapt: func(_ *http.Request, k *http.Cookie) { k.Domain = c.domain }}
 			}
 			if c.domain == "1.1" {
-				continue // which is no Domain for New
+				continue // New refuses this Domain
 			}
 			log := captureLog(t)
 			h := newManager(t, session.Options{Cookie: o}).Handler(reception)
@@ -159,8 +161,9 @@ func TestWarningOfAForeignDomain(t *testing.T) {
 	}
 }
 
-// Two nested Managers of one cookie name, or both with Bearer, take each other's token:
-// that is logged once. Those of different names, and one alone, are silent.
+// TestWarningOfNestedManagers checks that two nested Managers with one cookie name, or both
+// with Bearer, are logged once, because they replace each other's token, and that Managers with
+// different names, or a single one, are not.
 func TestWarningOfNestedManagers(t *testing.T) {
 	for _, c := range []struct {
 		what  string
@@ -177,7 +180,7 @@ func TestWarningOfNestedManagers(t *testing.T) {
 		var h http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { name.Set(session.From(r.Context()), "x") })
 		for _, o := range c.o {
 			m := newManager(t, o)
-			h = m.Handler(m.Handler(h)) // a Manager inside itself passes on
+			h = m.Handler(m.Handler(h)) // a Manager inside itself forwards the request
 		}
 		for range 3 {
 			h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "https://localhost/", nil))
@@ -188,8 +191,9 @@ func TestWarningOfNestedManagers(t *testing.T) {
 	}
 }
 
-// Every host is warned of once, so that a request with an odd Host does not use up the
-// warning, and only a few, for the Host is the client's.
+// TestWarningsAreBounded checks that warnings are logged once per host, so that a request with
+// an unusual Host does not suppress the others, and for a few hosts only, because clients
+// choose the Host.
 func TestWarningsAreBounded(t *testing.T) {
 	log := captureLog(t)
 	h := newManager(t, session.Options{}).Handler(reception)
@@ -205,8 +209,8 @@ func TestWarningsAreBounded(t *testing.T) {
 	}
 }
 
-// The warning waits for a cookie: a request that gets none has nothing to lose.
-// It is one Manager's, and said once however many requests come at once.
+// TestWarningIsOfACookieAndOnce checks that a request that sets no cookie causes no warning,
+// and that each Manager logs the warning once for any number of concurrent requests.
 func TestWarningIsOfACookieAndOnce(t *testing.T) {
 	log := captureLog(t)
 	h := newManager(t, session.Options{}).Handler(reception)
@@ -215,7 +219,7 @@ func TestWarningIsOfACookieAndOnce(t *testing.T) {
 		r.Header.Set("Cookie", "__Host-Http-session=garbage")
 		h.ServeHTTP(httptest.NewRecorder(), r)
 	}
-	for _, path := range []string{"/", "/nowhere", "/logout"} { // the last one deletes
+	for _, path := range []string{"/", "/nowhere", "/logout"} { // the last path deletes the cookie
 		if visit(path); log.Len() != 0 {
 			t.Fatalf("GET %s: %s", path, log)
 		}
@@ -232,11 +236,12 @@ func TestWarningIsOfACookieAndOnce(t *testing.T) {
 	}
 	h = newManager(t, session.Options{}).Handler(reception)
 	if visit("/set"); strings.Count(log.String(), "\n") != 2 {
-		t.Errorf("another Manager is silent, or not: %s", log)
+		t.Errorf("the log of another Manager: %s", log)
 	}
 }
 
-// A token in a header has the same warning, where a Secure cookie would have it.
+// TestWarningOfAHeader checks that a token in a header causes a warning where a Secure cookie
+// would.
 func TestWarningOfAHeader(t *testing.T) {
 	log := captureLog(t)
 	a := &app{h: newManager(t, session.Options{Bearer: true}).Handler(reception)}
@@ -262,10 +267,10 @@ func TestWarningOfAHeader(t *testing.T) {
 	}
 }
 
-// Inside a framework that keeps its own writer, a middleware that hands on only
-// the request loses every cookie. Where that writer tells that it was written,
-// the developer is told, once, and no session is made that nobody can come back
-// to; what is changed in a session that the browser holds is kept.
+// TestResponsePastOurWriter covers a middleware inside a framework with a writer of its own,
+// which passes on only the request, so that no cookie is set. If that writer reports that it
+// was written, this is logged once, and no session is created whose cookie could not be sent.
+// Changes of a session that the browser has are kept.
 func TestResponsePastOurWriter(t *testing.T) {
 	log := captureLog(t)
 	var told events
@@ -284,7 +289,7 @@ func TestResponsePastOurWriter(t *testing.T) {
 	}
 	newBrowser(t, past(func(*session.Session) {})).get("/")
 	if log.Len() != 0 {
-		t.Errorf("logged without need: %s", log)
+		t.Errorf("unexpected log line: %s", log)
 	}
 	for range 3 {
 		if resp := newBrowser(t, past(write)).get("/"); resp.StatusCode != 200 {
@@ -302,7 +307,7 @@ func TestResponsePastOurWriter(t *testing.T) {
 		t.Errorf("logged %q", text)
 	}
 	log.Reset()
-	for _, wrong := range []bool{false, true} { // our writer, and a writer that was not written
+	for _, wrong := range []bool{false, true} { // the Manager's writer, and a writer that was not written
 		b := newBrowser(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if write(session.From(r.Context())); !wrong {
@@ -316,11 +321,11 @@ func TestResponsePastOurWriter(t *testing.T) {
 		}
 	}
 	if log.Len() != 0 {
-		t.Errorf("logged without need: %s", log)
+		t.Errorf("unexpected log line: %s", log)
 	}
 }
 
-// A writtenRecorder is a framework's writer, as gin's.
+// writtenRecorder is the writer of a framework, like that of gin.
 type writtenRecorder struct {
 	http.ResponseWriter
 	written bool

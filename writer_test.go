@@ -23,8 +23,8 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// While the handler is still at work the client has the header, and what its
-// cookie opens is in the store.
+// TestStoredBeforeTheCookieLeaves checks that when the client has the header, while the handler
+// still runs, the session that its cookie opens is stored.
 func TestStoredBeforeTheCookieLeaves(t *testing.T) {
 	for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		for _, d := range deeds {
@@ -40,7 +40,7 @@ func TestStoredBeforeTheCookieLeaves(t *testing.T) {
 					w.(http.Flusher).Flush()
 					<-read
 				})))
-				defer close(read) // before the server waits for the handler
+				defer close(read) // runs before the server waits for the handler
 				sent := open(t, m, d.from)
 				spy.forget()
 				resp, err := srv.Client().Do(request(t, srv.URL, sent))
@@ -54,7 +54,8 @@ func TestStoredBeforeTheCookieLeaves(t *testing.T) {
 	}
 }
 
-// If the store refuses, no cookie leaves, whichever way the handler answers.
+// TestNoCookieWithoutARecord checks that if the store fails no cookie is sent, whichever way
+// the handler responds.
 func TestNoCookieWithoutARecord(t *testing.T) {
 	for _, way := range ways(t) {
 		t.Run(way.name, func(t *testing.T) {
@@ -79,8 +80,8 @@ func TestNoCookieWithoutARecord(t *testing.T) {
 	}
 }
 
-// An informational response is not the response: no cookie is on it, and there
-// is time for a Login after it. 101 is one.
+// TestInformationalIsNotTheResponse checks that an informational response has no cookie and
+// that a Login after it works. 101 is the final response.
 func TestInformationalIsNotTheResponse(t *testing.T) {
 	m := newManager(t, session.Options{})
 	h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -106,7 +107,7 @@ func TestInformationalIsNotTheResponse(t *testing.T) {
 		}
 		body(resp)
 		if len(hints) != 4 || hints[0].Get("Link") == "" {
-			t.Errorf("%s: the client got %v, want 103, 102, 199 and 100", protocol, hints)
+			t.Errorf("%s: the client received %v, want 103, 102, 199 and 100", protocol, hints)
 		}
 		for _, h := range hints {
 			if h["Set-Cookie"] != nil || h["Vary"] != nil || h["Cache-Control"] != nil {
@@ -124,12 +125,12 @@ func TestInformationalIsNotTheResponse(t *testing.T) {
 		w.WriteHeader(http.StatusSwitchingProtocols)
 	})).ServeHTTP(w, httptest.NewRequest("GET", "https://localhost/", nil))
 	if kind, _ := ourCookie(t, w.Result(), ""); kind != "set" {
-		t.Error("101 left without the cookie")
+		t.Error("101 was sent without the cookie")
 	}
 }
 
-// At most one Set-Cookie of our name leaves, and it is the last word; others'
-// cookies stay.
+// TestOneCookieOfOurName checks that a response has at most one Set-Cookie with the session's
+// name, the last one, and keeps other cookies.
 func TestOneCookieOfOurName(t *testing.T) {
 	m := newManager(t, session.Options{})
 	b := newBrowser(t, m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
@@ -156,7 +157,8 @@ func TestOneCookieOfOurName(t *testing.T) {
 	}
 }
 
-// Other spellings of the fields that we set do not stay beside ours.
+// TestOtherSpellingsOfOurFields checks that header fields in another case do not remain beside
+// those that the Manager sets.
 func TestOtherSpellingsOfOurFields(t *testing.T) {
 	m := newManager(t, session.Options{})
 	h := m.Handler(routes{
@@ -190,8 +192,9 @@ func TestOtherSpellingsOfOurFields(t *testing.T) {
 	}
 }
 
-// What net/http keeps on the request that it made is there when Handler returns or
-// panics: the multipart form, whose temporary files it removes, and the pattern.
+// TestWhatTheOuterRequestKeeps checks that fields that net/http reads from its own request are
+// set when Handler returns or panics: the multipart form, whose temporary files net/http
+// removes, and the pattern.
 func TestWhatTheOuterRequestKeeps(t *testing.T) {
 	m := newManager(t, session.Options{})
 	for _, panics := range []bool{false, true} {
@@ -226,13 +229,14 @@ func TestWhatTheOuterRequestKeeps(t *testing.T) {
 	}
 }
 
-// The temporary files of an upload over net/http are gone with the response.
+// TestUploadedFilesAreRemoved checks that the temporary files of an upload are removed after
+// the response.
 func TestUploadedFilesAreRemoved(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	handled := make(chan string, 1)
 	m := newManager(t, session.Options{})
 	srv := startServer(t, "HTTP/1.1", m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := r.ParseMultipartForm(1); err != nil { // all but a byte goes to a file
+		if err := r.ParseMultipartForm(1); err != nil { // all but one byte is written to a file
 			t.Error(err)
 		}
 		files, _ := filepath.Glob(filepath.Join(os.TempDir(), "*"))
@@ -241,7 +245,7 @@ func TestUploadedFilesAreRemoved(t *testing.T) {
 	var form bytes.Buffer
 	parts := multipart.NewWriter(&form)
 	file, _ := parts.CreateFormFile("file", "picture")
-	io.WriteString(file, strings.Repeat("x", 11<<20)) // beyond what is kept in memory in any case
+	io.WriteString(file, strings.Repeat("x", 11<<20)) // more than net/http keeps in memory in any case
 	parts.Close()
 	resp, err := srv.Client().Post(srv.URL, parts.FormDataContentType(), &form)
 	if err != nil {
@@ -249,7 +253,7 @@ func TestUploadedFilesAreRemoved(t *testing.T) {
 	}
 	body(resp)
 	if n := <-handled; n != "1" {
-		t.Fatalf("%s temporary files while it is handled: the test shows nothing", n)
+		t.Fatalf("%s temporary files while it is handled: the test proves nothing", n)
 	}
 	srv.Close() // returns when the request has ended
 	if files, _ := filepath.Glob(filepath.Join(os.TempDir(), "*")); len(files) > 0 {
@@ -257,8 +261,8 @@ func TestUploadedFilesAreRemoved(t *testing.T) {
 	}
 }
 
-// onlyUnwrap is the writer of a middleware that counts what it passes on, and
-// knows of http.ResponseController.
+// onlyUnwrap is the writer of a middleware that counts bytes and implements Unwrap for
+// http.ResponseController.
 type onlyUnwrap struct {
 	http.ResponseWriter
 	written *int
@@ -270,7 +274,7 @@ func (w onlyUnwrap) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// onlyFlushError has the newer of Flush's two spellings.
+// onlyFlushError implements FlushError, the newer form of Flush.
 type onlyFlushError struct {
 	http.ResponseWriter
 	err error
@@ -278,12 +282,12 @@ type onlyFlushError struct {
 
 func (w onlyFlushError) FlushError() error { return w.err }
 
-// onlyCloseNotify has no other optional method.
+// onlyCloseNotify has no optional method but CloseNotify.
 type onlyCloseNotify struct{ http.ResponseWriter }
 
 func (w onlyCloseNotify) CloseNotify() <-chan bool { return make(chan bool) }
 
-// can lists the optional methods that a handler finds.
+// can lists the optional methods that a type assertion finds.
 func can(w http.ResponseWriter) string {
 	var all []string
 	if _, ok := w.(http.Flusher); ok {
@@ -304,7 +308,8 @@ func can(w http.ResponseWriter) string {
 	return strings.Join(all, " ")
 }
 
-// A handler finds the optional methods that work underneath, and no others.
+// TestTypeAssertionsTellTheTruth checks that a handler finds exactly the optional methods that
+// work on the wrapped writer.
 func TestTypeAssertionsTellTheTruth(t *testing.T) {
 	var found string
 	look := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { found = can(w) })
@@ -323,7 +328,7 @@ func TestTypeAssertionsTellTheTruth(t *testing.T) {
 	}{
 		{"HTTP/1.1", "HTTP/1.1", same, "Flush Hijack ReadFrom CloseNotify"},
 		{"HTTP/2", "HTTP/2.0", same, "Flush CloseNotify"},
-		{"Unwrap over HTTP/1.1", "HTTP/1.1", unwrap, "Flush Hijack ReadFrom CloseNotify"}, // reading by Write
+		{"Unwrap over HTTP/1.1", "HTTP/1.1", unwrap, "Flush Hijack ReadFrom CloseNotify"}, // ReadFrom copies through Write
 		{"Unwrap over HTTP/2", "HTTP/2.0", unwrap, "Flush CloseNotify"},
 		{"TimeoutHandler over HTTP/1.1", "HTTP/1.1", timeout, ""},
 		{"TimeoutHandler over HTTP/2", "HTTP/2.0", timeout, ""},
@@ -356,7 +361,8 @@ func TestTypeAssertionsTellTheTruth(t *testing.T) {
 	}
 }
 
-// What a ResponseController is told comes from underneath, not from us.
+// TestControllerHearsTheTruth checks that an http.ResponseController gets the results of the
+// wrapped writer.
 func TestControllerHearsTheTruth(t *testing.T) {
 	m := newManager(t, session.Options{})
 	broken := errors.New("broken pipe")
@@ -381,8 +387,8 @@ func TestControllerHearsTheTruth(t *testing.T) {
 	}
 }
 
-// A fileTaker is net/http's writer as far as sendfile goes: it notes what it
-// is asked to read from.
+// fileTaker is a writer that, like that of net/http, can send files, and records the reader
+// that it is given.
 type fileTaker struct {
 	discard
 	from io.Reader
@@ -397,8 +403,8 @@ func (w *fileTaker) ReadFrom(src io.Reader) (int64, error) {
 	return io.Copy(io.Discard, src)
 }
 
-// net/http makes a sendfile of a file that reaches its writer's ReadFrom, in
-// the io.LimitedReader that http.ServeFile puts around it.
+// TestFileReachesReadFrom checks that a file reaches ReadFrom of the wrapped writer in the
+// io.LimitedReader of http.ServeFile, so that net/http can use sendfile.
 func TestFileReachesReadFrom(t *testing.T) {
 	m := newManager(t, session.Options{})
 	w := &fileTaker{discard: discard{http.Header{}}}
@@ -414,11 +420,12 @@ func TestFileReachesReadFrom(t *testing.T) {
 		t.Errorf("ReadFrom got an io.LimitedReader of %T, want *os.File", limited.R)
 	}
 	if w.h["Set-Cookie"] == nil {
-		t.Error("the file left without the cookie")
+		t.Error("the file was sent without the cookie")
 	}
 }
 
-// A middleware between us and net/http that has no ReadFrom still sees every byte.
+// TestReadFromGoesAroundNobody checks that a middleware between the Manager and net/http
+// without ReadFrom sees every byte.
 func TestReadFromGoesAroundNobody(t *testing.T) {
 	m, written := newManager(t, session.Options{}), 0
 	h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -436,12 +443,12 @@ func TestReadFromGoesAroundNobody(t *testing.T) {
 	}
 }
 
-// A Hijack that fails, for there is no connection to be had, leaves the
-// response to the handler, and the header must be as right as any.
+// TestFailedHijackLeavesTheResponse checks that after a failed Hijack the handler can respond,
+// with a correct header.
 func TestFailedHijackLeavesTheResponse(t *testing.T) {
 	for _, d := range deeds {
 		if d.do == nil || d.cookie == "set" {
-			continue // Hijack commits first: what needs a cookie is reported
+			continue // Hijack commits first, and reports calls that need a cookie
 		}
 		spy := newSpy()
 		m := newManager(t, session.Options{Store: spy})
@@ -468,7 +475,7 @@ func TestFailedHijackLeavesTheResponse(t *testing.T) {
 	}
 }
 
-// Over HTTP/2 nobody hijacks, and asking does no harm.
+// TestHTTP2HasNoHijack checks that a Hijack over HTTP/2, which fails, has no other effect.
 func TestHTTP2HasNoHijack(t *testing.T) {
 	m := newManager(t, session.Options{})
 	srv := startServer(t, "HTTP/2.0", m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -482,12 +489,12 @@ func TestHTTP2HasNoHijack(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, held := ourCookie(t, resp, ""); opens(t, m, held) != " of alice" {
-		t.Error("the login was lost to a Hijack that could not be")
+		t.Error("the failed Hijack has dropped the login")
 	}
 }
 
-// An explicit Save under a cancelled context stores all the same, and the
-// cookie follows with the first byte.
+// TestCookieOfAnEarlySaveFollows checks that an explicit Save with a cancelled context stores
+// the session, and that the cookie is sent with the first byte.
 func TestCookieOfAnEarlySaveFollows(t *testing.T) {
 	m := newManager(t, session.Options{})
 	b := newBrowser(t, m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
