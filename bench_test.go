@@ -1,13 +1,23 @@
 package session_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/coatcheck/session"
 	"github.com/gorilla/securecookie"
@@ -205,4 +215,346 @@ func BenchmarkSecurecookie(b *testing.B) {
 	}
 	b.Run("verify", verify(good, true))
 	b.Run("refuse", verify(forge(good), false))
+}
+
+// crowd is many sessions of one Manager over one MemoryStore.
+type crowd struct {
+	store        *session.MemoryStore
+	handler      http.Handler // "/" reads a value, "/new" creates a session, "/login" creates one with a user of its own
+	made         int          // number of sessions; each has its number as a value
+	cookies, ids []string     // ids is filled by "/id"
+}
+
+// newCrowd fills a store with n sessions of three small values.
+func newCrowd(tb testing.TB, n int, path string) *crowd {
+	c := &crowd{store: session.NewMemoryStore(&session.MemoryOptions{MaxBytes: 1 << 40})}
+	m := session.Must(session.New(&session.Options{Store: c.store, Secrets: [][]byte{[]byte("0123456789abcdef0123456789abcdef")}}))
+	c.handler = m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		switch r.URL.Path {
+		case "/":
+			if benchName.Get(s) == "" {
+				tb.Error("no value")
+			}
+		case "/id":
+			c.ids = append(c.ids, s.ID())
+		case "/number":
+			w.Header().Set("Number", strconv.Itoa(benchCount.Get(s)))
+		case "/login":
+			s.Login(fmt.Sprint("user", c.made))
+			fallthrough
+		default:
+			benchName.Set(s, "0123456789abcdef")
+			benchAdmin.Set(s, true)
+			benchCount.Set(s, c.made)
+			c.made++
+		}
+		answer(w)
+	}))
+	visit := c.visitor(path)
+	for range n {
+		cookie, _, _ := strings.Cut(visit("").Get("Set-Cookie"), ";")
+		c.cookies = append(c.cookies, strings.Clone(cookie))
+	}
+	return c
+}
+
+// comeBack sends a request with every cookie, distributed over the goroutines.
+func (c *crowd) comeBack(path string, goroutines int) {
+	var wg sync.WaitGroup
+	for g := range goroutines {
+		wg.Go(func() {
+			visit := c.visitor(path)
+			for i := g; i < len(c.cookies); i += goroutines {
+				visit(c.cookies[i])
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// visitor returns a function, for one goroutine, that sends a request with a cookie, or
+// without, and returns the header of the response.
+func (c *crowd) visitor(path string) func(cookie string) http.Header {
+	w, r := &discard{http.Header{}}, httptest.NewRequest("GET", "https://localhost"+path, nil)
+	line := []string{""}
+	r.Header["Cookie"] = line
+	return func(cookie string) http.Header {
+		clear(w.h)
+		line[0] = cookie
+		c.handler.ServeHTTP(w, r)
+		return w.h
+	}
+}
+
+// TestEveryBrowserGetsItsOwn checks that each of thousands of concurrent browsers gets its own
+// session, while cookies are verified for the first time and cached.
+func TestEveryBrowserGetsItsOwn(t *testing.T) {
+	const n = 3000
+	c := newCrowd(t, n, "/new")
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			visit := c.visitor("/number")
+			for i := range 3 * n {
+				i = (i*7 + g) % n // goroutines use the same cookies at about the same time, in different orders
+				if got := visit(c.cookies[i]).Get("Number"); got != strconv.Itoa(i) {
+					t.Errorf("browser %d got the session of %s", i, got)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// stranger is visitor with the cookies of random browsers. Each cookie is in the processor's
+// cache, like one that was just read from the network: cookies are copied in batches, which is
+// cheap.
+func (c *crowd) stranger() func() {
+	visit := c.visitor("/")
+	var batch [64]string
+	next := len(batch)
+	return func() {
+		if next == len(batch) {
+			next = 0
+			var all strings.Builder
+			all.Grow(len(batch) * len(c.cookies[0]))
+			for range batch {
+				all.WriteString(c.cookies[rand.IntN(len(c.cookies))])
+			}
+			n := len(c.cookies[0]) // all cookies have this length
+			for i := range batch {
+				batch[i] = all.String()[i*n : (i+1)*n]
+			}
+		}
+		visit(batch[next])
+		next++
+	}
+}
+
+// BenchmarkReadMany reads random sessions of many.
+func BenchmarkReadMany(b *testing.B) {
+	for _, n := range []int{100, 100_000} {
+		c := newCrowd(b, n, "/new")
+		c.comeBack("/", 1)
+		c.comeBack("/", 1) // verifies again the cookies that were evicted
+		for _, goroutines := range []int{1, 2} {
+			b.Run(fmt.Sprintf("sessions=%d/goroutines=%d", n, goroutines), func(b *testing.B) {
+				defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(goroutines)) // RunParallel starts this many goroutines
+				runtime.GC()
+				b.ReportAllocs()
+				b.ResetTimer()
+				b.RunParallel(func(pb *testing.PB) {
+					for visit := c.stranger(); pb.Next(); {
+						visit()
+					}
+				})
+			})
+		}
+	}
+}
+
+// BenchmarkCrowd reads random sessions of very many while 25 000 sessions per second are
+// created and as many expire: by a call of Load alone, by a request in this process, and by a
+// request over loopback. It reports the median and the 99th percentile in nanoseconds.
+func BenchmarkCrowd(b *testing.B) {
+	for _, n := range []int{1_000, 1_000_000} {
+		c := newCrowd(b, n, "/new")
+		c.comeBack("/", 1)
+		c.comeBack("/id", 1)
+		for _, call := range []struct {
+			name string
+			open func(*testing.B) func(id, cookie string)
+		}{
+			{"load", c.loads},
+			{"request", c.requests},
+			{"loopback", c.loopback},
+		} {
+			b.Run(fmt.Sprintf("sessions=%d/%s", n, call.name), func(b *testing.B) {
+				do := call.open(b)
+				defer come(b, c.store)()
+				runtime.GC()
+				took := make([]time.Duration, 0, 1<<22)
+				for b.Loop() {
+					// Like a cookie that was just read from the network, the cookie is in the
+					// processor's cache.
+					i := rand.IntN(n)
+					id, cookie := strings.Clone(c.ids[i]), strings.Clone(c.cookies[i])
+					start := time.Now()
+					do(id, cookie)
+					if len(took) < cap(took) {
+						took = append(took, time.Since(start))
+					}
+				}
+				slices.Sort(took)
+				b.ReportMetric(float64(took[len(took)/2]), "p50-ns")
+				b.ReportMetric(float64(took[len(took)*99/100]), "p99-ns")
+			})
+		}
+	}
+}
+
+func (c *crowd) loads(b *testing.B) func(id, cookie string) {
+	return func(id, _ string) {
+		if _, err := c.store.Load(context.Background(), id); err != nil {
+			b.Error(err)
+		}
+	}
+}
+
+func (c *crowd) requests(*testing.B) func(id, cookie string) {
+	visit := c.visitor("/")
+	return func(_, cookie string) { visit(cookie) }
+}
+
+func (c *crowd) loopback(b *testing.B) func(id, cookie string) {
+	server := httptest.NewServer(c.handler)
+	b.Cleanup(server.Close)
+	r, err := http.NewRequest("GET", server.URL, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return func(_, cookie string) {
+		r.Header["Cookie"] = []string{cookie}
+		resp, err := server.Client().Do(r)
+		if err != nil {
+			b.Fatal(err)
+		}
+		io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+	}
+}
+
+// come creates sessions that live for a second, until stop is called. It returns when as many
+// expire as are created.
+func come(tb testing.TB, store session.Store) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done, ready := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		started := time.Now()
+		for made := 0; ; <-tick.C {
+			for due := int(time.Since(started) / (40 * time.Microsecond)); made < due; made++ {
+				now := time.Now().Truncate(time.Millisecond)
+				end := now.Add(time.Second)
+				err := store.Create(ctx, &session.Record{
+					ID: fmt.Sprintf("%043d", rand.Uint64()), Data: []byte(`{}`), Version: 1,
+					Created: now, LastSeen: now, Deadline: end, Expires: end,
+				})
+				if errors.Is(err, context.Canceled) {
+					return
+				}
+				if err != nil {
+					tb.Error(err)
+				}
+				if made == 25_000 {
+					close(ready)
+				}
+			}
+		}
+	}()
+	<-ready
+	return func() { cancel(); <-done }
+}
+
+// BenchmarkHeap reports the bytes of heap per stored session, including all indexes.
+func BenchmarkHeap(b *testing.B) {
+	for _, path := range []string{"/new", "/login"} {
+		b.Run(strings.TrimPrefix(path, "/"), func(b *testing.B) {
+			const n = 200_000
+			for b.Loop() {
+				before := heapInUse()
+				c := newCrowd(b, 0, "/")
+				visit := c.visitor(path)
+				for range n {
+					visit("")
+				}
+				b.ReportMetric(float64(heapInUse()-before)/n, "B/session")
+				runtime.KeepAlive(c)
+			}
+		})
+	}
+}
+
+func heapInUse() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC() // a second time, for objects in sync.Pools
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// BenchmarkWatched lets 10 000 requests of as many sessions wait for Done, for one interval per
+// iteration. It reports the cost beside the requests themselves: bytes per session, goroutines,
+// and store calls per second.
+func BenchmarkWatched(b *testing.B) {
+	const n = 10_000
+	store := &countingStore{Store: session.NewMemoryStore(nil)}
+	every := 5 * time.Second
+	m := session.Must(session.New(&session.Options{Store: store, Secrets: [][]byte{[]byte("0123456789abcdef0123456789abcdef")}, WatchEvery: every}))
+	var opened, held sync.WaitGroup
+	watch, hangUp := make(chan bool), make(chan bool)
+	h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		if s.User() == "" {
+			s.Login("alice")
+			return
+		}
+		opened.Done()
+		var done <-chan struct{}
+		if <-watch {
+			done = s.Done()
+			opened.Done()
+		}
+		select {
+		case <-done:
+			b.Error("Done was not closed")
+		case <-hangUp:
+		}
+	}))
+	opened.Add(n)
+	for range n {
+		w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "https://localhost/", nil)
+		h.ServeHTTP(w, r)
+		cookie, _, _ := strings.Cut(w.Header().Get("Set-Cookie"), ";")
+		r.Header.Set("Cookie", cookie)
+		held.Go(func() { h.ServeHTTP(w, r) })
+	}
+	opened.Wait()
+	before, goroutines := heap(), runtime.NumGoroutine()
+	opened.Add(n)
+	for range n {
+		watch <- true
+	}
+	opened.Wait()
+	bytes, started := heap()-before, time.Now()
+	loads := store.loads.Load()
+	for b.Loop() {
+		time.Sleep(every)
+	}
+	b.ReportMetric(float64(bytes)/n, "B/session")
+	b.ReportMetric(float64(runtime.NumGoroutine()-goroutines), "goroutines")
+	b.ReportMetric(float64(store.loads.Load()-loads)/time.Since(started).Seconds(), "loads/s")
+	close(hangUp)
+	held.Wait()
+}
+
+type countingStore struct {
+	session.Store
+	loads atomic.Int64
+}
+
+func (s *countingStore) Load(ctx context.Context, id string) (*session.Record, error) {
+	s.loads.Add(1)
+	return s.Store.Load(ctx, id)
+}
+
+// heap returns the bytes of heap in use.
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }

@@ -2,12 +2,15 @@ package session_test
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -713,3 +716,706 @@ func TestSecretUses(t *testing.T) {
 		t.Errorf("after a renewal: %s, want [1 3]", got)
 	}
 }
+
+// app is a client that stores its token itself. It sends the token that it has with every
+// request, and stores that of a response.
+type app struct {
+	h     http.Handler
+	token string
+}
+
+func (a *app) get(path string) *http.Response {
+	r := httptest.NewRequest("GET", "https://localhost"+path, nil)
+	r.Header.Set("Authorization", strings.TrimSpace("Bearer "+a.token))
+	return a.do(r)
+}
+
+func (a *app) do(r *http.Request) *http.Response {
+	w := httptest.NewRecorder()
+	a.h.ServeHTTP(w, r)
+	resp := w.Result()
+	if token, ok := resp.Header["Session-Token"]; ok {
+		a.token = token[0]
+	}
+	return resp
+}
+
+// TestBearer follows a session whose token travels in headers. No cookie is set.
+func TestBearer(t *testing.T) {
+	inBubble(t, session.Options{Bearer: true, RenewAfter: minute}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+		a := &app{h: m.Handler(clockRoutes)}
+		expect := func(path, want, control string, changes bool) *http.Response {
+			t.Helper()
+			before := a.token
+			resp := a.get(path)
+			if got := body(resp); got != want {
+				t.Errorf("%s: %q, want %q", path, got, want)
+			}
+			if got := resp.Header.Get("Vary"); got != "Authorization" {
+				t.Errorf("%s: Vary is %q", path, got)
+			}
+			if got := resp.Header.Get("Cache-Control"); got != control {
+				t.Errorf("%s: Cache-Control is %q", path, got)
+			}
+			if _, ok := resp.Header["Session-Token"]; ok != changes || (a.token != before) != changes {
+				t.Errorf("%s: Session-Token is %q", path, resp.Header["Session-Token"])
+			}
+			if resp.Header["Set-Cookie"] != nil {
+				t.Errorf("%s: a cookie", path)
+			}
+			return resp
+		}
+		expect("/look", "", "", false)
+		expect("/set", "", "no-store", true)
+		expect("/look", "value", "private", false)
+		anonymous := a.token
+		expect("/login", "", "no-store", true)
+		first := a.token
+		expect("/look", "valuealice", "no-store", false)
+		time.Sleep(minute)
+		expect("/look", "valuealice", "no-store", true) // automatic renewal
+		expect("/renew", "", "no-store", true)
+		time.Sleep(11 * time.Second)
+		expect("/look", "valuealice", "no-store", false)
+		for _, old := range []string{anonymous, first} {
+			if got := body((&app{h: a.h, token: old}).get("/look")); got != "" {
+				t.Errorf("with an old token in as %q", got)
+			}
+		}
+		last := a.token
+		expect("/logout", "", "no-store", true)
+		if a.token != "" {
+			t.Errorf("after the logout the token is %q", a.token)
+		}
+		if got := body((&app{h: a.h, token: last}).get("/look")); got != "" {
+			t.Errorf("after the logout the old token is in as %q", got)
+		}
+		expect("/look", "", "", false)
+	})
+}
+
+// TestBearerLeavesOthersAlone checks that other contents of Authorization cause no event and
+// open no session.
+func TestBearerLeavesOthersAlone(t *testing.T) {
+	var log events
+	m := newManager(t, session.Options{Bearer: true, OnEvent: log.on})
+	a := &app{h: m.Handler(clockRoutes)}
+	a.get("/login")
+	good := a.token
+	for _, c := range []struct {
+		name, value, want string
+		rejected          int
+	}{
+		{"canonical", "Bearer " + good, "alice", 0},
+		{"lower case", "bearer " + good, "alice", 0},
+		{"upper case", "BEARER " + good, "alice", 0},
+		{"more spaces", "Bearer   " + good + " ", "alice", 0},
+		{"no scheme", good, "", 0},
+		{"no space", "Bearer" + good, "", 0},
+		{"another scheme", "Digest " + good, "", 0},
+		{"a longer scheme", "Bearers " + good, "", 0},
+		{"Basic", "Basic YWxpY2U6c2VjcmV0", "", 0},
+		{"an unrelated JWT", "Bearer " + strings.Repeat("eyJhbGciOi", 20), "", 0},
+		{"nothing", "", "", 0},
+		{"the scheme alone", "Bearer", "", 0},
+		{"the scheme and a space", "Bearer ", "", 0},
+		{"two tokens", "Bearer " + good + " " + good, "", 0},
+		{"a parameter", "Bearer " + good + ", x", "", 0},
+		{"forged", "Bearer " + forge(good), "", 1},
+	} {
+		before := log.count(session.EventRejected)
+		r := httptest.NewRequest("GET", "https://localhost/look", nil)
+		r.Header["Authorization"] = []string{c.value}
+		resp := (&app{h: a.h}).do(r)
+		if got := body(resp); got != c.want {
+			t.Errorf("%s: in as %q, want %q", c.name, got, c.want)
+		}
+		if got := log.count(session.EventRejected) - before; got != c.rejected {
+			t.Errorf("%s: %d events", c.name, got)
+		}
+		if resp.Header["Session-Token"] != nil {
+			t.Errorf("%s: a token", c.name)
+		}
+	}
+	r := httptest.NewRequest("GET", "https://localhost/look", nil)
+	r.Header["Authorization"] = []string{"Bearer " + good, "Basic YWxpY2U6c2VjcmV0"}
+	if got := body(a.do(r)); got != "" {
+		t.Errorf("one of two headers is accepted: %q", got)
+	}
+}
+
+// TestBearerAndCookie checks that a token of a header is not valid in a cookie, nor the other
+// way round, with the same secrets.
+func TestBearerAndCookie(t *testing.T) {
+	store := session.NewMemoryStore(nil)
+	secrets := [][]byte{[]byte(strings.Repeat("secret", 6))}
+	apps := newManager(t, session.Options{Store: store, Secrets: secrets, Bearer: true})
+	for _, name := range []string{"", "Session-Token", "Authorization"} {
+		browsers := newManager(t, session.Options{Store: store, Secrets: secrets, Cookie: session.CookieOptions{Name: name}})
+		a, b := &app{h: apps.Handler(clockRoutes)}, newBrowser(t, browsers.Handler(clockRoutes))
+		a.get("/login")
+		resp := b.get("/login")
+		cookie, value, _ := strings.Cut(strings.SplitN(resp.Header.Get("Set-Cookie"), ";", 2)[0], "=")
+		if got := body((&app{h: a.h, token: value}).get("/look")); got != "" {
+			t.Errorf("a cookie's value as a token: %q", got)
+		}
+		r := newBrowser(t, b.h).request("/look")
+		r.Header.Set("Cookie", cookie+"="+a.token)
+		if got := body(b.do(r)); got != "" {
+			t.Errorf("a token as a cookie's value: %q", got)
+		}
+		r = b.request("/look")
+		r.Header.Set("Cookie", cookie+"="+value)
+		if got := body((&app{h: a.h}).do(r)); got != "" {
+			t.Errorf("the app's Manager reads a cookie: %q", got)
+		}
+		for _, m := range []*session.Manager{apps, browsers} { // one page of devices for both
+			list, err := m.List(t.Context(), "alice")
+			if err != nil || len(list) != 2 {
+				t.Fatalf("%d devices, %v", len(list), err)
+			}
+		}
+		if err := browsers.RevokeAll(t.Context(), "alice"); err != nil {
+			t.Fatal(err)
+		}
+		if got := body(a.get("/look")); got != "" {
+			t.Errorf("revoked by the other Manager: %q", got)
+		}
+	}
+}
+
+// TestBearerUntouchedAndFailing checks that a request that does not use its session costs
+// nothing, and that an error response contains no token.
+func TestBearerUntouchedAndFailing(t *testing.T) {
+	spy := newSpy()
+	m := newManager(t, session.Options{Store: spy, Bearer: true})
+	a := &app{h: m.Handler(clockRoutes)}
+	a.get("/login")
+	before := spy.count("")
+	if resp := a.get("/unused"); len(resp.Header) > 0 || spy.count("") != before {
+		t.Errorf("header %v, %d calls", resp.Header, spy.count("")-before)
+	}
+	for _, path := range []string{"/look", "/renew", "/login", "/logout", "/set"} {
+		spy.down.Store(true)
+		resp := a.get(path)
+		spy.down.Store(false)
+		if resp.StatusCode != http.StatusServiceUnavailable || resp.Header["Session-Token"] != nil || resp.Header.Get("Vary") != "Authorization" {
+			t.Errorf("%s: %d %v", path, resp.StatusCode, resp.Header)
+		}
+	}
+	if got := body(a.get("/look")); got != "alice" {
+		t.Errorf("after the outage: %q", got)
+	}
+	// A Session-Token that a handler sets itself is not sent with an error either.
+	h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Session-Token", "x")
+		fmt.Fprint(w, session.From(r.Context()).User())
+	}))
+	spy.down.Store(true)
+	if resp := (&app{h: h, token: a.token}).get("/"); resp.Header["Session-Token"] != nil {
+		t.Error("the error has a token")
+	}
+}
+
+// TestBearerKnowsNoSites checks that the rules about requests from other sites do not apply to
+// Bearer, because SameSite is about cookies.
+func TestBearerKnowsNoSites(t *testing.T) {
+	m := newManager(t, session.Options{Bearer: true})
+	r := httptest.NewRequest("POST", "https://localhost/set", nil)
+	r.Header.Set("Sec-Fetch-Site", "cross-site")
+	if a := (&app{h: m.Handler(clockRoutes)}); a.do(r) == nil || a.token == "" {
+		t.Error("no session")
+	}
+}
+
+// TestRequestThatCouldNotBringTheCookie: promise 16. A request that another site made, and from
+// which SameSite withholds the cookie, creates no anonymous session, because the session would
+// replace the one that the browser may have.
+func TestRequestThatCouldNotBringTheCookie(t *testing.T) {
+	const lax, strict, nonE = http.SameSiteLaxMode, http.SameSiteStrictMode, http.SameSiteNoneMode
+	for _, c := range []struct {
+		name         string
+		sameSite     http.SameSite
+		method       string
+		site, dest   string // Sec-Fetch-Site and -Dest
+		cookie       string // value of the request's session cookie
+		dropsSession bool
+	}{
+		{"a payment provider's way back", lax, "POST", "cross-site", "document", "", true},
+		{"form_post", lax, "POST", "cross-site", "iframe", "", true},
+		{"a link", lax, "GET", "cross-site", "document", "", false},
+		{"a link, with HEAD", lax, "HEAD", "cross-site", "document", "", false},
+		{"an image", lax, "GET", "cross-site", "image", "", true},
+		{"a frame", lax, "GET", "cross-site", "iframe", "", true},
+		{"a script's request", lax, "GET", "cross-site", "empty", "", true},
+		{"a link, to a strict cookie", strict, "GET", "cross-site", "document", "", true},
+		{"a form, to a strict cookie", strict, "POST", "cross-site", "document", "", true},
+		{"a form, to a cookie for all", nonE, "POST", "cross-site", "document", "", false},
+		{"a page of this site", lax, "POST", "same-origin", "document", "", false},
+		{"a page of a sibling domain", strict, "POST", "same-site", "document", "", false},
+		{"typed in", strict, "GET", "none", "document", "", false},
+		{"an old browser", strict, "POST", "", "", "", false},
+		{"an invalid cookie", lax, "POST", "cross-site", "document", "x", true},
+	} {
+		for _, adapted := range []bool{false, true} {
+			spy := newSpy()
+			var log events
+			o := session.CookieOptions{SameSite: c.sameSite}
+			if adapted {
+				o = session.CookieOptions{Adapt: func(_ *http.Request, k *http.Cookie) { k.SameSite = c.sameSite }}
+			}
+			m := newManager(t, session.Options{Store: spy, OnEvent: log.on, Cookie: o})
+			do := func(f func(s *session.Session)) *http.Response {
+				r := httptest.NewRequest(c.method, "https://localhost/paid", nil)
+				r.Header.Set("Sec-Fetch-Site", c.site)
+				r.Header.Set("Sec-Fetch-Dest", c.dest)
+				if c.cookie != "" {
+					r.Header.Set("Cookie", "__Host-Http-session="+c.cookie)
+				}
+				w := httptest.NewRecorder()
+				m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { f(session.From(r.Context())) })).ServeHTTP(w, r)
+				return w.Result()
+			}
+			var saved error
+			for _, f := range []func(s *session.Session){
+				func(s *session.Session) { s.AddFlash("info", "Thank you!") },
+				func(s *session.Session) { name.Set(s, "x"); saved = s.Save(t.Context()) },
+			} {
+				log.all = nil
+				resp := do(f)
+				if resp.StatusCode != 200 || setsCookie(resp) == c.dropsSession {
+					t.Errorf("%s, adapted %v: %s, a cookie: %v", c.name, adapted, resp.Status, setsCookie(resp))
+				}
+				e := log.last(session.EventDropped)
+				if dropped := e.Err != nil; dropped != c.dropsSession || dropped && !strings.Contains(e.Err.Error(), "another site") {
+					t.Errorf("%s, adapted %v: %+v", c.name, adapted, log.all)
+				}
+			}
+			if (saved != nil) != c.dropsSession || errors.Is(saved, session.ErrEnded) {
+				t.Errorf("%s: Save: %v", c.name, saved)
+			}
+			if n := spy.count("Create"); (n == 0) != c.dropsSession {
+				t.Errorf("%s: %d sessions were made", c.name, n)
+			}
+			if resp := do(func(s *session.Session) { s.Login("alice") }); !setsCookie(resp) {
+				t.Errorf("%s: Login had no effect", c.name)
+			}
+		}
+	}
+}
+
+// TestWhoMadeTheRequest: promise 16. For a request without Sec-Fetch-Site, and for one that a
+// service worker forwarded, Origin and Referer determine which site made it.
+func TestWhoMadeTheRequest(t *testing.T) {
+	const lax, strict = http.SameSiteLaxMode, http.SameSiteStrictMode
+	for _, c := range []struct {
+		name     string
+		sameSite http.SameSite
+		method   string
+		host     string
+		headers  string
+		drops    bool
+	}{
+		{"an old browser's way back", lax, "POST", "shop.test", "Origin: https://pay.test", true},
+		{"from a frame without an origin", lax, "POST", "shop.test", "Origin: null", true},
+		{"by another method", lax, "DELETE", "shop.test", "Origin: https://pay.test", true},
+		{"a sibling domain, which by Origin is another site", lax, "POST", "shop.test", "Origin: https://www.shop.test", true},
+		{"another port", lax, "POST", "shop.test:8443", "Origin: https://shop.test", true},
+		{"a form of this site", lax, "POST", "shop.test", "Origin: https://shop.test", false},
+		{"a form of this site, in another spelling", lax, "POST", "Shop.test:8443", "Origin: https://shop.test:8443", false},
+		{"a form of this site, over plain HTTP", lax, "POST", "192.168.1.7", "Origin: http://192.168.1.7", false},
+		{"no browser", lax, "POST", "shop.test", "", false},
+		{"an old browser's link", lax, "GET", "shop.test", "Origin: https://pay.test", false},
+		{"an old browser's HEAD", strict, "HEAD", "shop.test", "Origin: https://pay.test", false},
+		{"SameSite=None", http.SameSiteNoneMode, "POST", "shop.test", "Origin: https://pay.test", false},
+		{"junk cookies", lax, "POST", "shop.test", "Origin: https://pay.test|Cookie: __Host-Http-session=junk; __Host-Http-session=", true},
+		{"junk of the right length", lax, "POST", "shop.test", "Origin: https://pay.test|Cookie: __Host-Http-session=" + strings.Repeat("A", 118), true},
+
+		{"Firefox, a worker, a foreign post", lax, "POST", "shop.test", "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: same-origin|Sec-Fetch-Dest: empty|Origin: https://shop.test|Referer: https://pay.test/", true},
+		{"WebKit, a worker, a foreign post", lax, "POST", "shop.test", "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: empty|Origin: https://pay.test", true},
+		{"a worker, a form of this site", lax, "POST", "shop.test", "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: empty|Origin: https://shop.test|Referer: https://shop.test/cart?x#y", false},
+		{"a worker, an address typed in", strict, "GET", "shop.test", "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: empty", false},
+		{"a worker, a link", lax, "GET", "shop.test", "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: empty|Referer: https://news.test/", false},
+		{"a worker, a link, to a strict cookie", strict, "GET", "shop.test", "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: same-origin|Sec-Fetch-Dest: empty|Referer: https://news.test", true},
+		{"Chromium, a worker, a link", lax, "GET", "shop.test", "Sec-Fetch-Site: cross-site|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: empty", false},
+		{"Chromium, a worker, a foreign post", lax, "POST", "shop.test", "Sec-Fetch-Site: cross-site|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: empty", true},
+		{"a script of this site", lax, "POST", "shop.test", "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: cors|Sec-Fetch-Dest: empty|Referer: https://shop.test/", false},
+		{"another site's script", lax, "GET", "shop.test", "Sec-Fetch-Site: cross-site|Sec-Fetch-Mode: cors|Sec-Fetch-Dest: empty", true},
+	} {
+		log := captureLog(t)
+		m := newManager(t, session.Options{Cookie: session.CookieOptions{SameSite: c.sameSite}})
+		var kept *session.Session
+		h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			kept = session.From(r.Context())
+			name.Set(kept, "x")
+		}))
+		for range 2 {
+			r := httptest.NewRequest(c.method, "https://shop.test/paid", nil)
+			r.Host = c.host
+			for _, line := range strings.Split(c.headers, "|") {
+				if name, value, ok := strings.Cut(line, ": "); ok {
+					r.Header.Set(name, value)
+				}
+			}
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			if resp := w.Result(); resp.StatusCode != 200 || setsCookie(resp) == c.drops {
+				t.Errorf("%s: %s, a cookie: %v", c.name, resp.Status, setsCookie(resp))
+			}
+			if err := kept.Err(); (err != nil) != c.drops {
+				t.Errorf("%s: Err after the response: %v", c.name, err)
+			}
+		}
+		if lines := strings.Count(log.String(), "\n"); (lines == 1) != c.drops || lines > 1 {
+			t.Errorf("%s: logged: %s", c.name, log)
+		}
+	}
+}
+
+// TestSignedInAfterPaying checks that a user who was logged in before a payment at another site
+// is logged in after it.
+func TestSignedInAfterPaying(t *testing.T) {
+	m := newManager(t, session.Options{})
+	b := newBrowser(t, m.Handler(routes{
+		"/login": func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Login("alice") },
+		"/paid": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			s.AddFlash("info", "Thank you!")
+			http.Redirect(w, r, "/thanks", http.StatusSeeOther)
+		},
+		"/thanks": func(w http.ResponseWriter, r *http.Request, s *session.Session) { w.Write([]byte(s.User())) },
+	}))
+	b.get("/login")
+	r := httptest.NewRequest("POST", "https://localhost/paid", nil) // without the Lax cookie
+	r.Header.Set("Sec-Fetch-Site", "cross-site")
+	r.Header.Set("Sec-Fetch-Dest", "document")
+	if resp := b.do(r); resp.StatusCode != http.StatusSeeOther {
+		t.Error(resp.Status)
+	}
+	if got := body(b.get("/thanks")); got != "alice" {
+		t.Errorf("in as %q", got)
+	}
+}
+
+// captureLog redirects slog to the buffer that it returns, until the test ends.
+func captureLog(t *testing.T) *bytes.Buffer {
+	before := slog.Default()
+	t.Cleanup(func() { slog.SetDefault(before) })
+	log := new(bytes.Buffer)
+	slog.SetDefault(slog.New(slog.NewTextHandler(log, nil)))
+	return log
+}
+
+// TestWarnings checks the warnings about TLS. A Secure cookie that is sent over plain HTTP is
+// never sent back, so every session seems lost. A cookie without Secure can be read on the
+// network, which is a mistake only if TLS is available. Each is logged once, in the right
+// cases.
+func TestWarnings(t *testing.T) {
+	for _, c := range []struct {
+		what     string
+		host     string
+		header   string // name and value
+		tls      bool
+		secure   bool // whether a Secure cookie causes a warning
+		insecure bool // whether, with Insecure, a cookie without Secure does
+	}{
+		{"another host", "example.com", "", false, true, false},
+		{"another host and port", "example.com:8080", "", false, true, false},
+		{"an address", "192.168.1.7:8080", "", false, true, false},
+		{"an IPv6 address", "[2001:db8::1]:8080", "", false, true, false},
+		{"no host", "", "", false, true, false},
+		{"a name that begins so", "localhost.example.com", "", false, true, false},
+		{"a name that ends so", "notlocalhost", "", false, true, false},
+		{"an address that begins so", "127.0.0.1.example.com", "", false, true, false},
+
+		{"localhost", "localhost", "", false, false, false},
+		{"localhost and port", "localhost:8080", "", false, false, false},
+		{"localhost in capitals", "LocalHost:8080", "", false, false, false},
+		{"below localhost", "shop.localhost:8080", "", false, false, false},
+		{"127.0.0.1", "127.0.0.1", "", false, false, false},
+		{"127.0.0.1 and port", "127.0.0.1:8080", "", false, false, false},
+		{"127.8.8.8", "127.8.8.8:80", "", false, false, false},
+		{"::1", "[::1]", "", false, false, false},
+		{"::1 and port", "[::1]:8080", "", false, false, false},
+
+		{"TLS", "example.com", "", true, false, true},
+		{"X-Forwarded-Proto", "example.com", "X-Forwarded-Proto: https", false, false, true},
+		{"X-Forwarded-Proto of plain HTTP", "example.com", "X-Forwarded-Proto: http", false, false, false},
+		{"Forwarded", "example.com", "Forwarded: for=192.0.2.43;proto=https", false, false, true},
+		{"Forwarded with quotes", "example.com", `Forwarded: for="[2001:db8::1]";proto="https"`, false, false, true},
+		{"two proxies", "example.com", "X-Forwarded-Proto: https, http", false, false, true},
+		{"two proxies, the first by plain HTTP", "example.com", "X-Forwarded-Proto: http, https", false, false, false},
+		{"two proxies, Forwarded", "example.com", "Forwarded: proto=http, proto=https", false, false, false},
+		{"another proxy's header", "example.com", "X-Forwarded-For: 192.0.2.43", false, true, false},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			for _, insecure := range []bool{false, true} {
+				want, word := c.secure, "without TLS"
+				if insecure {
+					want, word = c.insecure, "without Secure"
+				}
+				log := captureLog(t)
+				h := newManager(t, session.Options{Cookie: session.CookieOptions{Insecure: insecure}}).Handler(reception)
+				for range 3 {
+					r := httptest.NewRequest("GET", "http://localhost/set", nil)
+					r.Host = c.host
+					if name, value, ok := strings.Cut(c.header, ": "); ok {
+						r.Header.Set(name, value)
+					}
+					if c.tls {
+						r.TLS = &tls.ConnectionState{}
+					}
+					h.ServeHTTP(httptest.NewRecorder(), r)
+				}
+				lines := strings.Count(log.String(), "level=WARN")
+				if want && (lines != 1 || !strings.Contains(log.String(), word) || !strings.Contains(log.String(), "Options.Cookie.Insecure")) {
+					t.Errorf("Insecure %v: want one warning with %q and the option: %q", insecure, word, log)
+				}
+				if !want && log.Len() != 0 {
+					t.Errorf("Insecure %v: %s", insecure, log)
+				}
+			}
+		})
+	}
+}
+
+// TestAdaptSetsSecure checks that with Insecure, Adapt may set Secure for requests over TLS,
+// and that without Insecure it cannot unset it.
+func TestAdaptSetsSecure(t *testing.T) {
+	log := captureLog(t)
+	byRequest := func(r *http.Request, c *http.Cookie) { c.Secure = r.Header.Get("X-Forwarded-Proto") == "https" }
+	for _, c := range []struct {
+		insecure   bool
+		proto      string
+		wantSecure bool
+	}{{true, "https", true}, {true, "", false}, {true, "http", false}, {false, "", true}, {false, "https", true}} {
+		h := newManager(t, session.Options{Cookie: session.CookieOptions{Insecure: c.insecure, Adapt: byRequest}}).Handler(reception)
+		for _, path := range []string{"/set", "/login?alice"} {
+			r := httptest.NewRequest("GET", "http://localhost"+path, nil)
+			r.Host = "nas"
+			if r.Header.Set("X-Forwarded-Proto", c.proto); c.proto == "" && c.insecure {
+				r.Header.Del("X-Forwarded-Proto")
+			}
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			got := w.Result().Cookies()
+			if w.Code != 200 || len(got) != 1 || got[0].Secure != c.wantSecure {
+				t.Errorf("%+v: %d %v", c, w.Code, got)
+			}
+		}
+	}
+	if log.Len() > 0 {
+		t.Error(log)
+	}
+}
+
+// TestWarningOfAForeignDomain checks the warning about a Domain that is neither the host nor a
+// parent of it, because browsers drop the cookie.
+func TestWarningOfAForeignDomain(t *testing.T) {
+	for _, c := range []struct {
+		domain, host string
+		warns        bool
+	}{
+		{"example.com", "example.com", false}, {"example.com", "shop.example.com:8443", false}, {".example.com", "SHOP.example.com", false},
+		{"example.com", "127.0.0.1:8443", true}, {"example.com", "example.org", true}, {"example.com", "badexample.com", true},
+		{"shop.example.com", "example.com", true}, {"example.com", "localhost", true}, {"192.168.1.1", "192.168.1.1:8443", false},
+		{"1.1", "192.168.1.1", true},
+	} {
+		for _, adapted := range []bool{false, true} {
+			o := session.CookieOptions{Domain: c.domain}
+			if adapted {
+				o = session.CookieOptions{Name: "id", Adapt: func(_ *http.Request, k *http.Cookie) { k.Domain = c.domain }}
+			}
+			if c.domain == "1.1" {
+				continue // New refuses this Domain
+			}
+			log := captureLog(t)
+			h := newManager(t, session.Options{Cookie: o}).Handler(reception)
+			for range 2 {
+				r := httptest.NewRequest("GET", "https://localhost/set", nil)
+				r.Host = c.host
+				h.ServeHTTP(httptest.NewRecorder(), r)
+			}
+			lines := strings.Count(log.String(), "level=WARN")
+			if lines > 1 || (lines == 1) != c.warns || c.warns && !strings.Contains(log.String(), "Options.Cookie.Domain") {
+				t.Errorf("Domain %s at %s, adapted %v: %s", c.domain, c.host, adapted, log)
+			}
+		}
+	}
+}
+
+// TestWarningOfNestedManagers checks that two nested Managers with one cookie name, or both
+// with Bearer, are logged once, because they replace each other's token, and that Managers with
+// different names, or a single one, are not.
+func TestWarningOfNestedManagers(t *testing.T) {
+	for _, c := range []struct {
+		what  string
+		o     [3]session.Options
+		warns bool
+	}{
+		{"one name", [3]session.Options{{}, {}, {}}, true},
+		{"one name, another between", [3]session.Options{{}, {Cookie: session.CookieOptions{Name: "__Host-a"}}, {}}, true},
+		{"three names", [3]session.Options{{}, {Cookie: session.CookieOptions{Name: "__Host-a"}}, {Cookie: session.CookieOptions{Name: "__Host-b"}}}, false},
+		{"a cookie and a header", [3]session.Options{{}, {Bearer: true}, {Cookie: session.CookieOptions{Name: "__Host-b"}}}, false},
+		{"two in headers", [3]session.Options{{Bearer: true}, {}, {Bearer: true}}, true},
+	} {
+		log := captureLog(t)
+		var h http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { name.Set(session.From(r.Context()), "x") })
+		for _, o := range c.o {
+			m := newManager(t, o)
+			h = m.Handler(m.Handler(h)) // a Manager inside itself forwards the request
+		}
+		for range 3 {
+			h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "https://localhost/", nil))
+		}
+		if lines := strings.Count(log.String(), "level=WARN"); (lines == 1) != c.warns || lines > 1 {
+			t.Errorf("%s: %s", c.what, log)
+		}
+	}
+}
+
+// TestWarningsAreBounded checks that warnings are logged once per host, so that a request with
+// an unusual Host does not suppress the others, and for a few hosts only, because clients
+// choose the Host.
+func TestWarningsAreBounded(t *testing.T) {
+	log := captureLog(t)
+	h := newManager(t, session.Options{}).Handler(reception)
+	for i := range 100 {
+		for range 2 {
+			r := httptest.NewRequest("GET", "http://localhost/set", nil)
+			r.Host = fmt.Sprint("host", i)
+			h.ServeHTTP(httptest.NewRecorder(), r)
+		}
+	}
+	if lines := strings.Count(log.String(), "level=WARN"); lines < 2 || lines > 10 {
+		t.Errorf("%d lines", lines)
+	}
+}
+
+// TestWarningIsOfACookieAndOnce checks that a request that sets no cookie causes no warning,
+// and that each Manager logs the warning once for any number of concurrent requests.
+func TestWarningIsOfACookieAndOnce(t *testing.T) {
+	log := captureLog(t)
+	h := newManager(t, session.Options{}).Handler(reception)
+	visit := func(path string) {
+		r := httptest.NewRequest("GET", "http://example.com"+path, nil)
+		r.Header.Set("Cookie", "__Host-Http-session=garbage")
+		h.ServeHTTP(httptest.NewRecorder(), r)
+	}
+	for _, path := range []string{"/", "/nowhere", "/logout"} { // the last path deletes the cookie
+		if visit(path); log.Len() != 0 {
+			t.Fatalf("GET %s: %s", path, log)
+		}
+	}
+	var all sync.WaitGroup
+	start := make(chan struct{})
+	for range 20 {
+		all.Go(func() { <-start; visit("/set") })
+	}
+	close(start)
+	all.Wait()
+	if n := strings.Count(log.String(), "\n"); n != 1 {
+		t.Errorf("%d lines: %s", n, log)
+	}
+	h = newManager(t, session.Options{}).Handler(reception)
+	if visit("/set"); strings.Count(log.String(), "\n") != 2 {
+		t.Errorf("the log of another Manager: %s", log)
+	}
+}
+
+// TestWarningOfAHeader checks that a token in a header causes a warning where a Secure cookie
+// would.
+func TestWarningOfAHeader(t *testing.T) {
+	log := captureLog(t)
+	a := &app{h: newManager(t, session.Options{Bearer: true}).Handler(reception)}
+	visit := func(url string, header ...string) {
+		r := httptest.NewRequest("GET", url, nil)
+		for _, name := range header {
+			r.Header.Set(name, "https")
+		}
+		a.do(r)
+	}
+	visit("http://example.com/") // gets no token
+	visit("http://localhost:8080/set")
+	visit("https://example.com/set")
+	visit("http://example.com/set", "X-Forwarded-Proto")
+	visit("http://example.com/set", "Forwarded")
+	if log.Len() != 0 {
+		t.Error(log)
+	}
+	visit("http://example.com/set")
+	visit("http://example.com/set")
+	if strings.Count(log.String(), "\n") != 1 || !strings.Contains(log.String(), "without TLS") || strings.Contains(log.String(), a.token) {
+		t.Errorf("%q", log)
+	}
+}
+
+// TestResponsePastOurWriter covers a middleware inside a framework with a writer of its own,
+// which passes on only the request, so that no cookie is set. If that writer reports that it
+// was written, this is logged once, and no session is created whose cookie could not be sent.
+// Changes of a session that the browser has are kept.
+func TestResponsePastOurWriter(t *testing.T) {
+	log := captureLog(t)
+	var told events
+	spy := newSpy()
+	m := newManager(t, session.Options{Store: spy, OnEvent: told.on})
+	sent := open(t, m, "alice")
+	spy.forget()
+	past := func(do func(s *session.Session)) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			own := &writtenRecorder{ResponseWriter: w}
+			m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { // c.Request = r; c.Next()
+				do(session.From(r.Context()))
+				own.Write(ok)
+			})).ServeHTTP(own, r)
+		})
+	}
+	newBrowser(t, past(func(*session.Session) {})).get("/")
+	if log.Len() != 0 {
+		t.Errorf("unexpected log line: %s", log)
+	}
+	for range 3 {
+		if resp := newBrowser(t, past(write)).get("/"); resp.StatusCode != 200 {
+			t.Error(resp.Status)
+		}
+	}
+	if spy.count("") != 0 || told.count(session.EventDropped) != 3 {
+		t.Errorf("calls of the store: %q, events %v", spy.summary(), told.all)
+	}
+	newBrowser(t, past(write)).replay(sent).get("/")
+	if got := opens(t, m, sent); got != "new of alice" {
+		t.Errorf("the cookie opens %q", got)
+	}
+	if text := log.String(); strings.Count(text, "sessions.Handler(engine)") != 1 {
+		t.Errorf("logged %q", text)
+	}
+	log.Reset()
+	for _, wrong := range []bool{false, true} { // the Manager's writer, and a writer that was not written
+		b := newBrowser(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if write(session.From(r.Context())); !wrong {
+					w.Write(ok)
+				}
+			})).ServeHTTP(&writtenRecorder{ResponseWriter: w}, r)
+		}))
+		b.get("/")
+		if b.cookie() == "" {
+			t.Errorf("no cookie; nothing was written: %v", wrong)
+		}
+	}
+	if log.Len() != 0 {
+		t.Errorf("unexpected log line: %s", log)
+	}
+}
+
+// writtenRecorder is the writer of a framework, like that of gin.
+type writtenRecorder struct {
+	http.ResponseWriter
+	written bool
+}
+
+func (w *writtenRecorder) Write(p []byte) (int, error) {
+	w.written = true
+	return w.ResponseWriter.Write(p)
+}
+
+func (w *writtenRecorder) Written() bool { return w.written }

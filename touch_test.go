@@ -2,14 +2,745 @@ package session_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coatcheck/session"
 )
+
+const (
+	minute = time.Minute
+	day    = 24 * time.Hour
+)
+
+// clockRoutes are the handlers of the tests about time.
+var clockRoutes = routes{
+	"/set":    func(w http.ResponseWriter, r *http.Request, s *session.Session) { name.Set(s, "value") },
+	"/look":   func(w http.ResponseWriter, r *http.Request, s *session.Session) { fmt.Fprint(w, name.Get(s), s.User()) },
+	"/err":    func(w http.ResponseWriter, r *http.Request, s *session.Session) { fmt.Fprint(w, s.Err()) },
+	"/id":     func(w http.ResponseWriter, r *http.Request, s *session.Session) { fmt.Fprint(w, s.ID()) },
+	"/login":  func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Login("alice") },
+	"/bob":    func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Login("bob") },
+	"/renew":  func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Renew() },
+	"/logout": func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Logout() },
+	"/remember": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+		name.Set(s, "value")
+		s.Remember(30 * day)
+	},
+	"/login+remember": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+		s.Login("alice")
+		s.Remember(30 * day)
+	},
+	"/remember+login": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+		s.Remember(30 * day)
+		s.Login("alice")
+	},
+	"/remember-twice": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+		name.Set(s, "value")
+		s.Remember(30 * day)
+		s.Remember(5 * minute)
+	},
+	"/unused": func(w http.ResponseWriter, r *http.Request, s *session.Session) {},
+}
+
+// inBubble runs a test on a fake clock, with a session store that is watched
+// and sessions that end after 20 minutes unused and after 2 hours.
+func inBubble(t *testing.T, o session.Options, f func(t *testing.T, spy *spyStore, m *session.Manager)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		spy := newSpy()
+		o.Store, o.IdleTimeout, o.Lifetime = spy, 20*minute, 120*minute
+		f(t, spy, newManager(t, o))
+	})
+}
+
+// Promise 11: a session ends when nobody used it for the idle timeout, and at
+// its absolute end however much it is used, to the millisecond.
+func TestTwoClocks(t *testing.T) {
+	const ms = time.Millisecond
+	type step struct {
+		wait time.Duration
+		path string
+	}
+	use := func(steps ...step) []step { return steps }
+	everyQuarter := func(n int) (steps []step) {
+		for range n {
+			steps = append(steps, step{15 * minute, "/look"})
+		}
+		return steps
+	}
+	for _, c := range []struct {
+		name  string
+		steps []step
+		ends  time.Duration // after the last step
+	}{
+		{"idle", use(step{0, "/set"}), 20 * minute},
+		{"used", use(step{0, "/set"}, step{19 * minute, "/look"}), 20 * minute},
+		{"used within 1/20 of the idle timeout", use(step{0, "/set"}, step{1 * minute, "/look"}), 19 * minute},
+		{"used a little later", use(step{0, "/set"}, step{1*minute + ms, "/look"}), 20 * minute},
+		{"changed within 1/20 of the idle timeout", use(step{0, "/set"}, step{1 * minute, "/set"}), 20 * minute},
+		{"wrapped but not used", use(step{0, "/set"}, step{15 * minute, "/unused"}), 5 * minute},
+		{"used to the end", append(use(step{0, "/set"}), everyQuarter(7)...), 15 * minute},
+		{"changed to the end", append(append(use(step{0, "/set"}), everyQuarter(7)...), step{10 * minute, "/set"}), 5 * minute},
+		{"logged in late", append(append(use(step{0, "/set"}), everyQuarter(7)...), step{10 * minute, "/login"}), 20 * minute},
+		{"used to the end after a login", append(append(append(use(step{0, "/set"}), everyQuarter(7)...), step{0, "/login"}), everyQuarter(7)...), 15 * minute},
+		{"renewed late", append(append(use(step{0, "/set"}), everyQuarter(7)...), step{10 * minute, "/renew"}), 5 * minute},
+		{"renewed", use(step{0, "/set"}, step{10 * minute, "/renew"}), 20 * minute},
+		{"renewed before it was stored", use(step{0, "/renew"}, step{10 * minute, "/set"}), 20 * minute},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+				h := m.Handler(unusedIsUnused(clockRoutes))
+				b := newBrowser(t, h)
+				for i, s := range c.steps {
+					time.Sleep(s.wait)
+					if got := body(b.get(s.path)); s.path == "/look" && got[:min(5, len(got))] != "value" {
+						t.Fatalf("step %d: the session has ended", i)
+					}
+				}
+				time.Sleep(c.ends - ms)
+				spy.hook(noUse) // this look must not keep it alive
+				if body(b.get("/look")) == "" {
+					t.Fatal("ended a millisecond early, or more")
+				}
+				time.Sleep(ms)
+				if got := body(b.get("/look")); got != "" {
+					t.Fatalf("outlived its end: %q", got)
+				}
+			})
+		})
+	}
+}
+
+// noUse makes every touch and save fail: no look keeps a session alive.
+func noUse(_ context.Context, call, _ string) error {
+	if call == "Touch" || call == "Save" {
+		return errDown
+	}
+	return nil
+}
+
+// unusedIsUnused keeps routes from asking for the session on /unused.
+func unusedIsUnused(rs routes) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/unused" {
+			rs.ServeHTTP(w, r)
+		}
+	})
+}
+
+// The clocks are checked on every read, whatever the store thinks the time is.
+func TestStoreThatForgetsTheTime(t *testing.T) {
+	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+		spy.Store = &hoarder{Store: spy.Store}
+		b := newBrowser(t, m.Handler(clockRoutes))
+		b.get("/login")
+		for _, want := range []string{"alice", ""} {
+			if got := body(b.get("/look")); got != want {
+				t.Errorf("the user is %q, want %q", got, want)
+			}
+			list, err := m.List(t.Context(), "alice")
+			if err != nil || (len(list) > 0) != (want != "") {
+				t.Errorf("List: %d sessions, %v", len(list), err)
+			}
+			time.Sleep(20 * minute)
+		}
+	})
+}
+
+// A hoarder answers with the record that it found last.
+type hoarder struct {
+	session.Store
+	last *session.Record
+}
+
+func (h *hoarder) Load(ctx context.Context, id string) (*session.Record, error) {
+	if r, err := h.Store.Load(ctx, id); err == nil {
+		h.last = r
+	}
+	last := *h.last
+	return &last, nil
+}
+
+func (h *hoarder) List(context.Context, string) ([]*session.Record, error) {
+	last := *h.last
+	return []*session.Record{&last}, nil
+}
+
+// A session tells when it ends, and the two clocks start again with Login.
+func TestClocksAreTold(t *testing.T) {
+	inBubble(t, session.Options{}, func(t *testing.T, _ *spyStore, m *session.Manager) {
+		type clocks struct{ created, seen, expires, authenticated time.Time }
+		var got clocks
+		b := newBrowser(t, m.Handler(routes{
+			"/set":   clockRoutes["/set"],
+			"/login": clockRoutes["/login"],
+			"/renew": clockRoutes["/renew"],
+			"/look": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				got = clocks{s.Created(), s.LastSeen(), s.Expires(), s.AuthTime()}
+			},
+		}))
+		expect := func(want clocks) {
+			t.Helper()
+			b.get("/look")
+			if !got.created.Equal(want.created) || !got.seen.Equal(want.seen) || !got.expires.Equal(want.expires) || !got.authenticated.Equal(want.authenticated) {
+				t.Errorf("the clocks are\n%v, want\n%v", got, want)
+			}
+		}
+		expect(clocks{})
+		start := time.Now()
+		b.get("/set")
+		expect(clocks{start, start, start.Add(20 * minute), time.Time{}})
+		time.Sleep(15 * minute)
+		expect(clocks{start, start, start.Add(20 * minute), time.Time{}}) // before this request
+		expect(clocks{start, start.Add(15 * minute), start.Add(35 * minute), time.Time{}})
+		time.Sleep(15 * minute)
+		login := time.Now()
+		b.get("/login")
+		expect(clocks{login, login, login.Add(20 * minute), login})
+		time.Sleep(10 * minute)
+		b.get("/renew")
+		expect(clocks{login, login.Add(10 * minute), login.Add(30 * minute), login})
+		for range 7 {
+			time.Sleep(15 * minute)
+			b.get("/set")
+		}
+		expect(clocks{login, login.Add(115 * minute), login.Add(120 * minute), login})
+	})
+}
+
+// A request touches after its handler, and only a record that was last seen
+// longer than 1/20 of the idle timeout ago.
+func TestTouchesAreRare(t *testing.T) {
+	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+		during := 0
+		b := newBrowser(t, m.Handler(routes{
+			"/set": clockRoutes["/set"],
+			"/look": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				name.Get(s)
+				fmt.Fprint(w, "the response leaves")
+				during = spy.count("Touch")
+			},
+		}))
+		touches := func(want int) {
+			t.Helper()
+			if got := spy.count("Touch"); got != want {
+				t.Fatalf("%d touches, want %d", got, want)
+			}
+		}
+		b.get("/set")
+		for range 6 {
+			time.Sleep(10 * time.Second)
+			b.get("/look")
+		}
+		touches(0)
+		time.Sleep(time.Millisecond)
+		b.get("/look")
+		touches(1)
+		if during != 0 {
+			t.Error("touched before the handler returned")
+		}
+		b.get("/look")
+		touches(1)
+		time.Sleep(10 * minute)
+		b.get("/set") // a save is a use: no touch beside it
+		touches(1)
+		for range 120 { // 20 minutes: every seventh is more than a minute after the last touch
+			time.Sleep(10 * time.Second)
+			b.get("/look")
+		}
+		touches(1 + 17)
+	})
+}
+
+// A long request has no other way to say that its user is there: Save counts as
+// use, and touches if that is due, also where nothing was changed.
+func TestSaveIsUse(t *testing.T) {
+	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+		b := newBrowser(t, m.Handler(routes{"/login": clockRoutes["/login"], "/look": clockRoutes["/look"],
+			"/stream": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				fmt.Fprint(w, "first byte")
+				for range 7 { // 70 minutes, of an idle timeout of 20
+					time.Sleep(10 * minute)
+					if err := s.Save(r.Context()); err != nil || !s.LastSeen().Equal(time.Now()) || !s.Expires().Equal(time.Now().Add(20*minute)) {
+						t.Errorf("Save: %v; seen %v, ends %v", err, s.LastSeen(), s.Expires())
+					}
+					if err := s.Save(r.Context()); err != nil {
+						t.Error(err)
+					}
+				}
+				touches := spy.count("Touch")
+				if touches != 7 {
+					t.Errorf("%d touches, want 7", touches)
+				}
+				spy.hook(failing("Touch", errDown))
+				time.Sleep(10 * minute)
+				if err := s.Save(r.Context()); !errors.Is(err, session.ErrStore) || !errors.Is(err, errDown) || s.Err() != err {
+					t.Errorf("Save of a store that is down: %v, Err: %v", err, s.Err())
+				}
+				spy.hook(nil)
+				if err := s.Save(r.Context()); err != nil || s.Err() != nil {
+					t.Errorf("Save of one that is back: %v, Err: %v", err, s.Err())
+				}
+				spy.hook(func(_ context.Context, call, id string) error {
+					if call == "Touch" || call == "Save" {
+						return spy.Store.Delete(context.Background(), id)
+					}
+					return nil
+				})
+				time.Sleep(10 * minute)
+				for range 2 {
+					if err := s.Save(r.Context()); err != session.ErrEnded || s.User() != "" {
+						t.Errorf("Save of a session that is gone: %v, in as %q", err, s.User())
+					}
+				}
+			}}))
+		b.get("/login")
+		b.get("/stream")
+	})
+}
+
+// Who comes back with the cookie of a session that is over begins a new one,
+// however old the process is.
+func TestAnewAfterTheEnd(t *testing.T) {
+	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+		b := newBrowser(t, m.Handler(clockRoutes))
+		for _, path := range []string{"/set", "/login", "/set"} {
+			held := b.cookie()
+			if b.get(path); b.cookie() == held || body(b.get("/id")) == "" {
+				t.Errorf("%s begins no session", path)
+			}
+			time.Sleep(20 * minute)
+		}
+	})
+}
+
+// Whatever a request uses its session for first, that is use.
+func TestFirstUseIsUse(t *testing.T) {
+	for use, f := range first {
+		switch use {
+		case "Login", `Login("")`, "Logout":
+			continue // which end it, or fail
+		}
+		inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+			b := newBrowser(t, m.Handler(routes{"/login": clockRoutes["/login"], "/look": clockRoutes["/look"],
+				"/first": func(w http.ResponseWriter, r *http.Request, s *session.Session) { f(s) }}))
+			b.get("/login")
+			time.Sleep(15 * minute)
+			b.get("/first")
+			time.Sleep(15 * minute)
+			if got := body(b.get("/look")); got != "alice" && got != "afteralice" {
+				t.Errorf("%s: in as %q 15 minutes later", use, got)
+			}
+		})
+	}
+}
+
+// A touch that fails, or finds nothing, is an event and nothing else.
+func TestFailingTouchIsAnEvent(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		before func(spy *spyStore, id string) error
+		want   session.EventKind
+		err    error
+	}{
+		{"fails", func(*spyStore, string) error { return errDown }, session.EventStoreFailed, session.ErrStore},
+		{"finds nothing", func(spy *spyStore, id string) error { return spy.Store.Delete(context.Background(), id) }, session.EventDropped, session.ErrEnded},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var told events
+			inBubble(t, session.Options{OnEvent: told.on}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+				b := newBrowser(t, m.Handler(clockRoutes))
+				b.get("/set")
+				time.Sleep(10 * minute)
+				spy.hook(func(_ context.Context, call, id string) error {
+					if call == "Touch" || call == "Save" {
+						return c.before(spy, id)
+					}
+					return nil
+				})
+				was := len(told.all)
+				if resp := b.get("/look"); resp.StatusCode != http.StatusOK || body(resp) != "value" {
+					t.Fatalf("the response is %v", resp)
+				}
+				if spy.count("Touch") != 1 || len(told.all) != was+1 || told.all[was].Kind != c.want || !errors.Is(told.all[was].Err, c.err) {
+					t.Fatalf("events %+v, want one %s", told.all[was:], c.want)
+				}
+			})
+		})
+	}
+}
+
+// An ending stays visible for a minute, so that requests under way learn of it:
+// a record of nobody's, without values.
+func TestTombstonesLastAMinute(t *testing.T) {
+	for path, want := range map[string]error{"/bob": session.ErrReplaced, "/logout": nil} {
+		t.Run(path, func(t *testing.T) {
+			inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+				b := newBrowser(t, m.Handler(clockRoutes))
+				b.get("/login")
+				b.get("/set")
+				id, old := body(b.get("/id")), b.replay(b.cookie())
+				b.get(path)
+				rec, err := spy.Store.Load(t.Context(), id)
+				if err != nil || rec.User != "" || !rec.Expires.Equal(time.Now().Add(minute)) || !rec.Deadline.Equal(rec.Expires) {
+					t.Fatalf("the tombstone is %+v, %v", rec, err)
+				}
+				time.Sleep(minute - time.Millisecond)
+				if got := body(old.get("/err")); got != fmt.Sprint(want) {
+					t.Errorf("within the minute: %s, want %v", got, want)
+				}
+				time.Sleep(time.Millisecond)
+				if got := body(old.get("/err")); got != fmt.Sprint(error(nil)) {
+					t.Errorf("after the minute: %s", got)
+				}
+				if _, err := spy.Store.Load(t.Context(), id); !errors.Is(err, session.ErrNotFound) {
+					t.Errorf("after the minute the store answers %v", err)
+				}
+			})
+		})
+	}
+}
+
+// Remembered tells of a Remember before the commit and after it, for as long as Remember's
+// end is the session's.
+func TestRemembered(t *testing.T) {
+	remember := func(s *session.Session) { s.Remember(30 * day) }
+	login := func(user string) func(*session.Session) { return func(s *session.Session) { s.Login(user) } }
+	clearAll := func(s *session.Session) { s.Clear() }
+	logout := func(s *session.Session) { s.Logout() }
+	set := func(s *session.Session) { name.Set(s, "value") }
+	renew := func(s *session.Session) { s.Renew() }
+	type steps []func(*session.Session)
+	for what, c := range map[string]struct {
+		steps
+		want bool
+	}{
+		"nothing":                          {nil, false},
+		"a value":                          {steps{set}, false},
+		"a Login":                          {steps{login("alice")}, false},
+		"Remember":                         {steps{set, remember}, true},
+		"Login, Remember":                  {steps{login("alice"), remember}, true},
+		"Remember, values":                 {steps{login("alice"), remember, set}, true},
+		"Remember, Clear":                  {steps{login("alice"), remember, clearAll}, true},
+		"Remember, Renew":                  {steps{login("alice"), remember, renew}, true},
+		"Remember, Login of the same user": {steps{login("alice"), remember, login("alice")}, true},
+		"Remember, Login of another user":  {steps{login("alice"), remember, login("bob")}, false},
+		"anonymous, Remember, Login":       {steps{set, remember, login("alice")}, false},
+		"Remember, Logout":                 {steps{login("alice"), remember, logout}, false},
+		"Remember, Logout, a value":        {steps{login("alice"), remember, logout, set}, false},
+	} {
+		atDesk(t, session.Options{}, func(d *desk) {
+			b := d.visitor()
+			pending := false
+			for _, step := range c.steps {
+				d.do(b, func(s *session.Session) { step(s); pending = s.Remembered() })
+			}
+			d.do(b, func(s *session.Session) {
+				if got := s.Remembered(); got != c.want || pending != c.want {
+					t.Errorf("%s: %v before the last commit, then %v; want %v", what, pending, got, c.want)
+				}
+			})
+		})
+	}
+	// A request with the previous token sees that the session's end has moved, as Expires does.
+	atDesk(t, session.Options{}, func(d *desk) {
+		b := d.browser()
+		old := b.replay(b.cookie())
+		d.do(b, remember)
+		d.do(old, func(s *session.Session) {
+			if !s.Remembered() || time.Until(s.Expires()) < 29*day {
+				t.Errorf("in the grace: %v, expires at %v", s.Remembered(), s.Expires())
+			}
+		})
+	})
+}
+
+// Remember's end is the session's, in place of both clocks.
+func TestRemember(t *testing.T) {
+	const d = 30 * day
+	for _, c := range []struct {
+		name  string
+		steps []any // paths, and what passes between them
+		ends  time.Duration
+	}{
+		{"beyond Lifetime, unused", []any{"/remember"}, d},
+		{"used: no later", []any{"/remember", 10 * day, "/look", 10 * day, "/look"}, 10 * day},
+		{"changed: no later", []any{"/remember", 10 * day, "/set"}, 20 * day},
+		{"a session that was there", []any{"/set", 10 * minute, "/remember"}, d},
+		{"sooner than both clocks", []any{"/remember-twice"}, 5 * minute},
+		{"sooner than both clocks, used", []any{"/remember-twice", 4 * minute, "/look"}, 1 * minute},
+		{"again", []any{"/remember", 10 * day, "/remember"}, d},
+		{"renewed", []any{"/remember", 10 * day, "/renew"}, 20 * day},
+		{"with a login before it", []any{"/login+remember"}, d},
+		{"with a login after it", []any{"/remember+login"}, d},
+		{"with a login, and renewed", []any{"/login+remember", 10 * day, "/renew"}, 20 * day},
+		{"kept by a later login of the same user", []any{"/login+remember", 10 * day, "/login"}, 20 * day},
+		{"ended by a later login of another", []any{"/login+remember", 10 * day, "/bob"}, 20 * minute},
+		{"ended by a later login, anonymous before", []any{"/remember", 10 * day, "/login"}, 20 * minute},
+		{"after a login that ended it", []any{"/login+remember", 10 * day, "/bob", "/login+remember"}, d},
+		{"ended by a logout", []any{"/login+remember", 10 * day, "/logout"}, 0},
+		{"not for the next session", []any{"/remember", 10 * day, "/logout", "/set"}, 20 * minute},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+				b := newBrowser(t, m.Handler(clockRoutes))
+				var cookie *http.Cookie // the last that was set
+				var set time.Time
+				for _, step := range c.steps {
+					switch step := step.(type) {
+					case string:
+						for _, got := range b.get(step).Cookies() {
+							cookie, set = got, time.Now()
+						}
+					case time.Duration:
+						time.Sleep(step)
+					}
+				}
+				if c.ends == 0 {
+					if b.cookie() != "" || body(b.get("/look")) != "" {
+						t.Fatal("still there")
+					}
+					return
+				}
+				// A cookie that survives the browser leaves with the token, and lasts as long.
+				want := int(time.Since(set)/time.Second) + int(c.ends/time.Second)
+				if c.ends == 20*minute {
+					want = 0
+				}
+				if cookie.MaxAge != want {
+					t.Errorf("Max-Age is %d, want %d", cookie.MaxAge, want)
+				}
+				held := b.cookie()
+				time.Sleep(c.ends - time.Millisecond)
+				spy.hook(noUse)
+				if got := body(b.get("/id")); got == "" {
+					t.Error("ended a millisecond early, or more")
+				}
+				time.Sleep(time.Millisecond)
+				if got := body(b.replay(held).get("/id")); got != "" {
+					t.Error("outlived its end")
+				}
+			})
+		})
+	}
+}
+
+// A store that hangs costs a request Options.StoreTimeout, and a 503.
+func TestStoreTimeout(t *testing.T) {
+	const timeout = 3 * time.Second
+	hang := func(ctx context.Context) error {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	for _, c := range []struct {
+		name, path string
+		before     func(ctx context.Context, call string) error
+		status     int
+		takes      time.Duration
+	}{
+		{"loading", "/look", func(ctx context.Context, call string) error { return hang(ctx) }, 503, timeout},
+		{"saving", "/set", func(ctx context.Context, call string) error {
+			if call == "Save" {
+				return hang(ctx)
+			}
+			return nil
+		}, 503, timeout},
+		{"all calls of a commit together", "/login", func(ctx context.Context, call string) error {
+			switch call {
+			case "Create":
+				time.Sleep(timeout / 2)
+			case "Save":
+				return hang(ctx)
+			}
+			return nil
+		}, 503, timeout},
+		{"a load and a commit", "/set", func(ctx context.Context, call string) error {
+			if call == "Load" {
+				time.Sleep(timeout / 2)
+				return nil
+			}
+			return hang(ctx)
+		}, 503, timeout + timeout/2},
+		{"a touch", "/look", func(ctx context.Context, call string) error {
+			if call == "Touch" || call == "Save" {
+				return hang(ctx)
+			}
+			return nil
+		}, 200, timeout},
+		{"an undoing too, by itself", "/login", func(ctx context.Context, call string) error {
+			if call == "Save" || call == "Delete" {
+				return hang(ctx)
+			}
+			return nil
+		}, 503, 2 * timeout},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inBubble(t, session.Options{StoreTimeout: timeout}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+				b := newBrowser(t, m.Handler(clockRoutes))
+				b.get("/set")
+				time.Sleep(10 * minute)
+				spy.hook(func(ctx context.Context, call, _ string) error { return c.before(ctx, call) })
+				start := time.Now()
+				resp := b.get(c.path)
+				if took := time.Since(start); resp.StatusCode != c.status || took != c.takes {
+					t.Errorf("%d after %v, want %d after %v", resp.StatusCode, took, c.status, c.takes)
+				}
+				if len(resp.Cookies()) > 0 {
+					t.Error("a cookie left")
+				}
+			})
+		})
+	}
+}
+
+// Save, Reload, Take and UpdateNow end with their context's deadline if that is nearer, and not
+// with its cancellation.
+func TestNearerDeadline(t *testing.T) {
+	hang := func(ctx context.Context, _, _ string) error {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	inBubble(t, session.Options{StoreTimeout: 3 * time.Second}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+		b := newBrowser(t, m.Handler(routes{"/set": clockRoutes["/set"], "/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			for name, call := range map[string]func(context.Context) error{
+				"Save": s.Save, "Reload": s.Reload,
+				"Take": func(ctx context.Context) error { _, _, err := visits.Take(ctx, s); return err },
+				"UpdateNow": func(ctx context.Context) error {
+					_, err := visits.UpdateNow(ctx, s, func(n int) int { return n + 1 })
+					return err
+				},
+			} {
+				for wait, deadline := range map[time.Duration]time.Duration{time.Second: time.Second, 3 * time.Second: minute} {
+					visits.Set(s, 1)
+					ctx, cancel := context.WithTimeout(r.Context(), deadline)
+					spy.hook(hang)
+					start := time.Now()
+					if err := call(ctx); !errors.Is(err, session.ErrStore) || time.Since(start) != wait {
+						t.Errorf("%s answered %v after %v, want a failure after %v", name, err, time.Since(start), wait)
+					}
+					cancel()
+					spy.hook(nil)
+					if err := s.Reload(r.Context()); err != nil {
+						t.Errorf("Reload of a store that is back: %v", err)
+					}
+				}
+			}
+			visits.Set(s, 2)
+			cancelled, cancel := context.WithCancel(r.Context())
+			cancel()
+			if n, err := visits.UpdateNow(cancelled, s, func(n int) int { return n }); err != nil || n != 2 {
+				t.Errorf("UpdateNow in a context that was cancelled: %v", err)
+			}
+			if err := s.Save(cancelled); err != nil {
+				t.Errorf("Save in a context that was cancelled: %v", err)
+			}
+			if err := s.Reload(cancelled); err != nil || visits.Get(s) != 2 {
+				t.Errorf("Reload in a context that was cancelled: %v", err)
+			}
+		}}))
+		b.get("/set")
+		if resp := b.get("/"); resp.StatusCode != http.StatusOK {
+			t.Errorf("the response is %d", resp.StatusCode)
+		}
+	})
+}
+
+// A request is a use of its session although a Save or an UpdateNow of its handler has
+// failed, unless the store did.
+func TestFailedSaveIsUse(t *testing.T) {
+	for name, save := range map[string]func(ctx context.Context, s *session.Session) error{
+		"Save": func(ctx context.Context, s *session.Session) error {
+			name.Set(s, strings.Repeat("x", 1000))
+			return s.Save(ctx)
+		},
+		"UpdateNow": func(ctx context.Context, s *session.Session) error {
+			_, err := name.UpdateNow(ctx, s, func(string) string { return strings.Repeat("x", 1000) })
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, session.Options{MaxDataSize: 100}, func(t *testing.T, _ *spyStore, m *session.Manager) {
+				b := newBrowser(t, m.Handler(routes{"/login": clockRoutes["/login"], "/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+					fmt.Fprint(w, s.User())
+					if err := save(r.Context(), s); s.User() != "" && !errors.Is(err, session.ErrTooLarge) {
+						t.Errorf("the error is %v", err)
+					}
+				}}))
+				b.get("/login")
+				for _, pause := range []time.Duration{9 * minute, 15 * minute} { // after half of the idle time a load touches
+					time.Sleep(pause)
+					if got := body(b.get("/")); got != "alice" {
+						t.Errorf("the user is %q, want alice", got)
+					}
+				}
+			})
+		})
+	}
+}
+
+// After a login the user's least recently used other sessions beyond
+// Options.MaxPerUser end.
+func TestMaxPerUser(t *testing.T) {
+	var told events
+	inBubble(t, session.Options{MaxPerUser: 2, OnEvent: told.on}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+		h := m.Handler(routes{
+			"/alice": clockRoutes["/login"],
+			"/bob":   func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Login("bob") },
+			"/renew": clockRoutes["/renew"],
+			"/user":  func(w http.ResponseWriter, r *http.Request, s *session.Session) { fmt.Fprint(w, s.User()) },
+		})
+		phone, laptop, tablet, bob := newBrowser(t, h), newBrowser(t, h), newBrowser(t, h), newBrowser(t, h)
+		step := func(b *browser, path string) {
+			t.Helper()
+			if resp := b.get(path); resp.StatusCode != http.StatusOK {
+				t.Fatalf("GET %s: %d", path, resp.StatusCode)
+			}
+			time.Sleep(2 * minute)
+		}
+		expect := func(revoked int, users ...string) {
+			t.Helper()
+			for i, b := range []*browser{phone, laptop, tablet, bob} {
+				if got := body(b.get("/user")); got != users[i] {
+					t.Errorf("browser %d: %q, want %q", i, got, users[i])
+				}
+				time.Sleep(2 * minute)
+			}
+			if n := told.count(session.EventRevoked); n != revoked {
+				t.Errorf("%d revoked, want %d", n, revoked)
+			}
+		}
+		step(bob, "/bob")
+		step(phone, "/alice")
+		step(laptop, "/alice")
+		step(phone, "/user") // the laptop is the least recently used now
+		step(tablet, "/alice")
+		expect(1, "alice", "", "alice", "bob")
+		step(phone, "/alice") // again, in the same browser: still two
+		step(phone, "/renew")
+		expect(1, "alice", "", "alice", "bob")
+
+		spy.hook(func(_ context.Context, call, _ string) error {
+			if call == "List" {
+				return errDown
+			}
+			return nil
+		})
+		step(laptop, "/alice") // if it fails the login stands
+		if n := told.count(session.EventStoreFailed); n != 1 {
+			t.Errorf("%d events of a failing store, want 1", n)
+		}
+		expect(1, "alice", "alice", "alice", "bob")
+		spy.hook(nil)
+		step(laptop, "/alice")
+		expect(2, "", "alice", "alice", "bob")
+	})
+}
 
 // TestBurstTouchesOnce: promise 11. A burst of concurrent requests touches its session once,
 // including requests that had loaded the session before and end later. The next use touches it
@@ -131,4 +862,101 @@ func TestCanceledContext(t *testing.T) {
 	if err := m.RevokeAll(ctx, "alice"); err != nil || body(b.get("/look")) != "" {
 		t.Errorf("RevokeAll: %v", err)
 	}
+}
+
+// deployments runs a test over one store on a fake clock. deploy replaces the process by one
+// with other options.
+func deployments(t *testing.T, rs routes, f func(t *testing.T, b *browser, deploy func(idle, lifetime time.Duration))) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		store := &strictStore{Store: session.NewMemoryStore(nil), t: t}
+		var h http.Handler
+		deploy := func(idle, lifetime time.Duration) {
+			h = newManager(t, session.Options{Store: store, IdleTimeout: idle, Lifetime: lifetime}).Handler(rs)
+		}
+		f(t, newBrowser(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(w, r) })), deploy)
+	})
+}
+
+// strictStore fails the test if a record expires after its Deadline.
+type strictStore struct {
+	session.Store
+	t *testing.T
+}
+
+func (s *strictStore) Create(ctx context.Context, r *session.Record) error {
+	s.check(r)
+	return s.Store.Create(ctx, r)
+}
+
+func (s *strictStore) Save(ctx context.Context, r *session.Record, old uint64) error {
+	s.check(r)
+	return s.Store.Save(ctx, r, old)
+}
+
+func (s *strictStore) check(r *session.Record) {
+	if r.Expires.After(r.Deadline) {
+		s.t.Errorf("the record expires %v after its deadline", r.Expires.Sub(r.Deadline))
+	}
+}
+
+// TestLongerIdleTimeout checks that a session in use does not end by the idle timeout from
+// before a deployment with a longer one, even if a twentieth of the new timeout is longer than
+// the old one.
+func TestLongerIdleTimeout(t *testing.T) {
+	deployments(t, clockRoutes, func(t *testing.T, b *browser, deploy func(idle, lifetime time.Duration)) {
+		deploy(20*minute, 7*day)
+		b.get("/login")
+		deploy(12*time.Hour, 7*day)
+		time.Sleep(10 * minute)
+		for i := range 4 {
+			if got := body(b.get("/look")); got != "alice" {
+				t.Fatalf("use %d: %q, want alice", i, got)
+			}
+			time.Sleep(11 * time.Hour)
+		}
+	})
+}
+
+// TestLongerIdleTimeoutInRequest checks that a request that lasts beyond the idle end from
+// before the deployment counts as use.
+func TestLongerIdleTimeoutInRequest(t *testing.T) {
+	rs := routes{
+		"/login": clockRoutes["/login"],
+		"/look":  clockRoutes["/look"],
+		"/long": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			s.User()
+			time.Sleep(5 * minute)
+		},
+	}
+	deployments(t, rs, func(t *testing.T, b *browser, deploy func(idle, lifetime time.Duration)) {
+		deploy(20*minute, 7*day)
+		b.get("/login")
+		deploy(12*time.Hour, 7*day)
+		time.Sleep(18 * minute)
+		b.get("/long")
+		if got := body(b.get("/look")); got != "alice" {
+			t.Errorf("%q, want alice", got)
+		}
+	})
+}
+
+// TestShorterLifetime checks that a Login after a deployment with a shorter Lifetime ends by
+// that, not by the earlier idle end.
+func TestShorterLifetime(t *testing.T) {
+	deployments(t, clockRoutes, func(t *testing.T, b *browser, deploy func(idle, lifetime time.Duration)) {
+		deploy(12*time.Hour, day)
+		b.get("/login")
+		time.Sleep(minute)
+		deploy(20*minute, time.Hour)
+		b.get("/login")
+		time.Sleep(time.Hour - time.Millisecond)
+		if got := body(b.get("/look")); got != "alice" {
+			t.Errorf("before the end of the lifetime: %q, want alice", got)
+		}
+		time.Sleep(time.Millisecond)
+		if got := body(b.get("/look")); got != "" {
+			t.Errorf("after the end of the lifetime: %q", got)
+		}
+	})
 }
