@@ -119,6 +119,29 @@ func ExampleManager_RevokeOthers() {
 	}
 }
 
+// An operator ends the trial of a user in all sessions. Edit calls the function again if a
+// request changes the session at the same time, so the plan that it reads is the one that it
+// replaces.
+func ExampleManager_Edit() {
+	sessions := session.Must(session.New(nil))
+	plan := session.NewKey[string]("plan")
+	_ = func(ctx context.Context, user string) error {
+		all, err := sessions.List(ctx, user)
+		for _, info := range all {
+			if p, _ := plan.Of(info); p != "trial" {
+				continue
+			}
+			err = errors.Join(err, sessions.Edit(ctx, user, info.ID, func(s *session.Session) {
+				if plan.Get(s) == "trial" {
+					plan.Set(s, "free")
+					s.AddFlash("info", "Your trial has ended.")
+				}
+			}))
+		}
+		return err // with an ErrEnded for each session that has ended meanwhile
+	}
+}
+
 // A stream of events ends with its session. The handler of a WebSocket also returns when Done
 // is closed.
 func ExampleSession_Done() {

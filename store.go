@@ -36,9 +36,9 @@ var (
 	ErrEnded = errors.New("session: the session has ended")
 
 	// ErrTooLarge: the values and flashes exceed Options.MaxDataSize, and are more
-	// than before. Err, Save and UpdateNow return it; if a response fails by it, that is
+	// than before. Err, Save, UpdateNow and Edit return it; if a response fails by it, that is
 	// 500. The changes stay pending until Reload forgets them, or until others make
-	// them fit; that of an UpdateNow does not.
+	// them fit; those of an UpdateNow or Edit do not.
 	ErrTooLarge = errors.New("session: the values are too large")
 
 	// ErrReplaced: the token of the request was replaced, by a Login as another user

@@ -23,7 +23,6 @@ var visits = session.NewKey[int]("visits")
 type frameworkContext struct {
 	request  *http.Request
 	response http.ResponseWriter
-	values   map[string]any
 }
 
 // greet is a handler of such a framework.
