@@ -169,7 +169,7 @@ func (s *PostgresStore) swap(ctx context.Context, id string, found *snapshot, re
 	}
 	args := []any{id, version, string(found.raw), string(record), s.o.windowOf(found.raw).Milliseconds(), seconds(now),
 		int64(w.version), []byte(w.sum), []byte(w.user), w.created.UnixMilli(), w.seen.UnixMilli(),
-		w.deadline.UnixMilli(), w.expires.UnixMilli(), w.tombstone, exact, until.UnixMilli(), append([]byte{}, w.data...)}
+		w.deadline.UnixMilli(), w.expires.UnixMilli(), w.tombstone, exact, until.UnixMilli(), append([]byte{}, w.data...), listKey(w.user)}
 	var isSwapped bool
 	err := retry(ctx, func() (err error) {
 		isSwapped, err = s.swapRows(ctx, id, s.table.Replace(swapBegin+changes[found.raw != nil][record != nil]+swapEnd), args)
@@ -238,7 +238,7 @@ const (
 		), w AS (`
 	swapEnd = `)
 		INSERT INTO @own AS o (sid, version, sum, usr, listed, created, seen, deadline, expires, tombstone, exact, until)
-		SELECT $1::varchar, $7::bigint, CASE WHEN w.stored = a.record THEN $8::bytea ELSE substring(sha256(convert_to(w.stored, 'UTF8')) FOR 16) END, $9::bytea, $9::bytea, $10::bigint,
+		SELECT $1::varchar, $7::bigint, CASE WHEN w.stored = a.record THEN $8::bytea ELSE substring(sha256(convert_to(w.stored, 'UTF8')) FOR 16) END, $9::bytea, $18::bytea, $10::bigint,
 			a.seen, $12::bigint, a.expires, $14::bytea, CASE WHEN w.stored = a.record THEN $15::bytea ELSE $17::bytea END, $16::bigint + a.expires - $13::bigint FROM a, w
 		ON CONFLICT (sid) DO UPDATE SET version = EXCLUDED.version, sum = EXCLUDED.sum, usr = EXCLUDED.usr, listed = coalesce(nullif(EXCLUDED.listed, ''::bytea), o.listed), created = EXCLUDED.created, seen = EXCLUDED.seen,
 			deadline = EXCLUDED.deadline, expires = EXCLUDED.expires, tombstone = EXCLUDED.tombstone, exact = EXCLUDED.exact, until = EXCLUDED.until`

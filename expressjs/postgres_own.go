@@ -2,6 +2,7 @@ package expressjs
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"time"
 
@@ -48,13 +49,24 @@ func (s *PostgresStore) prepare(ctx context.Context) error {
 	return nil
 }
 
+// listKey returns how the index of users' sessions has a user: a hash of one who is longer
+// than PostgreSQL indexes, whom only Express can have logged in.
+func listKey(user string) []byte {
+	const longest = 1024 // bytes, as of a Login
+	if len(user) <= longest {
+		return []byte(user)
+	}
+	sum := sha256.Sum256([]byte(user))
+	return sum[:]
+}
+
 // index implements place. It says nothing but whose a session is.
 func (s *PostgresStore) index(ctx context.Context, user, id string, lasts time.Time) error {
 	if user == "" {
 		return nil
 	}
 	return stated(s.exec(ctx, `INSERT INTO @own AS o (sid, listed, until) VALUES ($1, $2, $3)
-		ON CONFLICT (sid) DO UPDATE SET listed = EXCLUDED.listed, until = greatest(o.until, EXCLUDED.until)`, id, []byte(user), lasts.UnixMilli()))
+		ON CONFLICT (sid) DO UPDATE SET listed = EXCLUDED.listed, until = greatest(o.until, EXCLUDED.until)`, id, listKey(user), lasts.UnixMilli()))
 }
 
 // List implements session.Store.
@@ -87,7 +99,7 @@ func (s *PostgresStore) list(ctx context.Context, user string) ([]*session.Recor
 
 // indexed returns what there is of the sessions that stand in the user's list.
 func (s *PostgresStore) indexed(ctx context.Context, user string) (ids []string, all []*snapshot, _ error) {
-	rows, err := s.pool.Query(ctx, s.table.Replace(`SELECT o.sid, `+state+` FROM @own o JOIN @session s ON s.sid = o.sid WHERE o.listed = $1`), []byte(user))
+	rows, err := s.pool.Query(ctx, s.table.Replace(`SELECT o.sid, `+state+` FROM @own o JOIN @session s ON s.sid = o.sid WHERE o.listed = $1`), listKey(user))
 	if err != nil {
 		return nil, nil, err
 	}

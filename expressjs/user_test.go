@@ -3,8 +3,10 @@ package expressjs_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"reflect"
@@ -391,6 +393,40 @@ func TestUserOfGoAlone(t *testing.T) {
 		expect("")
 		if list, err := m.List(t.Context(), "ann"); err != nil || len(list) != 0 {
 			t.Errorf("%d sessions, %v", len(list), err)
+		}
+	})
+}
+
+// An app may name its users by something long, such as a signed token. They are users all the
+// same.
+func TestLongUsers(t *testing.T) {
+	onShelves(t, expressjs.Options{UserMember: "userId"}, func(t *testing.T, s *shelf) {
+		m := service(t, s.store, nil)
+		for _, n := range []int{1024, 1025, 3000, 20000} {
+			user := ""
+			for len(user) < n {
+				user += rand.Text()
+			}
+			user = user[:n]
+			sid := fmt.Sprint("long-", n)
+			s.put(sid, bare+`,"userId":"`+user+`"}`, time.Hour)
+			resp := in(t, m, sid, func(s *session.Session) {
+				if s.User() != user {
+					t.Errorf("%d: %.20q %v", n, s.User(), s.Err())
+				}
+			})
+			list, err := m.List(t.Context(), user)
+			if resp.StatusCode != 200 || len(list) != 1 || err != nil {
+				t.Errorf("%d: %s %d %.200v", n, resp.Status, len(list), err)
+			}
+			in(t, m, sid, func(s *session.Session) { session.NewKey[int]("n").Set(s, 1) })
+			if err := m.RevokeAll(t.Context(), user); err != nil {
+				t.Errorf("%d: %.200v", n, err)
+			}
+			if got, _ := s.get(sid); got != "" {
+				t.Errorf("%d: is still there", n)
+			}
+			s.drop(sid)
 		}
 	})
 }
