@@ -221,3 +221,47 @@ func TestLateRequestsOfExpress(t *testing.T) {
 		})
 	}
 }
+
+// Express changes the maxAge of a session, and only Go uses the session afterwards. The last
+// maxAge is the idle timeout and the life of the cookie.
+func TestChangedMaxAge(t *testing.T) {
+	for name, x := range versions {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var pass clock
+			x.env = append(slices.Clone(x.env), "ROLLING=true")
+			x.options = expressjs.Options{Passport: true, Cookie: expressjs.Cookie{MaxAge: 24 * time.Hour}}
+			x.store = clocked(strings.Contains(name, "pg-simple"), &pass)
+			x.lifetime = 300 * 24 * time.Hour
+			p := x.start(t)
+			for _, begins := range []string{p.golang, p.node} {
+				for _, use := range []string{"/get", "/set?values=" + url.QueryEscape(`{"z":1}`)} {
+					v := &visitor{p: p, door: func(string) string { return begins }}
+					v.get("/login?user=ann")
+					for _, age := range []time.Duration{24 * time.Hour, 5 * time.Minute, 30 * 24 * time.Hour, time.Hour} {
+						v.door = func(string) string { return p.node }
+						v.get(fmt.Sprint("/age?ms=", age.Milliseconds()))
+						v.door = func(string) string { return p.golang }
+						for i := range 5 {
+							v.now += age * 2 / 3
+							pass(age * 2 / 3)
+							v.get(use)
+							if !v.isIn("ann") {
+								t.Errorf("%v, use %d of %s: out", age, i, use)
+							}
+							if left := v.ends - v.now; left > age+time.Minute || left < age*8/10-2*time.Second {
+								t.Errorf("%v, use %d of %s: the cookie has %v left", age, i, use, left)
+							}
+						}
+					}
+					v.now += time.Hour + time.Minute
+					pass(time.Hour + time.Minute)
+					v.ends = v.now + time.Hour
+					if v.isIn("ann") {
+						t.Errorf("%s is in after an hour", use)
+					}
+				}
+			}
+		})
+	}
+}

@@ -68,6 +68,7 @@ async function main() {
   app.get('/logout', (req, res, next) => req.logout((err) => (err ? next(err) : res.end())));
   app.get('/flash', (req, res) => { req.flash(req.query.kind, req.query.text); res.end(); });
   app.get('/flashes', (req, res) => res.json(req.flash()));
+  app.get('/age', (req, res) => { req.session.cookie.maxAge = Number(req.query.ms); req.session.aged = Number(req.query.ms); res.end(); });
   app.get('/late', (req, res) => { late = Number(req.query.ms); res.end(); });
   app.get('/redirect', (req, res) => { req.session.page = 'first'; res.redirect(req.query.to); });
 
