@@ -45,7 +45,7 @@ func (t *tx) touch(used time.Time) error {
 func (t *tx) touchAtLoad() {
 	rec, now := t.stored.rec, t.loaded
 	switch {
-	case t.stored.status != statusLive, !t.s.isUse(), !now.Add(t.m.idleOf(rec)/2).After(rec.Expires):
+	case t.stored.status != statusLive, !t.s.isUse(), !now.Add(t.m.idleOf(rec) / 2).After(rec.Expires):
 	case !rec.Expires.Before(rec.Deadline): // no use moves its end
 	case t.m.touches.begin(rec.ID, now):
 		if _, err := t.m.touch(t.context(), rec); err != nil {
