@@ -11,28 +11,26 @@ import (
 	"github.com/coatcheck/session/internal/token"
 )
 
-// Edit changes one session of a user from outside its requests, for example in all
-// sessions that [Manager.List] returned when the user's role has changed. It calls f with the
-// session as it is stored, and stores what f has changed, unless the session has changed
-// meanwhile: then Edit calls f again with the newer one. So f may decide by what it
-// reads; it may run zero times or more, and only what the last call did is stored. f must be
-// short and have no side effects.
+// Edit changes one session of a user from outside its requests, for example each session that
+// [Manager.List] has returned after the user's role has changed. It calls f with the stored session
+// and stores the changes. If the session has changed meanwhile, Edit calls f again with the newer
+// one. f may decide by the values that it reads; it may run zero times or more, and only the
+// changes of the last call are stored. f must be short and have no side effects.
 //
-// In f all methods work that read the session, and of those that change it the ones for
-// values and flashes, Clear and EndBy. An EndBy of a time that has passed ends the session as
-// Revoke does. All others are for requests: Login, Logout, Renew, Remember, MarkPassive,
-// Save, Reload, Done, [Key.Take], [Key.UpdateNow] and [Key.Refresh] fail the Edit, and
-// nothing is stored. The Session must not be used after f has returned.
+// f may call all methods that read the session, and to change it those for values and flashes,
+// Clear and EndBy. An EndBy of a time that has passed ends the session as Revoke does. Login,
+// Logout, Renew, Remember, MarkPassive, Save, Reload, Done, [Key.Take], [Key.UpdateNow] and
+// [Key.Refresh] need a request: they fail the Edit, and nothing is stored. The Session must not be
+// used after f has returned.
 //
-// An Edit is no use of the session: LastSeen and the idle end stay. It works for any session
-// in the Manager's Store, also if another Manager made its token. Requests that are in flight
-// see the change as they see that of another request.
+// An Edit is not a use of the session: LastSeen and the idle end stay. It works for each session in
+// the Store, even if another Manager has made its token. In-flight requests see the change as they
+// see that of another request.
 //
-// Edit returns [ErrEnded] if the session has ended, if the user has none of this id, or
-// if the session is another user's; [ErrTooLarge]; an error that wraps [ErrStore] if the
-// store fails; and the error of a call that failed in f. After an [ErrIndeterminate] the
-// change may have been stored. The empty user is an error. Edit takes ctx's values and
-// deadline, not its cancellation.
+// Edit returns [ErrEnded] if the session has ended or the user has no session with this id;
+// [ErrTooLarge]; an [ErrStore] if the store fails; and the error of a call that failed in f. After
+// an [ErrIndeterminate] the change may have been stored. An empty user is an error. Edit takes the
+// values and the deadline of ctx, not its cancellation.
 func (m *Manager) Edit(ctx context.Context, user, id string, f func(*Session)) error {
 	if user == "" {
 		return errNoUser
@@ -54,8 +52,8 @@ func (m *Manager) editable(ctx context.Context) *Session {
 	return s
 }
 
-// edit is Edit. After a conflict f is called while this commit has its turn, so that crowds
-// of Edits cost no more than their number.
+// edit implements Edit. After a conflict, f is called while this commit holds the turn, so that n
+// concurrent Edits cost about n commits.
 func (t *tx) edit(user, id string, f func(*Session)) error {
 	t.within(t.s.ctx)
 	rec, err := loadRecord(t.c, t.m.store, id)
@@ -99,8 +97,8 @@ func (t *tx) edit(user, id string, f func(*Session)) error {
 	}
 }
 
-// draftEdit returns the draft of what f makes of a record. It is a tombstone if the time of
-// an EndBy has passed.
+// draftEdit returns the draft of rec after f. It is a tombstone if the time of an EndBy has
+// passed.
 func (t *tx) draftEdit(rec *Record, f func(*Session)) (d draft, err error) {
 	s := t.m.editable(t.s.ctx) // a new one: a goroutine that f has left behind may use the one before
 	s.state.Store(&state{stored: stored{status: statusLive, rec: rec, ref: token.Ref{ID: rec.ID}}})
@@ -115,7 +113,7 @@ func (t *tx) draftEdit(rec *Record, f func(*Session)) (d draft, err error) {
 	return t.draftNext(&t.pending)
 }
 
-// hasEdited is called when d is stored in place of rec.
+// hasEdited notes the events of an Edit after d was stored in place of rec.
 func (t *tx) hasEdited(rec *Record, d draft) {
 	if !isLive(d.rec) {
 		t.m.watch.Ended(rec.ID)
@@ -126,10 +124,10 @@ func (t *tx) hasEdited(rec *Record, d draft) {
 	}
 }
 
-// edited is the origin of the Session that an Edit gives to its function.
+// edited is the origin of the Session that Edit passes to its function.
 type edited struct{}
 
-// tokens and allTokens implement origin: there is no request that could carry any.
+// tokens and allTokens implement origin: without a request there are no tokens.
 func (edited) tokens() candidates     { return candidates{} }
 func (edited) allTokens() []token.Ref { return nil }
 

@@ -8,15 +8,15 @@ import (
 	"github.com/coatcheck/session/internal/body"
 )
 
-// An Info is what [Manager.List] says of one session: how the session was stored at that
-// moment. Read its values by [Key.Of], and change them by [Manager.Edit].
+// An Info describes one session as it was stored when [Manager.List] was called. [Key.Of] reads its
+// values, and [Manager.Edit] changes them.
 type Info struct {
 	ID         string    // see [Session.ID]: not a secret, may be logged and shown
-	User       string    // as Login was given it
-	Created    time.Time // when the user logged in last
-	LastSeen   time.Time // when the session was last used, give or take 1/20 of the idle timeout
-	Expires    time.Time // the nearer of idle and absolute end
-	Remembered bool      // Remember set the session's end
+	User       string    // the user of the last Login
+	Created    time.Time // when Login was last called
+	LastSeen   time.Time // when the session was last used, with a tolerance of 1/20 of the idle timeout
+	Expires    time.Time // the earlier of the idle and the absolute end
+	Remembered bool      // whether Remember has set the end
 
 	data func() []byte // Record.Data; nil: there is none. A func has no contents that a log could print
 }
@@ -30,10 +30,10 @@ func infoOf(rec *Record) Info {
 	}
 }
 
-// Format implements fmt.Formatter. Whatever the verb, it prints the fields and no values.
+// Format implements fmt.Formatter. It prints the fields and no values, for every verb.
 func (i Info) Format(f fmt.State, _ rune) { fmt.Fprint(f, "session.Info", attrs(i)) }
 
-// LogValue implements slog.LogValuer. It says what Format prints.
+// LogValue implements slog.LogValuer. It contains the same fields as Format prints.
 func (i Info) LogValue() slog.Value { return slog.GroupValue(attrs(i)...) }
 
 // Of returns the value in a listed session, and whether there is one: see [Key.Lookup].

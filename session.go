@@ -10,20 +10,19 @@ import (
 	"github.com/coatcheck/session/internal/watch"
 )
 
-// A Session is what one request sees of a session. From returns it; it may be
-// used by any number of goroutines, and after the request for reading.
+// A Session is a session as one request sees it. [From] returns it. It is safe for concurrent use,
+// and may be read after the request.
 //
-// The first method called loads the session from the store (one round trip); a
-// request that calls none costs nothing. Changes are made in memory and
-// committed once, just before the first byte of the response; what is changed
-// later is saved when the handler returns. What is changed after that, by a goroutine
-// that the handler has left behind, is stored only by Save, Key.UpdateNow or Key.Take.
+// The first call of a method loads the session from the store (one round trip); a request that
+// calls no method costs nothing. Changes are made in memory and committed once, just before the
+// first byte of the response. Later changes are committed when the handler returns. Changes that
+// a goroutine makes after that are stored only by [Session.Save], [Key.UpdateNow] or [Key.Take].
 //
-// A request that has loaded its session keeps it for as long as it lasts, also
-// while other requests renew its token: what it changes is saved.
+// A request that has loaded its session keeps it until the request ends, even if other requests
+// renew its token: its changes are saved.
 type Session struct {
 	m       *Manager
-	ctx     context.Context // the request's
+	ctx     context.Context // of the request
 	arrived time.Duration   // when the request arrived, relative to Manager.start
 	origin  origin          // the request, or Manager.Edit
 
@@ -39,33 +38,33 @@ type Session struct {
 	saves atomic.Int64 // how often Save, Reload, Take and UpdateNow were called
 }
 
-// ID returns the session's public handle: the record's id, safe to log and to
-// show, for it opens nothing without its key. It stays the same until another
-// user logs in. It is "" before the first save and after Logout.
+// ID returns the id of the session's record. It is not a secret and may be logged and shown,
+// because it opens nothing without a key. It stays the same until another user logs in. It is ""
+// before the first save and after Logout.
 func (s *Session) ID() string { return s.use().record().ID }
 
-// User returns who Login bound the session to, or "" while it is anonymous.
+// User returns the user of the last Login, or "" while the session is anonymous.
 func (s *Session) User() string {
 	return s.use().user()
 }
 
-// IsNew reports whether nothing of the session is stored yet.
+// IsNew reports whether the session is not stored yet.
 func (s *Session) IsNew() bool { return s.use().record().ID == "" }
 
-// Created returns when the session began; Login begins it anew. It is zero
-// before the first save.
+// Created returns when the session began, or when Login was last called. It is zero before the
+// first save.
 func (s *Session) Created() time.Time { return s.use().record().Created }
 
-// LastSeen returns when the session was last used before this request, give or
-// take 1/20 of the idle timeout. It is zero before the first save.
+// LastSeen returns when the session was last used before this request, with a tolerance of 1/20
+// of the idle timeout. It is zero before the first save.
 func (s *Session) LastSeen() time.Time { return s.use().record().LastSeen }
 
-// Expires returns when the session ends if nobody uses it again: the nearer of
-// its idle and its absolute end. It is zero before the first save.
+// Expires returns when the session ends if it is not used again: the earlier of its idle and its
+// absolute end. It is zero before the first save.
 func (s *Session) Expires() time.Time { return s.use().record().Expires }
 
-// AuthTime returns when Login was last called; the zero time while the session is
-// anonymous. If it is long ago, ask for the password again before a highly sensitive step
+// AuthTime returns when Login was last called, or the zero time while the session is anonymous.
+// Compare it before a highly sensitive step, and let the user reauthenticate if it is long ago
 // (OWASP ASVS 5, 7.5.3).
 func (s *Session) AuthTime() time.Time {
 	st := s.use()
@@ -78,8 +77,8 @@ func (s *Session) AuthTime() time.Time {
 	return time.Time{}
 }
 
-// Remembered reports whether Remember set the session's end, in place of both clocks:
-// a pending Remember counts.
+// Remembered reports whether [Session.Remember] has set the end of the session. A pending
+// Remember counts.
 func (s *Session) Remembered() bool {
 	st := s.use()
 	rec, p := st.record(), &st.pending
@@ -92,21 +91,21 @@ func (s *Session) Remembered() bool {
 	return body.IsRemembered(st.stored.rec.Data)
 }
 
-// Ended reports whether the request brought a token of ours whose session has ended: it
-// expired, a Logout or Revoke ended it, or a Login of another user did. A login page says
-// then "your session has ended, please log in again". Ended is false on a first visit, for a
-// forged token, for a token that a renewal has replaced (see ErrReplaced), while the store
-// fails (see [Session.Err]), and once a user is logged in.
+// Ended reports whether the request carries a valid token whose session has ended: it expired, or
+// was ended by Logout, by a Revoke method or by a Login of another user. A login page can then say
+// "your session has ended, please log in again". Ended returns false on a first visit, for a
+// forged token, for a token that a renewal has replaced (see [ErrReplaced]), while the store fails
+// (see [Session.Err]), and once a user is logged in.
 func (s *Session) Ended() bool {
 	st := s.use()
 	return st.carried == carriedEnded && st.user() == ""
 }
 
-// Err loads the session and returns what stands between it and its store now:
-// nil, a failure of the store (ErrStore), a call that was refused, ErrReplaced, or
-// once the response has begun why changes were dropped. While it is a failure of the store the session only looks
-// anonymous: guard with errors.Is(s.Err(), ErrStore) whatever a handler does
-// outside its response. A Save or Reload that succeeds clears it.
+// Err loads the session and returns why it cannot be committed now: nil, a failure of the store
+// ([ErrStore]), the error of a call that was refused, [ErrReplaced], or, once the response has
+// begun, why changes were dropped. After a failure of the store the session looks anonymous, so
+// check errors.Is(s.Err(), ErrStore) before a handler does something outside its response. A
+// successful Save or Reload clears the error.
 func (s *Session) Err() error {
 	st := s.use()
 	if st.problem.err == nil && st.stored.err() == ErrReplaced && st.pending.user == "" && !st.pending.logout {
@@ -115,7 +114,7 @@ func (s *Session) Err() error {
 	return st.problem.err
 }
 
-// use returns the state, and loads the session if this is the first use.
+// use returns the state. It loads the session at the first use.
 func (s *Session) use() *state {
 	if st := s.state.Load(); st != nil {
 		return st
@@ -131,8 +130,8 @@ func (s *Session) useWithin(ctx context.Context) *state {
 	return s.loadNow(func(t *tx) { t.within(ctx) })
 }
 
-// loadNow loads the session, unless another goroutine has done so meanwhile. If the store
-// panics, the next use tries again. prepare is called before the load.
+// loadNow loads the session, unless another goroutine has loaded it meanwhile. prepare is called
+// before the load. If the store panics, the next use tries again.
 func (s *Session) loadNow(prepare func(t *tx)) *state {
 	s.loading.Lock()
 	if st := s.state.Load(); st != nil {

@@ -49,12 +49,13 @@ func (m *Manager) answerUnauthorized(w http.ResponseWriter, _ *http.Request) {
 
 var errNoUser = errors.New("session: the user is empty")
 
-// List returns the live sessions of a user, most recently seen first, for a page that shows
-// "your devices". [Manager.Revoke] ends one; OWASP ASVS 5, 7.5.2, has the user authenticate
-// again before that. [Manager.Edit] changes values of one.
+// List returns the live sessions of a user, the most recently seen first, for a page that shows
+// "your devices". [Manager.Revoke] ends one of them; OWASP ASVS 5, 7.5.2, requires that the user
+// reauthenticates before that. [Manager.Edit] changes values of one of them.
 //
-// A user without sessions is no error, the empty user is one. List is cancelled when ctx is,
-// and ends after Options.StoreTimeout at the latest; its error wraps [ErrStore].
+// If the user has no sessions, List returns none and a nil error. An empty user is an error. List
+// ends when ctx is canceled, and after Options.StoreTimeout at the latest. A failure of the store
+// is an [ErrStore].
 func (m *Manager) List(ctx context.Context, user string) ([]Info, error) {
 	if user == "" {
 		return nil, errNoUser
@@ -75,9 +76,9 @@ func (m *Manager) List(ctx context.Context, user string) ([]Info, error) {
 	return infos, nil
 }
 
-// Revoke ends one session of a user, by its ID. It returns nil if that is
-// already gone or not this user's. Revoke, RevokeOthers and RevokeAll take ctx's values
-// and deadline, not its cancellation: a user who closes the page still ends sessions.
+// Revoke ends the session of a user with this id. It returns nil if there is no such session, or
+// if the session is another user's. Revoke, RevokeOthers and RevokeAll take the values and the
+// deadline of ctx, not its cancellation: sessions end even if the user closes the page.
 func (m *Manager) Revoke(ctx context.Context, user, id string) error {
 	if user == "" {
 		return errNoUser
@@ -85,8 +86,8 @@ func (m *Manager) Revoke(ctx context.Context, user, id string) error {
 	return m.revoke(ctx, user, &Record{ID: id})
 }
 
-// RevokeOthers ends all sessions of s's user but s (OWASP ASVS 5, 7.4.3: offer
-// it after a change of password). It is an error if s is anonymous.
+// RevokeOthers ends all sessions of the user of s except s (OWASP ASVS 5, 7.4.3: offer this after
+// a change of password). It returns an error if s is anonymous.
 func (m *Manager) RevokeOthers(ctx context.Context, s *Session) error {
 	user, id := s.User(), s.ID()
 	if user == "" {
@@ -95,9 +96,9 @@ func (m *Manager) RevokeOthers(ctx context.Context, s *Session) error {
 	return m.revokeAll(ctx, user, id)
 }
 
-// RevokeAll ends all sessions of a user. A login whose password was checked
-// before this call and whose session is created after it is not covered: the
-// recipe for a change of password in docs/recipes/login.md refuses it.
+// RevokeAll ends all sessions of a user. It does not end the session of a concurrent login that
+// has checked the password before this call and creates its session after it: the recipe for a
+// change of password in docs/recipes/login.md refuses such a login.
 func (m *Manager) RevokeAll(ctx context.Context, user string) error {
 	if user == "" {
 		return errNoUser
@@ -105,7 +106,8 @@ func (m *Manager) RevokeAll(ctx context.Context, user string) error {
 	return m.revokeAll(ctx, user, "")
 }
 
-// revokeAll lists and ends until nothing authenticated before the call is left.
+// revokeAll ends the user's sessions except but. It lists again until no session is left whose
+// login was before the call.
 func (m *Manager) revokeAll(ctx context.Context, user, but string) error {
 	called := milliseconds(time.Now())
 	done := map[string]bool{but: true}
@@ -114,7 +116,7 @@ func (m *Manager) revokeAll(ctx context.Context, user, but string) error {
 		if err != nil {
 			return err
 		}
-		// All of the first list were there before, whatever their clocks say.
+		// The sessions of the first list began before the call, whatever their clocks say.
 		records = slices.DeleteFunc(records, func(r *Record) bool {
 			return done[r.ID] || !first && r.Created.After(called)
 		})
@@ -130,7 +132,7 @@ func (m *Manager) revokeAll(ctx context.Context, user, but string) error {
 	}
 }
 
-// revoke ends one session; rec may be known by its ID only.
+// revoke ends one session. If rec is not loaded, only its ID is set.
 func (m *Manager) revoke(ctx context.Context, user string, rec *Record) error {
 	c := storectx.Within(ctx, m.timeout)
 	defer c.Release()
@@ -158,7 +160,7 @@ func (m *Manager) list(ctx context.Context, user string) ([]*Record, error) {
 	return records, err
 }
 
-// live is list within a commit, whose events wait for its end.
+// live is list for a transaction, which delivers events at its end.
 func (m *Manager) live(c *storectx.Context, user string) ([]*Record, error) {
 	records, err := m.store.List(c, user)
 	if err != nil {
