@@ -445,10 +445,10 @@ func TestLoginTakesOverlappingWrites(t *testing.T) {
 	}
 }
 
-// A script decides which of two operations takes the next step. Played again
-// and again it comes up with every order there is: interleavings.
+// script decides which of two operations takes the next step. Running it repeatedly produces
+// every interleaving.
 type script struct {
-	picks []int // of this play, where both could go on
+	picks []int // the decisions of this run
 	at    int
 }
 
@@ -460,7 +460,7 @@ func (s *script) pick() int {
 	return s.picks[s.at-1]
 }
 
-// next prepares another play, or tells that there is none.
+// next prepares another run, and reports whether there is one.
 func (s *script) next() bool {
 	for len(s.picks) > 0 && s.picks[len(s.picks)-1] == 1 {
 		s.picks = s.picks[:len(s.picks)-1]
@@ -472,17 +472,16 @@ func (s *script) next() bool {
 	return true
 }
 
-type actor struct{} // in a context: which of the two operations it belongs to
+type actor struct{} // context key of the operation that the context belongs to
 
-type answered struct{} // likewise: what a browser calls before it takes a response
+type answered struct{} // context key of a function that a browser calls before it handles a response
 
-// perform runs two operations on one store in the order of the script, in a bubble.
-// Their steps are their beginning and each call of the store. Only one of them moves
-// at a time, and one that waits for the other has no step to take. Who is answered
-// takes the response at once. It returns the steps as they were taken: "0 begins",
-// "1 begins", "0 Load", ...
+// perform runs two operations on one store, in the order of the script, in a bubble. The steps
+// of an operation are its begin and each store call. Only one operation moves at a time, and an
+// operation that waits for the other has no step. A browser handles its response immediately.
+// perform returns the steps in order: "0 begins", "1 begins", "0 Load", ...
 func perform(spy *spyStore, s *script, ops [2]func(context.Context)) (steps []string) {
-	var next [2]atomic.Value // the name of the step before which an operation waits, or ""
+	var next [2]atomic.Value // name of the step before which an operation waits, or ""
 	turn := [2]chan struct{}{make(chan struct{}), make(chan struct{})}
 	step := func(i int, name string) {
 		next[i].Store(name)
@@ -522,7 +521,7 @@ func perform(spy *spyStore, s *script, ops [2]func(context.Context)) (steps []st
 			time.Sleep(time.Millisecond)
 			continue
 		}
-		time.Sleep(time.Millisecond) // no two steps at one time
+		time.Sleep(time.Millisecond) // so that no two steps have the same time
 		if name := next[i].Load(); name != isAnswered {
 			steps = append(steps, fmt.Sprint(i, " ", name))
 		}
@@ -531,23 +530,22 @@ func perform(spy *spyStore, s *script, ops [2]func(context.Context)) (steps []st
 	}
 }
 
-// A scene is alice, signed in on two devices, and what is about to happen to
-// the session on her phone.
+// scene is alice, logged in on two devices, before an operation on the session of her phone.
 type scene struct {
 	*testing.T
 	spy           *spyStore
 	m             *session.Manager
 	log           events
 	phone, laptop *browser
-	before        *browser         // the phone as it was, where its cookie has been renewed since
-	ofPhone       *session.Session // of the request that logged in on the phone
-	cookies       []string         // all that were ever sent, in order
-	logins        []string         // of them those that Logins as alice made
+	before        *browser         // the phone with its cookie from before a renewal
+	ofPhone       *session.Session // Session of the request that logged in on the phone
+	cookies       []string         // all cookies that were sent, in order
+	logins        []string         // the cookies that Logins as alice created
 	answers       map[string]*http.Response
 }
 
-// newScene returns a scene in which the phone's token is of this age; renewed is
-// whether it was renewed by age then, and the new one has not come yet.
+// newScene returns a scene in which the phone's token has this age. renewed is whether the
+// token was then renewed automatically, with a new token that was not presented.
 func newScene(t *testing.T, age time.Duration, renewed bool) *scene {
 	sc := &scene{T: t, spy: newSpy(), answers: map[string]*http.Response{}}
 	sc.m = newManager(t, session.Options{Store: sc.spy, OnEvent: sc.log.on, RenewAfter: minute})
@@ -588,8 +586,8 @@ func newScene(t *testing.T, age time.Duration, renewed bool) *scene {
 	return sc
 }
 
-// visit is an operation: a request with the cookies that the device has now,
-// be they stale by the time it is sent.
+// visit returns an operation: a request with the current cookies of the device, which may be
+// outdated when it is sent.
 func (sc *scene) visit(b *browser, path string) func(context.Context) {
 	r := b.request(path)
 	return func(ctx context.Context) {
@@ -609,12 +607,11 @@ func (sc *scene) visit(b *browser, path string) func(context.Context) {
 	}
 }
 
-// alive returns the cookies that are good when all that had time to come has
-// come, each once: only of the newest of a session that is so. No session may be
-// listed whose cookie nobody has.
+// alive returns the valid cookies after all responses have arrived, each once: only the newest
+// valid one of each session. Every listed session must have a cookie that was sent.
 func (sc *scene) alive() (good []string) {
 	looks := func(c string) bool { return !strings.HasPrefix(body(sc.phone.replay(c).get("/look")), " ") }
-	for _, c := range slices.Backward(sc.cookies) { // the newest first: then it has come
+	for _, c := range slices.Backward(sc.cookies) { // the newest first, which presents it
 		looks(c)
 	}
 	time.Sleep(11 * time.Second)
@@ -635,12 +632,12 @@ func (sc *scene) alive() (good []string) {
 		ids[body(sc.phone.replay(c).get("/id"))] = true
 	}
 	if listed != len(ids) {
-		sc.Errorf("%d sessions are listed, the cookies of %d are good", listed, len(ids))
+		sc.Errorf("%d sessions are listed, the cookies of %d are valid", listed, len(ids))
 	}
 	return good
 }
 
-// expectAlive fails the test unless these are good, and no other cookies.
+// expectAlive fails the test unless exactly these cookies are valid.
 func (sc *scene) expectAlive(want ...string) {
 	sc.Helper()
 	if got := sc.alive(); !slices.Equal(got, want) {
@@ -650,13 +647,13 @@ func (sc *scene) expectAlive(want ...string) {
 			}
 			return n
 		}
-		sc.Errorf("of %d cookies %v are good, want %v", len(sc.cookies), number(got), number(want))
+		sc.Errorf("of %d cookies %v are valid, want %v", len(sc.cookies), number(got), number(want))
 	}
 }
 
-// everyOrder plays a scene in every order of the steps of two operations.
+// everyOrder runs a scene in every interleaving of two operations.
 func everyOrder(t *testing.T, begin func(t *testing.T) *scene, ops func(sc *scene) [2]func(context.Context), check func(sc *scene, steps []string)) {
-	synctest.Test(t, func(t *testing.T) { // the clock must not make plays differ
+	synctest.Test(t, func(t *testing.T) { // the fake clock makes runs repeatable
 		plays := 0
 		for s := new(script); plays == 0 || s.next(); plays++ {
 			sc := begin(t)
@@ -669,12 +666,12 @@ func everyOrder(t *testing.T, begin func(t *testing.T) *scene, ops func(sc *scen
 	})
 }
 
-// A renewal is a way to get another token for the session on the phone, or to be
-// the first who uses one.
+// renewal is an operation that gives the session on the phone another token, or presents a
+// token for the first time.
 type renewal struct {
 	name  string
 	begin func(t *testing.T) *scene
-	path  string // on the phone
+	path  string // route that the phone requests
 	asked bool
 }
 
@@ -685,24 +682,24 @@ var renewals = []renewal{
 	{"Renew", fresh, "/renew", true},
 	{"Login again", fresh, "/login", true},
 	{"Remember", fresh, "/remember", true},
-	{"by age", aged, "/look", false},
-	{"by age, with a change", aged, "/count", false},
+	{"automatic", aged, "/look", false},
+	{"automatic, with a change", aged, "/count", false},
 	{"first use", func(t *testing.T) *scene { return newScene(t, minute, true) }, "/look", false},
 }
 
-// endings are the ways to end the session on the phone, and whether the laptop's
-// goes on.
+// endings are the operations that end the session on the phone, and whether the session on the
+// laptop continues.
 var endings = []struct {
 	name  string
 	op    func(sc *scene) func(context.Context)
 	spare bool
 }{
 	{"Logout", func(sc *scene) func(context.Context) { return sc.visit(sc.phone, "/logout") }, true},
-	{"Logout with the token before", func(sc *scene) func(context.Context) { return sc.visit(sc.before, "/logout") }, true},
+	{"Logout with the previous token", func(sc *scene) func(context.Context) { return sc.visit(sc.before, "/logout") }, true},
 	{"EndBy in an Edit", func(sc *scene) func(context.Context) {
 		return func(ctx context.Context) {
 			err := sc.m.Edit(ctx, "alice", sc.ofPhone.ID(), func(s *session.Session) { s.EndBy(time.Now()) })
-			if err != nil && err != session.ErrEnded { // which a Login as another user ends too
+			if err != nil && err != session.ErrEnded { // a Login as another user also ends the session
 				sc.Error(err)
 			}
 		}
@@ -724,9 +721,9 @@ var endings = []struct {
 	{"RevokeOthers", func(sc *scene) func(context.Context) { return sc.visit(sc.laptop, "/others") }, true},
 }
 
-// Promise 2. No renewal survives an ending that it overlaps. Only a Login that
-// finds the session ended begins another: it has asked for a password of its
-// own. RevokeAll ends that too if it was called later and saw it.
+// TestNoRenewalSurvivesAnEnding: promise 2. No renewal survives a concurrent end of the
+// session. Only a Login that finds the session ended creates another session, because the user
+// has authenticated for it. RevokeAll also ends that session if it was called later and saw it.
 func TestNoRenewalSurvivesAnEnding(t *testing.T) {
 	for _, e := range endings {
 		for _, r := range renewals {
@@ -761,9 +758,9 @@ func lastIndex(steps []string, step string) int {
 	return -1
 }
 
-// Promise 2. A Login as somebody else is obeyed whatever it overlaps; the
-// session that it was called on is dead, and so is the new one if the ending
-// found it in its place.
+// TestLoginAsAnotherOverlapsAnEnding: promise 2. A Login as another user takes effect in every
+// interleaving. The session on which it was called has ended, and so has the new one if the
+// other operation found it in its place.
 func TestLoginAsAnotherOverlapsAnEnding(t *testing.T) {
 	for _, e := range endings {
 		t.Run(e.name, func(t *testing.T) {
@@ -775,7 +772,7 @@ func TestLoginAsAnotherOverlapsAnEnding(t *testing.T) {
 					want = append(want, sc.laptop.cookie())
 				}
 				// Only a Logout of a request that had loaded the session before follows
-				// to the one that took its place: the others end what is alice's.
+				// to the session in its place: the others end sessions of alice.
 				took, called := slices.Index(steps, "1 Save"), slices.Index(steps, "0 Save")
 				follows := strings.HasPrefix(e.name, "Logout") && slices.Index(steps, "0 Load") < took
 				if !follows || called >= 0 && called < took || took < 0 {
@@ -787,8 +784,8 @@ func TestLoginAsAnotherOverlapsAnEnding(t *testing.T) {
 	}
 }
 
-// RevokeOthers spares the session it is called on, also if that is renewed
-// meanwhile.
+// TestRevokeOthersOverlapsItsOwnRenewal checks that RevokeOthers keeps the session on which it
+// is called, even if the session is renewed meanwhile.
 func TestRevokeOthersOverlapsItsOwnRenewal(t *testing.T) {
 	for _, r := range renewals {
 		t.Run(r.name, func(t *testing.T) {
@@ -803,10 +800,10 @@ func TestRevokeOthersOverlapsItsOwnRenewal(t *testing.T) {
 	}
 }
 
-// Promise 3. Whatever two renewals do to each other, the phone stays signed in. A
-// Login always makes a key, and the keys of two Logins are good whichever arrives
-// last. Of other explicit renewals with one token one makes a key, and a Remember
-// that comes second is reported; an automatic one adds at most another.
+// TestRenewalsOverlap: promise 3. After two concurrent renewals the phone is logged in. A Login
+// always creates a key, and the keys of two Logins are valid in any order of arrival. Of other
+// explicit renewals with one token one creates a key, and a Remember that is second is
+// reported. An automatic renewal adds at most one key.
 func TestRenewalsOverlap(t *testing.T) {
 	for _, one := range renewals {
 		for _, other := range renewals {
@@ -828,7 +825,7 @@ func TestRenewalsOverlap(t *testing.T) {
 							want = 2
 						}
 						if made := len(sc.cookies) - 2; made != want {
-							sc.Errorf("%d cookies were sent beside the two logins', want %d", made, want)
+							sc.Errorf("%d cookies were sent beside those of the two logins, want %d", made, want)
 						}
 					}
 					want := 0
@@ -850,9 +847,9 @@ func TestRenewalsOverlap(t *testing.T) {
 	}
 }
 
-// Promise 3. A Login as somebody else begins a new session, whatever renewal it
-// overlaps: the old one is dead, and the browser has the newest cookie. A Login
-// of the first user is obeyed too: of two, both are.
+// TestRenewalOverlapsALoginAsAnother: promise 3. A Login as another user creates a new session
+// during any renewal: the old session has ended, and the browser has the newest cookie. A Login
+// of the first user also takes effect: of two Logins, both do.
 func TestRenewalOverlapsALoginAsAnother(t *testing.T) {
 	for _, r := range renewals {
 		t.Run(r.name, func(t *testing.T) {
@@ -865,7 +862,7 @@ func TestRenewalOverlapsALoginAsAnother(t *testing.T) {
 					again := issued(t, sc.answers["/login"])
 					want = append(want, again.Name+"="+again.Value)
 				} else if sc.phone.cookie() != want[1] {
-					sc.Error("the phone has another cookie than bob's")
+					sc.Error("the phone does not have the cookie of bob's session")
 				}
 				slices.SortFunc(want, func(a, b string) int { return slices.Index(sc.cookies, a) - slices.Index(sc.cookies, b) })
 				sc.expectAlive(want...)
@@ -874,9 +871,8 @@ func TestRenewalOverlapsALoginAsAnother(t *testing.T) {
 	}
 }
 
-// Promise 1. Two requests that change values both have their way, in every
-// order, also if one of them or both renew the token, and whichever token the
-// other has.
+// TestChangesOverlap: promise 1. The changes of two concurrent requests are both kept in every
+// interleaving, also if one or both renew the token, and whichever token the other has.
 func TestChangesOverlap(t *testing.T) {
 	type pair struct {
 		one, other, want string
@@ -916,8 +912,8 @@ func TestChangesOverlap(t *testing.T) {
 	}
 }
 
-// Promise 1. Only a Login that changes the user ends what is under way, and
-// reports what is lost.
+// TestChangeOverlapsALoginAsAnother: promise 1. Only a Login that changes the user drops the
+// changes of in-flight requests, and reports them.
 func TestChangeOverlapsALoginAsAnother(t *testing.T) {
 	for _, path := range []string{"/set", "/count", "/renew", "/remember"} {
 		t.Run(path, func(t *testing.T) {
@@ -936,9 +932,10 @@ func TestChangeOverlapsALoginAsAnother(t *testing.T) {
 	}
 }
 
-// A slow Logout finds its session ended. If another Logout did that, the browser may
-// have logged in since, and keeps its cookie; if it was revoked, here or elsewhere,
-// the cookie is deleted, and what is set after the Logout begins a session.
+// TestLogoutOfAnEndedSession covers a slow Logout that finds its session ended. After another
+// Logout the browser may have logged in again, and keeps its cookie. After a revocation, by
+// this request or another, the cookie is deleted, and changes after the Logout create a
+// session.
 func TestLogoutOfAnEndedSession(t *testing.T) {
 	m := newManager(t, session.Options{})
 	var between func(s *session.Session)
@@ -972,15 +969,16 @@ func TestLogoutOfAnEndedSession(t *testing.T) {
 		between = c.do
 		b.get(c.path)
 		if got := body(b.get("/")); got != c.want {
-			t.Errorf("%s meanwhile: afterwards the browser is %q, want %q", what, got, c.want)
+			t.Errorf("%s meanwhile: afterwards the browser sees %q, want %q", what, got, c.want)
 		}
 	}
 }
 
-// Promise 2. A Login in another tab replaces the session that a request has loaded. Its
-// Logout ends the successor too, whatever Reloads have told it before.
+// TestLogoutAfterReloads: promise 2. A Login in another tab replaces the session that a request
+// has loaded. The Logout of that request also ends the successor, whatever Reloads have
+// returned before.
 func TestLogoutAfterReloads(t *testing.T) {
-	for _, fails := range []bool{false, true} { // the first Reload
+	for _, fails := range []bool{false, true} { // whether the first Reload fails
 		spy := newSpy()
 		m := newManager(t, session.Options{Store: spy})
 		sent := open(t, m, "alice")

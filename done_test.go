@@ -185,7 +185,7 @@ func TestDoneOfTime(t *testing.T) {
 // what happens afterwards does.
 func TestDoneStaysOpen(t *testing.T) {
 	for name, do := range map[string]func(t *testing.T, spy *spyStore, b *browser){
-		"renewals by age": func(t *testing.T, spy *spyStore, b *browser) {
+		"automatic renewals": func(t *testing.T, spy *spyStore, b *browser) {
 			for range 10 {
 				before := b.cookie()
 				time.Sleep(61 * time.Second)

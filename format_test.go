@@ -22,7 +22,8 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// plainTokens are tokens that are an id and a mark, for want of another program.
+// plainTokens is a TokenFormat whose tokens are an id and a fixed mark. It stands for another
+// program.
 type plainTokens struct{ verified atomic.Int64 }
 
 func (f *plainTokens) New() (token, id string) {
@@ -35,7 +36,7 @@ func (f *plainTokens) Verify(token string) (id string, ok bool) {
 	return strings.CutPrefix(token, "good.")
 }
 
-// keyless is a Manager of such tokens.
+// keyless returns a Manager with such tokens.
 func keyless(t testing.TB, o session.Options) *session.Manager {
 	if o.Tokens == nil {
 		o.Tokens = &plainTokens{}
@@ -47,16 +48,17 @@ func keyless(t testing.TB, o session.Options) *session.Manager {
 	return m
 }
 
-// everyRenewal is what gives alice another token, where tokens are ours.
+// everyRenewal are the routes that, with the tokens of this package, give alice another token.
 var everyRenewal = []string{"/renew", "/remember", "/again"}
 
-// A token without a key stays: Renew changes nothing, Remember sets the end and sends the
-// cookie again, and a Login of the same user starts the clocks again.
+// TestForeignTokenStays checks that a token without a key is kept: Renew changes nothing,
+// Remember sets the end and sends the cookie again, and a Login of the same user restarts the
+// clocks.
 func TestForeignTokenStays(t *testing.T) {
 	for path, want := range map[string]struct {
 		saves    int
-		age      time.Duration // what AuthTime says half an hour later
-		deadline time.Duration // until the absolute end by then
+		age      time.Duration // age of AuthTime half an hour later
+		deadline time.Duration // time to the absolute end at that time
 		sends    bool
 		events   map[session.EventKind]int
 	}{
@@ -85,7 +87,7 @@ func TestForeignTokenStays(t *testing.T) {
 					t.Errorf("%d Saves", n)
 				}
 				if sent := resp.Header.Get("Set-Cookie"); (sent != "") != want.sends || sent != "" && !strings.Contains(sent, "; Max-Age=2592000;") {
-					t.Errorf("sends %q", sent)
+					t.Errorf("Set-Cookie is %q", sent)
 				}
 				if b.cookie() != before {
 					t.Error("another token")
@@ -108,7 +110,8 @@ func TestForeignTokenStays(t *testing.T) {
 	}
 }
 
-// A Renew needs no cookie, and so is not too late after the first byte. The others are.
+// TestLateForeignRenewal checks that a Renew, which needs no cookie, is not too late after the
+// first byte, and that the others are.
 func TestLateForeignRenewal(t *testing.T) {
 	m := keyless(t, session.Options{})
 	shop := maps.Clone(endRoutes)
@@ -129,9 +132,9 @@ func TestLateForeignRenewal(t *testing.T) {
 	}
 }
 
-// A Login from anonymous or as another user takes another id. The old token is replaced
-// at once, for requests in flight too, and nothing follows it but the Logout of a request
-// that had loaded the session.
+// TestForeignLoginTakesAnotherToken checks that a Login from an anonymous session or as another
+// user creates another id. The old token is replaced immediately, for in-flight requests too.
+// Only the Logout of a request that had loaded the session before ends the new one.
 func TestForeignLoginTakesAnotherToken(t *testing.T) {
 	for _, first := range []string{"/set", "/bob"} {
 		for _, logsOut := range []bool{false, true} {
@@ -166,7 +169,7 @@ func TestForeignLoginTakesAnotherToken(t *testing.T) {
 			if got := body(b.replay(before).get("/state")); got != fmt.Sprintf(`"" "" 0 %v`, session.ErrReplaced) {
 				t.Errorf("%s: the old token sees %s", first, got)
 			}
-			b.replay(before).get("/logout") // ends nothing: it had loaded no session
+			b.replay(before).get("/logout") // ends nothing, because the request had not loaded the session before
 			want := map[string]string{"/set": `"alice" "value" 0 <nil>`, "/bob": `"alice" "" 0 <nil>`}[first]
 			if logsOut {
 				want = `"" "" 0 <nil>`
@@ -181,9 +184,10 @@ func TestForeignLoginTakesAnotherToken(t *testing.T) {
 	}
 }
 
-// A Login meets one of another program, which gives the session to another user under the
-// same id. An anonymous session ends, whomever it was given to, for its id may be planted; one
-// that was taken from its user is left to the new one.
+// TestForeignLoginMeetsALoginOfAnotherProgram covers a Login during which another program gives
+// the session to another user under the same id. An anonymous session ends, whoever it was
+// given to, because its id may be planted. A session that was taken from its user is left to
+// the new user.
 func TestForeignLoginMeetsALoginOfAnotherProgram(t *testing.T) {
 	for _, c := range []struct{ first, other, want string }{
 		{"/set", "alice", "alice's has value, then \"\""},
@@ -211,7 +215,8 @@ func TestForeignLoginMeetsALoginOfAnotherProgram(t *testing.T) {
 	}
 }
 
-// What the session is remembered for stays with it, whatever else happens to it.
+// TestForeignRememberStays checks that the end of a Remember is kept, whatever other calls
+// follow.
 func TestForeignRememberStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		spy := newSpy()
@@ -225,8 +230,8 @@ func TestForeignRememberStays(t *testing.T) {
 	})
 }
 
-// Twenty requests that are in flight when the user logs in once more, or the session is
-// renewed or remembered, keep what they change. None sets a cookie.
+// TestChangesOverlapAForeignRenewal checks that twenty in-flight requests keep their changes
+// when the user logs in again, or the session is renewed or remembered. None sets a cookie.
 func TestChangesOverlapAForeignRenewal(t *testing.T) {
 	for _, path := range everyRenewal {
 		const n = 20
@@ -243,7 +248,7 @@ func TestChangesOverlapAForeignRenewal(t *testing.T) {
 			<-renewed
 			session.NewKey[bool]("key "+r.URL.RawQuery).Set(s, true)
 			if err := s.Save(r.Context()); err != nil || s.User() != "alice" {
-				t.Errorf("%s: a slow request is %q's: %v", path, s.User(), err)
+				t.Errorf("%s: a slow request is in as %q: %v", path, s.User(), err)
 			}
 		}
 		shop["/keys"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
@@ -270,7 +275,8 @@ func TestChangesOverlapAForeignRenewal(t *testing.T) {
 	}
 }
 
-// Many renewals at once leave one session, with the token that the browser has.
+// TestParallelForeignRenewals checks that many concurrent renewals leave one session, with the
+// token of the browser.
 func TestParallelForeignRenewals(t *testing.T) {
 	for _, path := range everyRenewal {
 		const n = 20
@@ -306,8 +312,8 @@ func TestParallelForeignRenewals(t *testing.T) {
 	}
 }
 
-// No renewal that overlaps a Logout survives it, whichever comes first; neither
-// does one that overlaps a Revoke.
+// TestLogoutOverlapsAForeignRenewal checks that no renewal survives a concurrent Logout or
+// Revoke, in any order.
 func TestLogoutOverlapsAForeignRenewal(t *testing.T) {
 	for _, c := range []struct{ slow, meanwhile string }{
 		{"/renew", "/logout"}, {"/remember", "/logout"}, {"/logout", "/renew"}, {"/logout", "/again"}, {"/logout", "/remember"}, {"/renew", ""}, {"/revoke", "/renew"},
@@ -347,7 +353,8 @@ func TestLogoutOverlapsAForeignRenewal(t *testing.T) {
 	}
 }
 
-// A Login as somebody else ends what is under way, as it does with our own tokens.
+// TestForeignLoginAsAnother checks that a Login as another user ends the session for in-flight
+// requests, as with the tokens of this package.
 func TestForeignLoginAsAnother(t *testing.T) {
 	var log events
 	m := keyless(t, session.Options{OnEvent: log.on})
@@ -375,8 +382,8 @@ func TestForeignLoginAsAnother(t *testing.T) {
 	}
 }
 
-// Done stays open while the token stays, here and in another process, and closes when the
-// session ends.
+// TestDoneOverForeignRenewals checks that Done stays open while the token is kept, in this
+// process and another, and is closed when the session ends.
 func TestDoneOverForeignRenewals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		spy := newSpy()
@@ -400,14 +407,14 @@ func TestDoneOverForeignRenewals(t *testing.T) {
 		time.Sleep(minute)
 		for _, st := range streams {
 			if st.String() == "open" {
-				t.Error("open after the Logout")
+				t.Error("Done is open after the Logout")
 			}
 			<-st.stopped
 		}
 	})
 }
 
-// Done costs no Load but those of its turns.
+// TestForeignDoneAsksInItsTurn checks that Done costs no Load but the periodic ones.
 func TestForeignDoneAsksInItsTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		spy := newSpy()
@@ -418,7 +425,7 @@ func TestForeignDoneAsksInItsTurn(t *testing.T) {
 		loads := spy.count("Load")
 		st := b.listen(m)
 		time.Sleep(10*watchEvery + 1)
-		if n := spy.count("Load") - loads; n != 11 { // with that of the request
+		if n := spy.count("Load") - loads; n != 11 { // includes that of the request
 			t.Errorf("%d loads", n)
 		}
 		st.hangUp()
@@ -426,8 +433,9 @@ func TestForeignDoneAsksInItsTurn(t *testing.T) {
 	})
 }
 
-// Done is closed when another program gives the session to another user, or to none,
-// under the same id: within WatchEvery. An anonymous session's is not.
+// TestDoneOfAForeignSessionThatIsTaken checks that Done is closed within WatchEvery when
+// another program gives the session to another user, or to none, under the same id. Done of an
+// anonymous session is not closed.
 func TestDoneOfAForeignSessionThatIsTaken(t *testing.T) {
 	for _, c := range []struct {
 		path, user string
@@ -441,7 +449,7 @@ func TestDoneOfAForeignSessionThatIsTaken(t *testing.T) {
 			time.Sleep(minute)
 			st := b.listen(m)
 			give(t, store, b.cookie(), c.user)
-			late := b.listen(m) // as whom the session belongs to now
+			late := b.listen(m) // opened after the session was given away
 			time.Sleep(watchEvery)
 			if synctest.Wait(); (st.String() != "open") != c.closes || late.String() != "open" {
 				t.Errorf("%+v: %s; a later one: %s", c, st, late)
@@ -469,8 +477,8 @@ func give(t testing.TB, store session.Store, cookie, user string) {
 	}
 }
 
-// A Login whose Save of the old session's end was carried out, and its answer lost, is a
-// Login. If it was not carried out, the old session goes on.
+// TestLostReplyToAForeignLogin covers a Login whose Save of the old session's tombstone has an
+// unknown outcome. If it was applied, the Login succeeds. If not, the old session continues.
 func TestLostReplyToAForeignLogin(t *testing.T) {
 	for _, applied := range []bool{true, false} {
 		spy := newSpy()
@@ -483,7 +491,7 @@ func TestLostReplyToAForeignLogin(t *testing.T) {
 			spy.hook(failing("Save", session.ErrIndeterminate))
 		}
 		if resp := b.get("/login"); (resp.StatusCode == 200) != applied {
-			t.Errorf("applied=%v: answers %s", applied, resp.Status)
+			t.Errorf("applied=%v: status %s", applied, resp.Status)
 		}
 		spy.hookAfter(nil)
 		spy.hook(nil)
@@ -499,8 +507,8 @@ func TestLostReplyToAForeignLogin(t *testing.T) {
 	}
 }
 
-// A Reload keeps the session over whatever keeps the token, and finds it replaced after a
-// Login as another user.
+// TestForeignReload checks that a Reload keeps the session after calls that keep the token, and
+// finds it replaced after a Login as another user.
 func TestForeignReload(t *testing.T) {
 	for _, path := range append([]string{"/bob"}, everyRenewal...) {
 		m := keyless(t, session.Options{})
@@ -522,7 +530,8 @@ func TestForeignReload(t *testing.T) {
 	}
 }
 
-// Refresh calls f once, also if the user logs in once more meanwhile.
+// TestForeignRefresh checks that Refresh calls f once, even if the user logs in again
+// meanwhile.
 func TestForeignRefresh(t *testing.T) {
 	m := keyless(t, session.Options{})
 	var calls atomic.Int64
@@ -556,8 +565,8 @@ func TestForeignRefresh(t *testing.T) {
 	}
 }
 
-// A request that waits for the Refresh of another goes on when the user logs in once more,
-// and calls f if the other has failed.
+// TestForeignRefreshThatFails checks that a request that waits for the Refresh of another
+// continues when the user logs in again, and calls f if the other request has failed.
 func TestForeignRefreshThatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := keyless(t, session.Options{})
@@ -593,17 +602,17 @@ func TestForeignRefreshThatFails(t *testing.T) {
 		<-inside
 		go func(b *browser) { b.get("/waits"); done <- true }(b.replay(b.cookie()))
 		<-loaded
-		time.Sleep(20 * time.Millisecond) // it has seen the lease
+		time.Sleep(20 * time.Millisecond) // the request has seen the lease
 		b.get("/again")
-		time.Sleep(50 * time.Millisecond) // and what the session has become
+		time.Sleep(50 * time.Millisecond) // the request has seen the session after the Login
 		close(fail)
 		<-done
 		<-done
 	})
 }
 
-// Of several cookies of the name the first counts, as the other program has it,
-// and what is good is verified once.
+// TestForeignCookies checks that of several cookies of the name the first counts, as in the
+// other program, and that a valid cookie is verified once.
 func TestForeignCookies(t *testing.T) {
 	tokens, spy := &plainTokens{}, newSpy()
 	m := keyless(t, session.Options{Tokens: tokens, Cookie: session.CookieOptions{Name: "other.sid"}})
@@ -630,7 +639,7 @@ func TestForeignCookies(t *testing.T) {
 			t.Errorf("%.60q: %v, want %q", c.header, resp.Header, c.want)
 		}
 	}
-	// What is too long is not worth a look, or a call of the store.
+	// A value that is too long is neither verified nor looked up.
 	m = keyless(t, session.Options{Tokens: tokens, Store: spy, Cookie: session.CookieOptions{Name: "other.sid"}})
 	for value, verified := range map[string]int64{"good." + strings.Repeat("x", 2000): 0, "good." + strings.Repeat("x", 129): 1} {
 		tokens.verified.Store(0)
@@ -646,14 +655,15 @@ func TestForeignCookies(t *testing.T) {
 		b.get("/look")
 	}
 	if n := tokens.verified.Load(); n != 0 {
-		t.Errorf("verified %d times what was good before", n)
+		t.Errorf("a cookie that was verified before was verified %d times", n)
 	}
 	if uses := m.SecretUses(); uses != nil {
 		t.Error(uses)
 	}
 }
 
-// A record that was made for tokens with a key is not opened by one without.
+// TestForeignTokenOpensNoRecordWithAKey checks that a token without a key cannot open a record
+// with a key.
 func TestForeignTokenOpensNoRecordWithAKey(t *testing.T) {
 	spy := newSpy()
 	ours := newBrowser(t, newManager(t, session.Options{Store: spy}).Handler(endRoutes))
@@ -676,8 +686,8 @@ func TestForeignBearer(t *testing.T) {
 	}
 }
 
-// All writes of many requests survive renewals and Logins of the same user among them,
-// over a real server.
+// TestForeignCrowd checks that the writes of many concurrent requests are kept, with renewals
+// and Logins of the same user among them, over a real server.
 func TestForeignCrowd(t *testing.T) {
 	const n = 60
 	m := keyless(t, session.Options{})
@@ -706,12 +716,12 @@ func TestForeignCrowd(t *testing.T) {
 	}
 	slices.Sort(want)
 	if got := body(b.get("/keys")); got != strings.Join(want, " ") {
-		t.Errorf("kept\n%s\nand not\n%s", got, want)
+		t.Errorf("kept\n%s\nwant\n%s", got, want)
 	}
 }
 
-// Promise 13. A value that another program wrote, and that does not decode, is absent; it
-// is not overwritten by what a new one is made from.
+// TestForeignValueIsNotOverwritten: promise 13. A value of another program that cannot be
+// decoded is absent, and is not overwritten by a call that computes a new value from it.
 func TestForeignValueIsNotOverwritten(t *testing.T) {
 	m := keyless(t, session.Options{})
 	theirs, ours := session.NewKey[[]string]("cart"), session.NewKey[int]("cart")
@@ -756,8 +766,8 @@ func TestForeignValueIsNotOverwritten(t *testing.T) {
 	}
 }
 
-// A Login of the user who is logged in, whose session ends while it commits, begins
-// another one, without the values.
+// TestForeignLoginWhileTheSessionEnds checks that if the session ends while a Login of its user
+// commits, the Login creates another session, without the values.
 func TestForeignLoginWhileTheSessionEnds(t *testing.T) {
 	spy := newSpy()
 	m := keyless(t, session.Options{Store: spy})
@@ -790,24 +800,24 @@ func TestForeignLoginWhileTheSessionEnds(t *testing.T) {
 	b.get("/look")
 }
 
-// cookieLife returns the Max-Age of the cookie that a response sets, which must be
-// the one of the browser: "none" if it sets no cookie, "browser" without a Max-Age.
+// cookieLife returns the Max-Age of the cookie that a response sets: "none" if it sets no
+// cookie, "browser" without a Max-Age. The cookie must be that of the browser.
 func cookieLife(t *testing.T, b *browser, resp *http.Response) string {
 	t.Helper()
 	switch all := resp.Cookies(); {
 	case len(all) == 0:
 		return "none"
 	case len(all) > 1 || all[0].Name+"="+all[0].Value != b.cookie():
-		t.Errorf("sets %v, and had %s", all, b.cookie())
+		t.Errorf("the response sets %v, want the cookie %s", all, b.cookie())
 	case resp.Header.Get("Cache-Control") != "no-store":
-		t.Errorf("a response with a cookie is %q", resp.Header.Get("Cache-Control"))
+		t.Errorf("Cache-Control of a response with a cookie is %q", resp.Header.Get("Cache-Control"))
 	case all[0].MaxAge != 0:
 		return fmt.Sprint(time.Duration(all[0].MaxAge) * time.Second)
 	}
 	return "browser"
 }
 
-// foreignCookies are Options with a persistent cookie whose token is another program's.
+// foreignCookies returns Options with a persistent cookie and the tokens of another program.
 func foreignCookies(store session.Store) session.Options {
 	return session.Options{
 		Store: store, Lifetime: 10 * time.Hour, IdleTimeout: time.Hour, Tokens: &plainTokens{},
@@ -815,9 +825,9 @@ func foreignCookies(store session.Store) session.Options {
 	}
 }
 
-// With a persistent cookie and another program's tokens, the token is sent again for as
-// long as the session then lives, whenever it is saved or due to be touched. With any
-// other cookie it is not.
+// TestForeignCookieIsSentAgain checks that with a persistent cookie and the tokens of another
+// program, the token is sent again, with the time that the session then lives, whenever it is
+// saved or due for a touch, and that other cookies are not sent again.
 func TestForeignCookieIsSentAgain(t *testing.T) {
 	type call = func(w http.ResponseWriter, r *http.Request, s *session.Session)
 	look := endRoutes["/look"]
@@ -825,7 +835,7 @@ func TestForeignCookieIsSentAgain(t *testing.T) {
 		after time.Duration // since the session was last used
 		do    call
 		want  string
-		ours  string // with our own tokens; "": none
+		ours  string // with the tokens of this package; "": none
 	}{
 		"read soon":               {3 * minute, look, "none", ""},
 		"read later":              {3*minute + time.Millisecond, look, "1h0m0s", ""},
@@ -892,8 +902,8 @@ func TestForeignCookieIsSentAgain(t *testing.T) {
 	}
 }
 
-// The cookie lives as long as the session: until the idle end when it is made, no longer
-// than the absolute end, and as long as Remember says.
+// TestForeignCookieLife checks Max-Age: until the idle end when the cookie is created, never
+// beyond the absolute end, and as long as Remember says.
 func TestForeignCookieLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newManager(t, foreignCookies(nil))
@@ -928,8 +938,9 @@ func TestForeignCookieLife(t *testing.T) {
 	})
 }
 
-// A Login starts the clocks again, also where they would have run for longer: another
-// program knows no absolute end, and Options may have changed.
+// TestForeignLoginBringsTheEndNearer checks that a Login restarts the clocks even if they would
+// have run for longer, because another program has no absolute end and Options may have
+// changed.
 func TestForeignLoginBringsTheEndNearer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := session.NewMemoryStore(nil)
@@ -948,7 +959,8 @@ func TestForeignLoginBringsTheEndNearer(t *testing.T) {
 	})
 }
 
-// A token that the request has made is not overwritten by the one that it brought.
+// TestForeignCookieOfANewToken checks that a token that the request has created is not replaced
+// by the one that the request had.
 func TestForeignCookieOfANewToken(t *testing.T) {
 	m := newManager(t, foreignCookies(nil))
 	shop := maps.Clone(endRoutes)
@@ -971,8 +983,8 @@ func TestForeignCookieOfANewToken(t *testing.T) {
 	}
 }
 
-// A user who goes on using the site is in until the absolute end, in a browser that obeys
-// Max-Age.
+// TestForeignCookieDoesNotEndInUse checks that a user who uses the site is logged in until the
+// absolute end, in a browser that obeys Max-Age.
 func TestForeignCookieDoesNotEndInUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newManager(t, foreignCookies(nil))
@@ -987,11 +999,11 @@ func TestForeignCookieDoesNotEndInUse(t *testing.T) {
 	})
 }
 
-// The cookie of a request whose session was ended, replaced or taken by another program
-// meanwhile is not sent again, and neither is it while the store fails: the browser may
-// have a newer one.
+// TestForeignCookieOfALostSession checks that the cookie of a request whose session has
+// meanwhile ended, or was replaced or taken by another program, is not sent again, and neither
+// is it while the store fails: the browser may have a newer cookie.
 func TestForeignCookieOfALostSession(t *testing.T) {
-	// How the slow request comes to send the cookie.
+	// The ways in which the slow request sends the cookie.
 	ways := map[string]func(s *session.Session, r *http.Request, between func()){
 		"a read": func(s *session.Session, r *http.Request, between func()) { s.User(); between() },
 		"a Save before": func(s *session.Session, r *http.Request, between func()) {
@@ -1039,9 +1051,9 @@ func TestForeignCookieOfALostSession(t *testing.T) {
 	}
 }
 
-// A cookie that is only sent again is no reason for an error where none can be sent: a
-// Save before a Hijack stands. A Remember before it is reported. And the store is not asked
-// for a cookie that cannot be sent.
+// TestForeignCookieOfAHijackedResponse checks that a cookie that would only be sent again
+// causes no error where no cookie can be sent: a Save before a Hijack succeeds. A Remember
+// before a Hijack is reported. The store is not called for a cookie that cannot be sent.
 func TestForeignCookieOfAHijackedResponse(t *testing.T) {
 	save := func(r *http.Request, s *session.Session) {
 		if err := s.Save(r.Context()); err != nil {
@@ -1095,7 +1107,8 @@ type hijackable struct{ *httptest.ResponseRecorder }
 
 func (hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) { return nil, nil, nil }
 
-// Of several cookies of the name the first is sent again, as it stands in the request.
+// TestForeignCookieIsSentAsItCame checks that of several cookies of the name the first is sent
+// again, unchanged.
 func TestForeignCookieIsSentAsItCame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newManager(t, foreignCookies(nil))
@@ -1110,7 +1123,8 @@ func TestForeignCookieIsSentAsItCame(t *testing.T) {
 	})
 }
 
-// A client that keeps its token itself has it already, and for as long as it likes.
+// TestForeignBearerIsNotSentAgain checks that the token of a client that stores it itself is
+// not sent again.
 func TestForeignBearerIsNotSentAgain(t *testing.T) {
 	m := keyless(t, session.Options{Bearer: true})
 	b := newBrowser(t, m.Handler(endRoutes))

@@ -950,8 +950,8 @@ func TestSetAgainTakesNoRoom(t *testing.T) {
 
 var voucher = session.NewKey[string]("voucher")
 
-// onOneRecord sends n requests of one browser to several processes over one store. Each has
-// loaded the session before the first of them runs f.
+// onOneRecord sends n requests of one browser to several processes over one store. All have
+// loaded the session before the first of them calls f.
 func onOneRecord(t *testing.T, n int, begin func(s *session.Session), f func(i int, r *http.Request, s *session.Session)) *browser {
 	t.Helper()
 	store := session.NewMemoryStore(nil)
@@ -986,8 +986,8 @@ func onOneRecord(t *testing.T, n int, begin func(s *session.Session), f func(i i
 	return b
 }
 
-// Promise 1. Of requests that have all read the value, exactly one takes it, and
-// what each of them changed beside it is kept.
+// TestTakeIsOnce: promise 1. Of requests that have all read the value, exactly one takes it,
+// and their other changes are kept.
 func TestTakeIsOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -999,7 +999,7 @@ func TestTakeIsOnce(t *testing.T) {
 				t.Errorf("Take: %q, %v, %v", v, ok, err)
 			}
 			if _, has := voucher.Lookup(s); has {
-				t.Error("the value is still there")
+				t.Error("the value was not removed")
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -1016,8 +1016,8 @@ func TestTakeIsOnce(t *testing.T) {
 	})
 }
 
-// Promise 1. What UpdateNow returns is what was stored: no two requests get the
-// same number, although all of them have read the same record.
+// TestUpdateNowIsFinal: promise 1. UpdateNow returns the value that was stored: no two requests
+// get the same number, although all have read the same record.
 func TestUpdateNowIsFinal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 30
@@ -1045,8 +1045,8 @@ func TestUpdateNowIsFinal(t *testing.T) {
 	})
 }
 
-// UpdateNow returns what was stored even if f never returns the same value twice and
-// the value changes back and forth while it tries.
+// TestUpdateNowReturnsWhatWasStored checks that UpdateNow returns the stored value even if f
+// never returns the same value twice and the value changes back and forth during its retries.
 func TestUpdateNowReturnsWhatWasStored(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {
 		b := d.browser()
@@ -1078,7 +1078,7 @@ func TestUpdateNowReturnsWhatWasStored(t *testing.T) {
 			if err != nil || got != name.Get(s) {
 				t.Errorf("%q, %v, and the session has %q", got, err, name.Get(s))
 			}
-			name.Set(s, name.Get(s)) // the response's commit is not what is looked at
+			name.Set(s, name.Get(s)) // so that the commit of the response has a change too
 			if err := s.Reload(t.Context()); err != nil || name.Get(s) != got {
 				t.Errorf("returned %q, stored %q, %v", got, name.Get(s), err)
 			}
@@ -1086,8 +1086,8 @@ func TestUpdateNowReturnsWhatWasStored(t *testing.T) {
 	})
 }
 
-// Take without a value begins no session and costs no call of the store but the
-// load. What was pending before it is committed all the same.
+// TestTakeOfNothing checks that Take without a value creates no session and costs no store call
+// but the load. Pending changes are committed nevertheless.
 func TestTakeOfNothing(t *testing.T) {
 	visit, spy, _ := newVisitor(t, session.Options{})
 	take := func(s *session.Session) {
@@ -1103,7 +1103,7 @@ func TestTakeOfNothing(t *testing.T) {
 		name.Set(s, "value")
 		take(s)
 		if s.IsNew() {
-			t.Error("what was pending before is not committed")
+			t.Error("the pending change was not committed")
 		}
 	}); !setsCookie(resp) {
 		t.Error("no cookie")
@@ -1115,7 +1115,7 @@ func TestTakeOfNothing(t *testing.T) {
 	}
 	visit(func(s *session.Session) {
 		visits.Set(s, 7)
-		session.NewKey[[]string]("name").Take(t.Context(), s) // does not decode
+		session.NewKey[[]string]("name").Take(t.Context(), s) // cannot be decoded
 		if err := s.Reload(t.Context()); err != nil || visits.Get(s) != 7 || name.Get(s) != "value" {
 			t.Errorf("%v, stored are %d and %q", err, visits.Get(s), name.Get(s))
 		}
@@ -1130,14 +1130,14 @@ func TestTakeOfNothing(t *testing.T) {
 		}
 		voucher.Set(s, "mine")
 		if v, ok, err := voucher.Take(t.Context(), s); v != "mine" || !ok || err != nil {
-			t.Errorf("Take of what this request has set: %q, %v, %v", v, ok, err)
+			t.Errorf("Take of a value that this request has set: %q, %v, %v", v, ok, err)
 		}
 		take(s)
 	})
 }
 
-// Both commit everything that is pending, a Login among it, and the response
-// carries the cookie.
+// TestImmediateCommitsAll checks that Take and UpdateNow commit all pending changes, including
+// a Login, and that the response sets the cookie.
 func TestImmediateCommitsAll(t *testing.T) {
 	for what, f := range immediate {
 		atDesk(t, session.Options{}, func(d *desk) {
@@ -1164,7 +1164,7 @@ func TestImmediateCommitsAll(t *testing.T) {
 	}
 }
 
-// immediate are the two calls, for which a session needs the voucher.
+// immediate contains Take and UpdateNow. The session must have a voucher.
 var immediate = map[string]func(ctx context.Context, s *session.Session) error{
 	"Take": func(ctx context.Context, s *session.Session) error {
 		_, _, err := voucher.Take(ctx, s)
@@ -1176,8 +1176,9 @@ var immediate = map[string]func(ctx context.Context, s *session.Session) error{
 	},
 }
 
-// A failure of the store is the caller's: the response stays the handler's, and the
-// change is not made later, when the store is back. Others that were pending are.
+// TestImmediateWhileTheStoreFails checks that the caller gets a failure of the store: the
+// response remains the handler's, and the change is not made later, when the store works again.
+// Other pending changes are.
 func TestImmediateWhileTheStoreFails(t *testing.T) {
 	for what, f := range immediate {
 		t.Run(what, func(t *testing.T) {
@@ -1225,14 +1226,14 @@ func TestImmediateWhileTheStoreFails(t *testing.T) {
 					t.Error(err)
 				}
 			}); resp.StatusCode != 200 {
-				t.Errorf("where the load has failed: %s", resp.Status)
+				t.Errorf("after a failed load: %s", resp.Status)
 			}
 		})
 	}
 }
 
-// After an unknown outcome at most one request gets the value, and no update is
-// counted twice.
+// TestImmediateOfUnknownOutcome checks that after an unknown outcome at most one request gets
+// the value, and no update is counted twice.
 func TestImmediateOfUnknownOutcome(t *testing.T) {
 	for _, applied := range []bool{true, false} {
 		visit, spy, _ := newVisitor(t, session.Options{})
@@ -1294,7 +1295,8 @@ func TestImmediateOfUnknownOutcome(t *testing.T) {
 	}
 }
 
-// A value that cannot be encoded is the caller's error, and changes nothing.
+// TestUpdateNowOfWhatCannotBeEncoded checks that the caller gets the error for a value that
+// cannot be encoded, and that nothing changes.
 func TestUpdateNowOfWhatCannotBeEncoded(t *testing.T) {
 	visit, _, _ := newVisitor(t, session.Options{})
 	ratio := session.NewKey[float64]("ratio")
@@ -1318,8 +1320,9 @@ func TestUpdateNowOfWhatCannotBeEncoded(t *testing.T) {
 	})
 }
 
-// Promise 6. In a stored session they work after the first byte and after the
-// handler; a session that would have to begin there is an error and nothing else.
+// TestImmediateWhenItIsLate: promise 6. In a stored session Take and UpdateNow work after the
+// first byte and after the handler. If a session would have to be created, they return an error
+// and do nothing.
 func TestImmediateWhenItIsLate(t *testing.T) {
 	for what, f := range immediate {
 		for _, returned := range []bool{false, true} {
@@ -1336,7 +1339,7 @@ func TestImmediateWhenItIsLate(t *testing.T) {
 								late := func() {
 									defer close(done)
 									ctx, cancel := context.WithCancel(r.Context())
-									cancel() // as the request's is when the handler has returned
+									cancel() // as net/http does when the handler has returned
 									switch err := f(ctx, s); {
 									case stored && err != nil:
 										t.Errorf("in a stored session: %v", err)
@@ -1381,12 +1384,13 @@ func TestImmediateWhenItIsLate(t *testing.T) {
 	}
 }
 
-// Promise 3. With the key of before an explicit renewal they work as long as nobody has
-// changed the value since; then they are ErrReplaced, and the newer value stays.
+// TestImmediateWithThePreviousKey: promise 3. With the key from before an explicit renewal they
+// work as long as no other request has changed the value since. After that they return
+// ErrReplaced, and the newer value is kept.
 func TestImmediateWithThePreviousKey(t *testing.T) {
 	for what, f := range immediate {
 		for how, ask := range asks {
-			for _, meanwhile := range []bool{false, true} { // the renewal comes after this request's load
+			for _, meanwhile := range []bool{false, true} { // whether the renewal is after this request's load
 				for _, changed := range []bool{false, true} {
 					t.Run(fmt.Sprint(what, " ", how, " meanwhile=", meanwhile, " changed=", changed), func(t *testing.T) {
 						atDesk(t, session.Options{}, func(d *desk) {
@@ -1408,7 +1412,7 @@ func TestImmediateWithThePreviousKey(t *testing.T) {
 									if err := f(t.Context(), s); changed && err != session.ErrReplaced || !changed && err != nil {
 										t.Error(err)
 									}
-									visits.Set(s, 7) // which is kept
+									visits.Set(s, 7) // is kept
 								},
 							}
 							b.h = d.m.Handler(routes)
@@ -1444,7 +1448,8 @@ func TestImmediateWithThePreviousKey(t *testing.T) {
 	}
 }
 
-// A session that has ended is ErrEnded, whether that is known or found out.
+// TestImmediateAfterTheEnd checks that they return ErrEnded for a session that has ended,
+// whether the request knew it or not.
 func TestImmediateAfterTheEnd(t *testing.T) {
 	for what, f := range immediate {
 		for _, known := range []bool{false, true} {
@@ -1468,7 +1473,7 @@ func TestImmediateAfterTheEnd(t *testing.T) {
 	}
 }
 
-// f may panic: nothing is stored, and no lock is held.
+// TestUpdateNowPanics checks that if f panics nothing is stored, and no mutex is held.
 func TestUpdateNowPanics(t *testing.T) {
 	visit, spy, _ := newVisitor(t, session.Options{})
 	visit(func(s *session.Session) { visits.Set(s, 1) })
@@ -1505,13 +1510,14 @@ func TestUpdateNowPanics(t *testing.T) {
 	}
 }
 
-// A Login that takes over an anonymous session's values takes a voucher only if no other
-// request has: neither one that renewed the session, nor one that ended it afterwards.
+// TestTakeTogetherWithALogin checks that a Login that takes over an anonymous session's values
+// takes a voucher only if no other request has: neither one that renewed the session, nor one
+// that ended it afterwards.
 func TestTakeTogetherWithALogin(t *testing.T) {
-	for _, known := range []bool{false, true} { // the other request comes before this one's load, or after it
+	for _, known := range []bool{false, true} { // whether the other request is before this one's load
 		for how, c := range map[string]struct {
-			before, after func(s *session.Session) // Take, in the other request
-			known, late   error                    // of Take in the login
+			before, after func(s *session.Session) // calls of the other request around its Take
+			known, late   error                    // error of Take in the login, by known
 		}{
 			"taken":              {nil, nil, nil, nil},
 			"renewed and taken":  {(*session.Session).Renew, nil, session.ErrReplaced, session.ErrReplaced},
@@ -1583,8 +1589,9 @@ func TestTakeTogetherWithALogin(t *testing.T) {
 	}
 }
 
-// Where a Login as another user came too late, what follows it was not meant for the
-// session that stays: it is an error, and nothing is stored.
+// TestImmediateAfterALoginThatIsLate checks that after a Login as another user that came too
+// late, Take and UpdateNow, which were meant for the other user's session, return an error and
+// store nothing.
 func TestImmediateAfterALoginThatIsLate(t *testing.T) {
 	for what, f := range immediate {
 		atDesk(t, session.Options{}, func(d *desk) {
@@ -1610,9 +1617,9 @@ func TestImmediateAfterALoginThatIsLate(t *testing.T) {
 	}
 }
 
-// A value that another request has used up does not come back in the session that a
-// Login begins, whether that other request renewed the session before, or ended it
-// afterwards. What has not changed is kept.
+// TestLoginInheritsNothingUsedUp checks that a session that a Login creates does not get a
+// value that another request has used up, whether that request renewed the session before, or
+// ended it afterwards. Values that have not changed are kept.
 func TestLoginInheritsNothingUsedUp(t *testing.T) {
 	renew := func(s *session.Session) {
 		s.Renew()
@@ -1624,7 +1631,7 @@ func TestLoginInheritsNothingUsedUp(t *testing.T) {
 	}
 	for how, c := range map[string]struct {
 		other     func(s *session.Session)
-		meanwhile bool // after the load of the request that logs in
+		meanwhile bool // whether this is after the load of the request that logs in
 		name      string
 	}{
 		"renewed":                   {renew, false, "before"},
@@ -1670,9 +1677,9 @@ func TestLoginInheritsNothingUsedUp(t *testing.T) {
 	}
 }
 
-// Random requests of one browser to three processes take, count, renew, log in and out,
-// over a store that loses calls and replies. No voucher is taken twice, and no session
-// gives a number twice.
+// TestTakeAndUpdateNowUnderFaults sends random requests of one browser to three processes,
+// which take, count, renew, log in and out, over a store that loses calls and replies. No
+// voucher is taken twice, and no session gives a number twice.
 func TestTakeAndUpdateNowUnderFaults(t *testing.T) {
 	for seed := range uint64(200) {
 		synctest.Test(t, func(t *testing.T) {
@@ -1777,7 +1784,7 @@ func TestTakeAndUpdateNowUnderFaults(t *testing.T) {
 	}
 }
 
-// A chance is a source of random numbers for several goroutines.
+// chance is a source of random numbers for several goroutines.
 type chance struct {
 	mu  sync.Mutex
 	rnd *rand.Rand

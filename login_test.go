@@ -613,7 +613,7 @@ func logInTwice(t *testing.T, s *script, tie bool) {
 
 const hour = time.Hour
 
-// A call is one call in a handler.
+// call is one call in a handler.
 type call = func(s *session.Session)
 
 func endBy(d time.Duration) call {
@@ -624,7 +624,7 @@ func loginAs(user string) call { return func(s *session.Session) { s.Login(user)
 
 func rememberFor(d time.Duration) call { return func(s *session.Session) { s.Remember(d) } }
 
-// deadline returns the absolute end of the only session of a user, from now.
+// deadline returns the time until the absolute end of the user's only session.
 func deadline(t *testing.T, store session.Store, user string) time.Duration {
 	t.Helper()
 	all, err := store.List(t.Context(), user)
@@ -637,8 +637,8 @@ func deadline(t *testing.T, store session.Store, user string) time.Duration {
 	return time.Until(all[0].Deadline)
 }
 
-// EndBy caps the absolute end, whatever sets it, before or after, until the next Login.
-// The earliest time counts.
+// TestEndBy checks that EndBy limits the absolute end, whatever sets that end, before or after,
+// until the next Login. The earliest time counts.
 func TestEndBy(t *testing.T) {
 	const lifetime = 2 * hour
 	renew := func(s *session.Session) { s.Renew() }
@@ -646,9 +646,9 @@ func TestEndBy(t *testing.T) {
 	type request []call
 	for _, c := range []struct {
 		what     string
-		requests []request // one every minute
+		requests []request // sent a minute apart
 		user     string
-		ends     time.Duration // after the first request
+		ends     time.Duration // end, relative to the first request
 	}{
 		{"alone", []request{{loginAs("alice"), endBy(hour)}}, "alice", hour},
 		{"in a later request", []request{{loginAs("alice")}, {endBy(hour)}}, "alice", hour + minute},
@@ -678,7 +678,7 @@ func TestEndBy(t *testing.T) {
 		{"a Logout before", []request{{loginAs("alice"), endBy(hour)}, {logOut, loginAs("alice")}}, "alice", lifetime + minute},
 		{"of the session after a Logout", []request{{loginAs("alice")}, {logOut, loginAs("bob"), endBy(hour)}}, "bob", hour + minute},
 	} {
-		for _, own := range []bool{true, false} { // tokens of ours, or another program's
+		for _, own := range []bool{true, false} { // tokens of this package, or of another program
 			inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
 				if !own {
 					m = keyless(t, session.Options{Store: spy, Lifetime: lifetime, IdleTimeout: 20 * minute})
@@ -699,7 +699,7 @@ func TestEndBy(t *testing.T) {
 				if got := deadline(t, spy.Store, c.user); got != want {
 					t.Fatalf("%s, own tokens %v: ends in %v, want %v", c.what, own, got, want)
 				}
-				// In use to its end, and not longer.
+				// The session is used until its end, and ends then.
 				remembered := false
 				for left := want; ; {
 					d.do(b, func(s *session.Session) {
@@ -725,7 +725,7 @@ func TestEndBy(t *testing.T) {
 				})
 				time.Sleep(time.Millisecond)
 				d.do(b, func(s *session.Session) {
-					if s.User() != "" || !remembered && !s.Ended() { // a browser drops the cookie of Remember by itself
+					if s.User() != "" || !remembered && !s.Ended() { // the cookie of Remember expires in the browser
 						t.Errorf("%s, own tokens %v: outlives its end as %q", c.what, own, s.User())
 					}
 				})
@@ -734,13 +734,13 @@ func TestEndBy(t *testing.T) {
 	}
 }
 
-// EndBy begins no session. It is of the one that another change begins, also later in the
-// request. The cookie lasts as long.
+// TestEndByBeginsNoSession checks that EndBy alone creates no session. It applies to the
+// session that another change creates, also later in the request. The cookie lasts as long.
 func TestEndByBeginsNoSession(t *testing.T) {
 	atDesk(t, session.Options{Cookie: session.CookieOptions{Persistent: true}}, func(d *desk) {
 		b := d.visitor()
 		if d.do(b, endBy(hour)) || d.do(b, endBy(-hour)) || d.spy.count("Create") > 0 {
-			t.Error("EndBy alone begins a session")
+			t.Error("EndBy alone creates a session")
 		}
 		d.do(b, func(s *session.Session) {
 			endBy(hour)(s)
@@ -751,7 +751,7 @@ func TestEndByBeginsNoSession(t *testing.T) {
 			if err := s.Save(t.Context()); err != nil || time.Until(s.Expires()) > hour {
 				t.Errorf("Save: %v, expires %v", err, s.Expires())
 			}
-			endBy(10 * minute)(s) // which does without a cookie
+			endBy(10 * minute)(s) // needs no cookie
 		})
 		d.do(b, func(s *session.Session) {
 			if got := time.Until(s.Expires()); got != 10*minute {
@@ -765,8 +765,8 @@ func TestEndByBeginsNoSession(t *testing.T) {
 	})
 }
 
-// EndBy works after the first byte of the response, and after the handler by Save. A zero
-// time fails the request.
+// TestLateEndBy checks that EndBy works after the first byte, and after the handler with Save,
+// and that a zero time fails the request.
 func TestLateEndBy(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {
 		b := d.visitor()
@@ -790,7 +790,7 @@ func TestLateEndBy(t *testing.T) {
 		if err := left.Save(t.Context()); err != nil || deadline(t, d.spy, "alice") != 30*minute {
 			t.Errorf("after the handler: %v, ends in %v", err, deadline(t, d.spy, "alice"))
 		}
-		endBy(20 * minute)(left) // and no Save
+		endBy(20 * minute)(left) // without a Save
 		time.Sleep(2 * second)
 		if n := d.log.count(session.EventDropped); n != 1 || deadline(t, d.spy, "alice") != 30*minute-2*second {
 			t.Errorf("%d times EventDropped, ends in %v", n, deadline(t, d.spy, "alice"))
@@ -800,7 +800,7 @@ func TestLateEndBy(t *testing.T) {
 		if err := left.Err(); err == nil || !strings.Contains(err.Error(), "EndBy") || d.log.count(session.EventDropped) != 2 {
 			t.Errorf("a zero time: %v", err)
 		}
-		b.h = page(func(s *session.Session) { s.Login("bob"); endBy(minute)(s) }) // of bob's session, which does not begin
+		b.h = page(func(s *session.Session) { s.Login("bob"); endBy(minute)(s) }) // EndBy of bob's session, which is not created
 		b.get("/")
 		if got := deadline(t, d.spy, "alice"); got != 30*minute-2*second {
 			t.Errorf("ends in %v", got)
@@ -817,8 +817,8 @@ func TestLateEndBy(t *testing.T) {
 	}
 }
 
-// The end of another user's session, whose Login came too late for its cookie, is not the
-// end of the session that stays.
+// TestEndByOfALoginThatIsTakenBack checks that if the Login of another user came too late for
+// its cookie, an EndBy after it does not apply to the session that stays.
 func TestEndByOfALoginThatIsTakenBack(t *testing.T) {
 	for user, want := range map[string]time.Duration{"alice": hour, "bob": 2 * hour} {
 		atDesk(t, session.Options{}, func(d *desk) {
@@ -841,15 +841,16 @@ func TestEndByOfALoginThatIsTakenBack(t *testing.T) {
 	}
 }
 
-// A time that has passed at the commit ends the session: its tombstone is stored, the
-// cookie deleted, Done closed. Nothing else of the request is stored.
+// TestEndByInThePast checks that a time that has passed at the commit ends the session: the
+// tombstone is stored, the cookie deleted, Done closed, and no other change of the request is
+// stored.
 func TestEndByInThePast(t *testing.T) {
 	errOf := func(_ any, _ bool, err error) error { return err }
 	for _, c := range []struct {
 		what    string
 		do      call
-		is      func(s *session.Session) error // nil: the commit is at the first byte
-		err     error                          // of is, and then of Err if that tells
+		is      func(s *session.Session) error // commits; nil: the commit is at the first byte
+		err     error                          // error of is, and of Err afterwards
 		deletes bool
 		dropped int
 	}{
@@ -921,7 +922,8 @@ func TestEndByInThePast(t *testing.T) {
 	}
 }
 
-// A Login whose end has passed already begins no session, and says so.
+// TestLoginThatEndsInThePast checks that a Login whose end has already passed creates no
+// session, and returns an error.
 func TestLoginThatEndsInThePast(t *testing.T) {
 	for what, c := range map[string]struct {
 		before  call
@@ -967,8 +969,8 @@ func TestLoginThatEndsInThePast(t *testing.T) {
 	}
 }
 
-// Concurrent requests: the earliest end counts, no change is lost, and a time that has
-// passed ends only the session that the request had.
+// TestConcurrentEndBy checks that of concurrent requests the earliest end counts, that no
+// change is lost, and that a time that has passed ends only the session that the request had.
 func TestConcurrentEndBy(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {
 		b := d.browser()
@@ -984,7 +986,7 @@ func TestConcurrentEndBy(t *testing.T) {
 			}
 		})
 	})
-	// A Login as another user came first.
+	// A Login as another user was committed first.
 	for _, from := range []call{write, loginAs("alice")} {
 		atDesk(t, session.Options{}, func(d *desk) {
 			b := d.visitor()
@@ -1005,8 +1007,8 @@ func TestConcurrentEndBy(t *testing.T) {
 			})
 		})
 	}
-	// The token was renewed meanwhile, and the cookie of that response is not deleted by
-	// the older one.
+	// The token was renewed meanwhile, and the older response does not delete the newer
+	// cookie.
 	atDesk(t, session.Options{}, func(d *desk) {
 		b := d.browser()
 		old := b.replay(b.cookie())
@@ -1015,7 +1017,7 @@ func TestConcurrentEndBy(t *testing.T) {
 			d.do(b, func(s *session.Session) { s.Renew() })
 			endBy(-minute)(s)
 		}) {
-			t.Error("deletes the newer cookie")
+			t.Error("the older response deletes the newer cookie")
 		}
 		if all, err := d.spy.List(t.Context(), "alice"); len(all) > 0 || err != nil {
 			t.Errorf("%d sessions, %v", len(all), err)
@@ -1023,7 +1025,8 @@ func TestConcurrentEndBy(t *testing.T) {
 	})
 }
 
-// A store that fails while the session ends is an outage.
+// TestEndByInThePastWhileTheStoreFails checks that a store that fails while the session ends is
+// a 503.
 func TestEndByInThePastWhileTheStoreFails(t *testing.T) {
 	for _, err := range []error{errDown, errors.Join(errDown, session.ErrIndeterminate)} {
 		atDesk(t, session.Options{}, func(d *desk) {

@@ -20,7 +20,7 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// complaints returns the mistakes that New finds in o, one a line.
+// complaints returns the mistakes that New reports for o, one per line.
 func complaints(t *testing.T, o session.Options) []string {
 	t.Helper()
 	m, err := session.New(&o)
@@ -33,7 +33,8 @@ func complaints(t *testing.T, o session.Options) []string {
 	return strings.Split(err.Error(), "\n")
 }
 
-// Promise 12. Every rule is kept by New, each as "session: Options.X: the rule".
+// TestMisconfigurationIsAnErrorOfNew: promise 12. New checks every rule, and reports each
+// mistake as "session: Options.X: the rule".
 func TestMisconfigurationIsAnErrorOfNew(t *testing.T) {
 	cookie := func(c session.CookieOptions) session.Options { return session.Options{Cookie: c} }
 	good := []byte("0123456789abcdef0123456789abcdef")
@@ -41,7 +42,7 @@ func TestMisconfigurationIsAnErrorOfNew(t *testing.T) {
 	for _, c := range []struct {
 		what string
 		o    session.Options
-		want []string // how each mistake begins; none: good
+		want []string // beginning of each mistake; none: valid
 	}{
 		{"nothing", session.Options{}, nil},
 		{"a store and a secret", session.Options{Store: newSpy(), Secrets: [][]byte{good}}, nil},
@@ -80,7 +81,7 @@ func TestMisconfigurationIsAnErrorOfNew(t *testing.T) {
 		{"tokens in headers", session.Options{Bearer: true}, nil},
 		{"other tokens", session.Options{Store: session.NewMemoryStore(nil), Tokens: &plainTokens{}}, nil},
 		{"watched seldom", session.Options{WatchEvery: time.Hour}, nil},
-		{"other tokens, renewed by age", session.Options{Tokens: &plainTokens{}, RenewAfter: time.Hour}, []string{"RenewAfter: "}},
+		{"other tokens, automatic renewal", session.Options{Tokens: &plainTokens{}, RenewAfter: time.Hour}, []string{"RenewAfter: "}},
 		{"tokens in headers and a cookie's name", session.Options{Bearer: true, Cookie: session.CookieOptions{Name: "id"}}, []string{"Cookie: "}},
 		{"tokens in headers and Adapt", session.Options{Bearer: true, Cookie: session.CookieOptions{Adapt: func(*http.Request, *http.Cookie) {}}}, []string{"Cookie: "}},
 		{"tokens in headers and short secrets", session.Options{Bearer: true, Secrets: [][]byte{short}}, []string{"Secrets[0]: "}},
@@ -110,7 +111,8 @@ func TestMisconfigurationIsAnErrorOfNew(t *testing.T) {
 	}
 }
 
-// All mistakes are reported at once, and each stands in its own line and error.
+// TestAllMistakesAtOnce checks that New reports all mistakes together, each as a line and an
+// error of its own.
 func TestAllMistakesAtOnce(t *testing.T) {
 	o := session.Options{
 		Store: newSpy(), Lifetime: -1, IdleTimeout: -1, StoreTimeout: -1, MaxDataSize: -1, MaxPerUser: -1, RenewAfter: 1, WatchEvery: -1,
@@ -126,7 +128,7 @@ func TestAllMistakesAtOnce(t *testing.T) {
 		"Cookie.Name: ", "Cookie.Domain: ", "Cookie.Path: ", "Cookie.SameSite: ", "Cookie.Partitioned: ",
 	} {
 		if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, "session: Options."+option) }) {
-			t.Errorf("nothing about %s", option)
+			t.Errorf("no mistake about %s", option)
 		}
 	}
 	for _, l := range lines {
@@ -146,8 +148,8 @@ func TestAllMistakesAtOnce(t *testing.T) {
 	session.Must(session.New(&o))
 }
 
-// What New accepts, a browser accepts: what it would drop without a word, or
-// net/http would leave out, is a mistake.
+// TestNamesDomainsAndPaths checks that New accepts no cookie that a browser would drop
+// silently, and no attribute that net/http would omit.
 func TestNamesDomainsAndPaths(t *testing.T) {
 	for _, c := range []struct {
 		option     string
@@ -189,7 +191,8 @@ func TestNamesDomainsAndPaths(t *testing.T) {
 	}
 }
 
-// A browser takes a leading dot of a Domain for nothing (RFC 6265bis, 5.6.3).
+// TestDomainWithLeadingDot checks a Domain with a leading dot, which browsers ignore (RFC
+// 6265bis, 5.6.3).
 func TestDomainWithLeadingDot(t *testing.T) {
 	m := newManager(t, session.Options{Cookie: session.CookieOptions{Domain: ".example.com"}})
 	if c := issued(t, present(m.Handler(reception), "/set")); c.Domain != "example.com" {
@@ -197,7 +200,7 @@ func TestDomainWithLeadingDot(t *testing.T) {
 	}
 }
 
-// The zero value, and a nil one, are what the documentation says.
+// TestDefaults checks the documented defaults of the zero Options and of nil.
 func TestDefaults(t *testing.T) {
 	c := issued(t, present(session.Must(session.New(nil)).Handler(reception), "/set"))
 	if c.Name != "__Host-Http-session" {
@@ -253,7 +256,7 @@ func TestDefaults(t *testing.T) {
 	})
 }
 
-// New copies what it is given, and leaves it as it was.
+// TestOptionsAreCopied checks that New copies the options, and does not change them.
 func TestOptionsAreCopied(t *testing.T) {
 	secret := slices.Clone(oldSecret)
 	store := newSpy()
@@ -286,7 +289,7 @@ func TestOptionsAreCopied(t *testing.T) {
 	}
 }
 
-// Two Managers without secrets have different ones.
+// TestRandomSecrets checks that two Managers without Secrets have different secrets.
 func TestRandomSecrets(t *testing.T) {
 	a, b := newManager(t, session.Options{}), newManager(t, session.Options{})
 	var log events
@@ -295,11 +298,12 @@ func TestRandomSecrets(t *testing.T) {
 	expectUser(t, b.Handler(reception), "", name+"="+value)
 	expectUser(t, c.Handler(reception), "", name+"="+value)
 	if log.count(session.EventRejected) != 1 {
-		t.Error("another Manager's cookie has a good signature")
+		t.Error("the cookie of another Manager has a valid signature")
 	}
 }
 
-// A mistake in a secret is reported by its place and length.
+// TestErrorsNeverPrintSecrets checks that an error about a secret contains its index and
+// length, and not the secret.
 func TestErrorsNeverPrintSecrets(t *testing.T) {
 	secrets := [][]byte{[]byte("short-but-secret"), []byte("another-secret!"), newSecret, oldSecret, []byte("one too many")}
 	_, err := session.New(&session.Options{Secrets: secrets, Cookie: session.CookieOptions{Name: "a b"}})
@@ -312,12 +316,12 @@ func TestErrorsNeverPrintSecrets(t *testing.T) {
 	}
 	for _, s := range secrets {
 		if found := spellingIn(said, s); found != "" {
-			t.Errorf("%q is in the error", found)
+			t.Errorf("the error contains %q", found)
 		}
 	}
 }
 
-// errorsIn yields err and all that it wraps.
+// errorsIn yields err and all errors that it wraps.
 func errorsIn(err error) func(yield func(error) bool) {
 	return func(yield func(error) bool) {
 		for todo := []error{err}; len(todo) > 0; todo = todo[1:] {
@@ -334,9 +338,9 @@ func errorsIn(err error) func(yield func(error) bool) {
 	}
 }
 
-// Promise 10. Options print no secret, whatever the verb and the logger: only how many
-// there are, and of what is behind an interface or a function the type. (fmt asks no
-// type about %p, which go vet refuses for a struct.)
+// TestOptionsPrintNoSecret: promise 10. Printed Options contain no secret, with any verb and
+// logger: only the number of secrets, and the types of interface and function values. (fmt
+// calls no method for %p, which go vet refuses for a struct.)
 func TestOptionsPrintNoSecret(t *testing.T) {
 	secret := []byte("TOPSECRETTOPSECRETTOPSECRETTOPSE")
 	o := session.Options{
@@ -359,21 +363,21 @@ func TestOptionsPrintNoSecret(t *testing.T) {
 	}
 	for _, s := range [][]byte{secret, []byte("hush hush")} {
 		if found := spellingIn(said.String(), s); found != "" {
-			t.Errorf("they print %.60s…", found)
+			t.Errorf("printed Options contain %.60s…", found)
 		}
 	}
 	text := fmt.Sprint(o)
 	for _, want := range []string{"Secrets=2", "Store=session_test.vault", "Tokens=*session_test.plainTokens", "Lifetime=1h0m0s", "Name=sid", "Adapt=func("} {
 		if !strings.Contains(text, want) {
-			t.Errorf("%s does not say %s", text, want)
+			t.Errorf("%s does not contain %s", text, want)
 		}
 	}
 	if strings.Contains(text, "MaxPerUser") {
-		t.Errorf("%s says what is not set", text)
+		t.Errorf("%s contains options that are not set", text)
 	}
 }
 
-// A vault is a Store with a password.
+// vault is a Store with a password.
 type vault struct {
 	session.Store
 	Password string

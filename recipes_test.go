@@ -27,10 +27,10 @@ import (
 	"github.com/coatcheck/session/sessiontest"
 )
 
-// These are the recipes of docs/recipes, as it prints them, and each of them
-// run. TestDocuments holds the two together.
+// The functions in this file are recipes that docs/recipes prints, with a test for each.
+// TestDocuments compares both.
 
-// recently calls next if the user typed the password within the last five minutes.
+// recently calls next if the user has entered the password within the last five minutes.
 func recently(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
@@ -42,17 +42,17 @@ func recently(next http.Handler) http.Handler {
 	})
 }
 
-// again answers the form of /password. A Login of the user who is logged in
-// already renews the token, and in-flight requests lose nothing by it.
+// again handles the form of /password. A Login of the user who is logged in renews the token,
+// and in-flight requests keep working.
 func again(w http.ResponseWriter, r *http.Request) {
 	s := session.From(r.Context()) // the password is right
 	s.Login(s.User())
 	http.Redirect(w, r, localTarget(r.FormValue("then")), http.StatusSeeOther)
 }
 
-// localTarget returns target if every browser takes it for a path of this site,
-// and "/" otherwise. Browsers read "//evil.example" and "/\evil.example" as another
-// host, and drop tabs and line breaks first.
+// localTarget returns target if every browser reads it as a path of this site, and "/"
+// otherwise. Browsers read "//evil.example" and "/\evil.example" as another host, and drop tabs
+// and line breaks first.
 func localTarget(target string) string {
 	if !strings.HasPrefix(target, "/") || strings.HasPrefix(target, "//") || strings.ContainsAny(target, "\\\t\r\n") {
 		return "/"
@@ -71,14 +71,14 @@ func passwordChanged(w http.ResponseWriter, r *http.Request) {
 
 var passwordVersion = session.NewKey[int]("password-version")
 
-// withPassword logs a user in whose password was found right. The version was read
-// together with the password's hash.
+// withPassword logs in a user whose password was verified. version must have been read together
+// with the hash of the password.
 func withPassword(s *session.Session, user string, version int) {
 	s.Login(user)
 	passwordVersion.Update(s, func(v int) int { return max(v, version) })
 }
 
-// currentPassword sends users to the login page who logged in with a password that
+// currentPassword redirects users to the login page if the password with which they logged in
 // was changed since.
 func currentPassword(version func(user string) int, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -93,7 +93,7 @@ func currentPassword(version func(user string) int, next http.Handler) http.Hand
 
 var sessions = session.Must(session.New(nil))
 
-// login remembers who asks for it.
+// login logs a user in, and remembers the user if the form says so.
 func login(w http.ResponseWriter, r *http.Request) {
 	s := session.From(r.Context()) // the password is right
 	s.Login(r.PostFormValue("user"))
@@ -114,7 +114,7 @@ func TestRecipeRememberMe(t *testing.T) {
 	}
 }
 
-// problem answers an API's client (RFC 9457).
+// problem writes an error for clients of an API (RFC 9457).
 func problem(w http.ResponseWriter, status int) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(status)
@@ -135,7 +135,7 @@ var api = session.Must(session.New(&session.Options{
 	},
 }))
 
-// unauthorized answers a client that is not logged in.
+// unauthorized answers clients that are not logged in.
 func unauthorized(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("WWW-Authenticate", `Cookie realm="api"`)
 	problem(w, http.StatusUnauthorized)
@@ -169,7 +169,7 @@ func TestRecipeJSON(t *testing.T) {
 	expect(`{"user":"ann"}`)
 }
 
-// Visitors and staff have cookies of their own, over one Store.
+// Visitors and staff have different cookies, over one Store.
 var (
 	visitors = session.Must(session.New(&session.Options{
 		Store:   store,
@@ -190,15 +190,16 @@ func both(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "visitor %q, employee %q", visitor.User(), employee.User())
 }
 
-// employee returns the user name of an employee's sessions: customer 42 is another user.
+// employee returns the user name in the sessions of an employee, so that customer 42 is another
+// user.
 func employee(id string) (user string) { return "staff:" + id }
 
 func nested() http.Handler {
 	return visitors.Handler(staff.Handler(http.HandlerFunc(both)))
 }
 
-// embedded is for pages in a frame of another site: a cookie that is sent there,
-// and a jar of its own for each site that embeds them.
+// embedded is for pages in a frame of another site: the cookie is sent there, and browsers keep
+// a separate cookie for each embedding site.
 var embedded = session.Options{
 	Cookie: session.CookieOptions{SameSite: http.SameSiteNoneMode, Partitioned: true},
 }
@@ -272,8 +273,8 @@ func TestRecipeRoleChanged(t *testing.T) {
 	expect("", "")
 }
 
-// A halfway login has given the password and not the second factor: it is nobody's
-// yet, and over by itself.
+// halfway is a login with the password and without the second factor: it belongs to no user
+// yet, and expires.
 type halfway struct {
 	User  string
 	Until time.Time
@@ -282,15 +283,15 @@ type halfway struct {
 
 var firstFactor = session.NewKey[halfway]("first-factor")
 
-// passwordIsRight renews the token, so that a token that an attacker has planted in the
-// browser is of no use for the second step.
+// passwordIsRight renews the token, so that a token that an attacker has planted in the browser
+// is useless for the second step.
 func passwordIsRight(s *session.Session, user string) {
 	s.Renew()
 	firstFactor.Set(s, halfway{User: user, Until: time.Now().Add(5 * time.Minute)})
 }
 
-// secondFactor logs the user in if the code is right, and reports whether it was.
-// The error is one of UpdateNow: the code was not compared.
+// secondFactor logs the user in if the code is right, and reports whether it was. If it returns
+// an error of UpdateNow, the code was not compared.
 func secondFactor(ctx context.Context, s *session.Session, right func(user, code string) bool, code string) (bool, error) {
 	if _, begun := firstFactor.Lookup(s); !begun {
 		return false, s.Err()
@@ -304,8 +305,8 @@ func secondFactor(ctx context.Context, s *session.Session, right func(user, code
 	return true, nil
 }
 
-// spend redeems the voucher of the session, and reports whether there was one. Of
-// concurrent requests one does.
+// spend redeems the voucher of the session, and reports whether there was one. Of concurrent
+// requests one redeems it.
 func spend(ctx context.Context, s *session.Session, redeem func(user, code string)) (bool, error) {
 	if code, ok, err := voucher.Take(ctx, s); err != nil || !ok {
 		return false, err // no voucher, or another request has taken it
@@ -317,14 +318,14 @@ func spend(ctx context.Context, s *session.Session, redeem func(user, code strin
 
 var actsAs = session.NewKey[string]("acts-as")
 
-// actingUser is whose data a page shows. Who is logged in stays who he is: for the
-// log, for his own page of devices, and to come back.
+// actingUser returns the user whose data a page shows. The session's user stays the
+// administrator, for the log, for the list of devices, and to switch back.
 func actingUser(s *session.Session) string {
 	return cmp.Or(actsAs.Get(s), s.User())
 }
 
-// act lets an administrator act as a user, or with "" as themselves again. Both are a change
-// of privilege, which needs a new token.
+// act lets an administrator act as a user, or with "" as themselves again. Both are changes of
+// privilege, which need a new token.
 func act(s *session.Session, as string) {
 	if as == "" {
 		actsAs.Delete(s)
@@ -347,7 +348,7 @@ func TestRecipeActingAsAUser(t *testing.T) {
 	}
 }
 
-// page shows the flashes to a person, and not to a browser that prefetches.
+// page shows the flashes to a user, and not to a prefetch.
 func page(w http.ResponseWriter, r *http.Request) {
 	s := session.From(r.Context())
 	if r.Header.Get("Sec-Purpose") == "" {
@@ -380,7 +381,7 @@ func TestRecipePrefetch(t *testing.T) {
 
 var views = session.NewKey[int]("views")
 
-// The program of docs/moving.md.
+// TestMovedFromExpress runs the program of docs/moving.md.
 func TestMovedFromExpress(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /foo", func(w http.ResponseWriter, r *http.Request) {
@@ -396,9 +397,9 @@ func TestMovedFromExpress(t *testing.T) {
 	}
 }
 
-// paid is what the payment provider lets the customer's browser post.
+// paid handles the form that the payment provider lets the customer's browser post.
 func paid(w http.ResponseWriter, r *http.Request) {
-	order, err := provider.Verify(r) // the message is signed: it needs no session
+	order, err := provider.Verify(r) // the message is signed, so it needs no session
 	if err != nil {
 		http.Error(w, "Bad request.", http.StatusBadRequest)
 		return
@@ -433,7 +434,7 @@ var provider paymentProvider
 
 func TestRecipePayment(t *testing.T) {
 	b := newBrowser(t, paymentApp())
-	b.do(b.request("/orders/6?paid")) // has a session
+	b.do(b.request("/orders/6?paid")) // creates a session
 	signed := b.cookie()
 	r := b.request("/paid")
 	r.Method = "POST"
@@ -450,8 +451,8 @@ func TestRecipePayment(t *testing.T) {
 	}))).replay(signed).get("/")
 }
 
-// isOwnOrigin reports whether r was sent by a page of this host, or by a client that is not
-// a browser: browsers send Origin with every WebSocket upgrade.
+// isOwnOrigin reports whether a page of this host sent r, or a client that is not a browser:
+// browsers send Origin with every WebSocket upgrade.
 func isOwnOrigin(r *http.Request) bool {
 	origin := r.Header.Get("Origin")
 	u, err := url.Parse(origin)
@@ -473,8 +474,8 @@ func TestRecipeWebSocketOrigin(t *testing.T) {
 	}
 }
 
-// overlap returns a middleware for n requests. Each loads its session and waits
-// there until all n have done so.
+// overlap returns a middleware for n requests. Each loads its session and waits until all n
+// have done so.
 func overlap(n int, next http.Handler) http.Handler {
 	var loaded sync.WaitGroup
 	loaded.Add(n)
@@ -499,13 +500,13 @@ func atOnce(n int, f func(i int)) {
 // writes.
 func keyOfRequest(i int) session.Key[int] { return session.NewKey[int](fmt.Sprint("of request ", i)) }
 
-// writing answers POST /write/{i}.
+// writing handles POST /write/{i}.
 func writing(w http.ResponseWriter, r *http.Request) {
 	i, _ := strconv.Atoi(r.PathValue("i"))
 	keyOfRequest(i).Set(session.From(r.Context()), i)
 }
 
-// wrote fails the test unless the browser's session is the user's and has what
+// wrote fails the test unless the browser's session is that of user, and has the value that
 // each of n overlapping requests wrote.
 func wrote(t *testing.T, b *sessiontest.Browser, m *session.Manager, user string, n int) {
 	t.Helper()
@@ -540,9 +541,8 @@ func TestRecipePasswordAskedForAgain(t *testing.T) {
 	})
 }
 
-// goesTo returns where a browser goes that is at https://example.test/password and
-// gets this Location, as the URL standard has it: tabs and line breaks are dropped,
-// and a backslash is a slash.
+// goesTo returns the address to which a browser goes that gets this Location. By the URL
+// standard, tabs and line breaks are dropped, and a backslash is a slash.
 func goesTo(t *testing.T, location string) *url.URL {
 	t.Helper()
 	at, _ := url.Parse("https://example.test/password")
@@ -567,7 +567,7 @@ func TestRecipePasswordAskedForAgainLeadsNowhereElse(t *testing.T) {
 		`/\evil.example/`:         "/",
 		`\/evil.example/`:         "/",
 		`\\evil.example/`:         "/",
-		`/./\evil.example/`:       "/", // which http.Redirect would clean to one of those above
+		`/./\evil.example/`:       "/", // http.Redirect would clean it to one of the paths above
 		`/a/../\evil.example/`:    "/",
 		"/\t/evil.example/":       "/",
 		"/\n\\evil.example/":      "/",
@@ -582,7 +582,7 @@ func TestRecipePasswordAskedForAgainLeadsNowhereElse(t *testing.T) {
 			t.Errorf("then=%q leads to %s, want %s", then, to, want)
 		}
 	}
-	// The address of the page that asked comes from the request, too.
+	// The address of the page that required the password also comes from the request.
 	ask := httpGet(t, sessions.Handler(recently(http.NotFoundHandler())), "https://example.test//evil.example/x?y")
 	form := goesTo(t, ask.Header.Get("Location"))
 	if to := goesTo(t, b.PostForm(form.RequestURI(), nil).Header.Get("Location")); to.Host != "example.test" {
@@ -590,7 +590,7 @@ func TestRecipePasswordAskedForAgainLeadsNowhereElse(t *testing.T) {
 	}
 }
 
-// httpGet returns the response to a request that comes without cookies.
+// httpGet returns the response to a request without cookies.
 func httpGet(t *testing.T, h http.Handler, target string) *http.Response {
 	t.Helper()
 	return sessiontest.NewBrowser(t, h).Get(target)
@@ -617,14 +617,14 @@ func TestRecipePasswordAskedForAgainLosesNothing(t *testing.T) {
 		wrote(t, b, m, "ann", n)
 		b.Session(m, func(s *session.Session) {
 			if ago := time.Since(s.AuthTime()); ago > minute {
-				t.Errorf("the password was typed %v ago", ago)
+				t.Errorf("the password was entered %v ago", ago)
 			}
 		})
 	})
 }
 
-// changeOfPassword runs a test of a change of password on a fake clock, over
-// sessions of its own. The change is POST /password.
+// changeOfPassword runs a test of a change of password on a fake clock, with sessions of its
+// own. The change is POST /password.
 func changeOfPassword(t *testing.T, n int, change http.HandlerFunc, f func(h http.Handler)) {
 	synctest.Test(t, func(t *testing.T) {
 		defer func(m *session.Manager) { sessions = m }(sessions)
@@ -636,8 +636,8 @@ func changeOfPassword(t *testing.T, n int, change http.HandlerFunc, f func(h htt
 	})
 }
 
-// A user changes the password, with a double click, while other requests are in
-// flight and other devices are logged in.
+// TestRecipeChangeOfPassword changes a password, with a double click, while other requests are
+// in flight and other devices are logged in.
 func TestRecipeChangeOfPassword(t *testing.T) {
 	const n = 10
 	changeOfPassword(t, n+2, passwordChanged, func(h http.Handler) {
@@ -670,13 +670,14 @@ func TestRecipeChangeOfPassword(t *testing.T) {
 	})
 }
 
-// A login whose password was checked before a change begins after it; the form of
-// the change is sent twice; and requests with the token of before are in flight.
+// TestRecipeChangeOfPasswordDuringALogin covers a login whose password was checked before the
+// change and that is committed after it, a form of the change that is sent twice, and in-flight
+// requests with the previous token.
 func TestRecipeChangeOfPasswordDuringALogin(t *testing.T) {
 	var version atomic.Int64
 	version.Store(1)
 	current := func(string) int { return int(version.Load()) }
-	var later chan struct{} // closed when the later change has been answered
+	var later chan struct{} // closed after the response to the later change
 	change := func(w http.ResponseWriter, r *http.Request) {
 		s, v := session.From(r.Context()), int(version.Add(1))
 		if v == 2 {
@@ -766,8 +767,8 @@ func TestRecipeTwoSteps(t *testing.T) {
 	})
 }
 
-// Thirty requests guess at once: five codes are compared. A token that was planted
-// before the password was given is not half logged in.
+// TestRecipeTwoStepsAtOnce guesses codes in thirty concurrent requests: five codes are
+// compared. A token that was planted before the password was entered is not halfway logged in.
 func TestRecipeTwoStepsAtOnce(t *testing.T) {
 	const n = 30
 	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
@@ -834,8 +835,8 @@ func TestRecipeVoucherIsSpentOnce(t *testing.T) {
 	})
 }
 
-// extend moves the end of a remembered session, about once a week and until a year after
-// the login. It is for pages, not for what they load.
+// extend moves the end of a remembered session about once a week, until a year after the login.
+// Use it for pages, not for the files that they load.
 func extend(page http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
@@ -847,8 +848,8 @@ func extend(page http.Handler) http.Handler {
 	})
 }
 
-// Several tabs of a browser come back at the same time, every 20 days, and once more a
-// while later.
+// TestRecipeRememberWhoComesBack loads several tabs of a browser concurrently every 20 days,
+// and again after a longer time.
 func TestRecipeRememberWhoComesBack(t *testing.T) {
 	const n = 10
 	synctest.Test(t, func(t *testing.T) {
@@ -890,8 +891,8 @@ var yearsOptions = session.Options{
 	RenewAfter: 30 * 24 * time.Hour,
 }
 
-// A browser keeps a cookie for 400 days at most. With RenewAfter it gets another while
-// its user comes back, from one of several tabs.
+// TestRecipeRememberForYears checks that with RenewAfter a session lasts longer than the 400
+// days for which browsers keep a cookie, if its user uses one of several tabs.
 func TestRecipeRememberForYears(t *testing.T) {
 	const n = 10
 	for renewAfter, want := range map[time.Duration]string{0: "", yearsOptions.RenewAfter: "ann"} {
@@ -928,8 +929,8 @@ func loginPage(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprint(w, "<form method=post action=/login>…</form>")
 }
 
-// The session of a browser has ended, and several of its tabs come to the login page at
-// the same time.
+// TestRecipeYourSessionHasEnded loads the login page concurrently in several tabs of a browser
+// whose session has ended.
 func TestRecipeYourSessionHasEnded(t *testing.T) {
 	const n = 5
 	for what, end := range map[string]func(m *session.Manager) error{
@@ -959,8 +960,8 @@ func TestRecipeYourSessionHasEnded(t *testing.T) {
 	}
 }
 
-// A role changes, and then the account is disabled, while requests of two devices are
-// in flight.
+// TestRecipeRoleChangedWhileRequestsAreInFlight changes a role and then disables the account,
+// while requests of two devices are in flight.
 func TestRecipeRoleChangedWhileRequestsAreInFlight(t *testing.T) {
 	const n = 5
 	for what, change := range map[string]func() error{

@@ -274,7 +274,8 @@ func (d *desk) edit(f func(s *session.Session)) error {
 	return d.m.Edit(d.t.Context(), "alice", d.only().ID, f)
 }
 
-// An Edit changes values and flashes, the user's next request sees them, and the clocks stay.
+// TestEdit checks that an Edit changes values and flashes, that the user's next request sees
+// them, and that the clocks are not moved.
 func TestEdit(t *testing.T) {
 	for what, c := range map[string]struct {
 		edit func(s *session.Session)
@@ -300,7 +301,7 @@ func TestEdit(t *testing.T) {
 			atDesk(t, session.Options{}, func(d *desk) {
 				b := d.browser()
 				before := d.only()
-				time.Sleep(15 * minute) // of 20
+				time.Sleep(15 * minute) // of an idle timeout of 20
 				err := d.edit(func(s *session.Session) {
 					if s.ID() != before.ID || s.User() != "alice" || !s.AuthTime().Equal(before.Created) || s.IsNew() || s.Ended() || s.Remembered() || s.Err() != nil ||
 						!s.Created().Equal(before.Created) || !s.LastSeen().Equal(before.LastSeen) || !s.Expires().Equal(before.Expires) || name.Get(s) != "before" {
@@ -321,7 +322,7 @@ func TestEdit(t *testing.T) {
 				}) {
 					t.Error("the user got another token")
 				}
-				if len(d.log.all) != 1 { // the login's
+				if len(d.log.all) != 1 { // the event of the login
 					t.Error("events", d.log.all)
 				}
 			})
@@ -329,7 +330,8 @@ func TestEdit(t *testing.T) {
 	}
 }
 
-// All other calls are for requests: they fail the Edit, and nothing is stored.
+// TestEditRefusesOtherCalls checks that all other methods of Session fail the Edit, and that
+// nothing is stored.
 func TestEditRefusesOtherCalls(t *testing.T) {
 	for call, f := range map[string]func(s *session.Session) error{
 		"Login":       func(s *session.Session) error { s.Login("alice"); return s.Err() },
@@ -380,12 +382,12 @@ func TestEditRefusesOtherCalls(t *testing.T) {
 	}
 }
 
-// The Edit of a session that has ended or is another user's is ErrEnded, and its function is
-// not called.
+// TestEditOfNoSession checks that the Edit of a session that has ended or belongs to another
+// user returns ErrEnded without calling the function.
 func TestEditOfNoSession(t *testing.T) {
 	for what, prepare := range map[string]func(d *desk, b *browser, id string) (user, of string){
-		"unknown":        func(d *desk, b *browser, id string) (string, string) { return "alice", "unknown" },
-		"another user's": func(d *desk, b *browser, id string) (string, string) { return "bob", id },
+		"unknown":         func(d *desk, b *browser, id string) (string, string) { return "alice", "unknown" },
+		"of another user": func(d *desk, b *browser, id string) (string, string) { return "bob", id },
 		"logged out": func(d *desk, b *browser, id string) (string, string) {
 			d.do(b, (*session.Session).Logout)
 			return "alice", id
@@ -429,7 +431,8 @@ func TestEditOfNoSession(t *testing.T) {
 	})
 }
 
-// A session that ends after the function was called does not come back.
+// TestEditMeetsAnEnding checks that a session that ends after the function was called stays
+// ended.
 func TestEditMeetsAnEnding(t *testing.T) {
 	for what, end := range map[string]func(d *desk, b *browser, id string){
 		"Logout":  func(d *desk, b *browser, id string) { d.do(b, (*session.Session).Logout) },
@@ -454,9 +457,9 @@ func TestEditMeetsAnEnding(t *testing.T) {
 	}
 }
 
-// If the session changes meanwhile, the function is called again with the newer one, so that
-// what it decided by is what its changes replace. Values that it does not touch keep every
-// byte.
+// TestEditMeetsAChange checks that if the session changes meanwhile, the function is called
+// again with the newer session, so that it decides by the values that it replaces. Other values
+// keep every byte.
 func TestEditMeetsAChange(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {
 		b := d.browser()
@@ -512,14 +515,15 @@ func TestEditMeetsAChange(t *testing.T) {
 	})
 }
 
-// In the grace of a renewal the new token sees the change, the previous one the session as it
-// was, and both stay what they are.
+// TestEditInTheGraceOfARenewal checks that in the grace of a renewal a request with the new
+// token sees the change, that one with the previous token sees the session as it was, and that
+// both tokens are kept.
 func TestEditInTheGraceOfARenewal(t *testing.T) {
 	for what, renew := range map[string]func(s *session.Session){
-		"Renew":    (*session.Session).Renew,
-		"Remember": func(s *session.Session) { s.Remember(day) },
-		"Login":    func(s *session.Session) { s.Login("alice") },
-		"by age":   func(s *session.Session) { s.User() },
+		"Renew":     (*session.Session).Renew,
+		"Remember":  func(s *session.Session) { s.Remember(day) },
+		"Login":     func(s *session.Session) { s.Login("alice") },
+		"automatic": func(s *session.Session) { s.User() },
 	} {
 		t.Run(what, func(t *testing.T) {
 			atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
@@ -534,7 +538,7 @@ func TestEditInTheGraceOfARenewal(t *testing.T) {
 				}
 				d.expect(b, "edited")
 				want := "before"
-				if what == "by age" {
+				if what == "automatic" {
 					want = "edited"
 				}
 				d.expect(previous, want)
@@ -556,7 +560,8 @@ func TestEditInTheGraceOfARenewal(t *testing.T) {
 	}
 }
 
-// A Manager that cannot read the browser's cookie edits its session all the same.
+// TestEditByAnotherManager checks that a Manager that cannot read the browser's cookie can edit
+// its session.
 func TestEditByAnotherManager(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {
 		b := d.browser()
@@ -568,7 +573,8 @@ func TestEditByAnotherManager(t *testing.T) {
 	})
 }
 
-// EndBy caps the end of the session, and ends it if the time has passed.
+// TestEditEndBy checks that EndBy in an Edit limits the end of the session, and ends it if the
+// time has passed.
 func TestEditEndBy(t *testing.T) {
 	for _, wait := range []time.Duration{5 * minute, 0, -time.Hour} {
 		t.Run(wait.String(), func(t *testing.T) {
@@ -613,7 +619,8 @@ func TestEditEndBy(t *testing.T) {
 	})
 }
 
-// What cannot be stored is an error of Edit, and nothing of it is stored.
+// TestEditThatCannotBeStored checks that if a change cannot be stored, Edit returns an error
+// and stores nothing.
 func TestEditThatCannotBeStored(t *testing.T) {
 	functions := session.NewKey[any]("function")
 	for what, c := range map[string]struct {
@@ -642,7 +649,8 @@ func TestEditThatCannotBeStored(t *testing.T) {
 	}
 }
 
-// Flashes beyond what a session keeps are dropped, the oldest first, and reported.
+// TestEditOfManyFlashes checks that flashes beyond the limit are dropped, the oldest first, and
+// reported.
 func TestEditOfManyFlashes(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {
 		b := d.browser()
@@ -661,14 +669,14 @@ func TestEditOfManyFlashes(t *testing.T) {
 	})
 }
 
-// A store that fails is an ErrStore and one event. A write of unknown outcome is not
-// repeated.
+// TestEditOverAFailingStore checks that a failing store is an ErrStore and one event, and that
+// a write with an unknown outcome is not repeated.
 func TestEditOverAFailingStore(t *testing.T) {
 	lost := fmt.Errorf("%w: the reply is lost", session.ErrIndeterminate)
 	for what, c := range map[string]struct {
 		call  string
 		err   error
-		calls int // of the function
+		calls int // number of calls of the function
 	}{
 		"load":          {"Load", errDown, 0},
 		"save":          {"Save", errDown, 1},
@@ -704,7 +712,7 @@ func TestEditOverAFailingStore(t *testing.T) {
 	}
 }
 
-// An Edit that changes nothing stores nothing.
+// TestEditWithoutAChange checks that an Edit without a change stores nothing.
 func TestEditWithoutAChange(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {
 		d.browser()
@@ -717,7 +725,8 @@ func TestEditWithoutAChange(t *testing.T) {
 	})
 }
 
-// Promise 8. An Edit has its context's values and deadline, not its cancellation.
+// TestEditOfALostConnection: promise 8. An Edit uses the values and the deadline of its
+// context, not its cancellation.
 func TestEditOfALostConnection(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {
 		b := d.browser()
@@ -726,7 +735,7 @@ func TestEditOfALostConnection(t *testing.T) {
 		cancel()
 		d.spy.hook(func(ctx context.Context, call, _ string) error {
 			if ctx.Value(d) != "value" {
-				t.Errorf("%s has not the context's values", call)
+				t.Errorf("%s does not get the values of the context", call)
 			}
 			return nil
 		})
@@ -747,7 +756,8 @@ func TestEditOfALostConnection(t *testing.T) {
 	})
 }
 
-// A function that takes longer than StoreTimeout does not use up the time of the store.
+// TestEditByASlowFunction checks that a function that takes longer than StoreTimeout does not
+// reduce the time of the store calls.
 func TestEditByASlowFunction(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {
 		b := d.browser()
@@ -761,8 +771,9 @@ func TestEditByASlowFunction(t *testing.T) {
 	})
 }
 
-// A panic of the function goes on to the caller. Nothing is stored, and nothing stays locked,
-// also where the function is called after a conflict.
+// TestEditByAFunctionThatPanics checks that a panic of the function reaches the caller, that
+// nothing is stored, and that no mutex stays locked, also if the function is called after a
+// conflict.
 func TestEditByAFunctionThatPanics(t *testing.T) {
 	for _, conflicts := range []bool{false, true} {
 		atDesk(t, session.Options{}, func(d *desk) {
@@ -796,8 +807,8 @@ func TestEditByAFunctionThatPanics(t *testing.T) {
 	}
 }
 
-// Promises 1 and 21. Edits and requests of two processes at once lose no change, and cost no more
-// than their number.
+// TestEditsAtOnce: promises 1 and 21. Concurrent Edits and requests in two processes lose no
+// change, and their cost grows linearly.
 func TestEditsAtOnce(t *testing.T) {
 	const n = 20
 	spy := newSpy()
@@ -827,7 +838,7 @@ func TestEditsAtOnce(t *testing.T) {
 	for i := range n {
 		wg.Go(func() {
 			edit(managers[i%2], func(s *session.Session) {
-				visits.Set(s, visits.Get(s)+1) // which the request's Update may not overtake
+				visits.Set(s, visits.Get(s)+1) // must not overwrite a concurrent Update
 				keyOfRequest(i).Set(s, i)
 			})
 		})
@@ -845,7 +856,8 @@ func TestEditsAtOnce(t *testing.T) {
 	})
 }
 
-// n Edits of one session in one process cost fewer than 5 calls of the store each.
+// TestEditsAtOnceCost checks that n concurrent Edits of one session in one process cost fewer
+// than 5 store calls each.
 func TestEditsAtOnceCost(t *testing.T) {
 	const n = 50
 	synctest.Test(t, func(t *testing.T) {
@@ -878,7 +890,8 @@ func TestEditsAtOnceCost(t *testing.T) {
 	})
 }
 
-// Events are told when the Edit holds no lock any more: OnEvent may edit the session itself.
+// TestEditInOnEvent checks that OnEvent is called when the Edit holds no lock, so that OnEvent
+// may edit the session.
 func TestEditInOnEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		spy := newSpy()
@@ -904,8 +917,8 @@ func TestEditInOnEvent(t *testing.T) {
 	})
 }
 
-// A request that has loaded the session keeps what an Edit stores meanwhile, and its own
-// change.
+// TestEditBesideARequest checks that a request that had loaded the session before an Edit keeps
+// the change of the Edit and its own.
 func TestEditBesideARequest(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {
 		b := d.browser()
@@ -918,16 +931,16 @@ func TestEditBesideARequest(t *testing.T) {
 				t.Errorf("the request sees %q", name.Get(s))
 			}
 			if err := s.Save(t.Context()); err != nil || name.Get(s) != "edited" {
-				t.Errorf("after its Save it sees %q, %v", name.Get(s), err)
+				t.Errorf("after its Save the request sees %q, %v", name.Get(s), err)
 			}
 		})
 		if got, ok := visits.Of(d.only()); got != 7 || !ok {
-			t.Errorf("its change is lost: %d", got)
+			t.Errorf("the request's change is lost: %d", got)
 		}
 	})
 }
 
-// The Session of an Edit may be used by several goroutines.
+// TestEditByGoroutines checks that several goroutines may use the Session of an Edit.
 func TestEditByGoroutines(t *testing.T) {
 	const n = 10
 	m := newManager(t, session.Options{})
