@@ -15,12 +15,12 @@ import (
 	"github.com/coatcheck/session"
 )
 
-const watchEvery = 5 * time.Second // the default
+const watchEvery = 5 * time.Second // the default of Options.WatchEvery
 
-// A stream is a long request that waits for the end of its session.
+// stream is a long-lived request that waits for the end of its session.
 type stream struct {
-	ended   atomic.Int64 // after so long, since it began; 0: not yet
-	hangUp  func()       // ends it
+	ended   atomic.Int64 // time from the begin until Done was closed; 0: Done is open
+	hangUp  func()       // cancels the request
 	stopped chan struct{}
 }
 
@@ -34,7 +34,7 @@ func (st *stream) String() string {
 // listen opens a stream with the browser's cookie, and returns when it is open.
 func (b *browser) listen(m *session.Manager) *stream { return b.listenAs(m, func(*session.Session) {}) }
 
-// listenPassively opens one that is no use of the session.
+// listenPassively opens a stream that does not count as use.
 func (b *browser) listenPassively(m *session.Manager) *stream {
 	return b.listenAs(m, (*session.Session).MarkPassive)
 }
@@ -61,7 +61,7 @@ func (b *browser) listenAs(m *session.Manager, what func(*session.Session)) *str
 	return st
 }
 
-// inWatch is a test of streams: two Managers over one store, under a fake clock.
+// inWatch runs a test of streams with two Managers over one store, on a fake clock.
 func inWatch(t *testing.T, o session.Options, f func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser)) {
 	synctest.Test(t, func(t *testing.T) {
 		spy := newSpy()
@@ -73,7 +73,7 @@ func inWatch(t *testing.T, o session.Options, f func(t *testing.T, spy *spyStore
 	})
 }
 
-// endRoutes end sessions in every way, or do not.
+// endRoutes contains routes that end sessions, and some that do not.
 var endRoutes = routes{
 	"/look":     func(w http.ResponseWriter, r *http.Request, s *session.Session) { fmt.Fprint(w, s.User()) },
 	"/set":      func(w http.ResponseWriter, r *http.Request, s *session.Session) { name.Set(s, "value") },
@@ -86,13 +86,13 @@ var endRoutes = routes{
 	"/logout":   func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Logout() },
 }
 
-// at returns a browser with the same cookies at another process.
+// at returns a browser with the same cookies that sends its requests to another process.
 func (b *browser) at(m *session.Manager) *browser {
 	return &browser{b.t, m.Handler(endRoutes), b.jar}
 }
 
-// Done is closed by every way in which a session ends: at once where this process
-// ended it, and within WatchEvery where another did.
+// TestDone checks that Done is closed for every way in which a session ends: immediately if
+// this process ended it, and within WatchEvery if another did.
 func TestDone(t *testing.T) {
 	only := func(t *testing.T, m *session.Manager) session.Info {
 		list, err := m.List(t.Context(), "alice")
@@ -119,7 +119,7 @@ func TestDone(t *testing.T) {
 			return err
 		},
 		"MaxPerUser": func(t *testing.T, m *session.Manager, b *browser) error {
-			time.Sleep(time.Nanosecond) // of logins at the same time this may be the one that ends
+			time.Sleep(time.Nanosecond) // of logins with the same time this one may be the one that ends
 			newBrowser(t, m.Handler(endRoutes)).get("/login")
 			newBrowser(t, m.Handler(endRoutes)).get("/login")
 			return nil
@@ -137,10 +137,10 @@ func TestDone(t *testing.T) {
 					t.Fatal(err)
 				}
 				if synctest.Wait(); fmt.Sprint(st) == "open" {
-					t.Error("ended here, and not closed")
+					t.Error("ended by this process, and Done is open")
 				}
 				time.Sleep(minute)
-				if n := spy.count("Load") - loads; n > 5 { // of the ending itself
+				if n := spy.count("Load") - loads; n > 5 { // loads of the end itself
 					t.Errorf("%d loads afterwards", n)
 				}
 			})
@@ -151,20 +151,21 @@ func TestDone(t *testing.T) {
 					t.Fatal(err)
 				}
 				if time.Sleep(watchEvery); fmt.Sprint(st) == "open" {
-					t.Error("ended there, and not closed")
+					t.Error("ended by the other process, and Done is open")
 				}
 			})
 		})
 	}
 }
 
-// Its time is up, and watching was no use of it.
+// TestDoneOfTime checks that Done is closed when the session expires, and that waiting for it
+// does not count as use.
 func TestDoneOfTime(t *testing.T) {
 	for _, use := range []bool{false, true} {
 		inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
 			st := b.listen(here)
 			left := 20 * minute
-			if use { // the absolute end
+			if use { // the absolute end comes first
 				for range 11 {
 					time.Sleep(10 * minute)
 					b.get("/look")
@@ -175,14 +176,14 @@ func TestDoneOfTime(t *testing.T) {
 				t.Error(st)
 			}
 			if time.Sleep(watchEvery + 1); fmt.Sprint(st) == "open" {
-				t.Error("its time is up, and it is open")
+				t.Error("the session has expired, and Done is open")
 			}
 		})
 	}
 }
 
-// Neither an automatic renewal closes it, nor a change, nor a store that fails; and
-// what happens afterwards does.
+// TestDoneStaysOpen checks that an automatic renewal, a change, and a failing store do not
+// close Done, and that a later end does.
 func TestDoneStaysOpen(t *testing.T) {
 	for name, do := range map[string]func(t *testing.T, spy *spyStore, b *browser){
 		"automatic renewals": func(t *testing.T, spy *spyStore, b *browser) {
@@ -190,7 +191,7 @@ func TestDoneStaysOpen(t *testing.T) {
 				before := b.cookie()
 				time.Sleep(61 * time.Second)
 				if b.get("/look"); b.cookie() == before {
-					t.Error("not renewed")
+					t.Error("the token was not renewed")
 				}
 			}
 		},
@@ -209,7 +210,7 @@ func TestDoneStaysOpen(t *testing.T) {
 			spy.hook(func(ctx context.Context, call, id string) error { <-ctx.Done(); return ctx.Err() })
 			time.Sleep(4 * minute)
 			spy.hook(nil)
-			time.Sleep(watchEvery) // which is also for how long the last hangs
+			time.Sleep(watchEvery) // also the time for which the last call hangs
 		},
 		"a store that panics": func(t *testing.T, spy *spyStore, b *browser) {
 			spy.hook(func(ctx context.Context, call, id string) error { panic("oh") })
@@ -227,19 +228,19 @@ func TestDoneStaysOpen(t *testing.T) {
 				}
 				b.at(there).get("/logout")
 				if time.Sleep(watchEvery); fmt.Sprint(st) == "open" {
-					t.Error("and then it does not end")
+					t.Error("Done is open after the end")
 				}
 			})
 		})
 	}
 }
 
-// renews are the paths of explicit renewals.
+// renews are the routes of explicit renewals.
 var renews = []string{"/renew", "/again", "/remember"}
 
-// Promise 3. An explicit renewal by another request closes it when its grace is
-// over: at once in the process of the renewal, within WatchEvery in another. A
-// stream that was opened with the new token goes on.
+// TestDoneAfterAnExplicitRenewal: promise 3. An explicit renewal by another request closes Done
+// at the end of its grace: immediately in the process of the renewal, within WatchEvery in
+// another. Done of a stream with the new token stays open.
 func TestDoneAfterAnExplicitRenewal(t *testing.T) {
 	for _, grace := range []time.Duration{0, 30 * time.Second, -1} {
 		for _, path := range renews {
@@ -264,7 +265,7 @@ func TestDoneAfterAnExplicitRenewal(t *testing.T) {
 						}
 						during := before
 						if wait > 0 {
-							during = thief.listen(here) // shown the session as it was
+							during = thief.listen(here) // sees the session before the renewal
 						}
 						after := b.listen(here)
 						time.Sleep(time.Until(renewed.Add(wait)) - 1)
@@ -272,11 +273,11 @@ func TestDoneAfterAnExplicitRenewal(t *testing.T) {
 							t.Errorf("within the grace: %v, %v", before, during)
 						}
 						if time.Sleep(2 * time.Nanosecond); elsewhere && wait < watchEvery {
-							time.Sleep(watchEvery) // until it asks
+							time.Sleep(watchEvery) // until the next check
 						}
 						synctest.Wait()
 						if fmt.Sprint(before) == "open" || fmt.Sprint(during) == "open" {
-							t.Errorf("when the grace is over: %v, %v", before, during)
+							t.Errorf("at the end of the grace: %v, %v", before, during)
 						}
 						if time.Sleep(10 * minute); fmt.Sprint(after) != "open" {
 							t.Errorf("with the new token: %v", after)
@@ -289,8 +290,8 @@ func TestDoneAfterAnExplicitRenewal(t *testing.T) {
 	}
 }
 
-// The request that renewed its session waits on, whether it asked for Done before
-// that or afterwards.
+// TestDoneOfTheRequestThatRenews checks that Done stays open for the request that renewed its
+// session, whether it called Done before or after.
 func TestDoneOfTheRequestThatRenews(t *testing.T) {
 	for what, renew := range map[string]func(s *session.Session){
 		"Renew":    func(s *session.Session) { s.Renew() },
@@ -321,7 +322,7 @@ func TestDoneOfTheRequestThatRenews(t *testing.T) {
 	}
 }
 
-// An aheadStore shows what it would show to a process whose clock is ahead.
+// aheadStore returns records as a process sees them whose clock is ahead.
 type aheadStore struct {
 	session.Store
 	by time.Duration
@@ -338,14 +339,15 @@ func (s aheadStore) Load(ctx context.Context, id string) (*session.Record, error
 	return &c, nil
 }
 
-// A slow look finds that the session has run out by this process's clock, which is ahead.
-// A request that began since knows that it was used in time.
+// TestDoneOfASessionThatIsUsedAtTheLastMoment covers a slow check after which the session seems
+// expired, because the clock of this process is ahead. For a request that began since, which
+// knows that the session was used in time, Done stays open.
 func TestDoneOfASessionThatIsUsedAtTheLastMoment(t *testing.T) {
 	inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, _, there *session.Manager, b *browser) {
 		here := newManager(t, session.Options{Store: aheadStore{spy, 10 * time.Second}, IdleTimeout: 20 * minute, Lifetime: 120 * minute})
 		b.at(there).get("/login")
 		used := time.Now()
-		time.Sleep(20*minute - 11*time.Second) // the first stream is open still
+		time.Sleep(20*minute - 11*time.Second) // the first stream is still open
 		first := b.listenPassively(here)
 		looks := make(chan struct{})
 		spy.hookAfter(func(_ context.Context, _, _ string, err error) error {
@@ -370,8 +372,8 @@ func TestDoneOfASessionThatIsUsedAtTheLastMoment(t *testing.T) {
 	})
 }
 
-// A look at the store that began before a Login, and whose answer is slow, does not know
-// the token of the Login yet.
+// TestDoneOfANewTokenBesideASlowLook covers a slow check that began before a Login, so that its
+// record does not contain the token of the Login.
 func TestDoneOfANewTokenBesideASlowLook(t *testing.T) {
 	inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
 		first := b.listen(here)
@@ -387,16 +389,16 @@ func TestDoneOfANewTokenBesideASlowLook(t *testing.T) {
 		second := b.listen(here)
 		time.Sleep(time.Minute)
 		if first.String() == "open" || second.String() != "open" {
-			t.Errorf("the stream with the token of before: %v; of the Login: %v", first, second)
+			t.Errorf("the stream with the previous token: %v; that of the Login: %v", first, second)
 		}
 		first.hangUp()
 		second.hangUp()
 	})
 }
 
-// A stream that was opened with a stolen token ends when the owner changes the
-// password, and Reload tells so too. What it had loaded it keeps, and what it
-// changes is saved.
+// TestStreamWithAStolenToken checks that a stream with a stolen token ends when the owner
+// changes the password, and that Reload returns the error too. The stream keeps the values that
+// it had loaded, and its changes are saved.
 func TestStreamWithAStolenToken(t *testing.T) {
 	inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
 		b.get("/set")
@@ -404,7 +406,7 @@ func TestStreamWithAStolenToken(t *testing.T) {
 			s := session.From(r.Context())
 			<-s.Done()
 			if s.User() != "alice" || name.Get(s) != "value" {
-				t.Errorf("it was in as %q, and reads %q", s.User(), name.Get(s))
+				t.Errorf("the stream was in as %q, and reads %q", s.User(), name.Get(s))
 			}
 			visits.Update(s, func(n int) int { return n + 1 })
 			if err := s.Save(r.Context()); err != nil {
@@ -431,7 +433,8 @@ func TestStreamWithAStolenToken(t *testing.T) {
 	})
 }
 
-// Many sessions over a slow store: the end of each is known within WatchEvery.
+// TestDoneOfManyOverASlowStore checks that over a slow store the end of each of many sessions
+// is known within WatchEvery.
 func TestDoneOfManyOverASlowStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		spy := newSpy()
@@ -472,8 +475,8 @@ func TestDoneOfManyOverASlowStore(t *testing.T) {
 	})
 }
 
-// Whoever asks late, when this process has ended the session already, or the
-// session is none, has his answer at once.
+// TestDoneOfNoSession checks that Done is closed immediately if this process has already ended
+// the session, or if there is none.
 func TestDoneOfNoSession(t *testing.T) {
 	inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
 		for name, cookie := range map[string]string{
@@ -506,7 +509,7 @@ func TestDoneOfNoSession(t *testing.T) {
 				select {
 				case <-session.From(r.Context()).Done():
 				default:
-					t.Errorf("%s: open", name)
+					t.Errorf("%s: Done is open", name)
 				}
 			}))).do(r)
 		}
@@ -516,7 +519,7 @@ func TestDoneOfNoSession(t *testing.T) {
 			newBrowser(t, here.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				s := session.From(r.Context())
 				if s.User() != "alice" {
-					t.Error("nobody")
+					t.Error("the user is not logged in")
 				}
 				b.get(way)
 				done := s.Done()
@@ -524,14 +527,14 @@ func TestDoneOfNoSession(t *testing.T) {
 				select {
 				case <-done:
 				default:
-					t.Errorf("%s came between the load and Done: open", way)
+					t.Errorf("%s between the load and Done: Done is open", way)
 				}
 			}))).do(b.request("/"))
 		})
 	}
 }
 
-// While the store cannot say what the session is, it has not ended.
+// TestDoneInAnOutage checks that Done stays open while the store fails.
 func TestDoneInAnOutage(t *testing.T) {
 	inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
 		spy.down.Store(true)
@@ -544,15 +547,15 @@ func TestDoneInAnOutage(t *testing.T) {
 	})
 }
 
-// One request may see two sessions: the channel of the one before a Login is
-// closed, and there is another of the new one.
+// TestDoneAcrossALogin checks Done before and after a Login: the channel of the old session is
+// closed, and the new session has another.
 func TestDoneAcrossALogin(t *testing.T) {
 	inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
 		b.h = here.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			s := session.From(r.Context())
 			before := s.Done()
 			if s.Done() != before {
-				t.Error("asked twice: another channel")
+				t.Error("two calls return different channels")
 			}
 			s.Login("bob")
 			if err := s.Save(r.Context()); err != nil {
@@ -562,11 +565,11 @@ func TestDoneAcrossALogin(t *testing.T) {
 			select {
 			case <-before:
 			default:
-				t.Error("the one before is open")
+				t.Error("the channel of the old session is open")
 			}
 			select {
 			case <-after:
-				t.Error("the one after is closed")
+				t.Error("the channel of the new session is closed")
 			default:
 			}
 			s.Logout()
@@ -580,8 +583,8 @@ func TestDoneAcrossALogin(t *testing.T) {
 	})
 }
 
-// Fifty tabs of a session cost one Load an interval, and when the last one is
-// closed nothing is left.
+// TestDoneCosts checks that fifty tabs of a session cost one Load per interval, and that
+// nothing is left when the last tab is closed.
 func TestDoneCosts(t *testing.T) {
 	for _, every := range []time.Duration{0, time.Second} {
 		inWatch(t, session.Options{WatchEvery: every}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
@@ -600,7 +603,7 @@ func TestDoneCosts(t *testing.T) {
 				if i == len(tabs)-1 {
 					loads = spy.count("Load")
 					if time.Sleep(10 * time.Second); spy.count("Load")-loads != want/3 {
-						t.Errorf("%d loads of the last in ten seconds", spy.count("Load")-loads)
+						t.Errorf("%d loads for the last tab in ten seconds", spy.count("Load")-loads)
 					}
 				}
 				tab.hangUp()
@@ -609,29 +612,29 @@ func TestDoneCosts(t *testing.T) {
 			synctest.Wait()
 			loads = spy.count("Load")
 			if s := stacks(); strings.Contains(s, "watch.(*Watch)") {
-				t.Error("left behind:\n", s)
+				t.Error("goroutines are left:\n", s)
 			}
 			if time.Sleep(minute); spy.count("Load") != loads {
-				t.Errorf("%d loads although nobody waits", spy.count("Load")-loads)
+				t.Errorf("%d loads although no request waits", spy.count("Load")-loads)
 			}
 			again := b.listen(here)
 			loads = spy.count("Load")
 			if synctest.Wait(); spy.count("Load") != loads {
-				t.Error("a load at once, of a session that was loaded just now")
+				t.Error("an immediate check of a session that was just loaded")
 			}
 			again.hangUp()
 		})
 	}
 }
 
-// stacks are those of all goroutines.
+// stacks returns the stacks of all goroutines.
 func stacks() string {
 	buf := make([]byte, 1<<20)
 	return string(buf[:runtime.Stack(buf, true)])
 }
 
-// A thousand sessions that come at the same moment are asked for all over the
-// interval, each once.
+// TestDoneIsSpread checks that a thousand sessions that arrive at the same time are checked
+// once per interval each, spread over the interval.
 func TestDoneIsSpread(t *testing.T) {
 	inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
 		const sessions, parts = 1000, 10
@@ -656,7 +659,7 @@ func TestDoneIsSpread(t *testing.T) {
 		mu.Lock()
 		for id, n := range ids {
 			if n != 10 {
-				t.Errorf("%s was asked for %d times in ten intervals", id, n)
+				t.Errorf("%s was checked %d times in ten intervals", id, n)
 			}
 		}
 		for i, n := range in {
@@ -665,7 +668,7 @@ func TestDoneIsSpread(t *testing.T) {
 			}
 		}
 		if len(ids) != sessions {
-			t.Errorf("%d of %d sessions were asked for", len(ids), sessions)
+			t.Errorf("%d of %d sessions were checked", len(ids), sessions)
 		}
 		mu.Unlock()
 		if n := strings.Count(stacks(), "created by github.com/coatcheck/session/internal/watch.(*Watch)"); n != 1 {
@@ -677,8 +680,8 @@ func TestDoneIsSpread(t *testing.T) {
 	})
 }
 
-// A Load that hangs holds up no other, and a store that hangs gets no more than
-// a few at the same time.
+// TestDoneBesideALoadThatHangs checks that a Load that hangs delays no other check, and that a
+// store that hangs gets only a few concurrent checks.
 func TestDoneBesideALoadThatHangs(t *testing.T) {
 	inWatch(t, session.Options{StoreTimeout: minute}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
 		hung := b.listen(here)
@@ -694,7 +697,7 @@ func TestDoneBesideALoadThatHangs(t *testing.T) {
 		spy.hook(func(ctx context.Context, call, which string) error {
 			if which == id {
 				if asking.Add(1) > 1 {
-					t.Error("asked for again while it is being asked for")
+					t.Error("two concurrent checks of one session")
 				}
 				<-ctx.Done()
 				asking.Add(-1)
@@ -704,7 +707,7 @@ func TestDoneBesideALoadThatHangs(t *testing.T) {
 		time.Sleep(3 * watchEvery)
 		other.at(there).get("/logout")
 		if time.Sleep(watchEvery); fmt.Sprint(st) == "open" {
-			t.Error("it has ended, and is open while the Load of another hangs")
+			t.Error("the session has ended, and Done is open while the Load of another hangs")
 		}
 		hung.hangUp()
 		<-hung.stopped
@@ -723,7 +726,7 @@ func TestDoneBesideALoadThatHangs(t *testing.T) {
 			return ctx.Err()
 		})
 		if time.Sleep(10 * minute); most.Load() > 10 {
-			t.Errorf("%d at the same time", most.Load())
+			t.Errorf("%d concurrent checks", most.Load())
 		}
 		spy.hook(nil)
 		loads := spy.count("Load")
@@ -740,7 +743,7 @@ func TestDoneBesideALoadThatHangs(t *testing.T) {
 	})
 }
 
-// A failure is an event, for an operator to see.
+// TestDoneFailureIsAnEvent checks that a failed check is an event, for the operator.
 func TestDoneFailureIsAnEvent(t *testing.T) {
 	var log events
 	inWatch(t, session.Options{OnEvent: log.on, StoreTimeout: minute}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
@@ -753,12 +756,12 @@ func TestDoneFailureIsAnEvent(t *testing.T) {
 		if st.hangUp(); log.count(session.EventStoreFailed) != 1 {
 			t.Errorf("%d events", log.count(session.EventStoreFailed))
 		}
-		// A Load that nobody waits for any more is no failure.
+		// A Load for which no request waits any more is not a failure.
 		<-st.stopped
 		spy.down.Store(false)
 		st = b.listen(here)
 		spy.hook(func(ctx context.Context, call, id string) error { <-ctx.Done(); return ctx.Err() })
-		time.Sleep(watchEvery - 1) // a Load that begins at once has not hung for StoreTimeout
+		time.Sleep(watchEvery - 1) // so that a Load that began immediately has not hung for StoreTimeout
 		st.hangUp()
 		<-st.stopped
 		if synctest.Wait(); log.count(session.EventStoreFailed) != 1 {
@@ -767,8 +770,8 @@ func TestDoneFailureIsAnEvent(t *testing.T) {
 	})
 }
 
-// After the handler has returned nothing is watched, and nothing is said to have
-// ended that has not.
+// TestDoneAfterTheHandler checks that after the handler has returned the session is no longer
+// checked, and that Done is not closed by the return.
 func TestDoneAfterTheHandler(t *testing.T) {
 	inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
 		var s *session.Session
@@ -778,7 +781,7 @@ func TestDoneAfterTheHandler(t *testing.T) {
 				before = s.Done()
 			}
 		}))
-		for range 2 { // the second does not ask before it returns
+		for range 2 { // the second request does not call Done before it returns
 			b.get("/")
 			after = s.Done()
 		}
@@ -786,9 +789,9 @@ func TestDoneAfterTheHandler(t *testing.T) {
 		time.Sleep(minute)
 		select {
 		case <-before:
-			t.Error("closed by the end of the handler")
+			t.Error("Done was closed by the end of the handler")
 		case <-after:
-			t.Error("closed although the session lives")
+			t.Error("Done was closed although the session lives")
 		default:
 		}
 		if n := spy.count("Load") - loads; n > 0 {
@@ -797,7 +800,8 @@ func TestDoneAfterTheHandler(t *testing.T) {
 	})
 }
 
-// A store that panics when the handler has returned leaves nothing behind either.
+// TestDoneAndAPanicOfTheStore checks that a store that panics when the handler has returned
+// leaves nothing behind.
 func TestDoneAndAPanicOfTheStore(t *testing.T) {
 	inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, here, there *session.Manager, b *browser) {
 		h := here.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -818,13 +822,13 @@ func TestDoneAndAPanicOfTheStore(t *testing.T) {
 		synctest.Wait()
 		loads := spy.count("Load")
 		if time.Sleep(minute); spy.count("Load") != loads {
-			t.Errorf("%d loads although nobody waits", spy.count("Load")-loads)
+			t.Errorf("%d loads although no request waits", spy.count("Load")-loads)
 		}
 	})
 }
 
-// Thousands come and go while sessions end here and there: each learns of the
-// end of its own session, in time, and of no other.
+// TestDoneCrowd opens and closes thousands of streams while sessions end. Done of each is
+// closed for the end of its own session, in time, and for no other.
 func TestDoneCrowd(t *testing.T) {
 	inWatch(t, session.Options{}, func(t *testing.T, spy *spyStore, here, there *session.Manager, _ *browser) {
 		var all sync.WaitGroup

@@ -16,7 +16,7 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// decorate prepares a response as a handler does that is sure of success.
+// decorate prepares a response as a handler does that expects success.
 func decorate(h http.Header) {
 	for _, line := range []string{
 		"Content-Type: text/csv", "Content-Length: 5", "Content-Encoding: br", "Content-Disposition: attachment",
@@ -28,19 +28,19 @@ func decorate(h http.Header) {
 	}
 }
 
-// expectReplaced fails the test unless a response is the default ErrorHandler's.
+// expectReplaced fails the test unless a response is that of the default ErrorHandler.
 func expectReplaced(t *testing.T, resp *http.Response, status int) {
 	t.Helper()
 	h := resp.Header
 	if text := body(resp); resp.StatusCode != status || strings.TrimSpace(text) != http.StatusText(status) {
-		t.Errorf("answers %d %q", resp.StatusCode, text)
+		t.Errorf("the response is %d %q", resp.StatusCode, text)
 	}
 	if h.Get("Cache-Control") != "no-store" || h.Get("Vary") != "Cookie" || setsCookie(resp) {
-		t.Error("for caches and browsers:", h)
+		t.Error("wrong headers for caches and browsers:", h)
 	}
 	for _, name := range []string{"Content-Encoding", "Content-Disposition", "Content-Range", "Etag", "Last-Modified", "Location"} {
 		if h.Get(name) != "" {
-			t.Error("still there:", name, h.Get(name))
+			t.Error("a header of the handler was sent:", name, h.Get(name))
 		}
 	}
 	if ct := h.Get("Content-Type"); ct != "text/plain; charset=utf-8" {
@@ -48,7 +48,7 @@ func expectReplaced(t *testing.T, resp *http.Response, status int) {
 	}
 }
 
-// Ways to find out that the response is not the handler's any more.
+// answers contains the calls with which a handler learns that its response was replaced.
 var answers = map[string]func(w http.ResponseWriter) error{
 	"Write":       func(w http.ResponseWriter) error { _, err := w.Write([]byte("paid!")); return err },
 	"WriteHeader": func(w http.ResponseWriter) error { w.WriteHeader(201); _, err := w.Write([]byte("paid!")); return err },
@@ -63,8 +63,9 @@ var answers = map[string]func(w http.ResponseWriter) error{
 	"nothing": nil,
 }
 
-// Promise 7. While the store cannot be read the user only looks logged out: the
-// handler learns it from Err, or is stopped, and the response is not its own.
+// TestFailingStoreIsNotALoggedOutUser: promise 7. While the store cannot be read the user only
+// seems logged out: the handler learns it from Err, or cannot write, and its response is
+// replaced.
 func TestFailingStoreIsNotALoggedOutUser(t *testing.T) {
 	for how, answer := range answers {
 		t.Run(how, func(t *testing.T) {
@@ -101,9 +102,9 @@ func TestFailingStoreIsNotALoggedOutUser(t *testing.T) {
 			resp := b.get("/pay")
 			expectReplaced(t, resp, 503)
 			if resp.Header.Get("X-Request-Id") != "" || resp.Header.Get("Content-Security-Policy") == "" || resp.Header.Get("Retry-After") == "" {
-				t.Error("the header of the error:", resp.Header)
+				t.Error("the header of the error response:", resp.Header)
 			}
-			if log.count(session.EventStoreFailed) != 1 || spy.count("Create")+spy.count("Save") != 1 { // the login
+			if log.count(session.EventStoreFailed) != 1 || spy.count("Create")+spy.count("Save") != 1 { // the login was the only write
 				t.Error("calls", spy.calls, "events", log.all)
 			}
 			spy.down.Store(false)
@@ -114,10 +115,10 @@ func TestFailingStoreIsNotALoggedOutUser(t *testing.T) {
 	}
 }
 
-// saving is what is done to a session, and the call of the store that fails.
+// saving contains operations on a session, and the store call of each that fails.
 var saving = []struct {
 	name, call string
-	cookie     bool // it needs one
+	cookie     bool // whether the operation needs a cookie
 	do         func(s *session.Session)
 }{
 	{"changed", "Save", false, func(s *session.Session) { name.Set(s, "after") }},
@@ -130,13 +131,13 @@ var saving = []struct {
 	{"Logout and a new session", "Create", true, func(s *session.Session) { s.Logout(); name.Set(s, "new") }},
 }
 
-// Promise 7. If saving fails before the first byte the response is replaced and
-// no cookie leaves; the user is as logged in as before.
+// TestFailingSaveReplacesTheResponse: promise 7. If saving fails before the first byte the
+// response is replaced and no cookie is sent. The user is logged in as before.
 func TestFailingSaveReplacesTheResponse(t *testing.T) {
 	for _, c := range saving {
 		for how, answer := range answers {
 			if how == "Hijack" && c.cookie {
-				continue // refused before the store is asked: it can set no cookie
+				continue // a hijacked response can set no cookie, so this is refused before the store call
 			}
 			t.Run(c.name+" "+how, func(t *testing.T) {
 				spy := newSpy()
@@ -160,7 +161,7 @@ func TestFailingSaveReplacesTheResponse(t *testing.T) {
 				}
 				want := "alice before"
 				if c.name == "Logout and a new session" {
-					want = " " // the first half is done
+					want = " " // the first step was done
 				}
 				if got := body(b.get("/user")); got != want {
 					t.Errorf("afterwards in as %q, want %q", got, want)
@@ -183,8 +184,8 @@ func failing(method string, err error) func(context.Context, string, string) err
 	}
 }
 
-// lost returns an after hook for a method's writes that are applied and never
-// acknowledged. A client may wrap in it whatever it heard last.
+// lost returns an after hook for a method whose writes are applied and never acknowledged. As
+// some clients do, it wraps the error of the last try.
 func lost(method string) func(context.Context, string, string, error) error {
 	return func(_ context.Context, call, _ string, err error) error {
 		if call == method && err == nil {
@@ -194,7 +195,8 @@ func lost(method string) func(context.Context, string, string, error) error {
 	}
 }
 
-// Promise 7. After the first byte a failure is told by event, log and Err.
+// TestFailureAfterTheFirstByte: promise 7. After the first byte a failure is reported by event,
+// log and Err.
 func TestFailureAfterTheFirstByte(t *testing.T) {
 	for _, cause := range []error{errDown, session.ErrIndeterminate} {
 		logged := captureLog(t)
@@ -228,8 +230,8 @@ func TestFailureAfterTheFirstByte(t *testing.T) {
 	}
 }
 
-// Promise 7. ErrorHandler answers in its own words, never for a cache; it may
-// ask for the session, and is not bothered with an ending.
+// TestErrorHandler: promise 7. ErrorHandler writes the response, which is never cached. It may
+// use the session, and is not called when a session ends.
 func TestErrorHandler(t *testing.T) {
 	spy := newSpy()
 	calls := 0
@@ -261,7 +263,7 @@ func TestErrorHandler(t *testing.T) {
 			t.Error(what, resp.Status, resp.Header, calls, "calls")
 		}
 		if c.status == 302 && resp.Header.Get("Location") != "/sorry" {
-			t.Error(what, "lost its own Location")
+			t.Error(what, "the Location of ErrorHandler was lost")
 		}
 	}
 	stale := b.replay(b.cookie())
@@ -271,8 +273,8 @@ func TestErrorHandler(t *testing.T) {
 	}
 }
 
-// An error page has one status, the handler's first, and is not cached whatever it
-// is.
+// TestErrorHandlersStatus checks that an error page has the first status that ErrorHandler
+// writes, and is never cached.
 func TestErrorHandlersStatus(t *testing.T) {
 	var page func(w http.ResponseWriter)
 	spy := newSpy()
@@ -301,7 +303,7 @@ func TestErrorHandlersStatus(t *testing.T) {
 	}
 }
 
-// A statusWriter keeps what WriteHeader is called with.
+// statusWriter records the calls of WriteHeader.
 type statusWriter struct {
 	http.ResponseWriter
 	all []int
@@ -309,7 +311,8 @@ type statusWriter struct {
 
 func (w *statusWriter) WriteHeader(status int) { w.all = append(w.all, status) }
 
-// Promise 7. Whoever calls Save decides what its error means for the response.
+// TestErrorOfAnExplicitSaveIsTheCallers: promise 7. The caller of Save decides what its error
+// means for the response.
 func TestErrorOfAnExplicitSaveIsTheCallers(t *testing.T) {
 	for _, from := range []string{"/login", "/nowhere"} { // a stored session, and a new one
 		for _, c := range []struct {
@@ -325,7 +328,7 @@ func TestErrorOfAnExplicitSaveIsTheCallers(t *testing.T) {
 				spy := newSpy()
 				shop := slowRoutes(nil)
 				shop["/save"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-					name.Set(s, "after") // loads: what fails is the saving
+					name.Set(s, "after") // loads the session, so that only the save fails
 					spy.down.Store(true)
 					if err := s.Save(r.Context()); !errors.Is(err, session.ErrStore) || !errors.Is(err, errDown) || s.Err() != err {
 						t.Error("Save:", err, "Err:", s.Err())
@@ -355,8 +358,9 @@ func TestErrorOfAnExplicitSaveIsTheCallers(t *testing.T) {
 	}
 }
 
-// Promise 7. A write that may have been applied is never sent again with the
-// changes applied anew: an Update would count twice. Reload finds out.
+// TestIndeterminateSaveIsNeverRepeated: promise 7. A write that may have been applied is never
+// repeated with the changes reapplied, because an Update would count twice. Reload finds the
+// outcome.
 func TestIndeterminateSaveIsNeverRepeated(t *testing.T) {
 	for what, c := range map[string]struct {
 		then   func(w http.ResponseWriter, r *http.Request, s *session.Session)
@@ -412,9 +416,9 @@ func TestIndeterminateSaveIsNeverRepeated(t *testing.T) {
 	}
 }
 
-// A create or swap that may have been applied leaves no record behind whose token
-// no client has. Of a swap the store is asked whether it was applied: a lost reply
-// signs out no user.
+// TestIndeterminateTokenIsTakenBack checks that a create or swap with an unknown outcome leaves
+// no record whose token no client has. After a swap the store is asked for the outcome: a lost
+// reply signs out no user.
 func TestIndeterminateTokenIsTakenBack(t *testing.T) {
 	for _, c := range []struct{ path, call string }{
 		{"/first", "Create"}, {"/bob", "Create"}, {"/bob", "Save"},
@@ -444,7 +448,7 @@ func TestIndeterminateTokenIsTakenBack(t *testing.T) {
 					return
 				}
 				expectReplaced(t, resp, 503)
-				want := 1 // the old one
+				want := 1 // the old record
 				if c.path == "/first" {
 					want = 0
 				}
@@ -457,7 +461,8 @@ func TestIndeterminateTokenIsTakenBack(t *testing.T) {
 	}
 }
 
-// A store that answers with nothing, or with another's record, has failed.
+// TestStoreAnswersWithAnotherRecord checks that a store that returns no record, or another one,
+// has failed.
 func TestStoreAnswersWithAnotherRecord(t *testing.T) {
 	spy := newSpy()
 	b := newBrowser(t, newManager(t, session.Options{Store: &swapped{spy, nil}}).Handler(slowRoutes(nil)))
@@ -477,7 +482,7 @@ func TestStoreAnswersWithAnotherRecord(t *testing.T) {
 	}
 }
 
-// A swapped store answers every Load with one record.
+// swapped is a store that returns one record for every Load.
 type swapped struct {
 	session.Store
 	rec *session.Record
@@ -485,7 +490,7 @@ type swapped struct {
 
 func (s *swapped) Load(context.Context, string) (*session.Record, error) { return s.rec, nil }
 
-// A commit that always meets a newer record gives up at its deadline.
+// TestEndlessConflict checks that a commit that always conflicts gives up at its deadline.
 func TestEndlessConflict(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		spy := newSpy()
@@ -494,7 +499,7 @@ func TestEndlessConflict(t *testing.T) {
 		all, _ := spy.List(t.Context(), "alice")
 		spy.hook(func(_ context.Context, call, id string) error {
 			if call == "Save" && id == all[0].ID {
-				return session.ErrConflict // as if somebody else had just saved
+				return session.ErrConflict // as if another request had just saved
 			}
 			return nil
 		})
@@ -507,12 +512,12 @@ func TestEndlessConflict(t *testing.T) {
 		}
 		spy.hook(nil)
 		if all, err := spy.List(t.Context(), "alice"); len(all) != 1 || err != nil {
-			t.Error("left in the store:", len(all), err)
+			t.Error("records left in the store:", len(all), err)
 		}
 	})
 }
 
-// An ending that failed says so.
+// TestFailingEndings checks that calls that end sessions return the error of the store.
 func TestFailingEndings(t *testing.T) {
 	var log events
 	spy := newSpy()
@@ -539,14 +544,15 @@ func TestFailingEndings(t *testing.T) {
 	}
 }
 
-// Promise 8. What a request changes arrives, although its client has gone: the
-// request's context has ended before the session is even loaded.
+// TestLostConnectionLosesNoWrite: promise 8. The changes of a request are stored although its
+// client has closed the connection, and its context was cancelled before the session was
+// loaded.
 func TestLostConnectionLosesNoWrite(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		do   func(w http.ResponseWriter, r *http.Request, m *session.Manager)
 		want string // what the browser's cookie opens
-		live int    // sessions of alice
+		live int    // number of sessions of alice
 	}{
 		{"changed", func(w http.ResponseWriter, r *http.Request, _ *session.Manager) {
 			name.Set(session.From(r.Context()), "after")
@@ -594,7 +600,7 @@ func TestLostConnectionLosesNoWrite(t *testing.T) {
 				slow.ServeHTTP(w, r)
 			})))
 			b.get("/login")
-			spy.hook(func(ctx context.Context, _, _ string) error { // as a driver does
+			spy.hook(func(ctx context.Context, _, _ string) error { // checks the context as a driver does
 				ctx, cancel := context.WithTimeout(ctx, time.Minute)
 				defer cancel()
 				return ctx.Err()
@@ -614,8 +620,8 @@ func TestLostConnectionLosesNoWrite(t *testing.T) {
 	}
 }
 
-// Promise 8. The store is called with the values of the request's context, or
-// of the one that Save is given.
+// TestContextValuesReachTheStore: promise 8. The store is called with the values of the
+// request's context, or of the context that Save is given.
 func TestContextValuesReachTheStore(t *testing.T) {
 	type mark struct{}
 	spy := newSpy()
@@ -641,9 +647,9 @@ func TestContextValuesReachTheStore(t *testing.T) {
 	}
 }
 
-// Promise 7. Of the header of a response that is replaced stays what stood in it when
-// Handler was entered, with the value that it had then; what was added since goes,
-// however it is spelled, but for a Content-Security-Policy.
+// TestHeaderOfAReplacedResponse: promise 7. A response that is replaced keeps the headers that
+// were set when Handler was entered, with their values at that time. Headers that were added
+// since are removed, in any spelling, except for a Content-Security-Policy.
 func TestHeaderOfAReplacedResponse(t *testing.T) {
 	store := newSpy()
 	m := newManager(t, session.Options{Store: store})
@@ -706,20 +712,20 @@ func TestHeaderOfAReplacedResponse(t *testing.T) {
 	}
 	for name, values := range w.Header() {
 		if want[name] == nil {
-			t.Errorf("%s: %q is on the %d", name, values, w.Code)
+			t.Errorf("%s: %q is in the header of the %d", name, values, w.Code)
 		}
 	}
 }
 
-// Promise 7. A handler that holds the header from before its response was replaced
-// adds nothing to the other response: neither trailers, nor to a header that a
-// middleware around it sends later. What ErrorHandler adds stays.
+// TestHeaderHeldFromBeforeAReplacedResponse: promise 7. A handler that has kept the header from
+// before its response was replaced cannot add to the other response: neither trailers, nor to a
+// header that a middleware around it sends later. Additions of ErrorHandler are kept.
 func TestHeaderHeldFromBeforeAReplacedResponse(t *testing.T) {
 	spy := newSpy()
 	m := newManager(t, session.Options{Store: spy, ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("X-Error", "error")
 		w.WriteHeader(http.StatusServiceUnavailable)
-		io.WriteString(w, strings.Repeat("x", 10_000)) // more than net/http holds back
+		io.WriteString(w, strings.Repeat("x", 10_000)) // more than net/http buffers
 		w.Header().Set(http.TrailerPrefix+"X-Error-Trailer", "error")
 	}})
 	app := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

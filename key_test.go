@@ -21,8 +21,8 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// newVisitor returns a function that sends one request of one browser, whose
-// handler is f, and the store behind it.
+// newVisitor returns a function that sends one request of one browser with handler f, and the
+// store.
 func newVisitor(t *testing.T, o session.Options) (visit func(f func(s *session.Session)) *http.Response, spy *spyStore, m *session.Manager) {
 	t.Helper()
 	spy = newSpy()
@@ -38,7 +38,8 @@ func newVisitor(t *testing.T, o session.Options) (visit func(f func(s *session.S
 	}, spy, m
 }
 
-// A value comes back as it was set, in the same request and in the next.
+// TestValuesRoundTrip checks that a value is returned as it was set, in the same request and in
+// the next.
 func TestValuesRoundTrip(t *testing.T) {
 	type nested struct {
 		Name string
@@ -70,7 +71,7 @@ func TestValuesRoundTrip(t *testing.T) {
 	roundTrip(t, any("text"))
 	roundTrip(t, json.RawMessage(`{"a":[1,2.50,"}",{"b":"\\\""}]}`))
 	roundTrip(t, json.RawMessage(`"\ufffd"`))
-	for _, s := range []string{"\ufffd", `\ufffd`, `\\ufffd`, "\\\ufffd", `"\ufffd"`} { // which is UTF-8
+	for _, s := range []string{"\ufffd", `\ufffd`, `\\ufffd`, "\\\ufffd", `"\ufffd"`} { // the replacement character itself is valid UTF-8
 		roundTrip(t, s)
 		roundTrip(t, map[string][]string{s: {s}})
 	}
@@ -133,8 +134,8 @@ func TestKeysMustBeMade(t *testing.T) {
 	})
 }
 
-// Promise 13: a program that changed a value's type finds it absent, and loses
-// nothing else.
+// TestUndecodableValueIsAbsent: promise 13. A program that has changed the type of a value
+// finds the value absent, and loses nothing else.
 func TestUndecodableValueIsAbsent(t *testing.T) {
 	type point struct{ X, Y int }
 	visit, spy, _ := newVisitor(t, session.Options{})
@@ -151,10 +152,10 @@ func TestUndecodableValueIsAbsent(t *testing.T) {
 			t.Errorf("a struct that decodes in part is %v, %v", got, ok)
 		}
 		if got, ok := session.NewKey[bool]("broken").Lookup(s); got || ok {
-			t.Errorf("a bool that is none is %v, %v", got, ok)
+			t.Errorf("a value that is not a bool is %v, %v", got, ok)
 		}
 		if _, ok := session.NewKey[[]string]("name").Pop(s); ok || name.Get(s) != "" {
-			t.Error("Pop of a value that does not decode must find nothing and forget it")
+			t.Error("Pop of a value that cannot be decoded must return absent and remove it")
 		}
 		if err := s.Reload(t.Context()); err != nil || name.Get(s) != "value" {
 			t.Fatalf("the rest of the session: %q, %v", name.Get(s), err)
@@ -171,7 +172,7 @@ func TestUndecodableValueIsAbsent(t *testing.T) {
 	})
 }
 
-// overwrite gives a stored session other values, as another program would.
+// overwrite replaces the values of a stored session, as another program does.
 func overwrite(t *testing.T, spy *spyStore, id, data string) {
 	t.Helper()
 	rec, err := spy.Store.Load(t.Context(), id)
@@ -185,7 +186,7 @@ func overwrite(t *testing.T, spy *spyStore, id, data string) {
 	}
 }
 
-// withKey returns data, if that is an object, after the key that old begins with.
+// withKey returns data, if it is an object, with the key of old in front.
 func withKey(old []byte, data string) []byte {
 	end := bytes.Index(old, []byte(`","`))
 	if end < 0 {
@@ -202,8 +203,8 @@ func withKey(old []byte, data string) []byte {
 	return []byte(key + "," + members)
 }
 
-// sameMembers compares two objects byte for byte but for the order of their
-// members, none of which may contain `,"` at a deeper level but {"X":1,"Y":"2"}.
+// sameMembers compares two objects byte for byte, except for the order of their members, which
+// must not contain `,"` at a deeper level except in {"X":1,"Y":"2"}.
 func sameMembers(a, b string) bool {
 	split := func(s string) []string {
 		s = strings.ReplaceAll(strings.Trim(s, "{}"), `,"Y"`, ` "Y"`)
@@ -219,7 +220,7 @@ func sameMembers(a, b string) bool {
 
 type kind string
 
-// A self encodes itself: as encoding/json would, or by hand.
+// self encodes itself, as encoding/json would or by hand.
 type self struct {
 	text   string
 	byHand bool
@@ -236,8 +237,9 @@ type textual string
 
 func (v textual) MarshalText() ([]byte, error) { return []byte(v), nil }
 
-// A value that cannot be encoded fails the request, and nothing is stored. It is a
-// mistake of the program, and none of the store.
+// TestUnencodableValueFailsTheRequest checks that a value that cannot be encoded fails the
+// request, that nothing is stored, and that this is a mistake of the program, not a failure of
+// the store.
 func TestUnencodableValueFailsTheRequest(t *testing.T) {
 	fails := map[string]func(s *session.Session){
 		"Set": func(s *session.Session) { session.NewKey[any]("bad").Set(s, func() {}) },
@@ -245,7 +247,7 @@ func TestUnencodableValueFailsTheRequest(t *testing.T) {
 			session.NewKey[float64]("bad").Update(s, func(float64) float64 { return math.NaN() })
 		},
 	}
-	// Promise 13. Text that is not UTF-8 would come back as other text.
+	// Promise 13. Text that is not UTF-8 would be decoded as different text.
 	type nested struct {
 		List []map[string]any
 	}
@@ -308,7 +310,8 @@ func TestUnencodableValueFailsTheRequest(t *testing.T) {
 	}
 }
 
-// What Get returned, and what Set was given, may be changed afterwards.
+// TestGetDecodesAfresh checks that values returned by Get, and values passed to Set, may be
+// changed afterwards.
 func TestGetDecodesAfresh(t *testing.T) {
 	list := session.NewKey[[]string]("list")
 	table := session.NewKey[map[string]int]("table")
@@ -336,7 +339,8 @@ func TestGetDecodesAfresh(t *testing.T) {
 	}
 }
 
-// Values that nobody touched are carried byte for byte, however they are spelled.
+// TestUntouchedValuesAreCarried checks that values that no request changed are kept byte for
+// byte, in any encoding.
 func TestUntouchedValuesAreCarried(t *testing.T) {
 	const odd = `{ "a" : 1.0, "a":1e2 ,"t":"\u00e9\/é" , "n":[ 12345678901234567890 ]}`
 	visit, spy, _ := newVisitor(t, session.Options{})
@@ -360,13 +364,13 @@ func TestPopDeleteUpdate(t *testing.T) {
 	visit, spy, _ := newVisitor(t, session.Options{})
 	visit(func(s *session.Session) {
 		if _, ok := visits.Pop(s); ok {
-			t.Error("Pop found something in nothing")
+			t.Error("Pop found a value in an empty session")
 		}
 		visits.Delete(s)
 		s.Clear()
 	})
 	if n := spy.count(""); n != 0 {
-		t.Errorf("forgetting nothing cost %d calls of the store", n)
+		t.Errorf("deleting an absent value cost %d store calls", n)
 	}
 	visit(func(s *session.Session) {
 		visits.Update(s, func(n int) int { return n + 1 })
@@ -384,7 +388,7 @@ func TestPopDeleteUpdate(t *testing.T) {
 			t.Errorf("Pop: %d, %v", got, ok)
 		}
 		if got, ok := visits.Pop(s); got != 0 || ok {
-			t.Errorf("Pop of what was popped: %d, %v", got, ok)
+			t.Errorf("a second Pop: %d, %v", got, ok)
 		}
 	})
 	visit(func(s *session.Session) {
@@ -394,7 +398,8 @@ func TestPopDeleteUpdate(t *testing.T) {
 	})
 }
 
-// Clear forgets values and flashes; user, token, clocks and Remember stay.
+// TestClear checks that Clear removes values and flashes, and keeps user, token, clocks and
+// Remember.
 func TestClear(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		visit, _, _ := newVisitor(t, session.Options{})
@@ -431,8 +436,9 @@ func TestClear(t *testing.T) {
 	})
 }
 
-// Login keeps the values of an anonymous session and of the same user, and
-// forgets another user's; what is set after it is the new user's.
+// TestLoginKeepsOrForgets checks that Login keeps the values of an anonymous session and of the
+// same user, and drops those of another user. Values that are set after the Login belong to the
+// new user.
 func TestLoginKeepsOrForgets(t *testing.T) {
 	for _, c := range []struct{ before, after, name, flash string }{
 		{"", "alice", "value", "hello"},
@@ -458,7 +464,7 @@ func TestLoginKeepsOrForgets(t *testing.T) {
 			s.Login(c.after)
 			visits.Update(s, func(n int) int {
 				if n == 0 {
-					n = 1 // it was another user's
+					n = 1 // the first flash was of another user
 				}
 				return n + 6
 			})
@@ -478,7 +484,7 @@ func TestFlashes(t *testing.T) {
 	visit, spy, _ := newVisitor(t, session.Options{})
 	visit(func(s *session.Session) {
 		if s.Flashes() != nil {
-			t.Error("flashes from nowhere")
+			t.Error("a new session has flashes")
 		}
 		for _, f := range want[:2] {
 			s.AddFlash(f.Kind, f.Text)
@@ -508,17 +514,17 @@ func TestFlashes(t *testing.T) {
 	saves := spy.count("Save")
 	visit(func(s *session.Session) { s.Flashes() })
 	if spy.count("Save") != saves {
-		t.Error("looking for flashes where there are none saved the session")
+		t.Error("Flashes without flashes has saved the session")
 	}
 }
 
-// Flashes of some kinds leave those of others, in this request and in the store, and
-// those that another request adds meanwhile.
+// TestFlashesOfAKind checks that Flashes of some kinds keeps those of other kinds, in this
+// request and in the store, and those that another request adds meanwhile.
 func TestFlashesOfAKind(t *testing.T) {
 	added := []session.Flash{{"info", "1"}, {"error", "2"}, {"", "3"}, {"info", "4"}, {"warning", "5"}}
 	for _, c := range []struct {
 		kinds      []string
-		shown, now string // texts, now and in the next request
+		shown, now string // texts that are shown, and that are left for the next request
 	}{
 		{nil, "12345", "67"},
 		{[]string{}, "12345", "67"},
@@ -564,8 +570,8 @@ func TestFlashesOfAKind(t *testing.T) {
 	}
 }
 
-// Promise 13. Flashes that no page shows do not pile up: the newest 50 stay, of long ones
-// as many as fit, and no request fails for them.
+// TestFlashesThatAreNeverShown: promise 13. Flashes that no page shows do not accumulate: the
+// newest 50 are kept, or as many as fit, and no request fails because of them.
 func TestFlashesThatAreNeverShown(t *testing.T) {
 	for _, c := range []struct{ length, at, most, least int }{
 		{10, 1, 50, 50}, {10, 7, 50, 50}, {10, 70, 50, 50}, {1000, 1, 10, 9}, {1000, 7, 10, 9}, {6000, 1, 1, 1},
@@ -606,7 +612,8 @@ func TestFlashesThatAreNeverShown(t *testing.T) {
 	}
 }
 
-// A commit over MaxDataSize fails, and the session is as it was.
+// TestMaxDataSize checks that a commit over MaxDataSize fails, and leaves the session
+// unchanged.
 func TestMaxDataSize(t *testing.T) {
 	text := func(n int) string { return strings.Repeat("x", n) }
 	for _, c := range []struct {
@@ -622,7 +629,7 @@ func TestMaxDataSize(t *testing.T) {
 		status(200, func(s *session.Session) {
 			name.Set(s, text(c.fits))
 			s.Login("alice")
-			s.Remember(day) // our own metadata does not count
+			s.Remember(day) // metadata of the package does not count
 			s.EndBy(time.Now().Add(day))
 		})
 		status(500, func(s *session.Session) { name.Set(s, text(c.over)) })
@@ -636,7 +643,7 @@ func TestMaxDataSize(t *testing.T) {
 			if err := s.Save(t.Context()); err == nil || errors.Is(err, session.ErrStore) || !strings.Contains(err.Error(), "Options.MaxDataSize") {
 				t.Errorf("Save: %v", err)
 			}
-		}) // which returned the error: it is the handler's
+		}) // Save has returned the error, so the response remains the handler's
 		status(200, func(s *session.Session) {
 			name.Delete(s)
 			session.NewKey[string]("more").Set(s, text(c.fits))
@@ -644,8 +651,9 @@ func TestMaxDataSize(t *testing.T) {
 	}
 }
 
-// ErrTooLarge is a mistake, and none of the store: 500. What does not fit stays pending
-// until a Reload forgets it or another change makes it fit.
+// TestErrTooLarge checks that ErrTooLarge is a mistake of the program (500), not a failure of
+// the store. A change that does not fit stays pending until a Reload drops it or another change
+// makes it fit.
 func TestErrTooLarge(t *testing.T) {
 	var log events
 	visit, _, _ := newVisitor(t, session.Options{MaxDataSize: 1000, OnEvent: log.on})
@@ -668,7 +676,7 @@ func TestErrTooLarge(t *testing.T) {
 		}
 		name.Delete(s)
 		if err := s.Save(t.Context()); err != nil || s.Err() != nil {
-			t.Errorf("Save of what fits: %v, Err %v", err, s.Err())
+			t.Errorf("Save of a value that fits: %v, Err %v", err, s.Err())
 		}
 		name.Set(s, long)
 		tooLarge("Save", s.Save(t.Context()))
@@ -677,7 +685,7 @@ func TestErrTooLarge(t *testing.T) {
 		}
 		name.Set(s, long)
 		tooLarge("Save", s.Save(t.Context()))
-		more.Set(s, "little") // and the response commits
+		more.Set(s, "little") // the response commits it
 	})
 	if resp.StatusCode != http.StatusOK {
 		t.Errorf("the response is %s", resp.Status)
@@ -701,8 +709,8 @@ func TestErrTooLarge(t *testing.T) {
 	}
 }
 
-// Promise 13. A session that is larger than a lowered limit is read, renewed, logged in
-// and made smaller; only what makes it larger fails.
+// TestLoweredMaxDataSize: promise 13. A session that is larger than a lowered limit can be
+// read, renewed, logged in and reduced. Only a change that makes it larger fails.
 func TestLoweredMaxDataSize(t *testing.T) {
 	store := session.NewMemoryStore(nil)
 	more := session.NewKey[string]("more")
@@ -723,7 +731,7 @@ func TestLoweredMaxDataSize(t *testing.T) {
 		"one more":   {func(s *session.Session) { more.Set(s, "") }, false},
 		"UpdateNow":  {func(s *session.Session) { visits.UpdateNow(t.Context(), s, func(n int) int { return n + 1 }) }, true},
 		"Take":       {func(s *session.Session) { visits.Take(t.Context(), s) }, true},
-		"flash more": {func(s *session.Session) { s.AddFlash("", "more of it") }, true}, // in place of the older one
+		"flash more": {func(s *session.Session) { s.AddFlash("", "more of it") }, true}, // replaces the older flash
 	} {
 		for _, user := range []string{"", "alice"} {
 			m := newManager(t, session.Options{Store: store})
@@ -745,10 +753,10 @@ func TestLoweredMaxDataSize(t *testing.T) {
 	}
 }
 
-// A planted anonymous session that is full does not keep its victim from logging in,
-// whatever the login's handler sets: the values of before go.
+// TestLoginOverAFullSession checks that a full anonymous session that an attacker has planted
+// does not prevent a login, whatever its handler sets: the earlier values are dropped.
 func TestLoginOverAFullSession(t *testing.T) {
-	for _, meanwhile := range []bool{false, true} { // it is filled while the Login commits
+	for _, meanwhile := range []bool{false, true} { // whether the session is filled while the Login commits
 		var log events
 		visit, spy, _ := newVisitor(t, session.Options{MaxDataSize: 1000, OnEvent: log.on})
 		fill := func(s *session.Session) { name.Set(s, strings.Repeat("x", 970)) }
@@ -763,7 +771,7 @@ func TestLoginOverAFullSession(t *testing.T) {
 			s.AddFlash("good", "You are logged in.")
 		}
 		if resp := visit(login); resp.StatusCode != http.StatusOK || !setsCookie(resp) {
-			t.Errorf("the login is answered with %s", resp.Status)
+			t.Errorf("the login was answered with %s", resp.Status)
 		}
 		if e := log.last(session.EventDropped); log.count(session.EventDropped) != 1 || !errors.Is(e.Err, session.ErrTooLarge) || e.User != "alice" {
 			t.Errorf("events %+v", log.all)
@@ -776,14 +784,14 @@ func TestLoginOverAFullSession(t *testing.T) {
 		if resp := visit(func(s *session.Session) {
 			s.Logout()
 			s.Login("alice")
-			name.Set(s, strings.Repeat("x", 1001)) // the request's own
+			name.Set(s, strings.Repeat("x", 1001)) // a value of the request itself
 		}); resp.StatusCode != http.StatusInternalServerError {
-			t.Errorf("what the request sets itself: %s", resp.Status)
+			t.Errorf("a value of the request itself: %s", resp.Status)
 		}
 	}
 }
 
-// What renewals keep of the values is bounded, however many there are.
+// TestRenewalsOfAFullSession checks that the values that renewals keep are bounded.
 func TestRenewalsOfAFullSession(t *testing.T) {
 	for _, ask := range asks {
 		atDesk(t, session.Options{MaxDataSize: 10_000}, func(d *desk) {
@@ -804,7 +812,7 @@ func TestRenewalsOfAFullSession(t *testing.T) {
 	}
 }
 
-// List has the sessions that live, the most recently seen first.
+// TestListIsInOrder checks that List returns the live sessions, the most recently seen first.
 func TestListIsInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newManager(t, session.Options{})
@@ -833,14 +841,14 @@ func TestListIsInOrder(t *testing.T) {
 				t.Errorf("List: %q, want %q, %v", got, want, err)
 			}
 			if i == 0 {
-				time.Sleep(46 * minute) // the one of 15 minutes ago ends
+				time.Sleep(46 * minute) // the session of 15 minutes ago expires
 				want = want[:3]
 			}
 		}
 	})
 }
 
-// Reload forgets what is not saved and reads what others have saved.
+// TestReload checks that Reload drops unsaved changes and reads those of other requests.
 func TestReload(t *testing.T) {
 	visit, spy, m := newVisitor(t, session.Options{})
 	visit(func(s *session.Session) {
@@ -886,8 +894,8 @@ func TestReload(t *testing.T) {
 	})
 }
 
-// A Reload that failed is repaired by one that succeeds, for every kind of
-// session: a store that fails is never mistaken for a session that has ended.
+// TestReloadAfterAFailure checks that after a failed Reload a later one succeeds, for every
+// kind of session: a failing store is never mistaken for a session that has ended.
 func TestReloadAfterAFailure(t *testing.T) {
 	check := func(t *testing.T, spy *spyStore, s *session.Session) {
 		t.Helper()
@@ -918,7 +926,7 @@ func TestReloadAfterAFailure(t *testing.T) {
 		visit, spy, _ := newVisitor(t, session.Options{})
 		resp := visit(func(s *session.Session) { login(s); save(t, s); check(t, spy, s) })
 		if len(resp.Cookies()) != 1 {
-			t.Error("its cookie never left")
+			t.Error("the cookie was not sent")
 		}
 	})
 	t.Run("renewed in this request", func(t *testing.T) {
@@ -927,13 +935,14 @@ func TestReloadAfterAFailure(t *testing.T) {
 		visit(func(s *session.Session) { s.Renew(); save(t, s); check(t, spy, s) })
 		visit(func(s *session.Session) {
 			if s.User() != "alice" {
-				t.Error("the browser holds the old cookie")
+				t.Error("the browser still has the old cookie")
 			}
 		})
 	})
 }
 
-// A value that is set again and again in one request takes the room of one.
+// TestSetAgainTakesNoRoom checks that a value that is set repeatedly in one request needs the
+// memory of one.
 func TestSetAgainTakesNoRoom(t *testing.T) {
 	m := newManager(t, session.Options{})
 	newBrowser(t, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

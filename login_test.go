@@ -849,8 +849,8 @@ func TestEndByInThePast(t *testing.T) {
 	for _, c := range []struct {
 		what    string
 		do      call
-		is      func(s *session.Session) error // commits; nil: the commit is at the first byte
-		err     error                          // error of is, and of Err afterwards
+		commit  func(s *session.Session) error // commits; nil: the commit is at the first byte
+		err     error                          // error of commit, and of Err afterwards
 		deletes bool
 		dropped int
 	}{
@@ -881,10 +881,10 @@ func TestEndByInThePast(t *testing.T) {
 					if s.User() == "" {
 						t.Errorf("%s: ends before the commit", c.what)
 					}
-					if c.is == nil {
+					if c.commit == nil {
 						return
 					}
-					if err := c.is(s); err != c.err {
+					if err := c.commit(s); err != c.err {
 						t.Errorf("%s: %v, want %v", c.what, err, c.err)
 					}
 					if err := s.Save(t.Context()); c.err == nil && err != session.ErrEnded || c.err == nil && s.User() != "" {

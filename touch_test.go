@@ -18,7 +18,7 @@ const (
 	day    = 24 * time.Hour
 )
 
-// clockRoutes are the handlers of the tests about time.
+// clockRoutes are the routes of the tests about time.
 var clockRoutes = routes{
 	"/set":    func(w http.ResponseWriter, r *http.Request, s *session.Session) { name.Set(s, "value") },
 	"/look":   func(w http.ResponseWriter, r *http.Request, s *session.Session) { fmt.Fprint(w, name.Get(s), s.User()) },
@@ -48,8 +48,8 @@ var clockRoutes = routes{
 	"/unused": func(w http.ResponseWriter, r *http.Request, s *session.Session) {},
 }
 
-// inBubble runs a test on a fake clock, with a session store that is watched
-// and sessions that end after 20 minutes unused and after 2 hours.
+// inBubble runs a test on a fake clock, with a spy on the store and sessions that end after 20
+// minutes without use and after 2 hours.
 func inBubble(t *testing.T, o session.Options, f func(t *testing.T, spy *spyStore, m *session.Manager)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -59,7 +59,7 @@ func inBubble(t *testing.T, o session.Options, f func(t *testing.T, spy *spyStor
 	})
 }
 
-// Promise 11: a session ends when nobody used it for the idle timeout, and at
+// TestTwoClocks: promise 11. A session ends when it was not used for the idle timeout, and at
 // its absolute end however much it is used, to the millisecond.
 func TestTwoClocks(t *testing.T) {
 	const ms = time.Millisecond
@@ -77,7 +77,7 @@ func TestTwoClocks(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		steps []step
-		ends  time.Duration // after the last step
+		ends  time.Duration // end, relative to the last step
 	}{
 		{"idle", use(step{0, "/set"}), 20 * minute},
 		{"used", use(step{0, "/set"}, step{19 * minute, "/look"}), 20 * minute},
@@ -104,9 +104,9 @@ func TestTwoClocks(t *testing.T) {
 					}
 				}
 				time.Sleep(c.ends - ms)
-				spy.hook(noUse) // this look must not keep it alive
+				spy.hook(noUse) // the check must not extend the session
 				if body(b.get("/look")) == "" {
-					t.Fatal("ended a millisecond early, or more")
+					t.Fatal("ended at least a millisecond early")
 				}
 				time.Sleep(ms)
 				if got := body(b.get("/look")); got != "" {
@@ -117,7 +117,7 @@ func TestTwoClocks(t *testing.T) {
 	}
 }
 
-// noUse makes every touch and save fail: no look keeps a session alive.
+// noUse fails every touch and save, so that no request extends the session.
 func noUse(_ context.Context, call, _ string) error {
 	if call == "Touch" || call == "Save" {
 		return errDown
@@ -125,7 +125,7 @@ func noUse(_ context.Context, call, _ string) error {
 	return nil
 }
 
-// unusedIsUnused keeps routes from asking for the session on /unused.
+// unusedIsUnused returns a handler whose route /unused does not use the session.
 func unusedIsUnused(rs routes) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/unused" {
@@ -134,7 +134,8 @@ func unusedIsUnused(rs routes) http.Handler {
 	})
 }
 
-// The clocks are checked on every read, whatever the store thinks the time is.
+// TestStoreThatForgetsTheTime checks that the clocks are checked on every read, even if the
+// store returns expired records.
 func TestStoreThatForgetsTheTime(t *testing.T) {
 	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
 		spy.Store = &hoarder{Store: spy.Store}
@@ -153,7 +154,7 @@ func TestStoreThatForgetsTheTime(t *testing.T) {
 	})
 }
 
-// A hoarder answers with the record that it found last.
+// hoarder returns the record that it has found last, even if it has expired.
 type hoarder struct {
 	session.Store
 	last *session.Record
@@ -172,7 +173,7 @@ func (h *hoarder) List(context.Context, string) ([]*session.Record, error) {
 	return []*session.Record{&last}, nil
 }
 
-// A session tells when it ends, and the two clocks start again with Login.
+// TestClocksAreTold checks the methods that return the clocks, and that a Login restarts both.
 func TestClocksAreTold(t *testing.T) {
 	inBubble(t, session.Options{}, func(t *testing.T, _ *spyStore, m *session.Manager) {
 		type clocks struct{ created, seen, expires, authenticated time.Time }
@@ -197,7 +198,7 @@ func TestClocksAreTold(t *testing.T) {
 		b.get("/set")
 		expect(clocks{start, start, start.Add(20 * minute), time.Time{}})
 		time.Sleep(15 * minute)
-		expect(clocks{start, start, start.Add(20 * minute), time.Time{}}) // before this request
+		expect(clocks{start, start, start.Add(20 * minute), time.Time{}}) // times before this request
 		expect(clocks{start, start.Add(15 * minute), start.Add(35 * minute), time.Time{}})
 		time.Sleep(15 * minute)
 		login := time.Now()
@@ -214,8 +215,8 @@ func TestClocksAreTold(t *testing.T) {
 	})
 }
 
-// A request touches after its handler, and only a record that was last seen
-// longer than 1/20 of the idle timeout ago.
+// TestTouchesAreRare checks that a request touches after its handler, and only if the record
+// was last seen more than 1/20 of the idle timeout ago.
 func TestTouchesAreRare(t *testing.T) {
 	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
 		during := 0
@@ -248,9 +249,9 @@ func TestTouchesAreRare(t *testing.T) {
 		b.get("/look")
 		touches(1)
 		time.Sleep(10 * minute)
-		b.get("/set") // a save is a use: no touch beside it
+		b.get("/set") // a save counts as use, so no touch is needed
 		touches(1)
-		for range 120 { // 20 minutes: every seventh is more than a minute after the last touch
+		for range 120 { // 20 minutes: every seventh request is more than a minute after the last touch
 			time.Sleep(10 * time.Second)
 			b.get("/look")
 		}
@@ -258,8 +259,8 @@ func TestTouchesAreRare(t *testing.T) {
 	})
 }
 
-// A long request has no other way to say that its user is there: Save counts as
-// use, and touches if that is due, also where nothing was changed.
+// TestSaveIsUse checks that Save counts as use, also without a change, and touches when due: a
+// long-lived request has no other way to report that its user is present.
 func TestSaveIsUse(t *testing.T) {
 	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
 		b := newBrowser(t, m.Handler(routes{"/login": clockRoutes["/login"], "/look": clockRoutes["/look"],
@@ -285,7 +286,7 @@ func TestSaveIsUse(t *testing.T) {
 				}
 				spy.hook(nil)
 				if err := s.Save(r.Context()); err != nil || s.Err() != nil {
-					t.Errorf("Save of one that is back: %v, Err: %v", err, s.Err())
+					t.Errorf("Save after the outage: %v, Err: %v", err, s.Err())
 				}
 				spy.hook(func(_ context.Context, call, id string) error {
 					if call == "Touch" || call == "Save" {
@@ -296,7 +297,7 @@ func TestSaveIsUse(t *testing.T) {
 				time.Sleep(10 * minute)
 				for range 2 {
 					if err := s.Save(r.Context()); err != session.ErrEnded || s.User() != "" {
-						t.Errorf("Save of a session that is gone: %v, in as %q", err, s.User())
+						t.Errorf("Save of a session that has ended: %v, in as %q", err, s.User())
 					}
 				}
 			}}))
@@ -305,27 +306,27 @@ func TestSaveIsUse(t *testing.T) {
 	})
 }
 
-// Who comes back with the cookie of a session that is over begins a new one,
-// however old the process is.
+// TestAnewAfterTheEnd checks that a request with the cookie of an ended session creates a new
+// session, however long the process has run.
 func TestAnewAfterTheEnd(t *testing.T) {
 	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
 		b := newBrowser(t, m.Handler(clockRoutes))
 		for _, path := range []string{"/set", "/login", "/set"} {
 			held := b.cookie()
 			if b.get(path); b.cookie() == held || body(b.get("/id")) == "" {
-				t.Errorf("%s begins no session", path)
+				t.Errorf("%s creates no session", path)
 			}
 			time.Sleep(20 * minute)
 		}
 	})
 }
 
-// Whatever a request uses its session for first, that is use.
+// TestFirstUseIsUse checks that every method counts as use.
 func TestFirstUseIsUse(t *testing.T) {
 	for use, f := range first {
 		switch use {
 		case "Login", `Login("")`, "Logout":
-			continue // which end it, or fail
+			continue // these end the session, or fail
 		}
 		inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
 			b := newBrowser(t, m.Handler(routes{"/login": clockRoutes["/login"], "/look": clockRoutes["/look"],
@@ -341,7 +342,8 @@ func TestFirstUseIsUse(t *testing.T) {
 	}
 }
 
-// A touch that fails, or finds nothing, is an event and nothing else.
+// TestFailingTouchIsAnEvent checks that a touch that fails, or finds no record, is an event and
+// has no other effect.
 func TestFailingTouchIsAnEvent(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -376,8 +378,8 @@ func TestFailingTouchIsAnEvent(t *testing.T) {
 	}
 }
 
-// An ending stays visible for a minute, so that requests under way learn of it:
-// a record of nobody's, without values.
+// TestTombstonesLastAMinute checks that a tombstone lasts a minute, so that in-flight requests
+// learn of the end, and has no user and no values.
 func TestTombstonesLastAMinute(t *testing.T) {
 	for path, want := range map[string]error{"/bob": session.ErrReplaced, "/logout": nil} {
 		t.Run(path, func(t *testing.T) {
@@ -400,15 +402,15 @@ func TestTombstonesLastAMinute(t *testing.T) {
 					t.Errorf("after the minute: %s", got)
 				}
 				if _, err := spy.Store.Load(t.Context(), id); !errors.Is(err, session.ErrNotFound) {
-					t.Errorf("after the minute the store answers %v", err)
+					t.Errorf("after the minute the store returns %v", err)
 				}
 			})
 		})
 	}
 }
 
-// Remembered tells of a Remember before the commit and after it, for as long as Remember's
-// end is the session's.
+// TestRemembered checks that Remembered returns true before and after the commit of a Remember,
+// for as long as its end applies.
 func TestRemembered(t *testing.T) {
 	remember := func(s *session.Session) { s.Remember(30 * day) }
 	login := func(user string) func(*session.Session) { return func(s *session.Session) { s.Login(user) } }
@@ -461,18 +463,18 @@ func TestRemembered(t *testing.T) {
 	})
 }
 
-// Remember's end is the session's, in place of both clocks.
+// TestRemember checks that the end of a Remember replaces both clocks.
 func TestRemember(t *testing.T) {
 	const d = 30 * day
 	for _, c := range []struct {
 		name  string
-		steps []any // paths, and what passes between them
+		steps []any // paths, and the durations between them
 		ends  time.Duration
 	}{
 		{"beyond Lifetime, unused", []any{"/remember"}, d},
-		{"used: no later", []any{"/remember", 10 * day, "/look", 10 * day, "/look"}, 10 * day},
-		{"changed: no later", []any{"/remember", 10 * day, "/set"}, 20 * day},
-		{"a session that was there", []any{"/set", 10 * minute, "/remember"}, d},
+		{"used, which does not move the end", []any{"/remember", 10 * day, "/look", 10 * day, "/look"}, 10 * day},
+		{"changed, which does not move the end", []any{"/remember", 10 * day, "/set"}, 20 * day},
+		{"an existing session", []any{"/set", 10 * minute, "/remember"}, d},
 		{"sooner than both clocks", []any{"/remember-twice"}, 5 * minute},
 		{"sooner than both clocks, used", []any{"/remember-twice", 4 * minute, "/look"}, 1 * minute},
 		{"again", []any{"/remember", 10 * day, "/remember"}, d},
@@ -490,7 +492,7 @@ func TestRemember(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
 				b := newBrowser(t, m.Handler(clockRoutes))
-				var cookie *http.Cookie // the last that was set
+				var cookie *http.Cookie // the last cookie that was set
 				var set time.Time
 				for _, step := range c.steps {
 					switch step := step.(type) {
@@ -504,11 +506,11 @@ func TestRemember(t *testing.T) {
 				}
 				if c.ends == 0 {
 					if b.cookie() != "" || body(b.get("/look")) != "" {
-						t.Fatal("still there")
+						t.Fatal("the session has not ended")
 					}
 					return
 				}
-				// A cookie that survives the browser leaves with the token, and lasts as long.
+				// A persistent cookie is sent with the token, and lasts until the session's end.
 				want := int(time.Since(set)/time.Second) + int(c.ends/time.Second)
 				if c.ends == 20*minute {
 					want = 0
@@ -520,7 +522,7 @@ func TestRemember(t *testing.T) {
 				time.Sleep(c.ends - time.Millisecond)
 				spy.hook(noUse)
 				if got := body(b.get("/id")); got == "" {
-					t.Error("ended a millisecond early, or more")
+					t.Error("ended at least a millisecond early")
 				}
 				time.Sleep(time.Millisecond)
 				if got := body(b.replay(held).get("/id")); got != "" {
@@ -531,7 +533,8 @@ func TestRemember(t *testing.T) {
 	}
 }
 
-// A store that hangs costs a request Options.StoreTimeout, and a 503.
+// TestStoreTimeout checks that a store that hangs delays a request by Options.StoreTimeout, and
+// causes a 503.
 func TestStoreTimeout(t *testing.T) {
 	const timeout = 3 * time.Second
 	hang := func(ctx context.Context) error {
@@ -573,7 +576,7 @@ func TestStoreTimeout(t *testing.T) {
 			}
 			return nil
 		}, 200, timeout},
-		{"an undoing too, by itself", "/login", func(ctx context.Context, call string) error {
+		{"the undoing of a create, which has a limit of its own", "/login", func(ctx context.Context, call string) error {
 			if call == "Save" || call == "Delete" {
 				return hang(ctx)
 			}
@@ -592,15 +595,15 @@ func TestStoreTimeout(t *testing.T) {
 					t.Errorf("%d after %v, want %d after %v", resp.StatusCode, took, c.status, c.takes)
 				}
 				if len(resp.Cookies()) > 0 {
-					t.Error("a cookie left")
+					t.Error("a cookie was sent")
 				}
 			})
 		})
 	}
 }
 
-// Save, Reload, Take and UpdateNow end with their context's deadline if that is nearer, and not
-// with its cancellation.
+// TestNearerDeadline checks that Save, Reload, Take and UpdateNow end with the deadline of
+// their context if it is earlier, and ignore its cancellation.
 func TestNearerDeadline(t *testing.T) {
 	hang := func(ctx context.Context, _, _ string) error {
 		<-ctx.Done()
@@ -622,12 +625,12 @@ func TestNearerDeadline(t *testing.T) {
 					spy.hook(hang)
 					start := time.Now()
 					if err := call(ctx); !errors.Is(err, session.ErrStore) || time.Since(start) != wait {
-						t.Errorf("%s answered %v after %v, want a failure after %v", name, err, time.Since(start), wait)
+						t.Errorf("%s returned %v after %v, want a failure after %v", name, err, time.Since(start), wait)
 					}
 					cancel()
 					spy.hook(nil)
 					if err := s.Reload(r.Context()); err != nil {
-						t.Errorf("Reload of a store that is back: %v", err)
+						t.Errorf("Reload after the outage: %v", err)
 					}
 				}
 			}
@@ -651,8 +654,8 @@ func TestNearerDeadline(t *testing.T) {
 	})
 }
 
-// A request is a use of its session although a Save or an UpdateNow of its handler has
-// failed, unless the store did.
+// TestFailedSaveIsUse checks that a request counts as use even if a Save or an UpdateNow of its
+// handler has failed, unless the store failed.
 func TestFailedSaveIsUse(t *testing.T) {
 	for name, save := range map[string]func(ctx context.Context, s *session.Session) error{
 		"Save": func(ctx context.Context, s *session.Session) error {
@@ -673,7 +676,7 @@ func TestFailedSaveIsUse(t *testing.T) {
 					}
 				}}))
 				b.get("/login")
-				for _, pause := range []time.Duration{9 * minute, 15 * minute} { // after half of the idle time a load touches
+				for _, pause := range []time.Duration{9 * minute, 15 * minute} { // after half of the idle timeout the load touches
 					time.Sleep(pause)
 					if got := body(b.get("/")); got != "alice" {
 						t.Errorf("the user is %q, want alice", got)
@@ -684,7 +687,7 @@ func TestFailedSaveIsUse(t *testing.T) {
 	}
 }
 
-// After a login the user's least recently used other sessions beyond
+// TestMaxPerUser checks that after a login the user's least recently used other sessions beyond
 // Options.MaxPerUser end.
 func TestMaxPerUser(t *testing.T) {
 	var told events
@@ -718,10 +721,10 @@ func TestMaxPerUser(t *testing.T) {
 		step(bob, "/bob")
 		step(phone, "/alice")
 		step(laptop, "/alice")
-		step(phone, "/user") // the laptop is the least recently used now
+		step(phone, "/user") // now the laptop is the least recently used
 		step(tablet, "/alice")
 		expect(1, "alice", "", "alice", "bob")
-		step(phone, "/alice") // again, in the same browser: still two
+		step(phone, "/alice") // a second login in the same browser: there are still two sessions
 		step(phone, "/renew")
 		expect(1, "alice", "", "alice", "bob")
 
@@ -731,7 +734,7 @@ func TestMaxPerUser(t *testing.T) {
 			}
 			return nil
 		})
-		step(laptop, "/alice") // if it fails the login stands
+		step(laptop, "/alice") // the login succeeds even if the list fails
 		if n := told.count(session.EventStoreFailed); n != 1 {
 			t.Errorf("%d events of a failing store, want 1", n)
 		}
