@@ -55,12 +55,12 @@ func consequence(name string) string {
 	return "Express does not expect that"
 }
 
-// usualMembers are where apps put whom they have logged in.
+// usualMembers are the members in which most apps store the logged-in user.
 var usualMembers = strings.Fields(`passport.user userId user userID userid user_id uid
 	username userName account accountId account_id member memberId currentUser loggedInUser email`)
 
-// UserOptions returns the options, likeliest first, with which one of the usual members of
-// a record names the user: Passport or UserMember, and NumericUser.
+// UserOptions returns Options with Passport, UserMember and NumericUser for each member of a
+// record that probably names the user, the most probable first.
 func UserOptions(record []byte) (all []Options) {
 	list, err := members(record)
 	if err != nil {

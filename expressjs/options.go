@@ -24,9 +24,9 @@ type Options struct {
 	Table string
 
 	// TTL is the store's ttl, of sessions whose cookie has no maxAge: how long they
-	// live when nobody uses them. session.Options.IdleTimeout says the same of uses at Go:
-	// if both are set, a difference is an error of session.New. 0: 24 hours, as in
-	// connect-redis and connect-pg-simple.
+	// live without a use. session.Options.IdleTimeout is the same for uses at Go: if both
+	// are set and differ, session.New returns an error. 0: 24 hours, as in connect-redis and
+	// connect-pg-simple.
 	TTL time.Duration
 
 	// Cookie is the cookie option of express-session. New sessions get it; for those
@@ -55,16 +55,17 @@ type Options struct {
 	// no integer of at most 2^53-1, which JavaScript does not round, fails the Login.
 	NumericUser bool
 
-	// AwaitWrite is for Express routes that log in and redirect without
-	// req.session.save first: Express answers before it has stored the session, and
-	// the browser may be here sooner. A signed id without a record is looked up once
-	// more after this long. So it helps a visitor who had no session before, and nobody
-	// else: of one who had, there is a record, which Go takes as it is. Only
-	// await req.session.save helps both. AwaitWrite delays every request with the cookie
-	// of a session that is over; 50 ms is plenty. 0: not.
+	// AwaitWrite is for Express routes that log in and redirect without a
+	// req.session.save before the redirect. Express answers before it has stored the
+	// session, and the next request may arrive at Go earlier. If the record of a signed id
+	// does not exist, Load tries once more after this time. AwaitWrite helps only
+	// visitors without an earlier session: the record of an earlier session exists, and Go
+	// uses it as it was before the login. An awaited req.session.save helps both.
+	// AwaitWrite delays each request with the cookie of an ended session; 50 ms is enough.
+	// 0: one try.
 	AwaitWrite time.Duration
 
-	isTTLSet bool // by the program; else TTL is a default
+	isTTLSet bool // TTL is set by the program, not a default
 
 	agreed *atomic.Pointer[Cookie] // what Agree made of Cookie; nil inside: no Manager uses the store yet
 }

@@ -23,8 +23,8 @@ import (
 // tombstones: see [PostgresStore.Schema]. A load is one round trip, and so is a save of
 // what this process has loaded.
 //
-// [PostgresStore.Rights] returns what the role must be allowed. Run [PostgresStore.Sweep]
-// every quarter of an hour: nothing else deletes what Go knows of sessions that are gone.
+// [PostgresStore.Rights] returns the rights that the role needs. Call [PostgresStore.Sweep]
+// every 15 minutes: nothing else deletes the rows of Go's own table whose sessions have ended.
 //
 // The column expire has no time zone: every connection writes it in its own. So Go's
 // connections must have the TimeZone of Node's, or sessions live for hours too short
@@ -201,7 +201,7 @@ func (s *PostgresStore) swapRows(ctx context.Context, id, statement string, args
 	return tag.RowsAffected() == 1, err
 }
 
-// dataException is the class of PostgreSQL's errors that say that a value cannot be stored.
+// dataException is the class of PostgreSQL's errors about values that it cannot store.
 const dataException = "22"
 
 // changes are what a swap does to Express's table, by whether there was a record, and
@@ -217,8 +217,8 @@ var changes = map[bool]map[bool]string{
 	},
 }
 
-// A column of type jsonb stores a record in its own spelling. Then the sum is of that one,
-// and Data stands beside it.
+// PostgreSQL normalizes a record in a column of type jsonb. In this case the statement computes
+// the sum of the normalized text, and stores Data in Go's own table.
 //
 // LastSeen and Expires move forward only, from what a Load would return (see
 // Options.record), and Expires no further than the Deadline. A session that has ended

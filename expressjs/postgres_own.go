@@ -49,10 +49,10 @@ func (s *PostgresStore) prepare(ctx context.Context) error {
 	return nil
 }
 
-// listKey returns how the index of users' sessions has a user: a hash of one who is longer
-// than PostgreSQL indexes, whom only Express can have logged in.
+// listKey returns the key of a user in the index of users' sessions. The key of a long user is a
+// hash, because PostgreSQL indexes at most 2704 bytes. Only Express can log in such a user.
 func listKey(user string) []byte {
-	const longest = 1024 // bytes, as of a Login
+	const longest = 1024 // bytes, the limit of Session.Login
 	if len(user) <= longest {
 		return []byte(user)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/coatcheck/session"
 	"github.com/coatcheck/session/expressjs"
+	"github.com/coatcheck/session/internal/testing/servers"
 	"github.com/coatcheck/session/storetest"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
@@ -192,5 +193,43 @@ func TestPostgresRights(t *testing.T) {
 	exec(`DROP TABLE "session_go"`)
 	if err := use(newStore(expressjs.Options{})); err == nil || !strings.Contains(err.Error(), "PostgresStore.Schema") {
 		t.Errorf("without the table that the role may not make: %v", err)
+	}
+}
+
+// A Cluster's client, and one of another database than the first, need some rights more.
+func TestRedisRightsOfOtherClients(t *testing.T) {
+	admin := redis.NewClient(&redis.Options{Addr: servers.Redis(t, "--cluster-enabled", "yes").Addr})
+	defer admin.Close()
+	if err := admin.Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", 0, 16383).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for admin.Do(t.Context(), "SET", "a", "b").Err() != nil { // until the cluster is up
+		time.Sleep(10 * time.Millisecond)
+	}
+	rules := strings.Fields(withRights(t, expressjs.Options{}).Rights())
+	for extra, ok := range map[string]bool{"+cluster|slots": true, "+command": false} {
+		redisUser(t, admin, "app", append(slices.Clone(rules), strings.Fields(extra)...))
+		client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{admin.Options().Addr}, Username: "app", Password: "pw", ContextTimeoutEnabled: true, MaxRedirects: 1})
+		store, err := expressjs.NewRedisStore(client, &expressjs.Options{UserMember: "userId"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := useAll(t.Context(), store); (err == nil) != ok {
+			t.Errorf("a Cluster's client with %s: %v", extra, err)
+		}
+		_ = client.Close()
+	}
+	_, first := redisStore(t, expressjs.Options{})
+	for extra, ok := range map[string]bool{"+select": true, "": false} {
+		redisUser(t, first, "app", append(slices.Clone(rules), strings.Fields(extra)...))
+		client := redis.NewClient(&redis.Options{Addr: first.Options().Addr, Username: "app", Password: "pw", DB: 1, ContextTimeoutEnabled: true, MaxRetries: -1})
+		store, err := expressjs.NewRedisStore(client, &expressjs.Options{UserMember: "userId"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := useAll(t.Context(), store); (err == nil) != ok {
+			t.Errorf("a client of database 1 with %q: %v", extra, err)
+		}
+		_ = client.Close()
 	}
 }

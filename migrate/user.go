@@ -21,8 +21,9 @@ func (t *Takeover) user(old *oldSession) (string, error) {
 	return user, nil
 }
 
-// userByFunc returns the user by UserFunc. A panic of it is a mistake: else an old session
-// that it does not expect would be locked out of every page.
+// userByFunc returns the user that UserFunc returns. A panic of UserFunc is a mistake of the
+// program: if it ended the request, an old session that UserFunc does not expect would get no
+// page at all.
 func (t *Takeover) userByFunc(old *oldSession) (user string, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -64,8 +65,8 @@ func userText(v any) (string, error) {
 	return "", errNoText
 }
 
-// showsAll reports whether the text of an array of bytes changes with each byte: else its
-// String method hides it, and several users would have one text.
+// showsAll reports whether the text of an array of bytes changes with each of its bytes. If not,
+// its String method hides a part, and several users have the same text.
 func showsAll(of reflect.Value) bool {
 	text := func(v reflect.Value) string { return v.Interface().(fmt.Stringer).String() }
 	is := text(of)

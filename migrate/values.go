@@ -110,8 +110,8 @@ func Convert[T any](name string, key session.Key[T], convert func(old any) (T, e
 	return Value{name, take, key.Delete}
 }
 
-// safely is convert, with a panic as an error: else an old session that it does not expect
-// would be locked out of every page.
+// safely calls convert and returns its panic as an error: if the panic ended the request, an old
+// session that convert does not expect would get no page at all.
 func safely[T any](convert func(old any) (T, error), old any) (v T, err error) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// advise says what Go is to be configured with, once session.New has taken it.
+// advise prints the options for Go, if session.New accepts them.
 func (e *examination) advise(c *content, record []byte) {
 	if e.app.prefix == "" {
 		return // which cannot be shared
@@ -27,7 +27,7 @@ func (e *examination) advise(c *content, record []byte) {
 		e.problem("Go cannot be configured like the app: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
 		return
 	}
-	e.checked = append(e.checked, "that session.New takes the options")
+	e.checked = append(e.checked, "that session.New accepts the options")
 	e.note("configure Go alike, in expressjs.Options; session.Options takes the cookie's attributes from it:")
 	e.say("", "%s", source(o))
 	e.say("", "session.Options{Tokens: tokens, Store: store, Lifetime: %s, Cookie: session.CookieOptions{Name: %q}}", duration(m.Lifetime), name)
@@ -49,9 +49,9 @@ func (e *examination) advise(c *content, record []byte) {
 	}
 }
 
-// refused returns why Go does not take the options.
+// refused returns the error of session.New for these options.
 func refused(o expressjs.Options, m sessions.Options) error {
-	client := redis.NewClient(&redis.Options{}) // which connects to nothing before it is used
+	client := redis.NewClient(&redis.Options{}) // never connects: no method is called
 	defer client.Close()
 	store, err := expressjs.NewRedisStore(client, &o)
 	if err != nil {
@@ -80,7 +80,7 @@ func (e *examination) cookieOf(c *content) expressjs.Cookie {
 	return all
 }
 
-// user sets which member names the user, if one does.
+// user sets the options for the member that names the user, if the record has one.
 func (e *examination) user(o *expressjs.Options, all []expressjs.Options) {
 	if len(all) == 0 {
 		e.cannotSee("who the user is", "no member of the record looks like a user's. If somebody is logged in in this session, set expressjs.Options.UserMember to the member that names the user: without it User, List and RevokeAll know nothing of who has logged in at Express")
@@ -96,7 +96,7 @@ func (e *examination) user(o *expressjs.Options, all []expressjs.Options) {
 	}
 }
 
-// source returns the options as Go's source has them, without what is the default.
+// source returns the options as Go source, without those that have their default.
 func source(o expressjs.Options) string {
 	c := fields{}
 	c.add(o.Cookie.MaxAge != 0, "MaxAge: %s", duration(o.Cookie.MaxAge))
@@ -125,7 +125,7 @@ func (f *fields) add(isSet bool, format string, args ...any) {
 	}
 }
 
-// duration returns a duration as Go's source has it.
+// duration returns a duration as Go source.
 func duration(d time.Duration) string {
 	for _, unit := range []struct {
 		d    time.Duration

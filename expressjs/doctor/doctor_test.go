@@ -79,11 +79,11 @@ func TestRedis(t *testing.T) {
 			"ok  the signature is good", "ok  this Redis user may do what Go needs: ~sess:* ~go-session:* +eval", "if Express was what used it, resave is false",
 			`expressjs.Options{Passport: true, NumericUser: true, Cookie: expressjs.Cookie{MaxAge: time.Hour, SameSite: "lax"}}`,
 			`Lifetime: 30 * 24 * time.Hour, Cookie: session.CookieOptions{Name: "connect.sid"}}`, `It was not told: give this command "name=value"`,
-			"    No fault in what was checked: the signature, the rights of this Redis user, the record, when it ends, resave, if Express was the last to use it, that session.New takes the options.\n",
+			"    No fault in what was checked: the signature, the rights of this Redis user, the record, when it ends, resave, if Express was the last to use it, that session.New accepts the options.\n",
 		}, wantNot: []string{"!!", "??"}},
 		"a browser session": {record: session, life: time.Hour, want: []string{
 			"Insecure: true", "??  whether the app has resave: true", "DEBUG=express-session", "In production it should have it", "without SameSite",
-			"No fault in what was checked: the signature, the rights of this Redis user, the record, when it ends, that session.New takes the options. Not to be seen from here, look yourself (??): resave, who the user is.\n",
+			"No fault in what was checked: the signature, the rights of this Redis user, the record, when it ends, that session.New accepts the options. Not checked, see ??: resave, who the user is.\n",
 		}, wantNot: []string{"resave is false", "MaxAge"}},
 		"name and value":      {record: fine, life: time.Hour, cookie: "shop.sid=" + value, want: []string{"No fault", `Name: "shop.sid"`}, wantNot: []string{"It was not told"}},
 		"a header":            {record: fine, life: time.Hour, cookie: "sid=" + value + "; other=1", want: []string{"No fault", `Name: "sid"`}},
@@ -94,7 +94,7 @@ func TestRedis(t *testing.T) {
 		"half a cookie":       {record: fine, life: time.Hour, cookie: value[:len(value)-5], want: []string{"was not copied whole"}, n: 1},
 		"half an escape":      {record: fine, life: time.Hour, cookie: value + "%2", want: []string{"was not copied whole"}, n: 1},
 		"no cookie of its":    {record: fine, life: time.Hour, cookie: "abc", want: []string{`does not begin with "s%3A"`, "cookiePrefix: 's:'"}, n: 1},
-		"no record":           {want: []string{"there is no record of this id", "Checked: the signature, the rights of this Redis user.\n"}, n: 1},
+		"no record":           {want: []string{"there is no record of this id", "No fault in: the signature, the rights of this Redis user.\n"}, n: 1},
 		"another prefix":      {want: []string{`under the prefix "shop:", not "sess:"`, "by -prefix shop:.", `Options{Prefix: "shop:", Passport: true`}, n: 1, before: func() { client.Set(ctx, "shop:"+id, fine, time.Hour) }},
 		"an odd prefix":       {want: []string{`by -prefix 'it'\''s '.`}, n: 1, before: func() { client.Set(ctx, "it's "+id, fine, time.Hour) }},
 		"the right prefix":    {args: []string{"-prefix", "shop:"}, want: []string{`Options{Prefix: "shop:", Passport: true`, "~shop:* ~go-session:* +eval"}, before: func() { client.Set(ctx, "shop:"+id, fine, time.Hour) }},
@@ -107,7 +107,7 @@ func TestRedis(t *testing.T) {
 		"longer than the ttl": {record: session, life: 48 * time.Hour, want: []string{"the ttl of a session without maxAge (-ttl) is 24h0m0s", "give it by -ttl"}, n: 1},
 		"the right ttl":       {record: session, life: 48 * time.Hour, args: []string{"-ttl", "48h"}, want: []string{"expressjs.Options{TTL: 2 * 24 * time.Hour, "}},
 		"a long ttl":          {record: session, life: 48 * time.Hour, args: []string{"-ttl", "960h"}, want: []string{"TTL: 40 * 24 * time.Hour", "Lifetime: 40 * 24 * time.Hour"}},
-		"just written": {want: []string{"disableTouch: true, which must not be", "resave: true, the default", "look yourself (??): resave and disableTouch."}, wantNot: []string{"resave is false"}, before: func() {
+		"just written": {want: []string{"disableTouch: true, which must not be", "resave: true, the default", "see ??: resave and disableTouch."}, wantNot: []string{"resave is false"}, before: func() {
 			end := time.Now().Add(time.Hour)
 			client.Set(ctx, "sess:"+id, at(end), 0)
 			client.PExpireAt(ctx, "sess:"+id, end)
@@ -129,9 +129,9 @@ func TestRedis(t *testing.T) {
 		"a Passport object":   {record: strings.Replace(fine, `"user":7`, `"user":{"id":"7","username":"ann"}`, 1), life: time.Hour, want: []string{`Options{UserMember: "passport.user.id", Cookie`}, wantNot: []string{"Passport: true", "NumericUser"}},
 		"a Passport text":     {record: strings.Replace(fine, `"user":7`, `"user":"7"`, 1), life: time.Hour, want: []string{`Options{Passport: true, Cookie`}},
 		"several":             {record: strings.Replace(fine, `"passport":{"user":7}`, `"user":{"id":7},"userId":7`, 1), life: time.Hour, want: []string{`UserMember: "userId"`, "other members that look like a user's: user.id."}},
-		"logged out":          {record: strings.Replace(fine, `"user":7`, ``, 1), life: time.Hour, want: []string{"??  no member of the record looks like a user's", "look yourself (??): who the user is."}},
+		"logged out":          {record: strings.Replace(fine, `"user":7`, ``, 1), life: time.Hour, want: []string{"??  no member of the record looks like a user's", "see ??: who the user is."}},
 		"large":               {record: strings.Replace(fine, `"user":7`, `"user":7,"x":"`+strings.Repeat("x", 100_000)+`"`, 1), life: time.Hour, want: []string{"its values have 100040 bytes, more than session.Options.MaxDataSize, which is 65536 by default"}},
-		"no JSON":             {record: "{", life: time.Hour, want: []string{"not a JSON object", "Checked: the signature, the rights of this Redis user.\n"}, n: 1},
+		"no JSON":             {record: "{", life: time.Hour, want: []string{"not a JSON object", "No fault in: the signature, the rights of this Redis user.\n"}, n: 1},
 		"a serializer":        {record: "eyJjb29raWUiOnt9fQ==", life: time.Hour, want: []string{"a serializer of its own, which cannot be shared"}, wantNot: []string{"a write by Go mends"}, n: 1},
 		"a serializer's JSON": {record: `{"v":1,"sealed":"x"}`, life: time.Hour, want: []string{"unless the app's store has a serializer of its own"}, wantNot: []string{"a write by Go mends"}, n: 1},
 		"no cookie object":    {record: `{"x":1}`, life: time.Hour, want: []string{"has no cookie object"}, n: 1},
@@ -208,7 +208,7 @@ func TestPostgres(t *testing.T) {
 		{"Asia/Tokyo", true, 0, "row ends 9h0m0s from when its cookie does: Node's connections have another TimeZone than this one, which has UTC", 2},
 		{"Asia/Kathmandu", true, 0, "row ends 5h45m0s from when its cookie does", 2},
 		{"America/Caracas", true, 0, "row ends -4h0m0s from when its cookie does", 2},
-		{"UTC", false, 0, "look yourself (??): the TimeZone of Node's connections, resave", 0},
+		{"UTC", false, 0, "see ??: the TimeZone of Node's connections, resave", 0},
 		{"America/Caracas", false, 0, "the row must live for 24h0m0s. If it is some hours more or less", 0},
 		{"Asia/Tokyo", false, 0, "is 24h0m0s: Node's connections have another TimeZone than this one, or the store has another ttl", 1},
 	} {
@@ -293,7 +293,7 @@ func TestRedisRights(t *testing.T) {
 		{rights: store.Rights(), want: []string{"this Redis user may do what Go needs", "No fault"}},
 		{rights: "~sess:* +get +set +expire +del +scan", want: []string{"this Redis user may not eval, evalsha, getrange, mget, setrange, pexpire, pttl, zadd, zrange, zscore, zremrangebyscore on sess:*, nor eval, evalsha, get, ", "answered 503", "Go's needs: ACL SETUSER app ~sess:* ~go-session:* +eval"}, wantNot: []string{"the rights of"}, n: 1},
 		{rights: "~sess:* +@all", want: []string{"may not eval, evalsha, get, ", "on go-session:*: each", "the record is there"}, wantNot: []string{"on sess:*"}, n: 1},
-		{rights: "~go-session:* +@all", want: []string{"may not eval, evalsha, get, ", "on sess:*: each", "Checked: the signature.\n"}, wantNot: []string{"on go-session:*"}, n: 1},
+		{rights: "~go-session:* +@all", want: []string{"may not eval, evalsha, get, ", "on sess:*: each", "No fault in: the signature.\n"}, wantNot: []string{"on go-session:*"}, n: 1},
 		{rights: strings.Replace(store.Rights(), "+zadd", "", 1), want: []string{"may not zadd on sess:*, nor zadd on go-session:*: each"}, n: 1},
 	} {
 		args := []any{"ACL", "SETUSER", "app", "reset", "on", ">pw"}

@@ -6,12 +6,12 @@
 //
 // The argument is the value of the cookie connect.sid in your own browser (developer
 // tools, Application, Cookies), or "-" to read it from standard input, where it does
-// not get into the shell's history. Log out afterwards: whoever has the cookie has the
-// session. Connect as the Go service will, so that its rights are seen. Nothing is changed,
-// and neither a secret nor a whole id is printed.
+// not get into the shell's history. Log out afterwards, because the cookie opens the session.
+// Connect as the user of the Go service, so that the doctor checks the rights of that user. The
+// doctor changes nothing, and prints neither a secret nor a whole id.
 //
-// A line begins with "ok" for what was checked, "!!" for a fault, "??" for what cannot be
-// seen from here, with how to look, and "-" for what is good to know.
+// The first characters of a line are "ok" for a successful check, "!!" for a fault, "??" for a
+// setting that the doctor cannot see, with a way to look, and "-" for a note.
 package main
 
 import (
@@ -89,17 +89,18 @@ func run(ctx context.Context, args []string, getenv func(string) string, in io.R
 	return e.problems, nil
 }
 
-// hide takes an id out of a text.
+// hide replaces an id in a text by its short form.
 func hide(text, id string) string { return strings.ReplaceAll(text, id, short(id)) }
 
-// short is so much of an id that its owner knows it, and nobody can use it.
+// short returns the first characters of an id, which are enough to recognize it and too few to
+// use it.
 func short(id string) string { return fmt.Sprintf("%.4s…", id) }
 
-// An app is what the doctor is told about the Express app.
+// An app is the configuration of the Express app, as far as the flags say.
 type app struct {
 	prefix, table string
 	ttl           time.Duration // of a session without maxAge
-	cookieName    string        // "": not told
+	cookieName    string        // "": not given
 }
 
 // An examination writes what it finds.
@@ -107,8 +108,8 @@ type examination struct {
 	out      io.Writer
 	app      app
 	problems int
-	checked  []string // what has been looked at
-	unseen   []string // what cannot be seen from here
+	checked  []string // subjects of successful checks
+	unseen   []string // settings that the doctor cannot see
 }
 
 func (e *examination) say(mark, format string, args ...any) {
@@ -123,21 +124,24 @@ func (e *examination) problem(format string, args ...any) {
 	e.say("!!", format, args...)
 }
 
-// cannotSee says what is not to be seen from here, and how to look.
+// cannotSee prints that the doctor cannot see a setting, and a way to look.
 func (e *examination) cannotSee(what, format string, args ...any) {
 	e.unseen = append(e.unseen, what)
 	e.say("??", format, args...)
 }
 
-// sum says no more than what was checked.
+// sum prints the last line, which names each subject that was checked and no other.
 func (e *examination) sum() {
 	text := "No fault in what was checked: "
 	if e.problems > 0 {
-		text = fmt.Sprintf("%d of the lines above begin with !!. Checked: ", e.problems)
+		text = fmt.Sprintf("Faults (!!): %d. No fault in: ", e.problems)
+	}
+	if len(e.checked) == 0 {
+		e.checked = []string{"nothing else"}
 	}
 	text += strings.Join(e.checked, ", ") + "."
 	if len(e.unseen) > 0 {
-		text += " Not to be seen from here, look yourself (??): " + strings.Join(e.unseen, ", ") + "."
+		text += " Not checked, see ??: " + strings.Join(e.unseen, ", ") + "."
 	}
 	e.say("", "%s", text)
 }

@@ -22,10 +22,10 @@ type content struct {
 	}
 }
 
-// longest is the longest maxAge that Go counts.
+// longest is the longest maxAge that package expressjs supports.
 const longest = 200 * 365 * 24 * time.Hour
 
-// maxAge returns the session's own, or 0.
+// maxAge returns the maxAge of the session's cookie, or 0.
 func (c *content) maxAge() time.Duration {
 	ms, err := json.Number(string(c.Cookie.OriginalMaxAge)).Float64()
 	if err != nil || ms < 1 {
@@ -38,7 +38,7 @@ func (c *content) maxAge() time.Duration {
 	return time.Duration(math.Min(ms, float64(longest.Milliseconds()))) * time.Millisecond
 }
 
-// record looks at a session's record, and at when it ends.
+// record examines the record of a session, and its end.
 func (e *examination) record(found *stored) {
 	if all := expressjs.Problems([]byte(found.record)); len(all) > 0 {
 		for _, p := range all {
@@ -107,7 +107,7 @@ func (e *examination) end(found *stored, maxAge time.Duration, expires time.Time
 	}
 }
 
-// longer is why a session may live longer than its maxAge or ttl.
+// longer returns why a session may live longer than its maxAge or ttl.
 func longer(found *stored, maxAge time.Duration) string {
 	cause := "something else than connect-redis sets it, or the app's ttl is a function, which cannot be shared"
 	if found.zone != "" {
@@ -126,8 +126,8 @@ func isZone(d time.Duration) bool {
 	return d.Abs() > quarter-time.Minute && d.Abs() < 15*time.Hour && off > quarter/2-time.Minute && off < quarter/2+time.Minute
 }
 
-// resave says whether the app has resave: true, as far as it can be seen: a record says when
-// it was written by its cookie's expires, which there is with maxAge only.
+// resave prints whether the app has resave: false. Only the expires of a cookie with maxAge tells
+// when the record was written.
 func (e *examination) resave(found *stored, expires time.Time) {
 	const must = "which must not be: each request of Express then overwrites what Go saves"
 	switch {

@@ -12,8 +12,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// probes are calls of the commands that Go needs, which change nothing in keys that are not
-// there.
+// probes returns, for each rule of RedisStore.Rights, a call of the command that changes nothing
+// because its key does not exist.
 var probes = map[string]func(key string) []any{
 	"+eval":             func(key string) []any { return []any{"EVAL", "return 1", 1, key} },
 	"+evalsha":          func(key string) []any { return []any{"EVALSHA", strings.Repeat("0", 40), 1, key} },
@@ -31,16 +31,15 @@ var probes = map[string]func(key string) []any{
 	"+zremrangebyscore": func(key string) []any { return []any{"ZREMRANGEBYSCORE", key, 0, 0} },
 }
 
-// redisRights checks whether this Redis user may do what Go needs, and returns whether the
-// user may read records.
+// redisRights checks the rights of the Redis user, and reports whether the user may read records.
 func (e *examination) redisRights(ctx context.Context, client *redis.Client, user string) (mayRead bool, _ error) {
 	store, err := expressjs.NewRedisStore(client, &expressjs.Options{Prefix: e.app.prefix})
 	if err != nil {
 		return true, nil // e.advise tells of the prefix
 	}
 	rights := strings.Fields(store.Rights())
-	lacking := map[string][]string{}  // commands by place
-	nobody := "doctor-" + rand.Text() // of which there is no key
+	lacking := map[string][]string{}   // commands by place
+	missing := "doctor-" + rand.Text() // no key ends so
 	mayRead = true
 	for _, right := range rights {
 		probe, ok := probes[right]
@@ -48,7 +47,7 @@ func (e *examination) redisRights(ctx context.Context, client *redis.Client, use
 			continue // a pattern of keys, of which the probes tell
 		}
 		for _, place := range []string{e.app.prefix, "go-session:"} {
-			err := client.Do(ctx, probe(place+nobody)...).Err()
+			err := client.Do(ctx, probe(place+missing)...).Err()
 			switch {
 			case err == nil, err == redis.Nil, strings.HasPrefix(err.Error(), "NOSCRIPT"):
 			case strings.HasPrefix(err.Error(), "NOPERM"):
@@ -77,8 +76,7 @@ func (e *examination) redisRights(ctx context.Context, client *redis.Client, use
 	return true, nil
 }
 
-// postgresRights checks whether this role may do what Go needs, and returns whether it may
-// read records.
+// postgresRights checks the rights of the role, and reports whether the role may read records.
 func (e *examination) postgresRights(ctx context.Context, pool *pgxpool.Pool) (mayRead bool, _ error) {
 	store, err := expressjs.NewPostgresStore(pool, &expressjs.Options{Table: e.app.table})
 	if err != nil {

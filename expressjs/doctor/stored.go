@@ -11,15 +11,15 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// stored is what there is of a session.
+// stored is the record of a session and its end.
 type stored struct {
 	record string
 	ends   time.Time // zero: never
 	zone   string    // of the database's connection; "" for Redis
 }
 
-// redis looks for the record in Redis. It returns nil, after it has said why, if there is
-// none to look at.
+// redis loads the record from Redis. If there is no record to examine, redis prints why and
+// returns nil.
 func (e *examination) redis(ctx context.Context, address, id string) (*stored, error) {
 	o, err := redis.ParseURL(address)
 	if err != nil {
@@ -65,7 +65,8 @@ type silence struct{}
 
 func (silence) Printf(context.Context, string, ...any) {}
 
-// elsewhere looks whether the record is there under another prefix, and takes that.
+// elsewhere looks for the record under other prefixes. If there is one, elsewhere sets e.app.prefix
+// and returns true.
 func (e *examination) elsewhere(ctx context.Context, client *redis.Client, id string) (isThere bool, _ error) {
 	const kindAt, isTombstone = 40, "\x01"
 	if kind, err := client.GetRange(ctx, "go-session:s:{"+e.app.prefix+id+"}", kindAt, kindAt).Result(); err != nil {
@@ -101,7 +102,7 @@ func (e *examination) elsewhere(ctx context.Context, client *redis.Client, id st
 	return false, nil
 }
 
-// argument is a text as an argument in a shell.
+// argument returns text quoted for a shell.
 func argument(text string) string {
 	if text != "" && strings.Trim(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:._-/") == "" {
 		return text
@@ -109,7 +110,7 @@ func argument(text string) string {
 	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
-// postgres looks for the record in PostgreSQL.
+// postgres loads the record from PostgreSQL, as redis does.
 func (e *examination) postgres(ctx context.Context, address, id string) (*stored, error) {
 	pool, err := pgxpool.New(ctx, address)
 	if err != nil {
