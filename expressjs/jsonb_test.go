@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"net/http"
 	"testing"
 	"time"
@@ -56,6 +57,32 @@ func TestJSONBIsWhatGoWrote(t *testing.T) {
 		if err := store.Delete(t.Context(), r.ID); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// A member that names the user is in the values, as in a column of type json.
+func TestJSONBUser(t *testing.T) {
+	store := jsonbStore(t, expressjs.Options{UserMember: "userId"})
+	m := service(t, store, nil)
+	b := sessiontest.NewBrowser(t, m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if s := session.From(r.Context()); r.URL.Path == "/login" {
+			session.NewKey[int]("n").Set(s, 1)
+			s.Login("ann")
+		} else {
+			session.NewKey[int]("a").Set(s, 2)
+		}
+	})))
+	b.Get("https://example.test/login")
+	for _, want := range []string{"[n userId]", "[a n userId]"} {
+		b.Session(m, func(s *session.Session) {
+			if got := fmt.Sprint(s.Names()); got != want || s.User() != "ann" || session.NewKey[string]("userId").Get(s) != "ann" {
+				t.Errorf("%s of %q, want %s", got, s.User(), want)
+			}
+		})
+		b.Get("https://example.test/set")
+	}
+	if list, err := m.List(t.Context(), "ann"); len(list) != 1 || err != nil {
+		t.Errorf("%d sessions, %v", len(list), err)
 	}
 }
 

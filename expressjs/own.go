@@ -21,7 +21,7 @@ type own struct {
 	tombstone []byte // Data, once Go has ended the session
 	exact     []byte // Data, if it cannot be had from the record
 	isExact   bool
-	data      []byte    // Data of the record that Go is about to write
+	data      []byte    // Data of the record that Go is about to write; nil: the record has all of it
 	until     time.Time // how long the store keeps this; a load does not read it
 }
 

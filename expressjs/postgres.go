@@ -169,7 +169,7 @@ func (s *PostgresStore) swap(ctx context.Context, id string, found *snapshot, re
 	}
 	args := []any{id, version, string(found.raw), string(record), s.o.windowOf(found.raw).Milliseconds(), seconds(now),
 		int64(w.version), []byte(w.sum), []byte(w.user), w.created.UnixMilli(), w.seen.UnixMilli(),
-		w.deadline.UnixMilli(), w.expires.UnixMilli(), w.tombstone, exact, until.UnixMilli(), append([]byte{}, w.data...), listKey(w.user)}
+		w.deadline.UnixMilli(), w.expires.UnixMilli(), w.tombstone, exact, until.UnixMilli(), w.data, listKey(w.user)}
 	var isSwapped bool
 	err := retry(ctx, func() (err error) {
 		isSwapped, err = s.swapRows(ctx, id, s.table.Replace(swapBegin+changes[found.raw != nil][record != nil]+swapEnd), args)
@@ -218,7 +218,8 @@ var changes = map[bool]map[bool]string{
 }
 
 // PostgreSQL normalizes a record in a column of type jsonb. In this case the statement computes
-// the sum of the normalized text, and stores Data in Go's own table.
+// the sum of the normalized text, and stores Data in Go's own table, as for a record that does
+// not have all of Data.
 //
 // LastSeen and Expires move forward only, from what a Load would return (see
 // Options.record), and Expires no further than the Deadline. A session that has ended

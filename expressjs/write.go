@@ -17,7 +17,7 @@ import (
 // the record before, and what Go notes beside it. What nobody changed stands where it
 // stood, byte for byte.
 func (o *Options) write(r *session.Record, before []byte) (raw []byte, w *own, err error) {
-	w = &own{version: r.Version, user: r.User, created: r.Created, seen: r.LastSeen, deadline: r.Deadline, expires: r.Expires, data: r.Data}
+	w = &own{version: r.Version, user: r.User, created: r.Created, seen: r.LastSeen, deadline: r.Deadline, expires: r.Expires}
 	var was []named
 	if before != nil {
 		if was, err = members(before); err != nil {
@@ -68,6 +68,9 @@ func (o *Options) write(r *session.Record, before []byte) (raw []byte, w *own, e
 	w.sum, _ = digest(raw)
 	if w.isExact = w.isExact || !o.same(raw, r.Data, o.namesUser() && r.User != ""); w.isExact {
 		w.exact = r.Data
+	}
+	if w.isExact || !o.namesUser() || r.User == "" {
+		w.data = append([]byte{}, r.Data...)
 	}
 	w.until = w.untilLive(o.window(c))
 	return raw, w, nil
