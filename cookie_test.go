@@ -18,13 +18,13 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// The two secrets of a rotation.
+// oldSecret and newSecret are the secrets of a rotation.
 var (
 	oldSecret = bytes.Repeat([]byte("old!"), 8)
 	newSecret = bytes.Repeat([]byte("new!"), 8)
 )
 
-// reception says at "/" who comes in, and does what the other paths say.
+// reception shows the user at "/", and its other routes do what their paths say.
 var reception = routes{
 	"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 		user := s.User()
@@ -56,7 +56,7 @@ func present(h http.Handler, path string, lines ...string) *http.Response {
 	return w.Result()
 }
 
-// issued returns the one cookie that a response sets.
+// issued returns the only cookie that a response sets.
 func issued(t testing.TB, resp *http.Response) *http.Cookie {
 	t.Helper()
 	if cs := resp.Cookies(); len(cs) == 1 {
@@ -66,14 +66,14 @@ func issued(t testing.TB, resp *http.Response) *http.Cookie {
 	return nil
 }
 
-// logIn returns the cookie of a new session of the user's.
+// logIn returns the cookie of a new session of the user.
 func logIn(t testing.TB, h http.Handler, user string) (name, value string) {
 	t.Helper()
 	c := issued(t, present(h, "/login?"+user))
 	return c.Name, c.Value
 }
 
-// expectUser presents cookies and fails the test unless they are the user's.
+// expectUser sends cookies and fails the test unless they belong to the user.
 func expectUser(t testing.TB, h http.Handler, want string, lines ...string) {
 	t.Helper()
 	if got := body(present(h, "/", lines...)); got != want {
@@ -81,8 +81,8 @@ func expectUser(t testing.TB, h http.Handler, want string, lines ...string) {
 	}
 }
 
-// Promise 9. Whatever is not exactly what we signed, for this cookie's name and
-// under one of these secrets, is no session, and costs no call of the store.
+// TestNobodyElseMakesTokens: promise 9. A value that the Manager has not signed, for its cookie
+// name and with one of its secrets, opens no session and costs no store call.
 func TestNobodyElseMakesTokens(t *testing.T) {
 	store := newSpy()
 	secrets := [][]byte{oldSecret}
@@ -94,8 +94,8 @@ func TestNobodyElseMakesTokens(t *testing.T) {
 	_, elsewhere := logIn(t, shop, "mallory")
 	calls := store.count("")
 	for what, v := range map[string]string{
-		"a stranger's secret":       forged,
-		"our secret, another name":  elsewhere,
+		"another secret":            forged,
+		"this secret, another name": elsewhere,
 		"nothing":                   "",
 		"noise of the right length": strings.Repeat("A", len(value)),
 		"twice the cookie":          value + value,
@@ -113,12 +113,12 @@ func TestNobodyElseMakesTokens(t *testing.T) {
 	expectUser(t, ours, "alice", name+"="+value)
 }
 
-// A character changed anywhere, to anything, is a forgery.
+// TestEveryChangedCharacterIsRefused checks that a value with any changed character is refused.
 func TestEveryChangedCharacterIsRefused(t *testing.T) {
 	store := newSpy()
 	h := newManager(t, session.Options{Store: store}).Handler(reception)
 	name, value := logIn(t, h, "alice")
-	expectUser(t, h, "alice", name+"="+value) // verified once, and remembered
+	expectUser(t, h, "alice", name+"="+value) // verified once, and cached
 	calls := store.count("")
 	for i := range value {
 		for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_+/=%\", \n\x00\xff") {
@@ -136,14 +136,14 @@ func TestEveryChangedCharacterIsRefused(t *testing.T) {
 	}
 }
 
-// Base64 has many spellings of the same bytes, all with the right signature.
-// Only the one that we sent is good, with its padding or without: who blocks or logs
-// a cookie sees them all.
+// TestEveryOtherSpellingIsRefused checks that of the many base64 encodings of the same bytes,
+// all with the right signature, only the one that was sent is accepted, with or without
+// padding: otherwise software that blocks or logs cookies could miss some.
 func TestEveryOtherSpellingIsRefused(t *testing.T) {
 	store := newSpy()
 	h := newManager(t, session.Options{Store: store}).Handler(reception)
 	var name, value string
-	for !strings.ContainsAny(value, "-_") { // so that the other alphabet differs
+	for !strings.ContainsAny(value, "-_") { // so that the encoding in the other alphabet differs
 		name, value = logIn(t, h, "alice")
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(value)
@@ -157,7 +157,7 @@ func TestEveryOtherSpellingIsRefused(t *testing.T) {
 		value + "=", value + "===", value + "====", value + "%3D%3D",
 		value[:60] + "\n" + value[60:], value + "\r\n==", `"` + value + `"`,
 	}
-	last := value[117] // of its 6 bits the last 4 mean nothing
+	last := value[117] // the last 4 of its 6 bits are unused
 	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") {
 		same := value[:117] + string(c)
 		if got, _ := base64.RawURLEncoding.DecodeString(same); c != last && bytes.Equal(got, raw) {
@@ -165,7 +165,7 @@ func TestEveryOtherSpellingIsRefused(t *testing.T) {
 		}
 	}
 	if len(spellings) != 9+15 {
-		t.Fatalf("%d spellings", len(spellings))
+		t.Fatalf("%d encodings", len(spellings))
 	}
 	calls := store.count("")
 	for _, s := range spellings {
@@ -177,10 +177,11 @@ func TestEveryOtherSpellingIsRefused(t *testing.T) {
 	expectUser(t, h, "alice", name+"="+value)
 }
 
-// A timestamp of nine digits makes a value of 116 characters without padding;
-// with four line breaks, which base64 skips, it has the other good length.
+// TestShortValueIsGoodAndItsSpellingsAreNot checks values with a timestamp of nine digits,
+// which have 116 characters without padding. With four line breaks, which base64 ignores, such
+// a value has the other valid length and is refused.
 func TestShortValueIsGoodAndItsSpellingsAreNot(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // whose clock begins in the year 2000
+	synctest.Test(t, func(t *testing.T) { // the clock of a bubble begins in the year 2000
 		h := newManager(t, session.Options{}).Handler(reception)
 		name, value := logIn(t, h, "alice")
 		if len(value) != 116 {
@@ -191,9 +192,9 @@ func TestShortValueIsGoodAndItsSpellingsAreNot(t *testing.T) {
 	})
 }
 
-// Several cookies of our name reach us when an attacker plants one, or when a
-// Domain or Path was changed. The one that is good counts, wherever it is; of more
-// than four that could be good none does.
+// TestSeveralCookiesOfOurName checks requests with several cookies of the session's name, as
+// when an attacker plants one, or when a Domain or Path was changed. The live one counts at any
+// position. If more than four have a plausible length, none counts.
 func TestSeveralCookiesOfOurName(t *testing.T) {
 	var log events
 	store := newSpy()
@@ -216,17 +217,17 @@ func TestSeveralCookiesOfOurName(t *testing.T) {
 		{"garbage first", []string{"x", "", garbage, alice}, "alice", 1, 0},
 		{"garbage last", []string{alice, garbage, "x"}, "alice", 1, 0},
 		{"the same twice", []string{alice, alice}, "alice", 1, 0},
-		{"an ended one first", []string{ended, alice}, "alice", 2, 0},
-		{"an ended one last", []string{alice, ended}, "alice", 2, 0},
-		{"a lost one first", []string{lost, alice}, "alice", 2, 0},
-		{"all but one dead", []string{ended, lost, garbage, alice}, "alice", 3, 0},
-		{"two that live", []string{alice, bob}, "", 2, 1},
-		{"two that live and a dead one", []string{bob, ended, alice}, "", 3, 1},
-		{"only dead ones", []string{ended, lost}, "", 2, 0},
-		{"the fourth of our length", []string{garbage, garbage, garbage, alice}, "alice", 1, 0},
-		{"the fifth of our length", []string{garbage, garbage, garbage, garbage, alice}, "", 0, 1},
+		{"an ended session first", []string{ended, alice}, "alice", 2, 0},
+		{"an ended session last", []string{alice, ended}, "alice", 2, 0},
+		{"a lost session first", []string{lost, alice}, "alice", 2, 0},
+		{"one live session, last", []string{ended, lost, garbage, alice}, "alice", 3, 0},
+		{"two live sessions", []string{alice, bob}, "", 2, 1},
+		{"two live sessions and an ended one", []string{bob, ended, alice}, "", 3, 1},
+		{"only ended and lost sessions", []string{ended, lost}, "", 2, 0},
+		{"the fourth of plausible length", []string{garbage, garbage, garbage, alice}, "alice", 1, 0},
+		{"the fifth of plausible length", []string{garbage, garbage, garbage, garbage, alice}, "", 0, 1},
 		{"the first of five", []string{alice, garbage, garbage, garbage, garbage}, "", 0, 1},
-		{"forged ones between two live ones", []string{bob, garbage, garbage, garbage, alice}, "", 0, 1},
+		{"forged values between two live sessions", []string{bob, garbage, garbage, garbage, alice}, "", 0, 1},
 		{"after many of other lengths", append(strings.Split(strings.Repeat("x ", 50), " "), alice), "alice", 1, 0},
 	} {
 		t.Run(c.what, func(t *testing.T) {
@@ -248,10 +249,10 @@ func TestSeveralCookiesOfOurName(t *testing.T) {
 	}
 }
 
-// Two live cookies of our name are left when a Domain or Path was changed, or
-// when two deployments ran for a while. Each page has no session then; but who
-// logs in must get in, and so the Login ends both. What else is changed is
-// dropped: a third session would be one more.
+// TestLoginEndsTwins covers two live cookies of the session's name, which remain when a Domain
+// or Path was changed, or when two deployments ran for a while. Each page has then no session.
+// A Login must succeed, so it ends both. Other changes are dropped, because a third session
+// would only add to the problem.
 func TestLoginEndsTwins(t *testing.T) {
 	for _, at := range []string{"/login?carol", "/login?alice"} {
 		var log events
@@ -265,7 +266,7 @@ func TestLoginEndsTwins(t *testing.T) {
 		}
 		fresh := issued(t, present(h, at, both)).Value
 		_, user, _ := strings.Cut(at, "?")
-		for _, other := range []string{alice, bob} { // one of which the browser still holds
+		for _, other := range []string{alice, bob} { // the browser still has one of them
 			expectUser(t, h, user, name+"="+fresh+"; "+name+"="+other)
 			expectUser(t, h, "", name+"="+other)
 		}
@@ -275,8 +276,8 @@ func TestLoginEndsTwins(t *testing.T) {
 	}
 }
 
-// More than four cookies that could be good are treated as two live ones: changes are
-// dropped and no cookie is set, until a Login or Logout ends every session that the
+// TestCrowdOfCookies checks that more than four plausible cookies are treated as two live ones:
+// changes are dropped and no cookie is set, until a Login or Logout ends every session that the
 // first 64 of them open.
 func TestCrowdOfCookies(t *testing.T) {
 	for _, path := range []string{"/login?carol", "/logout", "/reload-logout"} {
@@ -299,9 +300,9 @@ func TestCrowdOfCookies(t *testing.T) {
 		if resp := present(h, path, crowd); resp.StatusCode != 200 || !setsCookie(resp) {
 			t.Errorf("%s: %s %v", path, resp.Status, resp.Header)
 		}
-		for user, value := range map[string]string{"": alice, " ": bob, "dave": dave} { // dave's is the 63rd of them
+		for user, value := range map[string]string{"": alice, " ": bob, "dave": dave} { // the cookie of dave is the 63rd
 			if got := body(present(h, "/", name+"="+value)); got != "" {
-				t.Errorf("%s: %q (%q) is still in", path, got, user)
+				t.Errorf("%s: %q (%q) is still logged in", path, got, user)
 			}
 		}
 		if n := log.count(session.EventLoggedOut); n != 3 {
@@ -310,10 +311,10 @@ func TestCrowdOfCookies(t *testing.T) {
 	}
 }
 
-// Among too many cookies, or beside two live sessions, a token that was planted before
-// a login or replaced since has no more power than alone: a Login or Logout does not
-// end the session of its owner. It ends what the other tokens open, and a token in the
-// grace of an explicit renewal is one of those.
+// TestReplacedTokenInACrowdEndsNothing checks that among too many cookies, or beside two live
+// sessions, a token that was planted before a login, or replaced since, gives no more access
+// than alone: a Login or Logout does not end the session of its owner. It ends the sessions
+// that the other tokens open, including that of a token in the grace of an explicit renewal.
 func TestReplacedTokenInACrowdEndsNothing(t *testing.T) {
 	const grace, stale, planted = "in its grace", "renewed", "planted"
 	for _, path := range []string{"/logout", "/login?carol"} {
@@ -361,7 +362,8 @@ func TestReplacedTokenInACrowdEndsNothing(t *testing.T) {
 	}
 }
 
-// At most 3000 pairs of a Cookie header are read, empty ones among them.
+// TestPairsOfACookieHeaderAreBounded checks that at most 3000 pairs of a Cookie header are
+// read, including empty ones.
 func TestPairsOfACookieHeaderAreBounded(t *testing.T) {
 	h := newManager(t, session.Options{}).Handler(reception)
 	name, value := logIn(t, h, "alice")
@@ -371,8 +373,8 @@ func TestPairsOfACookieHeaderAreBounded(t *testing.T) {
 	expectUser(t, h, "", strings.Repeat(";", 2000), strings.Repeat(";", 2000)+name+"="+value)
 }
 
-// The cookies of before and after a renewal are two of one session, wherever
-// they stand: no twins, and the newest counts.
+// TestTwoTokensOfOneSession checks that the cookies from before and after a renewal are of one
+// session at any positions: they do not count as two sessions, and the newest counts.
 func TestTwoTokensOfOneSession(t *testing.T) {
 	var log events
 	h := newManager(t, session.Options{OnEvent: log.on}).Handler(routes{
@@ -396,7 +398,7 @@ func TestTwoTokensOfOneSession(t *testing.T) {
 	}
 }
 
-// lose deletes a user's records behind the Manager's back.
+// lose deletes a user's records directly in the store.
 func lose(t *testing.T, store session.Store, user string) {
 	t.Helper()
 	records, err := store.List(t.Context(), user)
@@ -410,7 +412,8 @@ func lose(t *testing.T, store session.Store, user string) {
 	}
 }
 
-// What a stranger sends costs a few verifications, however much it is.
+// TestManyCookiesCostNoMoreThanFour checks that any number of cookies costs a few
+// verifications.
 func TestManyCookiesCostNoMoreThanFour(t *testing.T) {
 	store := newSpy()
 	h := newManager(t, session.Options{Store: store}).Handler(reception)
@@ -426,8 +429,8 @@ func TestManyCookiesCostNoMoreThanFour(t *testing.T) {
 		}
 		return n
 	}
-	// A verification allocates more than three times, and 96 more of them would
-	// show. The five below are for pools that the race detector empties at random.
+	// A verification has more than three allocations, so 96 more of them would show. The
+	// tolerance of five is for sync.Pools that the race detector empties at random.
 	none, four := allocs(times(1, 5)), allocs(times(4, len(value)))
 	if four-none < 4*3 {
 		t.Fatalf("four forged cookies: %v allocations, none: %v", four, none)
@@ -443,8 +446,8 @@ func TestManyCookiesCostNoMoreThanFour(t *testing.T) {
 	expectUser(t, h, "alice", times(100, 8<<10)+name+"="+value)
 }
 
-// Session fixation needs a token that the attacker knows: a token that we
-// signed once but keep no record of never becomes a session again.
+// TestTokenWithoutRecordIsNeverAdopted checks that a token that the Manager has signed but
+// whose record is gone never becomes a session again, as session fixation needs.
 func TestTokenWithoutRecordIsNeverAdopted(t *testing.T) {
 	store := newSpy()
 	h := newManager(t, session.Options{Store: store}).Handler(reception)
@@ -453,19 +456,19 @@ func TestTokenWithoutRecordIsNeverAdopted(t *testing.T) {
 		lose(t, store, "alice")
 		fresh := issued(t, present(h, path, name+"="+value))
 		if bytes.Equal(tokenOf(t, fresh.Value), tokenOf(t, value)) {
-			t.Errorf("%s: the old token came back", path)
+			t.Errorf("%s: the old token was issued again", path)
 		}
 		expectUser(t, h, "", name+"="+value)
 	}
 }
 
-// tokenOf returns the 32 bytes that a cookie's value carries.
+// tokenOf returns the 32 bytes of the token in a cookie's value.
 func tokenOf(t testing.TB, value string) []byte {
 	t.Helper()
 	raw, err := base64.RawURLEncoding.DecodeString(value)
 	parts := bytes.SplitN(raw, []byte("|"), 3) // timestamp, base64 of the token, signature
 	if err != nil || len(parts) != 3 {
-		t.Fatalf("%q is not of securecookie: %v", value, err)
+		t.Fatalf("%q is not a value of securecookie: %v", value, err)
 	}
 	token, err := base64.URLEncoding.DecodeString(string(parts[1]))
 	if err != nil || len(token) != 32 {
@@ -474,11 +477,11 @@ func tokenOf(t testing.TB, value string) []byte {
 	return token
 }
 
-// keyOf returns the secret half of them.
+// keyOf returns the secret half of the token.
 func keyOf(t testing.TB, value string) []byte { return tokenOf(t, value)[16:] }
 
-// A secret is replaced in two deployments, and nobody is signed out: what the
-// old one signed stays good, and the first one signs what comes next.
+// TestSecretRotation checks that a secret is replaced in two deployments without signing a user
+// out: values that the old secret has signed stay valid, and the first secret signs new ones.
 func TestSecretRotation(t *testing.T) {
 	store := newSpy()
 	with := func(secrets ...[]byte) http.Handler {
@@ -488,7 +491,7 @@ func TestSecretRotation(t *testing.T) {
 	name, value := logIn(t, before, "alice")
 	for _, h := range []http.Handler{added, moved} {
 		expectUser(t, h, "alice", name+"="+value)
-		for _, path := range []string{"/", "/set"} { // a slow one would overwrite a newer cookie
+		for _, path := range []string{"/", "/set"} { // a slow response with a cookie would replace a newer one
 			if resp := present(h, path, name+"="+value); len(resp.Cookies()) != 0 {
 				t.Errorf("GET %s: the cookie was issued again: %q", path, resp.Header["Set-Cookie"])
 			}
@@ -504,15 +507,15 @@ func TestSecretRotation(t *testing.T) {
 	expectUser(t, before, "bob", name+"="+signedByOld)
 }
 
-// The attributes are those of the options, and the deletion has the same ones:
-// a browser deletes only what matches.
+// TestCookieAttributes checks that the attributes are those of the options, and that a deletion
+// has the same attributes, because a browser deletes only a cookie that matches.
 func TestCookieAttributes(t *testing.T) {
 	tenant := func(r *http.Request, c *http.Cookie) {
 		if c.Value != "" {
-			t.Error("Adapt was shown a value")
+			t.Error("Adapt was given the value")
 		}
 		c.Domain, c.Path, c.SameSite, c.Partitioned = "example.com", "/app", http.SameSiteStrictMode, true
-		c.Name, c.Value, c.Secure, c.HttpOnly, c.MaxAge, c.Raw = "other", "mine", false, false, 5, "raw" // not its to change
+		c.Name, c.Value, c.Secure, c.HttpOnly, c.MaxAge, c.Raw = "other", "mine", false, false, 5, "raw" // changes that must be ignored
 	}
 	for _, c := range []struct {
 		what string
@@ -547,10 +550,11 @@ func TestCookieAttributes(t *testing.T) {
 	}
 }
 
-// Adapt cannot have a browser refuse the cookie without a word: the request fails.
+// TestAdaptKeepsTheRules checks that if Adapt returns attributes with which a browser would
+// drop the cookie silently, the request fails.
 func TestAdaptKeepsTheRules(t *testing.T) {
 	for what, adapt := range map[string]func(*http.Cookie){
-		"Options.Cookie.Domain":   func(c *http.Cookie) { c.Domain = "example.com" }, // of a __Host- name
+		"Options.Cookie.Domain":   func(c *http.Cookie) { c.Domain = "example.com" }, // not permitted with a __Host- name
 		"Options.Cookie.Path":     func(c *http.Cookie) { c.Path = "/app" },
 		"Options.Cookie.SameSite": func(c *http.Cookie) { c.SameSite = 17 },
 	} {
@@ -569,8 +573,8 @@ func TestAdaptKeepsTheRules(t *testing.T) {
 	}
 }
 
-// Max-Age is the time to the absolute end, sent with the token and never again,
-// and at most what browsers keep (RFC 6265bis, 5.5).
+// TestMaxAge checks that Max-Age is the time to the absolute end, sent with the token only, and
+// at most 400 days (RFC 6265bis, 5.5).
 func TestMaxAge(t *testing.T) {
 	const day = 24 * 60 * 60
 	maxAge := func(t *testing.T, resp *http.Response, want int) (pair string) {
@@ -592,10 +596,10 @@ func TestMaxAge(t *testing.T) {
 		time.Sleep(30 * time.Minute)
 		for _, path := range []string{"/", "/set"} {
 			if resp := present(h, path, pair); len(resp.Cookies()) != 0 {
-				t.Errorf("GET %s refreshed it: %q", path, resp.Header["Set-Cookie"])
+				t.Errorf("GET %s has sent the cookie again: %q", path, resp.Header["Set-Cookie"])
 			}
 		}
-		maxAge(t, present(h, "/renew", pair), 5400) // the end stays where it was
+		maxAge(t, present(h, "/renew", pair), 5400) // the end does not move
 	})
 	in("persistent, anonymous", session.Options{Cookie: persistent}, func(t *testing.T, h http.Handler) {
 		maxAge(t, present(h, "/set"), day)
@@ -609,12 +613,13 @@ func TestMaxAge(t *testing.T) {
 		time.Sleep(24 * time.Hour)
 		pair = maxAge(t, present(h, "/renew", pair), 29*day)
 		pair = maxAge(t, present(h, "/remember?24000h", pair), 400*day)
-		pair = maxAge(t, present(h, "/login?alice", pair), 400*day) // a password asked for again
-		maxAge(t, present(h, "/login?bob", pair), 0)                // which ends alice's Remember
+		pair = maxAge(t, present(h, "/login?alice", pair), 400*day) // a reauthentication
+		maxAge(t, present(h, "/login?bob", pair), 0)                // ends the Remember of alice
 	})
 }
 
-// A deletion answers a cookie of ours, good or bad, and nothing else.
+// TestDeletionOnlyOfWhatTheRequestCarried checks that a Logout deletes the cookie only if the
+// request has one of the session's name, valid or not.
 func TestDeletionOnlyOfWhatTheRequestCarried(t *testing.T) {
 	store := newSpy()
 	h := newManager(t, session.Options{Store: store}).Handler(reception)
@@ -633,7 +638,7 @@ func TestDeletionOnlyOfWhatTheRequestCarried(t *testing.T) {
 			lose(t, store, "alice")
 			return name + "=" + value
 		}, true},
-		// The browser has a newer one by now, which a deletion would hit.
+		// The browser has a newer cookie by now, which a deletion would delete.
 		{"replaced a moment ago", "/logout", func(t *testing.T, name, value string) string {
 			issued(t, present(h, "/renew", name+"="+value))
 			return name + "=" + value
@@ -657,8 +662,8 @@ func TestDeletionOnlyOfWhatTheRequestCarried(t *testing.T) {
 	}
 }
 
-// A Cookie header is read as browsers, proxies and people write it: with spaces
-// and tabs around names and values.
+// TestSpacesInACookieHeader checks that spaces and tabs around names and values in a Cookie
+// header are ignored, as browsers, proxies and users write them.
 func TestSpacesInACookieHeader(t *testing.T) {
 	h := newManager(t, session.Options{}).Handler(clockRoutes)
 	b := newBrowser(t, h)
@@ -682,7 +687,8 @@ func TestSpacesInACookieHeader(t *testing.T) {
 	}
 }
 
-// How far a rotation is: which secret verified how many tokens, each counted once.
+// TestSecretUses checks that SecretUses returns the number of tokens that each secret has
+// verified, each counted once.
 func TestSecretUses(t *testing.T) {
 	older, newer := []byte(strings.Repeat("older!", 6)), []byte(strings.Repeat("newer!", 6))
 	store := session.NewMemoryStore(nil)
@@ -702,7 +708,7 @@ func TestSecretUses(t *testing.T) {
 		b.h = h
 		for range 5 {
 			if got := body(b.get("/look")); got != "alice" {
-				t.Errorf("browser %d is %q", i, got)
+				t.Errorf("browser %d is in as %q", i, got)
 			}
 		}
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// A grant is what an issuer gives: good until Ends, and then for one use.
+// grant is issued by an issuer. It is valid until Ends, and then for one use.
 type grant struct {
 	Serial int
 	Ends   time.Time
@@ -25,8 +25,8 @@ func (g grant) fresh() bool { return time.Now().Before(g.Ends) }
 
 var grants = session.NewKey[grant]("grants")
 
-// An issuer revokes everything when a grant comes twice, as Dex does, and as RFC
-// 9700, 4.14.2, wants it.
+// issuer revokes everything when a grant is used twice, as Dex does, and as RFC 9700, 4.14.2,
+// recommends.
 type issuer struct {
 	mu      sync.Mutex
 	serial  int
@@ -35,7 +35,7 @@ type issuer struct {
 	revoked bool
 }
 
-var errRevoked = errors.New("issuer: a refresh token came twice")
+var errRevoked = errors.New("issuer: a refresh token was used twice")
 
 func (is *issuer) renew(ctx context.Context, g grant) (grant, error) {
 	is.mu.Lock()
@@ -47,11 +47,11 @@ func (is *issuer) renew(ctx context.Context, g grant) (grant, error) {
 	is.serial++
 	next := grant{is.serial, time.Now().Add(minute + is.takes)}
 	is.mu.Unlock()
-	time.Sleep(is.takes) // the answer is on its way
+	time.Sleep(is.takes) // the duration of the network request
 	return next, nil
 }
 
-// A refreshing is a test of Refresh: three processes over one store.
+// refreshing is the environment of a test of Refresh: three processes over one store.
 type refreshing struct {
 	t         *testing.T
 	spies     [3]*spyStore
@@ -87,7 +87,7 @@ func (x *refreshing) at(process int, h func(w http.ResponseWriter, r *http.Reque
 	return (&browser{x.t, wrapped, x.b.jar}).get("/")
 }
 
-// refresh asks for a fresh grant and expects one of this serial.
+// refresh calls Refresh and checks that the grant has this serial number.
 func (x *refreshing) refresh(want int) func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 	return func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 		g, err := grants.Refresh(r.Context(), s, grant.fresh, x.issuer.renew)
@@ -95,13 +95,13 @@ func (x *refreshing) refresh(want int) func(w http.ResponseWriter, r *http.Reque
 			x.t.Errorf("%+v, %v, want grant %d", g, err, want)
 		}
 		if got := grants.Get(s); got != g {
-			x.t.Errorf("the session has %+v afterwards", got)
+			x.t.Errorf("afterwards the session has %+v", got)
 		}
 	}
 }
 
-// Of all requests that overlap, on whatever process, one asks the issuer, and all
-// have what it was given; what they change besides is kept.
+// TestRefresh checks that of all concurrent requests, in any process, one calls the issuer, and
+// all get the result. Their other changes are kept.
 func TestRefresh(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		for round := 1; round <= 5; round++ {
@@ -117,7 +117,7 @@ func TestRefresh(t *testing.T) {
 			}
 			all.Wait()
 			if x.issuer.calls != round || x.issuer.revoked {
-				t.Errorf("round %d: the issuer was asked %d times", round, x.issuer.calls)
+				t.Errorf("round %d: the issuer was called %d times", round, x.issuer.calls)
 			}
 			time.Sleep(2 * minute)
 		}
@@ -136,8 +136,8 @@ func TestRefresh(t *testing.T) {
 	})
 }
 
-// A fresh value costs the session's own load and no more; one that is not, a Save
-// to claim the lease and a Save of the value.
+// TestRefreshCosts checks that a fresh value costs only the load of the session, and a value
+// that is not fresh a Save to claim the lease and a Save of the value.
 func TestRefreshCosts(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		x.spies[0].forget()
@@ -153,8 +153,8 @@ func TestRefreshCosts(t *testing.T) {
 	})
 }
 
-// An error of f, or a panic, is its caller's: nothing is saved, and the next one
-// asks, at once.
+// TestRefreshFails checks that the caller gets an error or a panic of f, that nothing is saved,
+// and that the next request calls f immediately.
 func TestRefreshFails(t *testing.T) {
 	for name, fail := range map[string]func() error{
 		"an error": func() error { return errDown },
@@ -184,28 +184,29 @@ func TestRefreshFails(t *testing.T) {
 							})
 							switch {
 							case first && (err != errDown || g != grant{}):
-								t.Errorf("whose call failed: %+v, %v", g, err)
+								t.Errorf("the request whose call failed: %+v, %v", g, err)
 							case !first && (err != nil || g.Serial != 1):
-								t.Errorf("the others: %+v, %v", g, err)
+								t.Errorf("the other requests: %+v, %v", g, err)
 							}
 						})
 					})
 				}
 				began := time.Now()
 				all.Wait()
-				if x.issuer.calls != 3 || x.issuer.revoked { // the first, the second, and the issuer's own count of that
+				if x.issuer.calls != 3 || x.issuer.revoked { // the two calls of f, and the issuer's own count
 					t.Errorf("%d calls", x.issuer.calls)
 				}
 				if took := time.Since(began); took > 5*time.Second {
-					t.Errorf("they waited %v", took)
+					t.Errorf("the other requests waited %v", took)
 				}
 			})
 		})
 	}
 }
 
-// A process that dies with the lease holds the others up until that is over, and
-// no longer; what it still does then is not under the lease.
+// TestRefreshOfAProcessThatDies checks that a process that crashes with the lease delays other
+// requests until the lease ends, and not longer. f of that process gets no more time than the
+// lease.
 func TestRefreshOfAProcessThatDies(t *testing.T) {
 	for _, limit := range []time.Duration{0, 5 * time.Second, time.Hour} {
 		inRefresh(t, func(x *refreshing) {
@@ -226,7 +227,7 @@ func TestRefreshOfAProcessThatDies(t *testing.T) {
 					}
 					grants.Refresh(ctx, s, grant.fresh, func(ctx context.Context, g grant) (grant, error) {
 						close(claimed)
-						x.spies[0].down.Store(true) // nothing of this process arrives any more
+						x.spies[0].down.Store(true) // the process no longer reaches the store
 						<-ctx.Done()
 						if d := time.Since(began); d != want || ctx.Err() != context.DeadlineExceeded {
 							t.Errorf("f's context ended after %v, %v", d, ctx.Err())
@@ -246,8 +247,8 @@ func TestRefreshOfAProcessThatDies(t *testing.T) {
 	}
 }
 
-// Whoever waits gives up with his context; whoever asks with one that has ended
-// does not begin.
+// TestRefreshGivesUp checks that a request that waits gives up when its context ends, and that
+// a request whose context has ended does not begin.
 func TestRefreshGivesUp(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		claimed, done := make(chan struct{}), make(chan struct{})
@@ -288,7 +289,8 @@ func TestRefreshGivesUp(t *testing.T) {
 	})
 }
 
-// A user who goes to another page while f runs loses nothing of it.
+// TestRefreshOutlivesItsConnection checks that nothing is lost if the client closes the
+// connection while f runs.
 func TestRefreshOutlivesItsConnection(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
@@ -308,8 +310,9 @@ func TestRefreshOutlivesItsConnection(t *testing.T) {
 	})
 }
 
-// A session that ends while f runs is ErrEnded for who runs it and for who
-// waits; a token that is no session asks nobody.
+// TestRefreshAndTheEnd checks that a session that ends while f runs is ErrEnded for the request
+// that runs f and for those that wait, and that f is not called for a token that opens no
+// session.
 func TestRefreshAndTheEnd(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		var all sync.WaitGroup
@@ -342,7 +345,7 @@ func TestRefreshAndTheEnd(t *testing.T) {
 			wait time.Duration
 		}{
 			"a Login of another user": {login("bob"), 0},
-			"a Renew of long ago":     {func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Renew() }, minute},
+			"a Renew long ago":        {func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Renew() }, minute},
 		} {
 			x.at(0, login("alice"))
 			was := x.b.cookie()
@@ -363,8 +366,9 @@ func TestRefreshAndTheEnd(t *testing.T) {
 	})
 }
 
-// While f runs no lock is held, in this request or another; what is changed
-// meanwhile is kept, and if that is the value itself, it stays.
+// TestRefreshBesideOtherChanges checks that while f runs no mutex is held, in this request or
+// another. Concurrent changes are kept. If another request changes the value itself, its value
+// is kept.
 func TestRefreshBesideOtherChanges(t *testing.T) {
 	for _, c := range []struct {
 		what string
@@ -401,7 +405,7 @@ func TestRefreshBesideOtherChanges(t *testing.T) {
 						t.Errorf("%s, by the same request %v: %+v, want %+v", c.what, same, got, c.want)
 					}
 					if _, ok := name.Lookup(s); ok != (c.what == "another value") {
-						t.Errorf("%s: the other value is there: %v", c.what, ok)
+						t.Errorf("%s: the other value exists: %v", c.what, ok)
 					}
 				})
 			})
@@ -409,8 +413,8 @@ func TestRefreshBesideOtherChanges(t *testing.T) {
 	}
 }
 
-// What else is pending is saved with the value, and not before: an error of f
-// saves nothing of it.
+// TestRefreshSavesWhatIsPending checks that pending changes are saved with the value, and not
+// before: after an error of f none is saved.
 func TestRefreshSavesWhatIsPending(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		there := func() (ok bool) {
@@ -435,8 +439,8 @@ func TestRefreshSavesWhatIsPending(t *testing.T) {
 	})
 }
 
-// A renewal that is asked for while f runs: what f got is kept. Who came before
-// it and sees the session as it was never uses a grant a second time.
+// TestRefreshAndARenewal covers an explicit renewal while f runs: the result of f is kept. A
+// request that sees the session as it was before the renewal never uses a grant a second time.
 func TestRefreshAndARenewal(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		var all sync.WaitGroup
@@ -444,7 +448,7 @@ func TestRefreshAndARenewal(t *testing.T) {
 		for i := range 20 {
 			all.Go(func() {
 				x.at(i%3, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-					s.User() // came before the renewal
+					s.User() // loads the session before the renewal
 					time.Sleep(time.Duration(i) * 100 * time.Millisecond)
 					switch g, err := grants.Refresh(r.Context(), s, grant.fresh, x.issuer.renew); {
 					case err == nil && g.Serial == 1:
@@ -467,8 +471,8 @@ func TestRefreshAndARenewal(t *testing.T) {
 	})
 }
 
-// A store that fails: before f nothing has happened; after it, it is tried again
-// while the lease lasts, for what f has used up cannot be had again.
+// TestRefreshInAnOutage checks a failing store: before f nothing has happened. After f the save
+// is retried while the lease lasts, because f has used up its grant.
 func TestRefreshInAnOutage(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		x.spies[0].down.Store(true)
@@ -515,8 +519,8 @@ func TestRefreshInAnOutage(t *testing.T) {
 	})
 }
 
-// A Reload by another goroutine of the request forgets what is unsaved, but not what f
-// has used a grant up for, and not that the lease is over.
+// TestRefreshBesideAReload checks that a Reload by another goroutine of the request drops
+// unsaved changes, but not the result of f, and not the return of the lease.
 func TestRefreshBesideAReload(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
@@ -533,7 +537,7 @@ func TestRefreshBesideAReload(t *testing.T) {
 					t.Errorf("%+v, %v", g, err)
 				}
 			})
-			time.Sleep(x.issuer.takes + time.Second) // the Save of what f returned is being tried
+			time.Sleep(x.issuer.takes + time.Second) // the Save of the result of f is being retried
 			x.spies[0].hook(nil)
 			if err := s.Reload(r.Context()); err != nil {
 				t.Error(err)
@@ -553,7 +557,7 @@ func TestRefreshBesideAReload(t *testing.T) {
 	})
 }
 
-// elsewhere lets another process hold the lease for d. wait waits for the end of that.
+// elsewhere lets another process hold the lease for d. wait waits until it ends.
 func (x *refreshing) elsewhere(d time.Duration) (wait func()) {
 	var all sync.WaitGroup
 	begun := make(chan struct{})
@@ -571,15 +575,16 @@ func (x *refreshing) elsewhere(d time.Duration) (wait func()) {
 	return all.Wait
 }
 
-// clone returns the same with another browser that has the cookie of now.
+// clone returns a copy with another browser that has the current cookie.
 func (x *refreshing) clone() *refreshing {
 	return &refreshing{t: x.t, spies: x.spies, processes: x.processes, b: x.b.replay(x.b.cookie())}
 }
 
 func fails(context.Context, grant) (grant, error) { return grant{}, errDown }
 
-// While a request waits, another goroutine of it begins another session. What the look
-// at the old one finds is not about that.
+// TestRefreshWaitsWhileAnotherSessionBegins covers a request that waits while another goroutine
+// of the request creates another session. The result of a check of the old session must not be
+// applied to the new one.
 func TestRefreshWaitsWhileAnotherSessionBegins(t *testing.T) {
 	for what, begin := range map[string]func(s *session.Session){
 		"by a Login":     func(s *session.Session) { s.Login("bob"); name.Set(s, "bob") },
@@ -608,8 +613,8 @@ func TestRefreshWaitsWhileAnotherSessionBegins(t *testing.T) {
 	}
 }
 
-// A request that begins to wait while the others' look at the store is under way may
-// have loaded a newer record than that look will find.
+// TestRefreshNeverGoesBack covers a request that begins to wait during a poll of other
+// requests: it may have loaded a newer record than the poll will return.
 func TestRefreshNeverGoesBack(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		wait := x.elsewhere(25 * second)
@@ -635,7 +640,7 @@ func TestRefreshNeverGoesBack(t *testing.T) {
 		x.clone().at(2, func(w http.ResponseWriter, r *http.Request, s *session.Session) { name.Set(s, "newer") })
 		x.clone().at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 			if name.Get(s) != "newer" {
-				t.Fatal("the request sees an old session from the first")
+				t.Fatal("the request sees an old session from the start")
 			}
 			ctx, stop := context.WithTimeout(r.Context(), 3002*time.Millisecond)
 			defer stop()
@@ -649,12 +654,12 @@ func TestRefreshNeverGoesBack(t *testing.T) {
 	})
 }
 
-// A request needs no lease while a Logout is pending. If a Reload takes that back, it
-// does.
+// TestRefreshAfterALogoutThatWasTakenBack checks that a request needs no lease while a Logout
+// is pending, and that it does after a Reload that drops the Logout.
 func TestRefreshAfterALogoutThatWasTakenBack(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-			elsewhere := func(f func()) { // in another goroutine, as fresh must call no method itself
+			elsewhere := func(f func()) { // in another goroutine, because fresh must not call methods of the session
 				var all sync.WaitGroup
 				all.Go(f)
 				all.Wait()
@@ -674,20 +679,21 @@ func TestRefreshAfterALogoutThatWasTakenBack(t *testing.T) {
 					ctx, stop := context.WithTimeout(r.Context(), 20*second)
 					defer stop()
 					grants.Refresh(ctx, s, grant.fresh, func(context.Context, grant) (grant, error) {
-						t.Error("f runs twice at once")
+						t.Error("two concurrent calls of f")
 						return grant{}, errDown
 					})
 				})
 				return grant{}, errDown
 			})
 			if !runs {
-				t.Error("f never ran")
+				t.Error("f was not called")
 			}
 		})
 	})
 }
 
-// A request that logs out while f runs has nowhere to keep what f returns.
+// TestRefreshWhoseRequestLogsOut checks that a request that logs out while f runs gets
+// ErrEnded, because there is no session for the result of f.
 func TestRefreshWhoseRequestLogsOut(t *testing.T) {
 	for _, saves := range []bool{false, true} {
 		inRefresh(t, func(x *refreshing) {
@@ -712,8 +718,8 @@ func TestRefreshWhoseRequestLogsOut(t *testing.T) {
 	}
 }
 
-// A pending Login keeps the values of the anonymous session, which another request
-// refreshes.
+// TestRefreshBesideAPendingLogin checks that a pending Login keeps the values of the anonymous
+// session, which another request refreshes.
 func TestRefreshBesideAPendingLogin(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		x.b = newBrowser(t, nil)
@@ -734,7 +740,8 @@ func TestRefreshBesideAPendingLogin(t *testing.T) {
 	})
 }
 
-// A value that cannot be encoded is an error, and the lease is given back.
+// TestRefreshEncodes checks that a value that cannot be encoded is an error, and that the lease
+// is returned.
 func TestRefreshEncodes(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		bad := session.NewKey[func()]("bad")
@@ -750,7 +757,8 @@ func TestRefreshEncodes(t *testing.T) {
 	})
 }
 
-// Where nothing is stored yet nobody overlaps: f is called, and the session made.
+// TestRefreshOfNewSession checks that without a stored session, when there are no concurrent
+// requests, f is called and the session is created.
 func TestRefreshOfNewSession(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		x.b = newBrowser(t, nil)
@@ -762,7 +770,7 @@ func TestRefreshOfNewSession(t *testing.T) {
 		x.b = newBrowser(t, nil)
 		x.issuer = issuer{takes: time.Second}
 		x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-			s.Login("bob") // is pending
+			s.Login("bob") // pending during the Refresh
 			x.refresh(1)(w, r, s)
 		})
 		x.at(1, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
@@ -774,8 +782,8 @@ func TestRefreshOfNewSession(t *testing.T) {
 	})
 }
 
-// Two values of one session are refreshed each under a lease of its own, at the
-// same time; and a lease is no value.
+// TestRefreshOfTwoValues checks that two values of one session are refreshed concurrently, each
+// with a lease of its own, and that a lease is not a value.
 func TestRefreshOfTwoValues(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		var all sync.WaitGroup
@@ -802,13 +810,13 @@ func TestRefreshOfTwoValues(t *testing.T) {
 			}
 		}
 		if all.Wait(); time.Since(began) > 7*time.Second {
-			t.Errorf("one after the other: %v", time.Since(began))
+			t.Errorf("the calls were not concurrent: they took %v", time.Since(began))
 		}
 	})
 }
 
-// Whoever runs on after his lease ends nobody else's, and what he has is saved
-// although his time is over.
+// TestRefreshBeyondTheLease checks that a request that continues after its lease does not end
+// the lease of another, and that its result is saved nevertheless.
 func TestRefreshBeyondTheLease(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		var all sync.WaitGroup
@@ -852,8 +860,8 @@ func TestRefreshBeyondTheLease(t *testing.T) {
 	})
 }
 
-// A Save of which nobody knows whether it was applied is not repeated: an Update
-// that is saved with it would count twice.
+// TestRefreshIndeterminate checks that a Save with an unknown outcome is not repeated, because
+// an Update that is saved with it would count twice.
 func TestRefreshIndeterminate(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
@@ -877,7 +885,8 @@ func TestRefreshIndeterminate(t *testing.T) {
 	})
 }
 
-// A lease is none of the values: Clear does not end it, and it takes no room.
+// TestRefreshLeaseIsNoValue checks that Clear does not end a lease, and that a lease does not
+// count against MaxDataSize.
 func TestRefreshLeaseIsNoValue(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		var all sync.WaitGroup
@@ -888,7 +897,7 @@ func TestRefreshLeaseIsNoValue(t *testing.T) {
 				x.at(i, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 					grants.Refresh(r.Context(), s, grant.fresh, func(ctx context.Context, g grant) (grant, error) {
 						if running.Add(1) > 1 {
-							t.Error("two at the same time")
+							t.Error("two concurrent calls of f")
 						}
 						time.Sleep(5 * time.Second)
 						running.Add(-1)
@@ -919,7 +928,7 @@ func TestRefreshLeaseIsNoValue(t *testing.T) {
 	b.get("/")
 }
 
-// What cannot be saved is not begun.
+// TestRefreshThatCouldNotBeSaved checks that f is not called if its result could not be saved.
 func TestRefreshThatCouldNotBeSaved(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		other := newBrowser(t, nil)
@@ -951,7 +960,8 @@ func TestRefreshThatCouldNotBeSaved(t *testing.T) {
 	})
 }
 
-// A Login that begins another session takes the values along, and no lease.
+// TestRefreshLeaseIsOfOneSession checks that a Login that creates another session keeps the
+// values, and no lease.
 func TestRefreshLeaseIsOfOneSession(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		x.b = newBrowser(t, nil)
@@ -962,7 +972,7 @@ func TestRefreshLeaseIsOfOneSession(t *testing.T) {
 				began := time.Now()
 				x.at(2, x.refresh(1))
 				if d := time.Since(began); d > 2*time.Second {
-					t.Errorf("it took %v", d)
+					t.Errorf("the Refresh took %v", d)
 				}
 				return g, nil
 			})
@@ -973,7 +983,8 @@ func TestRefreshLeaseIsOfOneSession(t *testing.T) {
 	})
 }
 
-// Goroutines of one request overlap like requests do.
+// TestRefreshInOneRequest checks that concurrent goroutines of one request behave as concurrent
+// requests.
 func TestRefreshInOneRequest(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
@@ -989,7 +1000,8 @@ func TestRefreshInOneRequest(t *testing.T) {
 	})
 }
 
-// The context holds for the first load too.
+// TestRefreshLoadsWithinItsDeadline checks that the deadline of the context also applies to the
+// first load.
 func TestRefreshLoadsWithinItsDeadline(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		x.spies[0].hook(func(ctx context.Context, call, id string) error { <-ctx.Done(); return ctx.Err() })
@@ -1004,14 +1016,14 @@ func TestRefreshLoadsWithinItsDeadline(t *testing.T) {
 	})
 }
 
-// A panic of fresh leaves no lease behind.
+// TestRefreshWhoseFreshPanics checks that a panic of fresh leaves no lease behind.
 func TestRefreshWhoseFreshPanics(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 			defer func() { recover() }()
 			calls := 0
 			grants.Refresh(r.Context(), s, func(grant) bool {
-				if calls++; calls == 2 { // under the lease
+				if calls++; calls == 2 { // the second call is with the lease
 					panic("oh")
 				}
 				return false
@@ -1039,9 +1051,9 @@ func (x *refreshing) hold(all *sync.WaitGroup) {
 	<-began
 }
 
-// Promise 17. A request that has less than two seconds left does not begin f: it waits
-// while another holds the lease, and else returns the deadline's error. The credential
-// is not used up in vain.
+// TestRefreshWithNoTimeLeft: promise 17. A request that has less than two seconds left does not
+// call f. It waits while another request holds the lease, and otherwise returns the deadline's
+// error, so that the grant is not used in vain.
 func TestRefreshWithNoTimeLeft(t *testing.T) {
 	for _, isHeld := range []bool{false, true} {
 		for _, left := range []time.Duration{time.Millisecond, 2*time.Second - time.Millisecond, 2 * time.Second} {
@@ -1071,8 +1083,9 @@ func TestRefreshWithNoTimeLeft(t *testing.T) {
 	}
 }
 
-// Promise 17. A claim whose outcome is unknown holds up no other request: it is looked
-// at, and given back if the store has it.
+// TestRefreshClaimOfUnknownOutcome: promise 17. A claim with an unknown outcome delays no other
+// request: the store is asked for the outcome, and the lease is returned if the claim was
+// applied.
 func TestRefreshClaimOfUnknownOutcome(t *testing.T) {
 	for _, applied := range []bool{true, false} {
 		inRefresh(t, func(x *refreshing) {
@@ -1108,8 +1121,9 @@ func TestRefreshClaimOfUnknownOutcome(t *testing.T) {
 	}
 }
 
-// Promise 17. All requests of a session in one process that wait for a Refresh share
-// one poll of the store, and one that leaves does not take it away from the others.
+// TestRefreshWaitersShareAPoll: promise 17. All requests of a session in one process that wait
+// for a Refresh share one poll of the store, and a request that leaves does not end the poll
+// for the others.
 func TestRefreshWaitersShareAPoll(t *testing.T) {
 	inRefresh(t, func(x *refreshing) {
 		const n = 1000
@@ -1136,14 +1150,15 @@ func TestRefreshWaitersShareAPoll(t *testing.T) {
 			})
 		}
 		all.Wait()
-		if calls := x.spies[1].count("") - before; calls > n+400 { // a load each, and the looks
+		if calls := x.spies[1].count("") - before; calls > n+400 { // one load per request, and the polls
 			t.Errorf("%d calls of the store for %d requests that wait ten seconds", calls, n)
 		}
 	})
 }
 
-// f is not begun with less than two seconds left, also if the claim has used up the
-// rest of the time, or the session is new and needs no claim.
+// TestRefreshNeedsTimeAfterTheClaim checks that f is not called with less than two seconds
+// left, also if the claim has used up the rest of the time, or if the session is new and needs
+// no claim.
 func TestRefreshNeedsTimeAfterTheClaim(t *testing.T) {
 	refuses := func(x *refreshing, limit time.Duration, before func(s *session.Session)) {
 		t.Helper()

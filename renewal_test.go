@@ -18,14 +18,14 @@ import (
 
 const second = time.Second
 
-// asks are the ways to ask for another token.
+// asks are the explicit renewals.
 var asks = map[string]func(s *session.Session){
 	"Renew":       func(s *session.Session) { s.Renew() },
 	"Remember":    func(s *session.Session) { s.Remember(30 * day) },
 	"Login again": func(s *session.Session) { s.Login("alice") },
 }
 
-// A desk runs what a test wants in the sessions of browsers.
+// desk runs functions as handlers in the sessions of browsers.
 type desk struct {
 	t   *testing.T
 	spy *spyStore
@@ -34,7 +34,7 @@ type desk struct {
 	f   func(s *session.Session)
 }
 
-// atDesk runs a test on a fake clock.
+// atDesk runs a test with a desk on a fake clock.
 func atDesk(t *testing.T, o session.Options, f func(d *desk)) {
 	t.Helper()
 	d := &desk{}
@@ -52,7 +52,7 @@ func (d *desk) visitor() *browser {
 	})))
 }
 
-// browser returns one that is logged in as alice, and has the name "before".
+// browser returns a browser that is logged in as alice, with the name "before".
 func (d *desk) browser() *browser {
 	b := d.visitor()
 	d.do(b, func(s *session.Session) {
@@ -62,18 +62,18 @@ func (d *desk) browser() *browser {
 	return b
 }
 
-// do runs f as the handler of a request, and tells whether that set a cookie.
+// do runs f as the handler of a request, and reports whether the response sets a cookie.
 func (d *desk) do(b *browser, f func(s *session.Session)) (cookie bool) {
 	d.t.Helper()
 	d.f = f
 	resp := b.get("/")
 	if resp.StatusCode != 200 {
-		d.t.Errorf("answers %s", resp.Status)
+		d.t.Errorf("the status is %s", resp.Status)
 	}
 	return setsCookie(resp)
 }
 
-// expect fails the test unless a request of b is alice's and reads this name.
+// expect fails the test unless a request of b is in as alice and reads this name.
 func (d *desk) expect(b *browser, want string) {
 	d.t.Helper()
 	d.do(b, func(s *session.Session) {
@@ -83,7 +83,7 @@ func (d *desk) expect(b *browser, want string) {
 	})
 }
 
-// expectReplaced fails the test unless b's token is nobody's.
+// expectReplaced fails the test unless b's token has been replaced.
 func (d *desk) expectReplaced(b *browser) {
 	d.t.Helper()
 	d.do(b, func(s *session.Session) {
@@ -93,17 +93,17 @@ func (d *desk) expectReplaced(b *browser) {
 	})
 }
 
-// expectReplacedAfter lets that time pass first.
+// expectReplacedAfter is expectReplaced after a time.
 func (d *desk) expectReplacedAfter(b *browser, wait time.Duration) {
 	d.t.Helper()
 	time.Sleep(wait)
 	d.expectReplaced(b)
 }
 
-// Promise 3. For ten seconds the token before a renewal that was asked for sees
-// the session as it was, and no more; what it changes is kept, and it sets no
-// cookie. Then it is nobody's.
-func TestTokenBeforeARenewalThatWasAskedFor(t *testing.T) {
+// TestTokenBeforeAnExplicitRenewal: promise 3. For ten seconds after an explicit renewal a
+// request with the previous token sees the session as it was. Its changes are kept, and it sets
+// no cookie. After that the token has been replaced.
+func TestTokenBeforeAnExplicitRenewal(t *testing.T) {
 	for how, ask := range asks {
 		t.Run(how, func(t *testing.T) {
 			atDesk(t, session.Options{}, func(d *desk) {
@@ -132,7 +132,7 @@ func TestTokenBeforeARenewalThatWasAskedFor(t *testing.T) {
 						}
 						s.AddFlash("", "hello")
 					}) {
-						t.Error("it sets a cookie")
+						t.Error("the response sets a cookie")
 					}
 					d.expect(old, "before")
 				}
@@ -153,9 +153,10 @@ func TestTokenBeforeARenewalThatWasAskedFor(t *testing.T) {
 	}
 }
 
-// Promise 3. Within the grace the previous token's Renew does nothing, its Remember
-// is dropped and reported. Its Login is an authentication: it makes a key, also when
-// the answer to another Login was lost, and then sees the session as it is.
+// TestPreviousTokenAsksForARenewal: promise 3. Within the grace the Renew of a request with the
+// previous token does nothing, and its Remember is dropped and reported. Its Login is an
+// authentication: it creates a key, even if the response to another Login was lost, and then
+// sees the current session.
 func TestPreviousTokenAsksForARenewal(t *testing.T) {
 	for first, one := range asks {
 		for second, other := range asks {
@@ -181,7 +182,7 @@ func TestPreviousTokenAsksForARenewal(t *testing.T) {
 							t.Errorf("reads %q", got)
 						}
 					}) != isLogin {
-						t.Errorf("it sets a cookie: %v", !isLogin)
+						t.Errorf("the response sets a cookie: %v", !isLogin)
 					}
 					if second == "Remember" {
 						dropped = 1
@@ -203,7 +204,7 @@ func TestPreviousTokenAsksForARenewal(t *testing.T) {
 						t.Errorf("AuthTime moved: %v", moved)
 					}
 					if first == "Remember" && !ends.Equal(wasEnd) || ends.After(wasEnd.Add(minute)) {
-						t.Errorf("it ends at %v, was %v", ends, wasEnd)
+						t.Errorf("the session ends at %v, before the call at %v", ends, wasEnd)
 					}
 					time.Sleep(10 * time.Second)
 					if isLogin {
@@ -218,8 +219,8 @@ func TestPreviousTokenAsksForARenewal(t *testing.T) {
 	}
 }
 
-// Promise 3. A Remember of a request with the previous token fails no response, and
-// Err tells of it afterwards.
+// TestDroppedRememberIsReported: promise 3. A Remember of a request with the previous token
+// does not fail the response, and Err returns an error afterwards.
 func TestDroppedRememberIsReported(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {
 		b := d.browser()
@@ -233,11 +234,11 @@ func TestDroppedRememberIsReported(t *testing.T) {
 	})
 }
 
-// Promise 3. Keys that Logins made and that were not presented are good for a
-// minute, whatever other Logins make: the answers arrive in any order. A request
-// that brings one gets another.
+// TestAnswersOfTwoLoginsArriveInAnyOrder: promise 3. Keys of Logins that were not presented are
+// valid for a minute, whatever keys other Logins create, because responses arrive in any order.
+// A request with such a key gets another.
 func TestAnswersOfTwoLoginsArriveInAnyOrder(t *testing.T) {
-	for _, cold := range []bool{false, true} { // was the newer one presented before?
+	for _, cold := range []bool{false, true} { // whether the newer key was presented before
 		for _, wait := range []time.Duration{0, 59 * second} {
 			t.Run(fmt.Sprint("newer presented: ", cold, ", after ", wait), func(t *testing.T) {
 				atDesk(t, session.Options{}, func(d *desk) {
@@ -266,8 +267,8 @@ func TestAnswersOfTwoLoginsArriveInAnyOrder(t *testing.T) {
 	}
 }
 
-// The key of a Login that was overtaken by another one ends a minute after it was
-// issued, if it was not presented.
+// TestUnpresentedKeyOfALoginEnds checks that the key of a Login that was not presented ends a
+// minute after it was issued if that of another Login was presented.
 func TestUnpresentedKeyOfALoginEnds(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {
 		b := d.browser()
@@ -282,7 +283,8 @@ func TestUnpresentedKeyOfALoginEnds(t *testing.T) {
 	})
 }
 
-// An explicit renewal that is no Login replaces the unpresented keys of Logins too.
+// TestRenewReplacesKeysOfLogins checks that an explicit renewal other than a Login also
+// replaces keys of Logins that were not presented.
 func TestRenewReplacesKeysOfLogins(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {
 		b := d.browser()
@@ -296,8 +298,8 @@ func TestRenewReplacesKeysOfLogins(t *testing.T) {
 	})
 }
 
-// Promises 2 and 3. Its Logout ends the session, and leaves the newer cookie
-// alone; what is set after it has no session.
+// TestTokenBeforeLogsOut: promises 2 and 3. The Logout of a request with the previous token
+// ends the session and does not change the newer cookie. Changes after it have no session.
 func TestTokenBeforeLogsOut(t *testing.T) {
 	for how, ask := range asks {
 		t.Run(how, func(t *testing.T) {
@@ -306,7 +308,7 @@ func TestTokenBeforeLogsOut(t *testing.T) {
 				old := b.replay(b.cookie())
 				d.do(b, ask)
 				if d.do(old, func(s *session.Session) { s.Logout(); name.Set(s, "new") }) {
-					t.Error("it sets a cookie")
+					t.Error("the response sets a cookie")
 				}
 				for _, b := range []*browser{b, old} {
 					d.do(b, func(s *session.Session) {
@@ -320,8 +322,8 @@ func TestTokenBeforeLogsOut(t *testing.T) {
 	}
 }
 
-// The same of a request that loaded its session before the renewal, which it
-// keeps for as long as it lasts.
+// TestLogoutOverlapsARenewal checks the same for a request that loaded its session before the
+// renewal.
 func TestLogoutOverlapsARenewal(t *testing.T) {
 	for how, ask := range asks {
 		atDesk(t, session.Options{}, func(d *desk) {
@@ -343,8 +345,8 @@ func TestLogoutOverlapsARenewal(t *testing.T) {
 	}
 }
 
-// Two renewals within ten seconds: the token before the first one still sees
-// what was before the first, the second's what was before the second.
+// TestRenewalsInARow makes two explicit renewals within ten seconds: each previous token sees
+// the session as it was before its own renewal.
 func TestRenewalsInARow(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {
 		b := d.browser()
@@ -367,10 +369,10 @@ func TestRenewalsInARow(t *testing.T) {
 	})
 }
 
-// Promise 3. A logged-in session that is used gets another token when its own is
-// old. The one before it is good without restriction until ten seconds after
-// the new one came.
-func TestRenewalByAge(t *testing.T) {
+// TestAutomaticRenewal: promise 3. A logged-in session that is used gets another token when the
+// current one is older than RenewAfter. The previous token has full access until ten seconds
+// after the new one was first presented.
+func TestAutomaticRenewal(t *testing.T) {
 	atDesk(t, session.Options{RenewAfter: 5 * minute}, func(d *desk) {
 		b := d.browser()
 		old := b.replay(b.cookie())
@@ -383,9 +385,9 @@ func TestRenewalByAge(t *testing.T) {
 		if !d.do(b, read) || d.log.count(session.EventRenewed) != 1 {
 			t.Fatalf("no new cookie; events %v", d.log.all)
 		}
-		time.Sleep(5 * time.Second) // before the new one comes
+		time.Sleep(5 * time.Second) // before the new token is presented
 		saves := d.spy.count("Save")
-		// As twenty requests at once are: no cookie for them, and nothing lost.
+		// Concurrent requests with the old token set no cookie, and lose no change.
 		if d.do(old, func(s *session.Session) { name.Set(s, "old") }) {
 			t.Error("another cookie for the old token within ten seconds")
 		}
@@ -394,14 +396,14 @@ func TestRenewalByAge(t *testing.T) {
 		}
 		d.expect(b, "old")
 		if n := d.spy.count("Save") - saves; n != 2 {
-			t.Errorf("%d Saves, want the one of the change and one that the new token has come", n)
+			t.Errorf("%d Saves, want one for the change and one that records the first use of the new token", n)
 		}
 		d.do(b, func(s *session.Session) { name.Set(s, "new") })
 		time.Sleep(10*second - time.Millisecond)
 		if d.do(old, read) {
-			t.Error("another cookie for the old token although the new one has come")
+			t.Error("another cookie for the old token after the new one was presented")
 		}
-		d.expect(old, "new") // it sees what is new
+		d.expect(old, "new") // sees the newer value
 		time.Sleep(time.Millisecond)
 		d.expectReplaced(old)
 		d.expect(b, "new")
@@ -411,10 +413,11 @@ func TestRenewalByAge(t *testing.T) {
 	})
 }
 
-// Promise 3. While the new token has not been presented the previous one keeps full
-// access, and a request with it gets another: ten seconds after the last was issued,
-// or one second after it if two or more have not been presented. A response may have
-// been lost, or a laptop slept. A token whose response was only slow is good too.
+// TestLostResponsesOfAnAutomaticRenewal: promise 3. While the new token has not been presented
+// the previous one keeps full access, and a request with it gets another: ten seconds after the
+// last was issued, or one second after it if two or more have not been presented. The response
+// may have been lost, or a laptop may have been suspended. A token whose response was only slow
+// is valid too.
 func TestLostResponsesOfAnAutomaticRenewal(t *testing.T) {
 	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
 		b := d.browser()
@@ -425,18 +428,18 @@ func TestLostResponsesOfAnAutomaticRenewal(t *testing.T) {
 			time.Sleep(gap)
 			if i > 0 && gap <= 10*second {
 				if d.do(b.replay(b.cookie()), read) {
-					t.Fatalf("the key number %d is issued %v after the one before", i+1, gap)
+					t.Fatalf("key number %d was issued %v after the previous one", i+1, gap)
 				}
 				time.Sleep(time.Millisecond)
 			}
-			deaf := b.replay(b.cookie()) // whose responses b does not see
+			deaf := b.replay(b.cookie()) // a copy of b whose responses are lost for b
 			if !d.do(deaf, read) {
-				t.Fatalf("the key number %d is not issued", i+1)
+				t.Fatalf("key number %d was not issued", i+1)
 			}
 			lost = append(lost, deaf)
 		}
-		d.expect(lost[3], "before") // slow, not lost
-		d.expect(lost[2], "before") // likewise
+		d.expect(lost[3], "before") // its response was slow, not lost
+		d.expect(lost[2], "before") // so was this one's
 		d.expect(b, "before")
 		time.Sleep(10 * time.Second)
 		d.expectReplaced(b)
@@ -444,8 +447,8 @@ func TestLostResponsesOfAnAutomaticRenewal(t *testing.T) {
 	})
 }
 
-// An issued key is forgotten when 16 newer ones have been issued, and the one with
-// which a client asks for them is not.
+// TestIssuedKeysAreBounded checks that an issued key is removed when 16 newer ones have been
+// issued, and that the key of the requests that cause this is kept.
 func TestIssuedKeysAreBounded(t *testing.T) {
 	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
 		b := d.browser()
@@ -464,8 +467,9 @@ func TestIssuedKeysAreBounded(t *testing.T) {
 	})
 }
 
-// A thief who asks for a key each second does not push out the one that the owner has
-// got, before it can arrive: nor does a slow link on which responses take that long.
+// TestIssuedKeysLastUntilTheyCanArrive checks that an attacker who requests a key every second
+// does not cause the removal of the owner's new key before its response can arrive, and neither
+// does a slow connection.
 func TestIssuedKeysLastUntilTheyCanArrive(t *testing.T) {
 	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
 		owner := d.browser()
@@ -482,7 +486,7 @@ func TestIssuedKeysLastUntilTheyCanArrive(t *testing.T) {
 			}
 		}
 		if issued < 40 {
-			t.Fatalf("the thief gets %d keys only", issued)
+			t.Fatalf("the attacker gets only %d keys", issued)
 		}
 		d.expect(owner, "before")
 		time.Sleep(11 * second)
@@ -490,7 +494,8 @@ func TestIssuedKeysLastUntilTheyCanArrive(t *testing.T) {
 	})
 }
 
-// However many times somebody logs in, the record holds a bounded number of keys.
+// TestKeysOfLoginsAreBounded checks that the number of keys in a record is bounded for any
+// number of logins.
 func TestKeysOfLoginsAreBounded(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {
 		b := d.browser()
@@ -503,9 +508,9 @@ func TestKeysOfLoginsAreBounded(t *testing.T) {
 	})
 }
 
-// Promise 3. A thief who asks with a stolen token whenever a key may be issued, and
-// discards it, does not keep the owner from renewing. The stolen token is worthless
-// then, and the attempt is EventReplayed.
+// TestThiefCannotHoldOffRenewal: promise 3. An attacker who requests a key with a stolen token
+// whenever one can be issued, and discards it, does not prevent the owner's renewal. The stolen
+// token then gives no access, and its use is an EventReplayed.
 func TestThiefCannotHoldOffRenewal(t *testing.T) {
 	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
 		owner := d.browser()
@@ -526,26 +531,26 @@ func TestThiefCannotHoldOffRenewal(t *testing.T) {
 			}
 			if !in {
 				if d.log.count(session.EventReplayed) != 1 {
-					t.Error("the stolen token is worthless, and no EventReplayed")
+					t.Error("the stolen token was replaced, without an EventReplayed")
 				}
 				return
 			}
 		}
-		t.Error("the stolen token is good for five minutes")
+		t.Error("the stolen token is still valid after five minutes")
 	})
 }
 
-// Promise 3. A slow request presents a key and meanwhile the slow response with an older
-// one arrives: the older key, which the browser has now, was presented later. The slow
-// request does not end it, also if it reads the store again, or if the store fails as the
-// request begins and as it saves.
+// TestSlowRequestDoesNotEndWhatCameLater: promise 3. During a slow request that has presented a
+// key, a slow response with an older key arrives. The browser now has the older key, which is
+// presented later. The slow request must not end that key, even if it loads the session again,
+// or if the store fails as it begins and as it saves.
 func TestSlowRequestDoesNotEndWhatCameLater(t *testing.T) {
 	for name, atEnd := range map[string]func(*desk, *session.Session){
 		"nothing": func(*desk, *session.Session) {},
 		"Reload":  func(_ *desk, s *session.Session) { _ = s.Reload(t.Context()) },
 		"a Save that fails, and a change": func(d *desk, s *session.Session) {
 			d.spy.hook(failing("Save", errDown))
-			_ = s.Save(t.Context()) // drops what is due
+			_ = s.Save(t.Context()) // drops the maintenance of the key
 			d.spy.hook(nil)
 			visits.Set(s, 1)
 		},
@@ -556,9 +561,9 @@ func TestSlowRequestDoesNotEndWhatCameLater(t *testing.T) {
 					b := d.browser()
 					time.Sleep(minute)
 					late := b.replay(b.cookie())
-					d.expect(late, "before") // gets a key, and its response is slow
+					d.expect(late, "before") // gets a key with a slow response
 					time.Sleep(11 * second)
-					d.expect(b, "before") // gets a newer one
+					d.expect(b, "before") // gets a newer key
 					begun, again := make(chan struct{}), b.replay(b.cookie())
 					if fails {
 						d.spy.hook(failing("Save", errDown))
@@ -577,7 +582,7 @@ func TestSlowRequestDoesNotEndWhatCameLater(t *testing.T) {
 					time.Sleep(second)
 					d.expect(late, "before")
 					all.Wait()
-					d.expect(again, "before") // sent once more by a proxy
+					d.expect(again, "before") // a request that a proxy sends a second time
 					for range 30 {
 						d.expect(late, "before")
 						time.Sleep(3 * second)
@@ -588,15 +593,15 @@ func TestSlowRequestDoesNotEndWhatCameLater(t *testing.T) {
 	}
 }
 
-// Promise 3. A key of a Login that arrives late is presented by a request that takes
-// longer than the key has left: it is presented nevertheless.
+// TestLateKeyOfASlowRequest: promise 3. The key of a Login is presented by a request that takes
+// longer than the time that the key has left: its presentation is recorded nevertheless.
 func TestLateKeyOfASlowRequest(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {
 		b := d.browser()
 		late := b.replay(b.cookie())
 		d.do(late, func(s *session.Session) { s.Login("alice") })
 		d.do(b, func(s *session.Session) { s.Login("alice") })
-		d.expect(b, "before") // ends the late key, a minute after it was issued
+		d.expect(b, "before") // limits the late key to a minute after it was issued
 		time.Sleep(50 * second)
 		begun := make(chan struct{})
 		var all sync.WaitGroup
@@ -615,9 +620,9 @@ func TestLateKeyOfASlowRequest(t *testing.T) {
 	})
 }
 
-// A renewal whose outcome is unknown, and whose session gives its place to another before
-// the Reload that would find out, sets no cookie: the browser has a newer one. A store
-// that fails afterwards cannot say so once more.
+// TestUnknownRenewalOfASessionThatIsReplaced checks that a renewal with an unknown outcome sets
+// no cookie if the session is replaced before the Reload that would find the outcome, because
+// the browser has a newer cookie, even if the store fails afterwards.
 func TestUnknownRenewalOfASessionThatIsReplaced(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {
 		b := d.browser()
@@ -626,7 +631,7 @@ func TestUnknownRenewalOfASessionThatIsReplaced(t *testing.T) {
 			s.Renew()
 			d.spy.hook(func(_ context.Context, call, _ string) error {
 				if call == "Save" {
-					return session.ErrIndeterminate // and it was not applied
+					return session.ErrIndeterminate // the write was not applied
 				}
 				return errDown
 			})
@@ -641,14 +646,14 @@ func TestUnknownRenewalOfASessionThatIsReplaced(t *testing.T) {
 			d.spy.down.Store(true)
 		}})
 		if resp := (&browser{t, h, b.jar}).get("/"); setsCookie(resp) {
-			t.Errorf("it sets a cookie: %v", resp.Header["Set-Cookie"])
+			t.Errorf("the response sets a cookie: %v", resp.Header["Set-Cookie"])
 		}
 	})
 }
 
-// A Save renews the token by its age, and another request logs in before the response.
-// If the store then cannot say whether that cookie is still the newest it does not leave:
-// the browser has one that is as good, or better.
+// TestCookieOfAnAutomaticRenewalInAnOutage covers a Save that renews the token automatically,
+// and a Login by another request before the response. If the store then cannot say whether that
+// cookie is still the newest, it is not sent: the browser has one that is at least as new.
 func TestCookieOfAnAutomaticRenewalInAnOutage(t *testing.T) {
 	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
 		b := d.browser()
@@ -669,11 +674,11 @@ func TestCookieOfAnAutomaticRenewalInAnOutage(t *testing.T) {
 	})
 }
 
-// An attacker asks for a key each second while a slow request presents the one that the
-// owner has got. It was presented as the request arrived: it is not among those that are
-// forgotten, and the attacker's ends ten seconds later.
+// TestSlowRequestUnderAttack covers an attacker who requests a key every second while a slow
+// request presents the owner's new key. The presentation counts from the arrival of the
+// request: the key is not removed, and the attacker's key ends ten seconds later.
 func TestSlowRequestUnderAttack(t *testing.T) {
-	for _, newer := range []int{0, 20} { // keys that the attacker has got before that
+	for _, newer := range []int{0, 20} { // keys that the attacker has been issued before
 		t.Run(fmt.Sprint("newer keys: ", newer), func(t *testing.T) {
 			atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
 				owner := d.browser()
@@ -709,8 +714,9 @@ func TestSlowRequestUnderAttack(t *testing.T) {
 	}
 }
 
-// Promise 3. Another request writes the session while a slow one notes that it has
-// presented a key: the key is noted nevertheless, unless the session has ended.
+// TestKeyIsNotedBesideOtherWrites: promise 3. Another request writes the session while a slow
+// request records that it has presented a key: the key is recorded nevertheless, unless the
+// session has ended.
 func TestKeyIsNotedBesideOtherWrites(t *testing.T) {
 	for how, meanwhile := range map[string]func(s *session.Session){
 		"a change": func(s *session.Session) { visits.Set(s, 1) },
@@ -738,9 +744,9 @@ func TestKeyIsNotedBesideOtherWrites(t *testing.T) {
 	}
 }
 
-// Promise 3. A slow request has presented the key of a Login when another Login of the
-// user replaces that. The Renew of the slow request does nothing, and its client is not
-// the one that has the newer key.
+// TestSlowRequestRenewsAfterALogin: promise 3. A slow request has presented the key of a Login
+// when another Login of the user replaces it. The Renew of the slow request does nothing,
+// because its client does not have the newer key.
 func TestSlowRequestRenewsAfterALogin(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {
 		b := d.browser()
@@ -751,16 +757,16 @@ func TestSlowRequestRenewsAfterALogin(t *testing.T) {
 			d.do(other, func(s *session.Session) { s.Login("alice") })
 			s.Renew()
 		}) {
-			t.Error("the Renew makes a key")
+			t.Error("the Renew creates a key")
 		}
 		time.Sleep(11 * second)
 		d.expect(other, "before")
 	})
 }
 
-// Promise 3. A response that brings the key of an automatic renewal is slow and
-// overwrites a newer one that was presented. The request that brings it gets
-// another, and the key that it has overtaken gets no other and ends.
+// TestSlowResponseOfAnAutomaticRenewal: promise 3. A slow response with the key of an automatic
+// renewal replaces a newer cookie that was presented. The next request with that key gets
+// another key. The key that was replaced in the browser gets no other and ends.
 func TestSlowResponseOfAnAutomaticRenewal(t *testing.T) {
 	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
 		b := d.browser()
@@ -795,8 +801,8 @@ func TestSlowResponseOfAnAutomaticRenewal(t *testing.T) {
 	})
 }
 
-// A presented key that was overtaken gets no other, while the one that overtook it
-// gets as many as are lost.
+// TestOvertakenKeyGetsNoOther checks that a presented key that the client has replaced by an
+// older one gets no other key, while the older one gets as many as are lost.
 func TestOvertakenKeyGetsNoOther(t *testing.T) {
 	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
 		read := func(s *session.Session) { s.User() }
@@ -826,8 +832,9 @@ func TestOvertakenKeyGetsNoOther(t *testing.T) {
 	})
 }
 
-// Promise 3. A request that has presented a key gets no other if an older one, whose
-// response was slow, was presented while it was in flight: the client has that now.
+// TestOvertakenRequestGetsNoKey: promise 3. A request that has presented a key gets no other if
+// an older key with a slow response was presented while it was in flight, because the client
+// now has the older key.
 func TestOvertakenRequestGetsNoKey(t *testing.T) {
 	change := func(s *session.Session) { visits.Update(s, func(n int) int { return n + 1 }) }
 	for how, begin := range map[string]func(d *desk, b *browser) (late *browser){
@@ -865,8 +872,9 @@ func TestOvertakenRequestGetsNoKey(t *testing.T) {
 	}
 }
 
-// Promise 3. Of three keys whose responses were slow the second was presented, and then
-// the first, which gets another. The second, which was not the newest, gets no other.
+// TestOvertakenKeyThatIsNotTheNewest: promise 3. Of three keys with slow responses the second
+// was presented, and then the first, which gets another. The second, which was not the newest,
+// gets no other.
 func TestOvertakenKeyThatIsNotTheNewest(t *testing.T) {
 	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
 		read := func(s *session.Session) { s.User() }
@@ -896,8 +904,8 @@ func TestOvertakenKeyThatIsNotTheNewest(t *testing.T) {
 	})
 }
 
-// The same over net/http: a report writes its first line, which renews, and works for
-// 15 seconds, while the page polls.
+// TestSlowReportRenews does the same over net/http: a report writes its first line, which
+// renews the token, and works for 15 seconds, while the page polls.
 func TestSlowReportRenews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newManager(t, session.Options{RenewAfter: minute})
@@ -914,7 +922,7 @@ func TestSlowReportRenews(t *testing.T) {
 		b := newBrowser(t, h)
 		b.get("/login")
 		time.Sleep(minute)
-		slow := b.replay(b.cookie()) // whose response arrives when the report is done
+		slow := b.replay(b.cookie()) // its response arrives when the report is done
 		done := make(chan *http.Response)
 		go func() { done <- slow.get("/report") }()
 		<-started
@@ -924,14 +932,15 @@ func TestSlowReportRenews(t *testing.T) {
 			}
 			time.Sleep(2 * second)
 			if got := body(b.get("/poll")); got != "alice" {
-				t.Errorf("%d s after the report began the poll is answered as %q", 2*(i+1), got)
+				t.Errorf("%d s after the report began the poll is in as %q", 2*(i+1), got)
 			}
 		}
 	})
 }
 
-// Promise 3. The request that makes the key of an automatic renewal does not present
-// it, whatever it saves later: if its response is lost, the previous key stays good.
+// TestRequestDoesNotPresentItsOwnKey: promise 3. The request that creates the key of an
+// automatic renewal does not present it, whatever it saves later: if its response is lost, the
+// previous key stays valid.
 func TestRequestDoesNotPresentItsOwnKey(t *testing.T) {
 	for how, h := range map[string]func(d *desk, w http.ResponseWriter, r *http.Request, s *session.Session, meanwhile func()){
 		"a late change": func(d *desk, w http.ResponseWriter, r *http.Request, s *session.Session, meanwhile func()) {
@@ -986,13 +995,13 @@ func TestRequestDoesNotPresentItsOwnKey(t *testing.T) {
 						d.do(b, func(s *session.Session) { name.Set(s, "after") })
 					})
 				}))).replay(b.cookie())
-				if !setsCookie(lost.get("/")) { // and its response is lost
+				if !setsCookie(lost.get("/")) { // the response is lost for b
 					t.Fatal("no automatic renewal")
 				}
 				time.Sleep(11 * time.Second)
 				d.do(b, func(s *session.Session) {
 					if s.User() != "alice" {
-						t.Errorf("the response was lost, and 11 s later the browser is %q: %v", s.User(), s.Err())
+						t.Errorf("the response was lost, and 11 s later the browser is in as %q: %v", s.User(), s.Err())
 					}
 				})
 			})
@@ -1000,10 +1009,11 @@ func TestRequestDoesNotPresentItsOwnKey(t *testing.T) {
 	}
 }
 
-// Promise 3. The old token may do all that the new one may: also renew, when
-// both go the way of a renewal that was asked for, and sign out.
-func TestOldTokenIsGoodWithoutRestriction(t *testing.T) {
-	for _, come := range []bool{true, false} { // has the new one?
+// TestOldTokenHasFullAccess: promise 3. A request with the previous token of an
+// automatic renewal may do everything: also renew explicitly, which replaces both tokens, and
+// log out.
+func TestOldTokenHasFullAccess(t *testing.T) {
+	for _, come := range []bool{true, false} { // whether the new token was presented
 		for how, ask := range asks {
 			t.Run(fmt.Sprint(how, " come=", come), func(t *testing.T) {
 				atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
@@ -1014,7 +1024,7 @@ func TestOldTokenIsGoodWithoutRestriction(t *testing.T) {
 					if come {
 						d.expect(b, "before")
 					}
-					same := b.replay(old.cookie()) // another of twenty requests at once
+					same := b.replay(old.cookie()) // a concurrent request with the old token
 					if !d.do(old, func(s *session.Session) { ask(s); name.Set(s, "after") }) {
 						t.Fatal("no cookie")
 					}
@@ -1036,7 +1046,7 @@ func TestOldTokenIsGoodWithoutRestriction(t *testing.T) {
 				d.expect(b, "before")
 			}
 			if !d.do(old, func(s *session.Session) { s.Logout() }) || old.cookie() != "" {
-				t.Error("no deletion")
+				t.Error("the cookie was not deleted")
 			}
 			d.do(b, func(s *session.Session) {
 				if s.User() != "" {
@@ -1047,8 +1057,9 @@ func TestOldTokenIsGoodWithoutRestriction(t *testing.T) {
 	}
 }
 
-// By age only what a cookie can leave for, and only who is logged in.
-func TestNoRenewalByAge(t *testing.T) {
+// TestNoAutomaticRenewal checks that there is no automatic renewal if no cookie can be sent, or
+// if no user is logged in.
+func TestNoAutomaticRenewal(t *testing.T) {
 	for what, o := range map[string]session.Options{"anonymous": {RenewAfter: minute}, "not asked for": {}, "after the first byte": {RenewAfter: minute}, "not used": {RenewAfter: minute}} {
 		t.Run(what, func(t *testing.T) {
 			var log events
@@ -1079,9 +1090,9 @@ func TestNoRenewalByAge(t *testing.T) {
 	}
 }
 
-// Promise 3. A request keeps the session that it loaded, however long it lasts:
-// over renewals by age it sees what is new; over one that was asked for it sees
-// what it saw, and what it changes is kept, also after the ten seconds.
+// TestLongRequest: promise 3. A request keeps the session that it loaded, however long it
+// lasts. After automatic renewals it sees newer values. After an explicit one it sees the
+// values that it saw before, and its changes are kept, also after the grace.
 func TestLongRequest(t *testing.T) {
 	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
 		b := d.browser()
@@ -1090,11 +1101,11 @@ func TestLongRequest(t *testing.T) {
 		h := d.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			s := session.From(r.Context())
 			s.User()
-			for i := range 4 { // by age, all used
+			for i := range 4 { // automatic renewals, each presented
 				time.Sleep(minute)
 				value := fmt.Sprint("by age ", i)
 				if !d.do(b, func(s *session.Session) { name.Set(s, value) }) {
-					t.Error("no renewal by age")
+					t.Error("no automatic renewal")
 				}
 				d.expect(b, value)
 				time.Sleep(11 * time.Second)
@@ -1116,7 +1127,7 @@ func TestLongRequest(t *testing.T) {
 				t.Errorf("Reload: %v; in as %q", err, s.User())
 			}
 			if n := d.log.count(session.EventReplayed); n != 0 {
-				t.Errorf("%d times EventReplayed: a Reload is no replay", n)
+				t.Errorf("%d times EventReplayed, want none: a Reload is not a replay", n)
 			}
 		}))
 		if resp := newBrowser(t, h).replay(slow.cookie()).get("/"); resp.StatusCode != 200 || setsCookie(resp) {
@@ -1130,9 +1141,9 @@ func TestLongRequest(t *testing.T) {
 	})
 }
 
-// A Reload treats the token as any request with it, if somebody asked for a
-// renewal since.
-func TestReloadAfterARenewalThatWasAskedFor(t *testing.T) {
+// TestReloadAfterAnExplicitRenewal checks that after an explicit renewal by another request a
+// Reload behaves as a new request with the previous token.
+func TestReloadAfterAnExplicitRenewal(t *testing.T) {
 	for how, ask := range asks {
 		atDesk(t, session.Options{}, func(d *desk) {
 			b := d.browser()
@@ -1140,7 +1151,7 @@ func TestReloadAfterARenewalThatWasAskedFor(t *testing.T) {
 				s.User()
 				d.do(b, func(s *session.Session) { ask(s); name.Set(s, "after") })
 				if err := s.Reload(t.Context()); err != nil || s.User() != "alice" || name.Get(s) != "before" {
-					t.Errorf("%s: Reload at once: %v, in as %q, reads %q", how, err, s.User(), name.Get(s))
+					t.Errorf("%s: immediate Reload: %v, in as %q, reads %q", how, err, s.User(), name.Get(s))
 				}
 				time.Sleep(10 * time.Second)
 				for range 2 {
@@ -1154,8 +1165,8 @@ func TestReloadAfterARenewalThatWasAskedFor(t *testing.T) {
 	}
 }
 
-// A request that saved a renewal and then takes its time sends no cookie if the
-// browser has, or may have, a newer one by then.
+// TestRenewalThatWasSavedEarly checks that a request that has saved a renewal, and then takes
+// time, sets no cookie if the browser has, or may have, a newer one by then.
 func TestRenewalThatWasSavedEarly(t *testing.T) {
 	for what, c := range map[string]struct {
 		early     func(s *session.Session)
@@ -1166,15 +1177,15 @@ func TestRenewalThatWasSavedEarly(t *testing.T) {
 		"a change":        {func(s *session.Session) { s.Renew() }, func(d *desk, old *browser) { d.do(old, func(s *session.Session) { visits.Set(s, 1) }) }, true},
 		"another user":    {func(s *session.Session) { s.Renew() }, func(d *desk, old *browser) { d.do(old, func(s *session.Session) { s.Login("bob") }) }, false},
 		"a logout":        {func(s *session.Session) { s.Renew() }, func(d *desk, old *browser) { d.do(old, func(s *session.Session) { s.Logout() }) }, false},
-		"a renewal by age": {func(s *session.Session) {}, func(d *desk, old *browser) {
+		"an automatic renewal": {func(s *session.Session) {}, func(d *desk, old *browser) {
 			time.Sleep(11 * time.Second)
 			d.expect(old, "before")
 			d.expect(old, "before")
 		}, false},
-		"nothing, by age":   {func(s *session.Session) {}, func(*desk, *browser) { time.Sleep(minute / 2) }, true},
-		"a login elsewhere": {func(s *session.Session) { s.Login("alice") }, func(d *desk, _ *browser) { d.browser() }, true},
+		"nothing, automatic": {func(s *session.Session) {}, func(*desk, *browser) { time.Sleep(minute / 2) }, true},
+		"a login elsewhere":  {func(s *session.Session) { s.Login("alice") }, func(d *desk, _ *browser) { d.browser() }, true},
 
-		// A Login's key keeps full access, whatever keys other Logins make.
+		// The key of a Login keeps full access, whatever keys other Logins create.
 		"a login in another tab": {func(s *session.Session) { s.Login("alice") }, func(d *desk, old *browser) {
 			d.do(old, func(s *session.Session) { s.Login("alice") })
 		}, true},
@@ -1195,7 +1206,7 @@ func TestRenewalThatWasSavedEarly(t *testing.T) {
 		"a login after a renewal": {func(s *session.Session) { s.Renew() }, func(d *desk, old *browser) {
 			d.do(old, func(s *session.Session) { s.Login("alice") })
 		}, false},
-		"a login after a renewal by age": {func(s *session.Session) {}, func(d *desk, old *browser) {
+		"a login after an automatic renewal": {func(s *session.Session) {}, func(d *desk, old *browser) {
 			d.do(old, func(s *session.Session) { s.Login("alice") })
 		}, false},
 	} {
@@ -1234,8 +1245,9 @@ func TestRenewalThatWasSavedEarly(t *testing.T) {
 	}
 }
 
-// Promise 3. A request saves, which renews its token by age, and then logs in. Another
-// tab logs in while the store answers that Login. Both responses bring a token.
+// TestLoginsInTwoTabsAfterASave: promise 3. A request saves, which renews its token
+// automatically, and then logs in. Another tab logs in before the store replies to that Login.
+// Both responses set a cookie.
 func TestLoginsInTwoTabsAfterASave(t *testing.T) {
 	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
 		b := d.browser()
@@ -1265,9 +1277,10 @@ func TestLoginsInTwoTabsAfterASave(t *testing.T) {
 	})
 }
 
-// Promise 3. A long request whose key was replaced by age, and has ended, keeps its
-// session. Its Login makes a key, and a Remember beside it works; alone its Renew or
-// Remember is dropped, and reported. While its key is still accepted all three work.
+// TestLongRequestAsksForARenewal: promise 3. A long-lived request whose key was replaced
+// automatically and has ended keeps its session. Its Login creates a key, and a Remember with
+// it works. Without a Login its Renew or Remember is dropped, and reported. While its key is
+// still valid all three work.
 func TestLongRequestAsksForARenewal(t *testing.T) {
 	for how, ask := range map[string]func(s *session.Session){
 		"Renew": asks["Renew"], "Remember": asks["Remember"], "Login": asks["Login again"],
@@ -1296,7 +1309,7 @@ func TestLongRequestAsksForARenewal(t *testing.T) {
 							}
 						})
 						if sets != works || d.log.count(session.EventDropped) == 0 != works {
-							t.Errorf("sets a cookie: %v, %d times EventDropped", sets, d.log.count(session.EventDropped))
+							t.Errorf("the response sets a cookie: %v, %d times EventDropped", sets, d.log.count(session.EventDropped))
 						}
 						last := b
 						if works {
@@ -1321,8 +1334,9 @@ func TestLongRequestAsksForARenewal(t *testing.T) {
 	}
 }
 
-// A renewal by age that meets a newer record, which is no renewal, still is one.
-func TestRenewalByAgeMeetsAChange(t *testing.T) {
+// TestAutomaticRenewalMeetsAChange checks that an automatic renewal that conflicts with another
+// change is retried.
+func TestAutomaticRenewalMeetsAChange(t *testing.T) {
 	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
 		b := d.browser()
 		all, err := d.m.List(t.Context(), "alice")
@@ -1342,7 +1356,8 @@ func TestRenewalByAgeMeetsAChange(t *testing.T) {
 	})
 }
 
-// A token that was replaced has no power over the session, not even to end it.
+// TestReplacedTokenLogsOut checks that a replaced token gives no access to the session, not
+// even to end it.
 func TestReplacedTokenLogsOut(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {
 		b := d.browser()
@@ -1350,14 +1365,15 @@ func TestReplacedTokenLogsOut(t *testing.T) {
 		d.do(b, func(s *session.Session) { s.Renew() })
 		time.Sleep(10 * time.Second)
 		if d.do(old, func(s *session.Session) { s.Logout(); name.Set(s, "new") }) {
-			t.Error("it sets a cookie")
+			t.Error("the response sets a cookie")
 		}
 		d.expect(b, "before")
 		d.expectReplaced(old)
 	})
 }
 
-// The README's recipe: a replayed token signs out both thief and owner.
+// TestReplayedTokenSignsOut runs the recipe with which a replayed token signs out both the
+// attacker and the owner.
 func TestReplayedTokenSignsOut(t *testing.T) {
 	var m *session.Manager
 	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, _ *session.Manager) {
@@ -1381,12 +1397,12 @@ func TestReplayedTokenSignsOut(t *testing.T) {
 	})
 }
 
-// A renewal whose Save was applied, or not, and nobody knows: the record tells,
-// at once or by a Reload. Nobody is signed out by it.
+// TestIndeterminateRenewal covers a renewal whose Save has an unknown outcome: the record shows
+// the outcome, immediately or with a Reload. No user is signed out.
 func TestIndeterminateRenewal(t *testing.T) {
 	for how, ask := range asks {
 		for _, applied := range []bool{true, false} {
-			for _, loads := range []bool{true, false} { // the store, after it
+			for _, loads := range []bool{true, false} { // whether the store can load after the Save
 				t.Run(fmt.Sprint(how, " applied=", applied, " loads=", loads), func(t *testing.T) {
 					atDesk(t, session.Options{}, func(d *desk) {
 						b := d.browser()
@@ -1435,8 +1451,9 @@ func TestIndeterminateRenewal(t *testing.T) {
 	}
 }
 
-// The answer of the store to a Login is lost, and another tab logs in before the store is
-// asked what became of the first Login. The record has both keys: both Logins are answered.
+// TestIndeterminateLoginAndAnother covers a Login whose store reply is lost, and a Login of
+// another tab before the store is asked for the outcome of the first. The record has both keys,
+// and both responses set a cookie.
 func TestIndeterminateLoginAndAnother(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {
 		b := d.browser()
@@ -1469,15 +1486,15 @@ func TestIndeterminateLoginAndAnother(t *testing.T) {
 	})
 }
 
-// What nobody asked for fails no request: neither a renewal by age nor the note
-// that the new token has come.
-func TestFailingUpkeepIsAnEvent(t *testing.T) {
+// TestFailingMaintenanceIsAnEvent checks that a failure of automatic maintenance fails no
+// request: neither an automatic renewal nor the record of a key's first use.
+func TestFailingMaintenanceIsAnEvent(t *testing.T) {
 	for _, cause := range []error{errDown, session.ErrIndeterminate} {
 		atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
 			b := d.browser()
 			time.Sleep(minute)
 			old := b.replay(b.cookie())
-			for _, what := range []string{"renewal by age", "first use"} {
+			for _, what := range []string{"automatic renewal", "first use"} {
 				d.spy.hook(failing("Save", cause))
 				if d.do(b, func(s *session.Session) {
 					if s.User() != "alice" || s.Err() != nil {
@@ -1497,9 +1514,9 @@ func TestFailingUpkeepIsAnEvent(t *testing.T) {
 	}
 }
 
-// Promises 3 and 11. A request whose changes cannot be stored, although the store does not
-// fail, presents its key and uses the session like any other. Its response brings another
-// key if that is due, unless the header has left or ErrorHandler answers.
+// TestRequestWhoseChangesAreRefused: promises 3 and 11. A request whose changes cannot be
+// stored, although the store works, presents its key and uses the session like any other. Its
+// response sets a new key if one is due, unless the header was sent or ErrorHandler responds.
 func TestRequestWhoseChangesAreRefused(t *testing.T) {
 	tooLarge := func(s *session.Session) { visits.Set(s, 1) } // the session is full
 	notJSON := func(s *session.Session) { session.NewKey[any]("bad").Set(s, func() {}) }
@@ -1534,7 +1551,7 @@ func TestRequestWhoseChangesAreRefused(t *testing.T) {
 					t.Helper()
 					resp := refusing.get("/")
 					if resp.StatusCode != c.status {
-						t.Errorf("answers %s", resp.Status)
+						t.Errorf("the status is %s", resp.Status)
 					}
 					return setsCookie(resp)
 				}
@@ -1558,8 +1575,8 @@ func TestRequestWhoseChangesAreRefused(t *testing.T) {
 	}
 }
 
-// None of what a record knows of its keys counts against MaxDataSize, nor is it
-// among the keys of the values, and Clear leaves it.
+// TestKeysAreNoValues checks that the metadata of keys does not count against MaxDataSize, is
+// not among the names of the values, and is kept by Clear.
 func TestKeysAreNoValues(t *testing.T) {
 	atDesk(t, session.Options{RenewAfter: minute, MaxDataSize: 40}, func(d *desk) {
 		b := d.browser()
@@ -1580,9 +1597,9 @@ func TestKeysAreNoValues(t *testing.T) {
 	})
 }
 
-// Promise 3. RenewGrace is for how long the previous token shows the session as it
-// was. If it is negative a request that loads afterwards has none, and one that had
-// loaded keeps its session.
+// TestRenewGrace: promise 3. RenewGrace is the time for which the previous token shows the
+// session as it was. If it is negative, a request that loads afterwards has no session, and one
+// that had loaded before keeps its session.
 func TestRenewGrace(t *testing.T) {
 	for _, grace := range []time.Duration{time.Millisecond, 30 * second, minute, -1, -time.Hour} {
 		for how, ask := range asks {
@@ -1617,9 +1634,9 @@ func TestRenewGrace(t *testing.T) {
 	}
 }
 
-// What a renewal keeps of keys and values is removed by one save when it has ended a
-// minute before and the session is used, and by no save before that: a process
-// whose clock is ahead ends them for itself only.
+// TestWhatARenewalKeepsIsRemoved checks that the keys and values that a renewal keeps are
+// removed by one save, when they ended a minute before and the session is used, and not
+// earlier: a process whose clock is ahead ends them for its own requests only.
 func TestWhatARenewalKeepsIsRemoved(t *testing.T) {
 	for how, renew := range map[string]func(d *desk, b *browser){
 		"explicit": func(d *desk, b *browser) { d.do(b, func(s *session.Session) { s.Clear(); s.Renew() }) },
@@ -1643,7 +1660,7 @@ func TestWhatARenewalKeepsIsRemoved(t *testing.T) {
 				renew(d, b)
 				kept := func(data string) bool { return strings.Contains(data, `"until"`) }
 				if !kept(data()) {
-					t.Fatalf("keeps nothing: %s", data())
+					t.Fatalf("the record keeps nothing: %s", data())
 				}
 				time.Sleep(70*second - time.Millisecond)
 				d.do(b, func(s *session.Session) { visits.Set(s, 1) })
@@ -1666,8 +1683,9 @@ func TestWhatARenewalKeepsIsRemoved(t *testing.T) {
 	}
 }
 
-// Promise 3. Every token in a request whose grace is over is EventReplayed, once for
-// each session, whatever other cookies are there, unless one opens the same session.
+// TestReplayedTokenBesideOthers: promise 3. Every token in a request whose grace has ended is
+// an EventReplayed, once for each session, whatever other cookies the request has, unless one
+// of them opens the same session.
 func TestReplayedTokenBesideOthers(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {
 		stolen := d.browser()
@@ -1709,8 +1727,8 @@ func TestReplayedTokenBesideOthers(t *testing.T) {
 	})
 }
 
-// A record knows no more than a few of its older keys, however many there were
-// within ten seconds.
+// TestOlderKeysAreBounded checks that the number of older keys in a record is bounded, however
+// many renewals there were within ten seconds.
 func TestOlderKeysAreBounded(t *testing.T) {
 	atDesk(t, session.Options{}, func(d *desk) {
 		b := d.browser()
@@ -1722,7 +1740,7 @@ func TestOlderKeysAreBounded(t *testing.T) {
 			d.t.Fatal(rs, err)
 		}
 		if n := strings.Count(string(rs[0].Data), `"until"`); n != 3 {
-			d.t.Errorf("%d renewals are known, want 3: %s", n, rs[0].Data)
+			d.t.Errorf("the record has %d renewals, want 3: %s", n, rs[0].Data)
 		}
 	})
 }

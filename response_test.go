@@ -24,22 +24,22 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// A deed is what a handler does with its session, before and after the first
-// byte of the response, and what must come of it.
+// deed is what a handler does with its session, before and after the first byte of the
+// response, and the expected result.
 type deed struct {
 	name     string
-	from     string // whose session the request carries; "": no cookie
+	from     string // user of the session whose cookie the request has; "": no cookie
 	do, late func(s *session.Session)
-	calls    string // of the store
+	calls    string // expected store calls
 	cookie   string // "", "set" or "deleted"
 	vary     string
 	cache    string // Cache-Control
-	opens    string // what the cookie opens that the browser holds afterwards
-	old      string // what the one opens that it sent; "": the same
+	opens    string // what the browser's cookie opens afterwards
+	old      string // what the cookie of the request opens afterwards; "": the same as opens
 }
 
 const (
-	guest  = "guest" // holds an anonymous session
+	guest  = "guest" // stands for an anonymous session
 	closed = "nothing"
 )
 
@@ -75,11 +75,11 @@ var deeds = []deed{
 	{name: "first used late", from: "alice", late: write, calls: "Load Save", opens: "new of alice"},
 }
 
-// A way is how a handler answers "hello".
+// way is a way in which a handler responds with "hello".
 type way struct {
 	name            string
 	answer          func(w http.ResponseWriter, r *http.Request)
-	buffered        bool                            // the first byte leaves after the handler
+	buffered        bool                            // whether the first byte is sent after the handler
 	inside, outside func(http.Handler) http.Handler // of the Manager's Handler
 }
 
@@ -111,7 +111,7 @@ func ways(t *testing.T) []way {
 			hello(w, r)
 		}},
 		{name: "Copy", answer: func(w http.ResponseWriter, r *http.Request) {
-			io.Copy(w, io.LimitReader(strings.NewReader("hello"), 5)) // by ReadFrom where there is one
+			io.Copy(w, io.LimitReader(strings.NewReader("hello"), 5)) // uses ReadFrom if the writer has it
 		}},
 		{name: "ServeFile", answer: func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, file) }},
 		{name: "TimeoutHandler inside", answer: hello, buffered: true, inside: timeout},
@@ -119,9 +119,9 @@ func ways(t *testing.T) []way {
 	}
 }
 
-// around builds the chain that a way asks for. Ended gets the session's Err
-// when the Manager's Handler is through with a request: a client may have read
-// the whole response before that.
+// around returns the chain of handlers of y. ended receives the session's Err when the
+// Manager's Handler has finished a request, because a client may have read the whole response
+// before that.
 func (y way) around(m *session.Manager, ended chan<- error, h http.HandlerFunc) http.Handler {
 	var err error
 	var in http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -145,8 +145,8 @@ func (y way) around(m *session.Manager, ended chan<- error, h http.HandlerFunc) 
 	return out
 }
 
-// Whichever way a handler answers, over both protocols: the same is stored,
-// and the same headers leave.
+// TestEveryAnswer checks that whichever way a handler responds, over both protocols, the same
+// records are stored and the same headers are sent.
 func TestEveryAnswer(t *testing.T) {
 	for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		for _, way := range ways(t) {
@@ -167,7 +167,7 @@ func TestEveryAnswer(t *testing.T) {
 				}))
 				for _, d = range deeds {
 					if way.buffered && d.do == nil && d.late != nil {
-						d.vary, d.cache = "Cookie", "no-store" // it is not late at all
+						d.vary, d.cache = "Cookie", "no-store" // with a buffered response the change is not late
 					}
 					sent := open(t, m, d.from)
 					spy.forget()
@@ -193,7 +193,7 @@ func TestEveryAnswer(t *testing.T) {
 	}
 }
 
-// check compares what came of a deed with what had to.
+// check compares the result of a deed with the expected one.
 func (d deed) check(t *testing.T, m *session.Manager, spy *spyStore, sent string, resp *http.Response) {
 	t.Helper()
 	if got := spy.summary(); got != d.calls {
@@ -217,15 +217,15 @@ func (d deed) check(t *testing.T, m *session.Manager, spy *spyStore, sent string
 	}
 }
 
-// Hijack commits first. Whoever hijacks writes the header, so what needs a
-// cookie is reported by the name of the call, and nothing of it is stored.
+// TestHijackCommitsFirst checks that Hijack commits first. The handler then writes the header
+// itself, so a call that needs a cookie is reported by name, and its changes are not stored.
 func TestHijackCommitsFirst(t *testing.T) {
 	for _, c := range []struct {
 		name, from string
 		do, late   func(s *session.Session)
 		calls      string
-		opens      string // what the cookie opens afterwards that was sent
-		err        string // names this call
+		opens      string // what the cookie of the request opens afterwards
+		err        string // the call that Err names
 	}{
 		{name: "untouched", from: "alice", opens: "old of alice"},
 		{name: "read", from: "alice", do: read, calls: "Load", opens: "old of alice"},
@@ -287,8 +287,9 @@ func TestHijackCommitsFirst(t *testing.T) {
 	}
 }
 
-// After the first byte a session that the browser holds is changed as before;
-// what needs a cookie is reported, and the rest of the same request is kept.
+// TestLateChangesAreKept checks that after the first byte a session that the browser has can be
+// changed as before. A call that needs a cookie is reported, and the other changes of the
+// request are kept.
 func TestLateChangesAreKept(t *testing.T) {
 	for _, c := range []struct {
 		name, from string
@@ -348,8 +349,8 @@ func TestLateChangesAreKept(t *testing.T) {
 	}
 }
 
-// A Login that came too late does not stand in the way of a Logout: what else
-// could a handler do about it that finds the wrong user signed in?
+// TestLateLogoutAfterALateLogin checks that a Logout works after a Login that came too late,
+// because it is the only remedy for a handler that finds the wrong user logged in.
 func TestLateLogoutAfterALateLogin(t *testing.T) {
 	for _, user := range []string{"alice", "bob"} {
 		m := newManager(t, session.Options{})
@@ -366,7 +367,7 @@ func TestLateLogoutAfterALateLogin(t *testing.T) {
 	}
 }
 
-// expectCall checks that an error names a call, or that there is none.
+// expectCall checks that an error names a call, or for "" that there is no error.
 func expectCall(t *testing.T, err error, call string) {
 	t.Helper()
 	if call == "" && err != nil || call != "" && (err == nil || !strings.Contains(err.Error(), " "+call+":")) {
@@ -374,8 +375,8 @@ func expectCall(t *testing.T, err error, call string) {
 	}
 }
 
-// A panic drops what was not saved, carries out a Logout, and goes on as it is.
-// The server cuts the connection.
+// TestPanicDropsUnsavedChanges checks that a panic drops unsaved changes, except a Logout, and
+// is passed on unchanged. The server closes the connection.
 func TestPanicDropsUnsavedChanges(t *testing.T) {
 	for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		for _, c := range []struct {
@@ -418,7 +419,7 @@ func TestPanicDropsUnsavedChanges(t *testing.T) {
 						resp.Body.Close()
 					}
 					if err == nil {
-						t.Error("the response came to a good end")
+						t.Error("the response was completed")
 					}
 					if p := <-ended; p != http.ErrAbortHandler {
 						t.Errorf("the panic became %v", p)
@@ -432,8 +433,9 @@ func TestPanicDropsUnsavedChanges(t *testing.T) {
 	}
 }
 
-// A middleware that recovers writes the response, and the header tells what
-// became of the session: what was stored has its cookie, what was dropped none.
+// TestRecoveredPanicHasTheRightHeader checks that in the response of a middleware that
+// recovers, the header is correct for the session: it sets the cookie if the session was
+// stored, and none if changes were dropped.
 func TestRecoveredPanicHasTheRightHeader(t *testing.T) {
 	for _, c := range []struct {
 		name, from    string
@@ -464,7 +466,7 @@ func TestRecoveredPanicHasTheRightHeader(t *testing.T) {
 				h.ServeHTTP(w, r)
 			})).replay(sent).get("/")
 			if resp.StatusCode != http.StatusTeapot {
-				t.Errorf("%s, down %v: %s: the response was not left to who recovers", c.name, down, resp.Status)
+				t.Errorf("%s, down %v: %s: the response is not that of the middleware", c.name, down, resp.Status)
 			}
 			kind, _ := ourCookie(t, resp, sent)
 			switch {
@@ -477,8 +479,8 @@ func TestRecoveredPanicHasTheRightHeader(t *testing.T) {
 	}
 }
 
-// The handler outlives its response. What it did before is stored with the 503,
-// what it does afterwards only by a Save.
+// TestTimeoutInside covers a handler that outlives its response. Changes before the timeout are
+// stored with the 503, changes after it only with a Save.
 func TestTimeoutInside(t *testing.T) {
 	m := newManager(t, session.Options{})
 	answered, done := make(chan struct{}), make(chan struct{})
@@ -489,7 +491,7 @@ func TestTimeoutInside(t *testing.T) {
 		<-answered
 		visits.Set(s, 1)
 		if name.Get(s) != "before" || visits.Get(s) != 1 {
-			t.Error("reading does not work any more")
+			t.Error("reading no longer works")
 		}
 		if r.URL.RawQuery == "save" {
 			if err := s.Save(context.Background()); err != nil {
@@ -522,8 +524,8 @@ func TestTimeoutInside(t *testing.T) {
 	}
 }
 
-// The response is gone before the handler is through: no cookie can leave, and
-// what it did to a session the browser holds is kept.
+// TestTimeoutOutside covers a response that is sent before the handler has returned: no cookie
+// can be set, and changes of a session that the browser has are kept.
 func TestTimeoutOutside(t *testing.T) {
 	m := newManager(t, session.Options{})
 	sent, answered, done := open(t, m, "alice"), make(chan struct{}), make(chan struct{})
@@ -553,7 +555,7 @@ func TestTimeoutOutside(t *testing.T) {
 	}})).replay(sent).get("/")
 }
 
-// startServer starts a TLS server that speaks one protocol.
+// startServer starts a TLS server for one protocol.
 func startServer(t testing.TB, protocol string, h http.Handler) *httptest.Server {
 	srv := httptest.NewUnstartedServer(h)
 	srv.EnableHTTP2 = protocol == "HTTP/2.0"
@@ -575,7 +577,7 @@ func request(t testing.TB, url, cookie string) *http.Request {
 	return r
 }
 
-// open returns the cookie of a session of user that holds the name "old".
+// open returns the cookie of a session of user with the name "old".
 func open(t testing.TB, m *session.Manager, user string) string {
 	b := newBrowser(t, m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 		if user != "" {
@@ -587,12 +589,12 @@ func open(t testing.TB, m *session.Manager, user string) string {
 	}}))
 	b.get("/")
 	if user != "" && b.cookie() == "" {
-		t.Fatal("no cookie to begin with")
+		t.Fatal("the session has set no cookie")
 	}
 	return b.cookie()
 }
 
-// opens tells what is in the session that a cookie opens.
+// opens returns the contents of the session that a cookie opens.
 func opens(t testing.TB, m *session.Manager, cookie string) string {
 	return body(newBrowser(t, m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 		if s.IsNew() {
@@ -603,8 +605,8 @@ func opens(t testing.TB, m *session.Manager, cookie string) string {
 	}})).replay(cookie).get("/"))
 }
 
-// ourCookie tells what a response does to our cookie, and what the browser
-// that sent one holds afterwards.
+// ourCookie returns what a response does with the session's cookie, and which cookie the
+// browser has afterwards.
 func ourCookie(t testing.TB, resp *http.Response, sent string) (kind, held string) {
 	t.Helper()
 	held = sent
@@ -612,7 +614,7 @@ func ourCookie(t testing.TB, resp *http.Response, sent string) (kind, held strin
 		switch {
 		case c.Name != "__Host-Http-session":
 		case kind != "":
-			t.Errorf("more than one Set-Cookie of our name: %q", resp.Header["Set-Cookie"])
+			t.Errorf("more than one Set-Cookie of the session's name: %q", resp.Header["Set-Cookie"])
 		case c.MaxAge < 0:
 			kind, held = "deleted", ""
 		default:
@@ -622,14 +624,14 @@ func ourCookie(t testing.TB, resp *http.Response, sent string) (kind, held strin
 	return kind, held
 }
 
-// forget starts the counts anew.
+// forget resets the counts.
 func (s *spyStore) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.calls)
 }
 
-// summary names the methods that were called, each with its count unless that is 1.
+// summary lists the methods that were called, each with its count if that is not 1.
 func (s *spyStore) summary() string {
 	var all []string
 	for _, call := range []string{"Load", "Create", "Save", "Touch", "Delete", "List"} {
