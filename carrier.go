@@ -118,7 +118,7 @@ func (b *bearer) apply(what cookie, to http.Header, r *http.Request, _ time.Dura
 	case what.action == cookieSend && what.value != nil: // otherwise the client has the token already
 		to[tokenHeader] = []string{what.value()}
 		if !isEncrypted(r) && !isLoopback(r.Host) {
-			b.warnings.log(r, "session: token sent on a request without TLS, which everyone on the way can read; serve HTTPS, or let the proxy that does set X-Forwarded-Proto")
+			b.warnings.log(r, "session: token sent on a request without TLS; serve HTTPS, or let the proxy set X-Forwarded-Proto")
 		}
 	case what.action == cookieDelete:
 		to[tokenHeader] = []string{""}

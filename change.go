@@ -120,7 +120,7 @@ func (t *tx) awaitSave(call string) {
 	}
 	s := t.s
 	if s.m.unsaved.CompareAndSwap(false, true) {
-		s.m.log.WarnContext(s.ctx, "session: a change after the handler has returned is not stored by itself; call Save, or Key.UpdateNow or Key.Take in its place (logged once)", "call", call)
+		s.m.log.WarnContext(s.ctx, "session: change after the handler has returned is not stored; call Save, Key.UpdateNow or Key.Take (logged once)", "call", call)
 	}
 	if s.m.onEvent == nil {
 		return
@@ -185,7 +185,7 @@ func (t *tx) tooLate(call string, isOtherUser bool) {
 }
 
 func lateError(call string) error {
-	return fmt.Errorf("session: %s: the header of the response has left, and with it the cookie that this needs: call it before the first byte", call)
+	return fmt.Errorf("session: %s: the response header was sent, so no cookie can be set: call it before the first byte", call)
 }
 
 // report logs an error that cannot replace the response any more.
@@ -193,5 +193,5 @@ func (t *tx) report(err error) {
 	if !errors.Is(err, ErrStore) { // an ErrStore has an event
 		t.note(EventDropped, t.stored.rec, err)
 	}
-	t.m.log.ErrorContext(t.s.ctx, "session: too late to answer with an error", "err", err)
+	t.m.log.ErrorContext(t.s.ctx, "session: commit after the first byte failed", "err", err)
 }

@@ -202,7 +202,7 @@ func (t *tx) drop() error {
 	return err
 }
 
-var errWithheld = errors.New("session: a request from another site came without a cookie, which SameSite keeps back: a new anonymous session would take the place of the one that the browser may have. Redirect to a page of this site, and begin it there")
+var errWithheld = errors.New("session: a request from another site without a cookie begins no session, because its cookie would replace the one that the browser withheld: redirect to a page of this site and make the change there")
 
 // fail makes err the session's problem, and returns it. That there is no session to hold a
 // change is no problem of the session's, and neither is maintenance that failed: isAsked is
@@ -248,6 +248,6 @@ func (t *tx) maintain() {
 // warnWithheld logs that a request from another site could not begin a session.
 func (m *Manager) warnWithheld(ctx context.Context) {
 	if m.dropped.CompareAndSwap(false, true) {
-		m.log.WarnContext(ctx, "session: values of a request from another site dropped, because SameSite kept the cookie back; redirect to a page of this site and set them there; behind a proxy, pass Host on (logged once)")
+		m.log.WarnContext(ctx, "session: changes of a request from another site dropped; redirect to a page of this site and make them there; behind a proxy, pass Host on (logged once)")
 	}
 }

@@ -181,9 +181,9 @@ func (c *cookies) remove(h http.Header) {
 func (c *cookies) warn(r *http.Request, cookie *http.Cookie) {
 	switch {
 	case cookie.Domain != "" && !domainMatches(r.Host, cookie.Domain):
-		c.warnings.log(r, "session: cookie sent with a Domain that is not the host's, so that browsers drop it; set Options.Cookie.Domain to the host or a parent of it, or let the proxy pass Host on", "domain", cookie.Domain)
+		c.warnings.log(r, "session: cookie sent with a Domain that does not match the host; set Options.Cookie.Domain to the host or a parent domain, or let the proxy pass Host on", "domain", cookie.Domain)
 	case cookie.Secure && !isEncrypted(r) && !isLoopback(r.Host):
-		c.warnings.log(r, "session: Secure cookie sent on a request without TLS, so that browsers do not send it back; serve HTTPS, let the proxy that does set X-Forwarded-Proto, or for development set Options.Cookie.Insecure")
+		c.warnings.log(r, "session: Secure cookie sent on a request without TLS; serve HTTPS, let the proxy set X-Forwarded-Proto, or for development set Options.Cookie.Insecure")
 	case !cookie.Secure && saysHTTPS(r) && !isLoopback(r.Host):
 		c.warnings.log(r, "session: cookie sent without Secure on a request by TLS; unset Options.Cookie.Insecure, or set Secure in Options.Cookie.Adapt")
 	}

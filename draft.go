@@ -43,7 +43,7 @@ func (t *tx) draftNew(data []byte) (d draft, err error) {
 func (t *tx) fillNew(d *draft, data []byte) error {
 	err := t.fillNewWith(d, data)
 	if data != nil && errors.Is(err, ErrTooLarge) {
-		inherited := fmt.Errorf("session: Login: the values of before are dropped: %w", err)
+		inherited := fmt.Errorf("session: Login: the values of the anonymous session are dropped: %w", err)
 		if err = t.fillNewWith(d, nil); err == nil {
 			d.lost = errors.Join(inherited, d.lost)
 		}
@@ -143,7 +143,7 @@ func (t *tx) dropRenewal(p *pending) {
 	}
 	p.renew, p.remember = false, time.Time{}
 	if call != "" {
-		err := fmt.Errorf("session: %s: the request's token was replaced meanwhile: call it in a request with the newer one", call)
+		err := fmt.Errorf("session: %s: the request's token was replaced meanwhile: call it in a request with the newer token", call)
 		t.note(EventDropped, st.rec, err)
 		t.problem = problem{problemLate, err}
 	}

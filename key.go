@@ -221,7 +221,7 @@ func (k Key[T]) Refresh(ctx context.Context, s *Session, fresh func(T) bool, f f
 func (k Key[T]) decode(s *Session, call string, in []byte) (T, error) {
 	v, ok := decode[T](in)
 	if !ok && in != nil && s.m.keyless {
-		return v, fmt.Errorf("session: %s %s: the stored value is none of the key's type; another program wrote it", call, k.name)
+		return v, fmt.Errorf("session: %s %s: the stored value does not decode into the key's type, and another program wrote it", call, k.name)
 	}
 	return v, nil
 }

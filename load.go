@@ -189,9 +189,9 @@ func (t *tx) noteReplays(stales []*Record, best *stored) {
 }
 
 var (
-	errBadSignature = errors.New("session: what looks like a token of ours has no good signature")
-	errCrowd        = fmt.Errorf("session: more than %d cookies of our name: none counts until a Login or Logout ends their sessions", maxCandidates)
-	errTwins        = errors.New("session: two live sessions in one request: a Login or Logout ends them")
+	errBadSignature = errors.New("session: no token in the request has a valid signature")
+	errCrowd        = fmt.Errorf("session: more than %d cookies of our name: none is accepted until a Login or Logout ends their sessions", maxCandidates)
+	errTwins        = errors.New("session: two live sessions in one request: neither is accepted until a Login or Logout ends both")
 	errNoKey        = storeError("load", errors.New("the stored data does not begin with a session.key"))
 )
 

@@ -234,7 +234,7 @@ func errAt(ctx context.Context, now time.Time) error {
 	return ctx.Err()
 }
 
-var errFull = errors.New("session: the MemoryStore is full of sessions that are logged in: raise MemoryOptions.MaxBytes or use another store")
+var errFull = errors.New("session: the MemoryStore is full of sessions of logged-in users: raise MemoryOptions.MaxBytes or use another store")
 
 // sweep removes a bounded number of expired entries, more than one for each Create, so that they
 // do not accumulate.

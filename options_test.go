@@ -401,7 +401,7 @@ var loggedLines = map[string]struct {
 		w.WriteHeader(http.StatusNoContent)
 		session.From(r.Context()).User()
 	}},
-	"too late to answer": {session.Options{}, func(w http.ResponseWriter, r *http.Request) {
+	"commit after the first byte failed": {session.Options{}, func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 		session.From(r.Context()).Login("alice")
 	}},

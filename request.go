@@ -146,7 +146,7 @@ func (q *request) finish() {
 		if q.bypassed() {
 			q.session.headerLeft(q.r.URL.Path)
 		} else if err := q.writer.Begin(); err != nil && q.panicked {
-			q.m.log.ErrorContext(q, "session: not saved in a panic", "err", err)
+			q.m.log.ErrorContext(q, "session: commit after a panic of the handler failed", "err", err)
 		}
 	}
 	q.restore()
@@ -250,7 +250,7 @@ func (w *errorWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func (m *Manager) warnNested(s *Session) {
 	for outer, _ := s.ctx.Value(innermost{}).(*Session); outer != nil; outer, _ = outer.ctx.Value(innermost{}).(*Session) {
 		if place := m.carrier.place(); outer.m.carrier.place() == place && m.nested.CompareAndSwap(false, true) {
-			m.log.WarnContext(s.ctx, "session: two nested Managers take each other's token; give the outer and the inner Manager different Options.Cookie.Name (logged once)", "outer", place, "inner", place)
+			m.log.WarnContext(s.ctx, "session: nested Managers use the same cookie or header; give each a different Options.Cookie.Name (logged once)", "outer", place, "inner", place)
 		}
 	}
 }

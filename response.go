@@ -138,7 +138,7 @@ func (s *Session) headerLeft(path string) {
 		return nil
 	})
 	if s.m.bypassed.CompareAndSwap(false, true) {
-		s.m.log.ErrorContext(s.ctx, "session: the response was not written to the http.ResponseWriter that Manager.Handler gives to its handler, so that no cookie was set: wrap the whole framework (sessions.Handler(engine)), not a handler inside it (logged once)", "path", path)
+		s.m.log.ErrorContext(s.ctx, "session: response not written to the http.ResponseWriter of Manager.Handler, so no cookie was set; wrap the whole framework (sessions.Handler(engine)), not a handler inside it (logged once)", "path", path)
 	}
 }
 

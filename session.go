@@ -147,7 +147,7 @@ func (s *Session) loadNow(prepare func(t *tx)) *state {
 	defer s.loading.Unlock()
 	defer t.release()
 	if s.phase.load() == phaseSent && s.m.lateUse.CompareAndSwap(false, true) {
-		s.m.log.WarnContext(s.ctx, "session: first used after the first byte of the response: Vary and Cache-Control could not be set; call a method of the session before writing (logged once)")
+		s.m.log.WarnContext(s.ctx, "session: first used after the first byte of the response, so Vary and Cache-Control are not set; call a method of the session before writing (logged once)")
 	}
 	prepare(t)
 	t.loadSession()
