@@ -81,9 +81,9 @@ func expectUser(t testing.TB, h http.Handler, want string, lines ...string) {
 	}
 }
 
-// TestNobodyElseMakesTokens: promise 9. A value that the Manager has not signed, for its cookie
+// TestForgedTokensAreRefused: promise 9. A value that the Manager has not signed, for its cookie
 // name and with one of its secrets, opens no session and costs no store call.
-func TestNobodyElseMakesTokens(t *testing.T) {
+func TestForgedTokensAreRefused(t *testing.T) {
 	store := newSpy()
 	secrets := [][]byte{oldSecret}
 	ours := newManager(t, session.Options{Store: store, Secrets: secrets}).Handler(reception)
@@ -136,10 +136,10 @@ func TestEveryChangedCharacterIsRefused(t *testing.T) {
 	}
 }
 
-// TestEveryOtherSpellingIsRefused checks that of the many base64 encodings of the same bytes,
+// TestEveryOtherEncodingIsRefused checks that of the many base64 encodings of the same bytes,
 // all with the right signature, only the one that was sent is accepted, with or without
 // padding: otherwise software that blocks or logs cookies could miss some.
-func TestEveryOtherSpellingIsRefused(t *testing.T) {
+func TestEveryOtherEncodingIsRefused(t *testing.T) {
 	store := newSpy()
 	h := newManager(t, session.Options{Store: store}).Handler(reception)
 	var name, value string
@@ -177,10 +177,10 @@ func TestEveryOtherSpellingIsRefused(t *testing.T) {
 	expectUser(t, h, "alice", name+"="+value)
 }
 
-// TestShortValueIsGoodAndItsSpellingsAreNot checks values with a timestamp of nine digits,
+// TestShortValueAndItsEncodings checks values with a timestamp of nine digits,
 // which have 116 characters without padding. With four line breaks, which base64 ignores, such
 // a value has the other valid length and is refused.
-func TestShortValueIsGoodAndItsSpellingsAreNot(t *testing.T) {
+func TestShortValueAndItsEncodings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // the clock of a bubble begins in the year 2000
 		h := newManager(t, session.Options{}).Handler(reception)
 		name, value := logIn(t, h, "alice")
@@ -249,11 +249,11 @@ func TestSeveralCookiesOfOurName(t *testing.T) {
 	}
 }
 
-// TestLoginEndsTwins covers two live cookies of the session's name, which remain when a Domain
+// TestLoginEndsTwoLiveSessions covers two live cookies of the session's name, which remain when a Domain
 // or Path was changed, or when two deployments ran for a while. Each page has then no session.
 // A Login must succeed, so it ends both. Other changes are dropped, because a third session
 // would only add to the problem.
-func TestLoginEndsTwins(t *testing.T) {
+func TestLoginEndsTwoLiveSessions(t *testing.T) {
 	for _, at := range []string{"/login?carol", "/login?alice"} {
 		var log events
 		store := newSpy()

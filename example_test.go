@@ -168,7 +168,7 @@ func ExampleSession_Done() {
 			case <-closing:
 				return // Shutdown waits for every handler
 			case <-r.Context().Done():
-				return // the browser has gone
+				return // the client has closed the connection
 			}
 		}
 	}

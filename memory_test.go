@@ -400,10 +400,10 @@ func TestMemoryCountsUsers(t *testing.T) {
 	}
 }
 
-// TestMemoryStoreKeepsNoBody: promise 15. The memory that the store counts is the memory that
+// TestMemoryStoreKeepsNoRequestBody: promise 15. The memory that the store counts is the memory that
 // it keeps: the id, the user and the data of a record do not keep a larger text alive from
 // which they were cut, such as the body of a request.
-func TestMemoryStoreKeepsNoBody(t *testing.T) {
+func TestMemoryStoreKeepsNoRequestBody(t *testing.T) {
 	body := strings.Repeat("user=alice&junk=", 1000)
 	cutOut := func(text string) bool {
 		begin, at := uintptr(unsafe.Pointer(unsafe.StringData(body))), uintptr(unsafe.Pointer(unsafe.StringData(text)))

@@ -519,7 +519,7 @@ func wrote(t *testing.T, b *sessiontest.Browser, m *session.Manager, user string
 	})
 }
 
-func TestRecipePasswordAskedForAgain(t *testing.T) {
+func TestRecipeReauthentication(t *testing.T) {
 	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
 		mux := http.NewServeMux()
 		mux.Handle("POST /delete", recently(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {})))
@@ -553,7 +553,7 @@ func goesTo(t *testing.T, location string) *url.URL {
 	return to
 }
 
-func TestRecipePasswordAskedForAgainLeadsNowhereElse(t *testing.T) {
+func TestRecipeReauthenticationRedirectsWithinTheSite(t *testing.T) {
 	b := sessiontest.NewBrowser(t, sessions.Handler(http.HandlerFunc(again)))
 	b.Session(sessions, func(s *session.Session) { s.Login("ann") })
 	for then, want := range map[string]string{
@@ -596,7 +596,7 @@ func httpGet(t *testing.T, h http.Handler, target string) *http.Response {
 	return sessiontest.NewBrowser(t, h).Get(target)
 }
 
-func TestRecipePasswordAskedForAgainLosesNothing(t *testing.T) {
+func TestRecipeReauthenticationLosesNothing(t *testing.T) {
 	const n = 10
 	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
 		mux := http.NewServeMux()
@@ -848,9 +848,9 @@ func extend(page http.Handler) http.Handler {
 	})
 }
 
-// TestRecipeRememberWhoComesBack loads several tabs of a browser concurrently every 20 days,
+// TestRecipeRememberWithASlidingEnd loads several tabs of a browser concurrently every 20 days,
 // and again after a longer time.
-func TestRecipeRememberWhoComesBack(t *testing.T) {
+func TestRecipeRememberWithASlidingEnd(t *testing.T) {
 	const n = 10
 	synctest.Test(t, func(t *testing.T) {
 		m := newManager(t, session.Options{})

@@ -153,11 +153,11 @@ func TestTokenBeforeAnExplicitRenewal(t *testing.T) {
 	}
 }
 
-// TestPreviousTokenAsksForARenewal: promise 3. Within the grace the Renew of a request with the
+// TestRenewalWithThePreviousToken: promise 3. Within the grace the Renew of a request with the
 // previous token does nothing, and its Remember is dropped and reported. Its Login is an
 // authentication: it creates a key, even if the response to another Login was lost, and then
 // sees the current session.
-func TestPreviousTokenAsksForARenewal(t *testing.T) {
+func TestRenewalWithThePreviousToken(t *testing.T) {
 	for first, one := range asks {
 		for second, other := range asks {
 			t.Run(first+", "+second, func(t *testing.T) {
@@ -298,9 +298,9 @@ func TestRenewReplacesKeysOfLogins(t *testing.T) {
 	})
 }
 
-// TestTokenBeforeLogsOut: promises 2 and 3. The Logout of a request with the previous token
+// TestPreviousTokenLogsOut: promises 2 and 3. The Logout of a request with the previous token
 // ends the session and does not change the newer cookie. Changes after it have no session.
-func TestTokenBeforeLogsOut(t *testing.T) {
+func TestPreviousTokenLogsOut(t *testing.T) {
 	for how, ask := range asks {
 		t.Run(how, func(t *testing.T) {
 			atDesk(t, session.Options{}, func(d *desk) {
@@ -508,10 +508,10 @@ func TestKeysOfLoginsAreBounded(t *testing.T) {
 	})
 }
 
-// TestThiefCannotHoldOffRenewal: promise 3. An attacker who requests a key with a stolen token
+// TestAttackerCannotPreventRenewal: promise 3. An attacker who requests a key with a stolen token
 // whenever one can be issued, and discards it, does not prevent the owner's renewal. The stolen
 // token then gives no access, and its use is an EventReplayed.
-func TestThiefCannotHoldOffRenewal(t *testing.T) {
+func TestAttackerCannotPreventRenewal(t *testing.T) {
 	atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
 		owner := d.browser()
 		stolen := owner.cookie()
@@ -540,11 +540,11 @@ func TestThiefCannotHoldOffRenewal(t *testing.T) {
 	})
 }
 
-// TestSlowRequestDoesNotEndWhatCameLater: promise 3. During a slow request that has presented a
+// TestSlowRequestDoesNotEndALaterKey: promise 3. During a slow request that has presented a
 // key, a slow response with an older key arrives. The browser now has the older key, which is
 // presented later. The slow request must not end that key, even if it loads the session again,
 // or if the store fails as it begins and as it saves.
-func TestSlowRequestDoesNotEndWhatCameLater(t *testing.T) {
+func TestSlowRequestDoesNotEndALaterKey(t *testing.T) {
 	for name, atEnd := range map[string]func(*desk, *session.Session){
 		"nothing": func(*desk, *session.Session) {},
 		"Reload":  func(_ *desk, s *session.Session) { _ = s.Reload(t.Context()) },
@@ -714,10 +714,10 @@ func TestSlowRequestUnderAttack(t *testing.T) {
 	}
 }
 
-// TestKeyIsNotedBesideOtherWrites: promise 3. Another request writes the session while a slow
+// TestKeyIsRecordedDespiteOtherWrites: promise 3. Another request writes the session while a slow
 // request records that it has presented a key: the key is recorded nevertheless, unless the
 // session has ended.
-func TestKeyIsNotedBesideOtherWrites(t *testing.T) {
+func TestKeyIsRecordedDespiteOtherWrites(t *testing.T) {
 	for how, meanwhile := range map[string]func(s *session.Session){
 		"a change": func(s *session.Session) { visits.Set(s, 1) },
 		"a Logout": func(s *session.Session) { s.Logout() },
@@ -1277,11 +1277,11 @@ func TestLoginsInTwoTabsAfterASave(t *testing.T) {
 	})
 }
 
-// TestLongRequestAsksForARenewal: promise 3. A long-lived request whose key was replaced
+// TestRenewalInALongRequest: promise 3. A long-lived request whose key was replaced
 // automatically and has ended keeps its session. Its Login creates a key, and a Remember with
 // it works. Without a Login its Renew or Remember is dropped, and reported. While its key is
 // still valid all three work.
-func TestLongRequestAsksForARenewal(t *testing.T) {
+func TestRenewalInALongRequest(t *testing.T) {
 	for how, ask := range map[string]func(s *session.Session){
 		"Renew": asks["Renew"], "Remember": asks["Remember"], "Login": asks["Login again"],
 		"Login and Remember": func(s *session.Session) { s.Login("alice"); s.Remember(30 * day) },

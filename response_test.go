@@ -931,9 +931,9 @@ func can(w http.ResponseWriter) string {
 	return strings.Join(all, " ")
 }
 
-// TestTypeAssertionsTellTheTruth checks that a handler finds exactly the optional methods that
+// TestOptionalMethodsOfTheWriter checks that a handler finds exactly the optional methods that
 // work on the wrapped writer.
-func TestTypeAssertionsTellTheTruth(t *testing.T) {
+func TestOptionalMethodsOfTheWriter(t *testing.T) {
 	var found string
 	look := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { found = can(w) })
 	m := newManager(t, session.Options{})
@@ -984,9 +984,9 @@ func TestTypeAssertionsTellTheTruth(t *testing.T) {
 	}
 }
 
-// TestControllerHearsTheTruth checks that an http.ResponseController gets the results of the
+// TestResponseControllerReachesTheWriter checks that an http.ResponseController gets the results of the
 // wrapped writer.
-func TestControllerHearsTheTruth(t *testing.T) {
+func TestResponseControllerReachesTheWriter(t *testing.T) {
 	m := newManager(t, session.Options{})
 	broken := errors.New("broken pipe")
 	for _, c := range []struct {
@@ -1047,9 +1047,9 @@ func TestFileReachesReadFrom(t *testing.T) {
 	}
 }
 
-// TestReadFromGoesAroundNobody checks that a middleware between the Manager and net/http
+// TestReadFromReachesMiddleware checks that a middleware between the Manager and net/http
 // without ReadFrom sees every byte.
-func TestReadFromGoesAroundNobody(t *testing.T) {
+func TestReadFromReachesMiddleware(t *testing.T) {
 	m, written := newManager(t, session.Options{}), 0
 	h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.(io.ReaderFrom).ReadFrom(strings.NewReader("hello"))
@@ -1134,10 +1134,10 @@ func TestCookieOfAnEarlySaveFollows(t *testing.T) {
 	}
 }
 
-// TestCachesAreTold checks the headers for caches: Vary whenever the session was used. If there
+// TestCacheHeaders checks the headers for caches: Vary whenever the session was used. If there
 // is a session and the handler has not set Cache-Control, no-store for a logged-in user and
 // private for others. no-store with the session's Set-Cookie, whatever the handler has set.
-func TestCachesAreTold(t *testing.T) {
+func TestCacheHeaders(t *testing.T) {
 	m := newManager(t, session.Options{})
 	for _, c := range []struct {
 		name, from  string
@@ -1198,9 +1198,9 @@ func TestCachesAreTold(t *testing.T) {
 	}
 }
 
-// TestCachesAreToldOfASessionThatEnds checks that a page that was made for a user is not
+// TestCacheHeadersOfASessionThatEnds checks that a page that was made for a user is not
 // stored, whatever happens to the session before the header is sent.
-func TestCachesAreToldOfASessionThatEnds(t *testing.T) {
+func TestCacheHeadersOfASessionThatEnds(t *testing.T) {
 	spy := newSpy()
 	m := newManager(t, session.Options{Store: spy})
 	asBob := func(s *session.Session) { s.Login("bob") }
@@ -1278,9 +1278,9 @@ func TestCachesAreToldOfASessionThatEnds(t *testing.T) {
 	}
 }
 
-// TestCachesAreToldEachResponseForItself checks that the headers of one response do not change
+// TestCacheHeadersOfEachResponse checks that the headers of one response do not change
 // the slices of another, nor those of the handler.
-func TestCachesAreToldEachResponseForItself(t *testing.T) {
+func TestCacheHeadersOfEachResponse(t *testing.T) {
 	m := newManager(t, session.Options{})
 	shared := []string{"Accept", "", ""}[:1] // with free capacity that an append would use
 	h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -1302,9 +1302,9 @@ func TestCachesAreToldEachResponseForItself(t *testing.T) {
 	}
 }
 
-// TestNestedManagersTellCachesOnce checks that nested Managers, each with a cookie of its own,
+// TestCacheHeadersOfNestedManagers checks that nested Managers, each with a cookie of its own,
 // set each header for caches once.
-func TestNestedManagersTellCachesOnce(t *testing.T) {
+func TestCacheHeadersOfNestedManagers(t *testing.T) {
 	outer := newManager(t, session.Options{})
 	inner := newManager(t, session.Options{Cookie: session.CookieOptions{Name: "__Host-shop"}})
 	for _, c := range []struct {

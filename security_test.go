@@ -120,9 +120,9 @@ func TestStolenStoreIsUseless(t *testing.T) {
 	expectUser(t, h, "alice", name+"="+renewed)
 }
 
-// TestNothingSaysATokenOrASecret checks that over the life of a session with all its failures
+// TestNoTokenOrSecretIsOutput checks that over the life of a session with all its failures
 // the package outputs no token and no secret.
-func TestNothingSaysATokenOrASecret(t *testing.T) {
+func TestNoTokenOrSecretIsOutput(t *testing.T) {
 	spy := newSpy()
 	w := newWitness(spy)
 	before := slog.Default()

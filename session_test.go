@@ -270,9 +270,9 @@ func TestTombstoneOutlivesACrawler(t *testing.T) {
 	}
 }
 
-// TestTooLargeASaveEvictsNobody checks that a record that does not fit into an empty store
+// TestTooLargeASaveEvictsNoOther checks that a record that does not fit into an empty store
 // evicts no other, and not itself.
-func TestTooLargeASaveEvictsNobody(t *testing.T) {
+func TestTooLargeASaveEvictsNoOther(t *testing.T) {
 	for _, user := range []string{"alice", ""} {
 		s := storeOfTen()
 		put(t, s, memoryRecord("grows", user, 2*big))

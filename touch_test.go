@@ -173,8 +173,8 @@ func (h *hoarder) List(context.Context, string) ([]*session.Record, error) {
 	return []*session.Record{&last}, nil
 }
 
-// TestClocksAreTold checks the methods that return the clocks, and that a Login restarts both.
-func TestClocksAreTold(t *testing.T) {
+// TestClockMethods checks the methods that return the clocks, and that a Login restarts both.
+func TestClockMethods(t *testing.T) {
 	inBubble(t, session.Options{}, func(t *testing.T, _ *spyStore, m *session.Manager) {
 		type clocks struct{ created, seen, expires, authenticated time.Time }
 		var got clocks
@@ -306,9 +306,9 @@ func TestSaveIsUse(t *testing.T) {
 	})
 }
 
-// TestAnewAfterTheEnd checks that a request with the cookie of an ended session creates a new
+// TestNewSessionAfterTheEnd checks that a request with the cookie of an ended session creates a new
 // session, however long the process has run.
-func TestAnewAfterTheEnd(t *testing.T) {
+func TestNewSessionAfterTheEnd(t *testing.T) {
 	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
 		b := newBrowser(t, m.Handler(clockRoutes))
 		for _, path := range []string{"/set", "/login", "/set"} {
@@ -321,8 +321,8 @@ func TestAnewAfterTheEnd(t *testing.T) {
 	})
 }
 
-// TestFirstUseIsUse checks that every method counts as use.
-func TestFirstUseIsUse(t *testing.T) {
+// TestEveryFirstUseCounts checks that every method counts as use.
+func TestEveryFirstUseCounts(t *testing.T) {
 	for use, f := range first {
 		switch use {
 		case "Login", `Login("")`, "Logout":

@@ -145,10 +145,10 @@ func TestForgedCookieCostsOneVerification(t *testing.T) {
 	}
 }
 
-// TestGuessesAreNotBelieved checks that a cookie is accepted only if the whole value was
+// TestGuessedCookiesAreRefused checks that a cookie is accepted only if the whole value was
 // verified before, not if it has the place of another in the table, as several of this many
 // guesses have.
-func TestGuessesAreNotBelieved(t *testing.T) {
+func TestGuessedCookiesAreRefused(t *testing.T) {
 	c := newCrowd(t, 4000, "/new")
 	c.comeBack("/", 1)
 	visit := c.visitor("/number")

@@ -64,7 +64,7 @@ func (c *cluster) refresh(ctx context.Context, s *session.Session, want string) 
 // crash simulates another process that crashes while it refreshes the browser's session: it no
 // longer reaches the store. crash returns when the refresh has begun. The channel is closed
 // when the crashed request has returned.
-func (c *cluster) crash() (gone <-chan struct{}) {
+func (c *cluster) crash() (returned <-chan struct{}) {
 	for limit := 3 * time.Second; ; limit *= 2 { // Refresh does not begin with less than two seconds left
 		l := &line{Store: c.store}
 		begun, done := make(chan struct{}), make(chan struct{})
@@ -165,7 +165,7 @@ func parallelRefreshes(t *testing.T, c *cluster) {
 // then refresh.
 func crashOverlapsARefresh(t *testing.T, c *cluster) {
 	c.get(c.browser, 0, "do=login:"+c.user)
-	gone := c.crash()
+	returned := c.crash()
 	var wg sync.WaitGroup
 	bodies := make([]string, 10)
 	for i := range bodies {
@@ -173,7 +173,7 @@ func crashOverlapsARefresh(t *testing.T, c *cluster) {
 	}
 	wg.Wait()
 	c.refreshed(bodies, "1", 0, 1)
-	<-gone
+	<-returned
 }
 
 // logoutOverlapsARefresh checks that a logout also ends the session for requests that refresh
