@@ -10,6 +10,21 @@ func Simulate(random func(n int64) int64, resumed func(ctx context.Context, m *M
 	simulated.random, simulated.resumed = random, resumed
 }
 
+// SetBack makes all times of the records later by d: so they look after the clocks of the store
+// and of all processes have been set back by d. shift does the same for Record.Data.
+func SetBack(m *MemoryStore, d time.Duration, shift func(data []byte) []byte) {
+	for i := range m.shards {
+		sh := &m.shards[i]
+		sh.mu.Lock()
+		for _, e := range sh.entries {
+			e.created, e.seen = e.created+d.Milliseconds(), e.seen+d.Milliseconds()
+			e.deadline, e.expires = e.deadline+d.Milliseconds(), e.expires+d.Milliseconds()
+			e.data = shift(e.data)
+		}
+		sh.mu.Unlock()
+	}
+}
+
 // Peek returns the live record with this id, or nil. Unlike Load it does not count as a use of
 // the record, so it does not change what a full store evicts.
 func Peek(m *MemoryStore, id string) *Record {

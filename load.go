@@ -217,7 +217,7 @@ func (t *tx) recognise(st, was *stored) {
 	switch {
 	case rec == nil:
 		st.status = statusNone
-	case st.status == statusEnded && t.arrivedAfter(endOf(rec).Add(dropAfterEnd), now):
+	case st.status == statusEnded && !t.wasInFlight(endOf(rec), now):
 		st.status, st.rec = statusNone, nil
 	case st.status != statusLive:
 		st.rec = nil
@@ -235,9 +235,11 @@ func (t *tx) recognise(st, was *stored) {
 	}
 }
 
-// arrivedAfter reports whether the request arrived later than at that time.
-func (t *tx) arrivedAfter(at, now time.Time) bool {
-	return now.Add(t.s.arrived - time.Since(t.m.start)).After(at)
+// wasInFlight reports whether the request may have been in flight when its session ended at end.
+// A tombstone of the future was written before the clock was set back: it is old.
+func (t *tx) wasInFlight(end, now time.Time) bool {
+	arrived := now.Add(t.s.arrived - time.Since(t.m.start))
+	return !arrived.After(end.Add(dropAfterEnd)) && !end.After(now.Add(maxAhead))
 }
 
 // keeps reports whether a Reload finds the session that the request had, and no explicit

@@ -59,6 +59,10 @@ const tombstoneLife = time.Minute
 // cookie of a new session would overwrite the login's.
 const dropAfterEnd = 2 * time.Second
 
+// maxAhead is by how much the clock of another process may be ahead of the clock of this one. A
+// record with a later time was written before the clocks were set back.
+const maxAhead = 5 * time.Second
+
 // tombstone returns the record that replaces rec when its session ends. next is the id of
 // the session that a Login began, or "".
 func tombstone(rec *Record, why body.Reason, next string) *Record {

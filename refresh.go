@@ -31,6 +31,11 @@ const (
 	// other request refreshes the value before the result of f is saved.
 	maxLease = 30 * time.Second
 
+	// maxSurplus is by how much the lease of another request may end later than a lease of this
+	// one could: the clock of the other process is ahead, or its StoreTimeout is longer. A lease
+	// that ends later was claimed before the clocks were set back, and is shortened.
+	maxSurplus = time.Minute
+
 	// minLease is how much time a request must have left to begin f: with less, f could use
 	// up a credential and then be canceled.
 	minLease = 2 * time.Second
@@ -87,8 +92,14 @@ func (l *lease) claim() error {
 		until = d
 	}
 	mine := body.Lease{By: l.by, Until: until.Add(l.m.timeout).UnixMilli()}
+	latest := now.Add(maxLease + l.m.timeout)
+	isOther := false
 	isStored, err := l.store(l.ctx, func(has body.Lease) (body.Lease, error) {
+		isOther = has.Until > latest.Add(maxSurplus).UnixMilli()
 		switch {
+		case isOther:
+			has.Until = latest.UnixMilli() // the holder, if it is alive, has no more time than that
+			return has, nil
 		case has.IsHeld(now):
 			return has, errLeased
 		case until.Sub(now) < minLease:
@@ -97,6 +108,8 @@ func (l *lease) claim() error {
 		return mine, nil
 	})
 	switch {
+	case err == nil && isOther:
+		return nil
 	case err == nil:
 		l.until, l.isStored = until, isStored
 	case err == errLeased:

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/simulate"
 )
 
 const (
@@ -960,6 +961,58 @@ func TestShorterLifetime(t *testing.T) {
 		time.Sleep(time.Millisecond)
 		if got := body(b.get("/look")); got != "" {
 			t.Errorf("after the end of the lifetime: %q", got)
+		}
+	})
+}
+
+// setBack sets back all clocks: the times of all records are later then.
+func (spy *spyStore) setBack(d time.Duration) {
+	session.SetBack(spy.Store.(*session.MemoryStore), d, func(data []byte) []byte { return simulate.Later(data, d) })
+}
+
+// Promise 2: a request that arrives later than its session was ended may begin another, also if
+// the clocks were set back since. Else no page could keep anything before a login.
+func TestAnewAfterTheClocksWereSetBack(t *testing.T) {
+	for _, back := range []time.Duration{10 * time.Second, minute, 3 * time.Hour} {
+		t.Run(back.String(), func(t *testing.T) {
+			atDesk(t, session.Options{}, func(d *desk) {
+				b := d.browser()
+				if err := d.m.RevokeAll(t.Context(), "alice"); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(3 * time.Second)
+				d.spy.setBack(back)
+				if !d.do(b, func(s *session.Session) { name.Set(s, "anonymous") }) {
+					t.Error("no session is begun")
+				}
+			})
+		})
+	}
+}
+
+// Promise 17: a lease whose holder has died ends, also if the clocks were set back since: not
+// hours later.
+func TestLeaseAfterTheClocksWereSetBack(t *testing.T) {
+	atDesk(t, session.Options{}, func(d *desk) {
+		b := d.browser()
+		d.f = func(s *session.Session) {
+			name.Refresh(context.Background(), s, func(v string) bool { return false }, func(context.Context, string) (string, error) {
+				d.spy.down.Store(true) // so that the lease cannot be given back
+				return "", errors.New("the issuer does not answer")
+			})
+		}
+		b.get("/")
+		d.spy.down.Store(false)
+		d.spy.setBack(3 * time.Hour)
+		began := time.Now()
+		d.do(b, func(s *session.Session) {
+			_, err := name.Refresh(context.Background(), s, func(v string) bool { return v == "fresh" }, func(context.Context, string) (string, error) { return "fresh", nil })
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		if took := time.Since(began); took > minute {
+			t.Errorf("Refresh waits for %v", took)
 		}
 	})
 }

@@ -271,12 +271,17 @@ func shifted(r *session.Record, d time.Duration) *session.Record {
 	}
 	c := *r
 	c.Created, c.LastSeen, c.Expires, c.Deadline = r.Created.Add(d), r.LastSeen.Add(d), r.Expires.Add(d), r.Deadline.Add(d)
-	c.Data = milliseconds.ReplaceAllFunc(r.Data, func(b []byte) []byte {
+	c.Data = Later(r.Data, d)
+	return &c
+}
+
+// Later returns the data of a record with all times later by d.
+func Later(data []byte, d time.Duration) []byte {
+	return milliseconds.ReplaceAllFunc(data, func(b []byte) []byte {
 		ms, err := strconv.ParseInt(string(b), 10, 64)
 		if err != nil {
 			return b
 		}
 		return strconv.AppendInt(nil, ms+d.Milliseconds(), 10)
 	})
-	return &c
 }

@@ -97,7 +97,7 @@ var faults = []fault{
 	{"a Logout does not follow a Login", "ending.go",
 		"case status == statusEnded:\n\t\t\treturn nil, reason, nil\n", "case status != statusLive:\n\t\t\treturn nil, reason, nil\n", logoutWins},
 	{"a late request with the ended token begins a session", "load.go",
-		"case st.status == statusEnded && t.arrivedAfter(endOf(rec).Add(dropAfterEnd), now):\n", "case st.status == statusEnded:\n", logoutWins},
+		"case st.status == statusEnded && !t.wasInFlight(endOf(rec), now):\n", "case st.status == statusEnded:\n", logoutWins},
 	{"a Logout with a replaced token ends the session", "ending.go",
 		"case st.status == statusReplaced && st.wasLoaded:\n", "case st.err() == ErrReplaced:\n", "a replaced token ends nothing"},
 	{"a replayed token ends the session", "load.go",
@@ -233,6 +233,14 @@ var faults = []fault{
 		"if s.m.unsaved.CompareAndSwap(false, true) {\n", "if s.m.unsaved.Store(true); true {\n", lateChanges},
 	{"a Save after the handler stores nothing", "save.go",
 		"t.takeBack() // calls that an earlier Save has failed to commit in time\n", "t.takeBack()\n\t\t\tif t.phase() == phaseReturned {\n\t\t\t\tt.pending.changes = nil\n\t\t\t}\n", noLostUpdate},
+
+	// Clocks that were set back.
+	{"the end of a session in the future keeps another from beginning", "load.go",
+		" && !end.After(now.Add(maxAhead))\n", "\n", "another begins after an end"},
+	{"a lease lasts as long as the clocks were set back", "refresh.go",
+		"isOther = has.Until > latest.Add(maxSurplus).UnixMilli()\n", "isOther = false\n", "Refresh waits no longer than a lease"},
+	{"any session of the future is newer than a Login", "limit.go",
+		" && r.Created.Sub(login.Created) <= newerWithin\n", "\n", "MaxPerUser"},
 
 	// Events, headers, and the rest.
 	{"EventReplayed is hidden", "load.go",
