@@ -25,7 +25,7 @@ var (
 )
 
 // library contains the functions of the package, beside its API, that the simulator needs.
-var library = simulate.Library{Simulate: session.Simulate, Peek: session.Peek}
+var library = simulate.Library{Simulate: session.Simulate, Peek: session.Peek, SetBack: session.SetBack}
 
 // maxFailed is the number of failing seeds after which TestSimulate stops.
 const maxFailed = 20

@@ -391,25 +391,77 @@ func (w *world) operate(task int, a Actor) {
 	for _, step := range a.Steps {
 		rng := a.rng(step)
 		w.sleep(task, someTime(rng, time.Hour))
-		user := w.browsers[rng.IntN(len(w.browsers))].account(rng.IntN(2))
-		m := w.processes[rng.IntN(len(w.processes))].manager
+		w.busy++
+		w.operateOnce(ctx, rng)
+		w.busy--
+	}
+}
+
+// operateOnce ends all sessions of a user, or one, or changes one.
+func (w *world) operateOnce(ctx context.Context, rng *rand.Rand) {
+	user := w.browsers[rng.IntN(len(w.browsers))].account(rng.IntN(2))
+	m := w.processes[rng.IntN(len(w.processes))].manager
+	if rng.IntN(2) == 0 {
+		w.log(nil, "the operator ends all sessions of %s", user)
+		w.log(nil, "the operator is told: %s", told(m.RevokeAll(ctx, user)))
+		return
+	}
+	listed, err := m.List(ctx, user)
+	w.log(nil, "the operator lists the sessions of %s and is told: %s, %d sessions", user, told(err), len(listed))
+	if len(listed) > 0 {
+		s := listed[rng.IntN(len(listed))]
 		if rng.IntN(2) == 0 {
-			w.log(nil, "the operator ends all sessions of %s", user)
-			w.log(nil, "the operator is told: %s", told(m.RevokeAll(ctx, user)))
-			continue
+			w.log(nil, "the operator ends session %d and is told: %s", w.truth.number(s.ID), told(m.Revoke(ctx, user, s.ID)))
+			return
 		}
-		listed, err := m.List(ctx, user)
-		w.log(nil, "the operator lists the sessions of %s and is told: %s, %d sessions", user, told(err), len(listed))
-		if len(listed) > 0 {
-			s := listed[rng.IntN(len(listed))]
-			if rng.IntN(2) == 0 {
-				w.log(nil, "the operator ends session %d and is told: %s", w.truth.number(s.ID), told(m.Revoke(ctx, user, s.ID)))
+		err := m.Edit(ctx, user, s.ID, func(s *session.Session) { name.Set(s, "changed by the operator") })
+		w.log(nil, "the operator changes session %d and is told: %s", w.truth.number(s.ID), told(err))
+	}
+}
+
+// setClocks sets back the clocks of the store and of all processes by up to hours, or lets the
+// clock of one process go wrong by some seconds. The records that a request has in memory would
+// have to move with the stored ones. So the actor waits for a moment without requests, or lets the
+// processes die together: their machine is started again.
+func (w *world) setClocks(task int, a Actor) {
+	for _, step := range a.Steps {
+		rng := a.rng(step)
+		w.sleep(task, someTime(rng, 3*time.Hour))
+		d, i, isOne := (time.Duration(rng.Int64N(int64(5*time.Hour))) >> (rng.IntN(2) * rng.IntN(16))).Truncate(time.Millisecond), rng.IntN(16)%len(w.processes), rng.IntN(3) == 0
+		ahead := time.Duration(rng.IntN(4000)) * time.Millisecond
+		waits := rng.IntN(2) == 0 || w.plan.Faults&Deaths == 0
+		for n := 0; waits && w.busy > 0 && n < 1000; n++ {
+			w.sleep(task, time.Second)
+		}
+		for n := 0; !waits && !w.truth.isRefreshing() && n < 1000; n++ { // the worst moment
+			w.sleep(task, time.Second)
+		}
+		if w.busy > 0 {
+			if w.plan.Faults&Deaths == 0 {
 				continue
 			}
-			err := m.Edit(ctx, user, s.ID, func(s *session.Session) { name.Set(s, "changed by the operator") })
-			w.log(nil, "the operator changes session %d and is told: %s", w.truth.number(s.ID), told(err))
+			for i := range w.processes {
+				w.restart(i)
+			}
+		}
+		switch {
+		case !isOne:
+			w.setBack(d)
+		case w.plan.Faults&Clocks != 0:
+			w.log(nil, "the clock of process %d is ahead by %v now", i, ahead)
+			w.truth.count("fault: the clock of a process is set")
+			w.processes[i].ahead = ahead
 		}
 	}
+}
+
+// setBack sets back all clocks. As the virtual time cannot go back, the times of the records
+// go forward.
+func (w *world) setBack(d time.Duration) {
+	w.log(nil, "all clocks are set back by %v", d)
+	w.truth.count("fault: all clocks are set back")
+	w.library.SetBack(w.store, d, func(data []byte) []byte { return Later(data, d) })
+	w.truth.setBack(d)
 }
 
 // deployAll lets new versions of the program be deployed, one after another.

@@ -91,6 +91,7 @@ func login(user string) op {
 			x.logsIn, x.endBy = user, time.Time{}
 		}
 		x.grows = true
+		x.w.truth.logins[user] = append(x.w.truth.logins[user], loginCall{x, time.Now()})
 		x.s.Login(user)
 		grants.Set(x.s, x.w.truth.grant())
 	}}
@@ -150,7 +151,7 @@ func saveRefused() op {
 
 func reload() op {
 	return op{"reloads", "reloads", func(x *exchange, _ http.ResponseWriter) {
-		x.made, x.endBy = nil, time.Time{}
+		x.made, x.endBy, x.reloads = nil, time.Time{}, true
 		if x.status == 0 {
 			x.logsIn = ""
 		}
@@ -209,6 +210,7 @@ func refresh(d, within time.Duration, reloads bool) op {
 			defer cancel()
 			ctx = c
 		}
+		began := time.Now()
 		_, err := grants.Refresh(ctx, x.s, t.isFresh, func(ctx context.Context, n int) (int, error) {
 			x.w.log(x, "sends credential %d to the issuer", n)
 			end, _ := ctx.Deadline()
@@ -227,7 +229,7 @@ func refresh(d, within time.Duration, reloads bool) op {
 			x.w.log(x, "gets credential %d from the issuer", fresh)
 			return fresh, nil
 		})
-		t.refreshed(x, failures, lease, err)
+		t.refreshed(x, failures, lease, time.Since(began), err)
 	}}
 }
 
@@ -276,7 +278,9 @@ func leave(d time.Duration, steps ...lateStep) op {
 			return
 		}
 		x.hasLeft = true
+		x.w.busy++
 		x.w.start(func(task int) {
+			defer func() { x.w.busy-- }()
 			for x.w.sleep(task, d); x.ended.IsZero(); x.w.sleep(task, time.Second) {
 			}
 			for _, s := range steps {

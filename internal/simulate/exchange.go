@@ -79,6 +79,7 @@ type exchange struct {
 	grows          bool      // it has asked for more values than there were
 	logsIn         string    // the user of the last Login, if that was in time and nothing has taken it back
 	panics         bool
+	reloads        bool // it has looked again for its session
 	hasLeft        bool // a goroutine behind
 }
 
@@ -113,6 +114,7 @@ func (w *world) send(task int, x *exchange) {
 	if x.own != "" {
 		w.log(x, "brings %s too", w.truth.nameOf(x.own))
 	}
+	w.busy++
 	w.truth.begins(x)
 	w.coverage.begins(x)
 	func() {
@@ -133,6 +135,7 @@ func (w *world) send(task int, x *exchange) {
 	w.log(x, "is answered %s%s; its handler %s%s; store calls: %d%s", x.statusText(), w.truth.newToken(x), x.found(), because(x), x.calls, eventsOf(x))
 	w.truth.finished(x)
 	w.coverage.ends(x)
+	w.busy--
 }
 
 // panickedIn returns where a panic that was recovered from comes from: the innermost

@@ -58,7 +58,7 @@ func (r *Result) relevant() (lines []string) {
 				return true
 			}
 		}
-		return len(all) == 0 && strings.Contains(line, "process") // a death
+		return len(all) == 0 && (strings.Contains(line, "process") || strings.Contains(line, "clock"))
 	}
 	for _, kind := range []string{"session", "request"} { // requests of those sessions
 		var found []string

@@ -52,7 +52,7 @@ func (t *truth) loadedBoth(x *exchange, stolen *token) {
 		t.violation(x, "nobody as somebody else", "answered as %q", x.user)
 	}
 	isLive := s.ended.IsZero() && x.loaded.Add(t.skew).Before(s.expires)
-	if x.id == own.id && isLive && !stolen.replaced.IsZero() && x.sent.After(stolen.replaced.Add(grace+t.skew)) {
+	if x.id == own.id && isLive && !stolen.replaced.IsZero() && x.sent.After(stolen.graceEnd(stolen.replaced).Add(t.skew)) {
 		t.count("a replaced token beside another one")
 		x.mustReplay = true
 	}
@@ -73,7 +73,7 @@ func (t *truth) judgeAccess(x *exchange, k *token) {
 	switch {
 	case !s.ended.IsZero() && x.sent.After(s.ended):
 		t.violation(x, "logout wins", "session %d has ended (%s) at %v and lets a request in", s.number, s.why, s.ended.Sub(t.w.began))
-	case !k.replaced.IsZero() && after(k.replaced.Add(grace)):
+	case !k.replaced.IsZero() && after(k.graceEnd(k.replaced)):
 		t.violation(x, "a renewal lets nobody in", "%s was replaced at %v", t.nameOf(k.value), k.replaced.Sub(t.w.began))
 	case after(k.max) && !k.isInGrace(after):
 		t.violation(x, "a renewal lets nobody in", "%s has ended at %v at the latest", t.nameOf(k.value), k.max.Sub(t.w.began))
@@ -99,7 +99,7 @@ func (t *truth) judgeAccess(x *exchange, k *token) {
 // the grace of that is not over: it may be longer than the rest of the token's own time.
 func (k *token) isInGrace(after func(time.Time) bool) bool {
 	last := later(k.replaced, k.maybeReplaced)
-	return !last.IsZero() && last.Before(k.max) && !after(last.Add(grace))
+	return !last.IsZero() && last.Before(k.max) && !after(k.graceEnd(last))
 }
 
 // presents notes that a token has come for the first time: those before it end soon.
@@ -181,7 +181,7 @@ func (t *truth) excuse(x *exchange, k *token, now time.Time, byAge bool) (why st
 	switch {
 	case !s.ended.IsZero():
 		why = "ended"
-	case !k.maybeReplaced.IsZero() && after(k.maybeReplaced.Add(grace)), !k.replaced.IsZero() && after(k.replaced.Add(grace)):
+	case !k.maybeReplaced.IsZero() && after(k.graceEnd(k.maybeReplaced)), !k.replaced.IsZero() && after(k.graceEnd(k.replaced)):
 		why = "replaced by an explicit renewal"
 	case !k.maybeReplaced.IsZero() && len(s.explicit) >= k.renewal+maxPast:
 		why = "replaced by an explicit renewal, and then by others"
@@ -227,6 +227,9 @@ func (t *truth) loggedIn(x *exchange, isNew bool) {
 	switch {
 	case x.logsIn == "" || x.isDisturbed || x.s.Err() != nil:
 		return
+	case !isNew && x.storedIn != nil && x.storedIn.endedBy == x && x.storedIn.why == "revoked" && !t.hasRival(x):
+		t.violation(x, "MaxPerUser", "a Login ends itself, and no other was later or at the same time")
+		return
 	case !isNew && (t.w.plan.MaxPerUser > 0 || x.storedIn != nil && !x.storedIn.ended.IsZero()):
 		return // the session has ended meanwhile
 	case !isNew && x.storedIn != nil && x.storedIn.isRenewedSince(x):
@@ -259,6 +262,22 @@ func (t *truth) loggedIn(x *exchange, isNew bool) {
 	}
 }
 
+// hasRival reports whether another Login of the user may count as newer than the one of x, or
+// may decide with it which sessions end: its request was under way at the same time, or it was
+// called no more than some seconds later, by the clocks.
+func (t *truth) hasRival(x *exchange) bool {
+	var at time.Time // of the last one of x
+	for _, l := range t.logins[x.logsIn] {
+		if l.x == x {
+			at = l.at
+		}
+	}
+	return slices.ContainsFunc(t.logins[x.logsIn], func(l loginCall) bool {
+		isUnderWay := l.x.ended.IsZero() || l.x.ended.After(x.sent)
+		return l.x != x && (isUnderWay || l.at.Sub(at).Abs() <= newerWithin+t.skew)
+	})
+}
+
 // isForgotten reports whether nobody can know that a session has ended, and what has taken
 // its place, or the place of that: a tombstone was evicted.
 func (t *truth) isForgotten(s *sessionTruth) bool {
@@ -285,6 +304,12 @@ func (t *truth) judgeEnd(x *exchange, k *token, isFine bool) {
 		if heir, _ := t.record(x.logsOut); heir != nil && heir.expires.After(time.Now()) && !t.isForgotten(t.sessions[x.logsOut]) {
 			t.violation(x, "logout wins", "session %d lives after a Logout in session %d", heir.number, t.number(x.logsOut))
 		}
+	}
+	end := s.ended.Add(s.behind) // as the tombstone says it; a moment before that it may be one of another clock
+	isOver := (s.why == "logout" || s.why == "revoked") && x.sent.After(s.ended.Add(2*time.Second+t.skew)) &&
+		(x.sent.After(end.Add(2*time.Second+t.skew)) || x.sent.Before(end.Add(-newerWithin-t.skew)))
+	if isFine && isOver && x.id == "" && !x.ends && !x.reloads && x.storedIn == nil && errors.Is(x.errAfter, session.ErrEnded) {
+		t.violation(x, "another begins after an end", "a request that came later than session %d had ended (%s) at %v begins none", s.number, s.why, s.ended.Sub(t.w.began))
 	}
 	isLate := !s.ended.IsZero() && x.sent.Before(s.ended.Add(2*time.Second-t.skew)) && (s.why == "logout" || s.why == "revoked" || s.why == "deleted")
 	if isLate && x.id == "" && x.login == "" && !x.logout && x.cookie != nil && x.cookie.MaxAge >= 0 && !t.isForgotten(s) {
@@ -497,7 +522,7 @@ func (t *truth) notDone(x *exchange) {
 	switch s := k.s; {
 	case !s.ended.IsZero() && after(s.ended):
 		t.violation(x, "Done", "open although session %d has ended (%s) at %v", s.number, s.why, s.ended.Sub(t.w.began))
-	case !k.replaced.IsZero() && after(k.replaced.Add(grace)) && x.loaded.Before(k.replaced):
+	case !k.replaced.IsZero() && after(k.graceEnd(k.replaced)) && x.loaded.Before(k.replaced):
 		t.violation(x, "Done", "open although %s was replaced at %v", t.nameOf(k.value), k.replaced.Sub(t.w.began))
 	}
 }
@@ -605,8 +630,11 @@ func (t *truth) leaseOf(x *exchange) string {
 
 // refreshed notes how a Refresh has ended. failures is how many calls of the store had failed
 // for the request before it, and lease the lease in the session then: perhaps one that an
-// earlier Refresh of the same request could not give back.
-func (t *truth) refreshed(x *exchange, failures int, lease string, err error) {
+// earlier Refresh of the same request could not give back. took is how long it has lasted.
+func (t *truth) refreshed(x *exchange, failures int, lease string, took time.Duration, err error) {
+	if took > maxWait && time.Since(t.failedAt) > took {
+		t.violation(x, "Refresh waits no longer than a lease", "it has lasted %v", took)
+	}
 	s := t.sessions[x.s.ID()]
 	if s != nil && s.leasedTo == x && s.lease != "" && s.lease != lease && !x.hasRefreshed && errors.Is(err, session.ErrIndeterminate) && x.failures-failures == 1 && time.Since(x.failedAt) < 4*time.Second && s.isLiveIn(x.p) && !x.p.isDead {
 		t.violation(x, "a lease is given back", "session %d has the lease of a request that does not refresh", s.number)

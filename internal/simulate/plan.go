@@ -48,10 +48,11 @@ const (
 	Operator
 	Crawler
 	Deployer
+	Clock
 )
 
 func (k ActorKind) String() string {
-	return [...]string{"browser", "thief", "operator", "crawler", "deployer"}[k]
+	return [...]string{"browser", "thief", "operator", "crawler", "deployer", "clock"}[k]
 }
 
 // String describes the plan in one line, in words.
@@ -162,5 +163,6 @@ func NewPlan(seed uint64) Plan {
 		p.MaxBytes = 2000 << rng.IntN(3) // a record takes about 700
 		add(Crawler, rng.IntN(3), 20)
 	}
+	add(Clock, rng.IntN(4)/3, 3)
 	return p
 }

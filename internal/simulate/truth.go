@@ -22,6 +22,7 @@ type truth struct {
 	issued     map[int]time.Time        // credentials, and when each was given
 	used       map[int]*exchange
 	vouchers   map[int]*exchange
+	logins     map[string][]loginCall // by user
 	unsaved    map[int]bool           // marks of goroutines that were left behind and do not save them
 	active     map[string][]*exchange // requests with a token of a session that have not ended, by its id
 	violations []string
@@ -39,26 +40,34 @@ type sessionTruth struct {
 	marks        []int
 	ended        time.Time // zero: it lives
 	why, next    string
-	isForgotten  bool      // its tombstone was evicted
-	leavesValues bool      // the session that has taken its place may be without its values
-	idleEnd      time.Time // not before that: of the requests that succeeded
-	lastIdleEnd  time.Time // not after that: likewise, or failed
-	end          time.Time // of its life, by the last Login or its creation
-	size         int       // of the values
-	largest      int       // that size has been
-	remember     time.Time // the end that Remember set, or zero
-	endBy        time.Time // what EndBy has noted in the record, or zero
-	loggedIn     time.Time // when a request with a Login last wrote the record, and
-	loggedBy     *exchange // which one
-	key          string    // the hash of the current one
-	keys         int       // that were stored, also of responses that brought none
-	explicit     []renewal // in their order
-	last         time.Time // when the newest key was stored
-	lease        string    // who may refresh the credential; "": nobody
-	leasedTo     *exchange // likewise
-	lastSeen     time.Time // what the record says
+	endedBy      *exchange     // or nil
+	behind       time.Duration // by which the clocks were set back since
+	isForgotten  bool          // its tombstone was evicted
+	leavesValues bool          // the session that has taken its place may be without its values
+	idleEnd      time.Time     // not before that: of the requests that succeeded
+	lastIdleEnd  time.Time     // not after that: likewise, or failed
+	end          time.Time     // of its life, by the last Login or its creation
+	size         int           // of the values
+	largest      int           // that size has been
+	remember     time.Time     // the end that Remember set, or zero
+	endBy        time.Time     // what EndBy has noted in the record, or zero
+	loggedIn     time.Time     // when a request with a Login last wrote the record, and
+	loggedBy     *exchange     // which one
+	key          string        // the hash of the current one
+	keys         int           // that were stored, also of responses that brought none
+	explicit     []renewal     // in their order
+	last         time.Time     // when the newest key was stored
+	lease        string        // who may refresh the credential; "": nobody
+	leasedTo     *exchange     // likewise
+	lastSeen     time.Time     // what the record says
 	expires      time.Time
 	deadline     time.Time
+}
+
+// A loginCall is a call of Login.
+type loginCall struct {
+	x  *exchange
+	at time.Time
 }
 
 // A renewal is an explicit one.
@@ -90,17 +99,21 @@ type token struct {
 	// times at least, and until the second at most. Zero: for as long as the session.
 	min, max time.Time
 	minSet   time.Time // when min was
+
+	behind time.Duration // by which the clocks were set back since an explicit renewal replaced the token
 }
 
 const (
-	grace      = 10 * time.Second // Options.RenewGrace
-	overlap    = 10 * time.Second // of two tokens after an automatic renewal
-	arrival    = time.Minute      // for which a token has full access that was not presented
-	watchEvery = 5 * time.Second
-	minLease   = 2 * time.Second // without which no Refresh begins
-	maxIssued  = 16              // tokens that have full access and were not presented
-	maxRecent  = 64              // likewise, with those of the last minute
-	maxPast    = 3               // explicit renewals that the session of before is shown of
+	grace       = 10 * time.Second // Options.RenewGrace
+	overlap     = 10 * time.Second // of two tokens after an automatic renewal
+	arrival     = time.Minute      // for which a token has full access that was not presented
+	watchEvery  = 5 * time.Second
+	maxWait     = 3 * time.Minute // of a Refresh: some leases of requests that get no answer of the issuer
+	newerWithin = 5 * time.Second // by which a Login may be later that counts as newer
+	minLease    = 2 * time.Second // without which no Refresh begins
+	maxIssued   = 16              // tokens that have full access and were not presented
+	maxRecent   = 64              // likewise, with those of the last minute
+	maxPast     = 3               // explicit renewals that the session of before is shown of
 )
 
 func newTruth(w *world) *truth {
@@ -113,7 +126,7 @@ func newTruth(w *world) *truth {
 	}
 	t := &truth{
 		w: w, skew: skew, sessions: map[string]*sessionTruth{}, tokens: map[string]*token{}, issued: map[int]time.Time{},
-		used: map[int]*exchange{}, vouchers: map[int]*exchange{}, unsaved: map[int]bool{}, active: map[string][]*exchange{},
+		used: map[int]*exchange{}, vouchers: map[int]*exchange{}, logins: map[string][]loginCall{}, unsaved: map[int]bool{}, active: map[string][]*exchange{},
 	}
 	t.room = room{t: t, max: w.plan.MaxBytes}
 	return t
@@ -333,6 +346,71 @@ func (t *truth) largestOf(x *exchange) (size int) {
 	return size
 }
 
+// setBack is called when the clocks were set back by d, at a moment without requests. What ends
+// at a time that a record says, and what is as old as a record says, moves with the records. What
+// tells the order of events does not.
+func (t *truth) setBack(d time.Duration) {
+	move := func(all ...*time.Time) {
+		for _, at := range all {
+			if !at.IsZero() {
+				*at = at.Add(d)
+			}
+		}
+	}
+	for _, s := range t.sessions {
+		if !s.ended.IsZero() {
+			s.behind += d
+		}
+		move(&s.idleEnd, &s.lastIdleEnd, &s.end, &s.remember, &s.endBy, &s.last, &s.lastSeen, &s.expires, &s.deadline)
+	}
+	for _, k := range t.tokens {
+		move(&k.issued, &k.max)
+		if time.Now().Before(k.min) { // else an explicit renewal may have removed what could have access again
+			move(&k.min)
+		}
+		if !k.replaced.IsZero() || !k.maybeReplaced.IsZero() {
+			k.behind += d
+		}
+	}
+	for _, all := range t.logins {
+		for i := range all {
+			move(&all[i].at)
+		}
+	}
+	// What had expired lives again, if the store has not removed it yet.
+	for id, s := range t.sessions {
+		if s.ended.IsZero() && t.room.peek(id) == nil {
+			s.ended, s.why = time.Now(), "expired"
+		}
+	}
+	t.room.kept = slices.DeleteFunc(t.room.kept, func(k *kept) bool {
+		r := t.room.peek(k.r.ID)
+		if r != nil {
+			k.r = r
+		}
+		return r == nil
+	})
+}
+
+// isRefreshing reports whether a request has the lease of a live session.
+func (t *truth) isRefreshing() bool {
+	for _, s := range t.sessions {
+		if s.lease != "" && s.ended.IsZero() && s.expires.After(time.Now()) && s.leasedTo != nil && s.leasedTo.ended.IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
+// graceEnd returns when the grace of an explicit renewal is over that has replaced the token at
+// that time; zero for zero.
+func (k *token) graceEnd(at time.Time) time.Time {
+	if at.IsZero() {
+		return at
+	}
+	return at.Add(grace + k.behind)
+}
+
 // used notes a use of a session by a request of a process that succeeded. A request that
 // comes within a twentieth of the idle timeout after another one counts as that.
 func (s *sessionTruth) used(p *process, at time.Time) {
@@ -369,6 +447,7 @@ func (t *truth) ends(x *exchange, s *sessionTruth, r *session.Record, unixMilli 
 	var endBy time.Time
 	if unixMilli != 0 {
 		endBy = time.UnixMilli(unixMilli)
+		s.idleEnd = earlier(s.idleEnd, endBy) // a Login that removes it counts from its own time, which may be earlier if the clocks were set back
 		t.count("writes of sessions that EndBy ends")
 		if r.Deadline.After(endBy) {
 			t.violation(x, "EndBy", "session %d ends at %v, later than EndBy says", s.number, r.Deadline.Sub(t.w.began))
@@ -433,7 +512,7 @@ func (t *truth) evicted(x *exchange, k *kept) {
 
 // endedBy is called when a tombstone was stored.
 func (t *truth) endedBy(x *exchange, s *sessionTruth, why, next string) {
-	s.ended, s.why, s.next = time.Now(), why, next
+	s.ended, s.why, s.next, s.endedBy = time.Now(), why, next, x
 	t.count("ended: " + why)
 	if x != nil {
 		x.failuresAtEnd = x.failures

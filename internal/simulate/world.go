@@ -23,6 +23,9 @@ type Library struct {
 
 	// Peek returns a live record, or nil. A full store does not take it for a use.
 	Peek func(store *session.MemoryStore, id string) *session.Record
+
+	// SetBack makes the times of all records later by d, and those in their data by shift.
+	SetBack func(store *session.MemoryStore, d time.Duration, shift func(data []byte) []byte)
 }
 
 // A Result is what a run was like.
@@ -49,6 +52,7 @@ type world struct {
 	began     time.Time
 	history   []string
 	exchanges int
+	busy      int // requests, and others that have records in memory
 	secrets   int // the step of their rotation
 	counts    map[string]int
 	coverage  coverage
@@ -86,6 +90,8 @@ func Run(plan Plan, library Library) *Result {
 			w.start(func(task int) { w.deployAll(task, a) })
 		case Crawler:
 			w.start(func(task int) { w.crawl(task, i, a) })
+		case Clock:
+			w.start(func(task int) { w.setClocks(task, a) })
 		}
 	}
 	if plan.Faults&Deaths != 0 {
@@ -154,15 +160,19 @@ func (l log) WithGroup(string) slog.Handler      { return l }
 func (w *world) kill(task int) {
 	for range 1 + w.rng.IntN(3) {
 		w.sleep(task, w.someTime(time.Hour))
-		i := w.rng.IntN(len(w.processes))
-		old := w.processes[i]
-		w.log(nil, "process %d dies, and a new one takes its place at once", i)
-		w.truth.count("fault: a process dies")
-		w.truth.disturbed()
-		old.isDead = true
-		w.processes[i] = &process{w: w, n: i, ahead: old.ahead, limits: old.limits}
-		w.processes[i].start()
+		w.restart(w.rng.IntN(len(w.processes)))
 	}
+}
+
+// restart lets a process die, and another one take its place.
+func (w *world) restart(i int) {
+	old := w.processes[i]
+	w.log(nil, "process %d dies, and a new one takes its place at once", i)
+	w.truth.count("fault: a process dies")
+	w.truth.disturbed()
+	old.isDead = true
+	w.processes[i] = &process{w: w, n: i, ahead: old.ahead, limits: old.limits}
+	w.processes[i].start()
 }
 
 // someTime returns a time up to most, of any order of magnitude.
