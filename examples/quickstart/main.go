@@ -13,7 +13,7 @@ import (
 func app() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
-		// Check a password here. Login stores the session; the cookie leaves with the response.
+		// Check a password here. Login stores the session; the response sets the cookie.
 		session.From(r.Context()).Login(cmp.Or(r.PostFormValue("userId"), "user123"))
 		fmt.Fprint(w, "Logged in and session created!")
 	})

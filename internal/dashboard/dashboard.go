@@ -1,7 +1,6 @@
-// Package dashboard is a test: many browsers that send twenty requests at once,
-// again and again, to several processes, while their tokens are renewed, a tenth
-// of the responses is lost, some requests last over several renewals, and now
-// and then somebody signs out.
+// Package dashboard is a test: many browsers repeatedly send twenty concurrent requests to
+// several processes, while their tokens are renewed, a tenth of the responses is lost, some
+// requests last over several renewals, and users occasionally log out.
 package dashboard
 
 import (
@@ -19,7 +18,7 @@ import (
 
 var visits = session.NewKey[int]("visits")
 
-// Handler is what each process wraps in its Manager.
+// Handler is the handler that each process wraps in its Manager.
 func Handler(w http.ResponseWriter, r *http.Request) {
 	s := session.From(r.Context())
 	switch r.URL.Path {
@@ -29,7 +28,7 @@ func Handler(w http.ResponseWriter, r *http.Request) {
 		s.Logout()
 	case "/visits":
 		fmt.Fprint(w, visits.Get(s))
-	default: // answers who asks, as long afterwards as it is told, and perhaps counts
+	default: // shows the user, after the requested time, and counts if requested
 		user := s.User()
 		takes, _ := time.ParseDuration(r.FormValue("takes"))
 		time.Sleep(takes)
@@ -40,20 +39,20 @@ func Handler(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// A Crowd is the browsers, each of a user of its own.
+// Crowd is the browsers, each with a user of its own.
 type Crowd struct {
 	Processes []http.Handler
 	Browsers  int
-	Again     func() bool   // another round?
-	Pause     time.Duration // between two rounds, at most
-	Short     time.Duration // what a request takes, at most
-	Long      time.Duration // and one in a hundred
+	Again     func() bool   // reports whether there is another round
+	Pause     time.Duration // maximum time between two rounds
+	Short     time.Duration // maximum duration of a request
+	Long      time.Duration // maximum duration of one request in a hundred
 
 	Requests, Lost, Logouts atomic.Int64
 }
 
-// Run lets the browsers look. It fails t if one that is logged in is ever
-// answered as nobody, one that has signed out as somebody, or a write is lost.
+// Run runs the browsers. It fails t if a request of a logged-in browser is answered as
+// anonymous, a request after a logout is answered as a user, or a write is lost.
 func (c *Crowd) Run(t testing.TB) {
 	var all sync.WaitGroup
 	for i := range c.Browsers {
@@ -78,29 +77,29 @@ type browser struct {
 	t    testing.TB
 	c    *Crowd
 	user string
-	rand *rand.Rand     // of the goroutine that plans
-	long sync.WaitGroup // requests that last
+	rand *rand.Rand     // used by the goroutine that plans only
+	long sync.WaitGroup // long-lived requests
 
 	mu      sync.Mutex
 	cookie  string
-	cookies map[string]bool // all that it ever had
+	cookies map[string]bool // all cookies that the browser has had
 	counted int
 
-	// starved is whether, since the login, the machine took so long over a request that
-	// the token in it may have ended meanwhile. What it counted may be missing.
+	// starved is whether, since the login, a request took so long on a slow machine that its
+	// token may have ended meanwhile. Its writes may be missing.
 	starved atomic.Bool
 }
 
-// patience is how much longer than it says a request may take without its token
-// ending: less than the ten seconds that a previous token lives.
+// patience is the time that a request may take beyond its duration without its token ending:
+// less than the ten seconds for which a previous token is valid.
 const patience = 5 * time.Second
 
 func (b *browser) some(most time.Duration) time.Duration {
 	return time.Duration(b.rand.Int64N(int64(most)))
 }
 
-// get sends one request to some process. The cookie of its answer arrives unless
-// the response is lost.
+// get sends one request to a process. The browser keeps the cookie of the response unless the
+// response is lost.
 func (b *browser) get(process int, target, cookie string, lost bool) string {
 	r := httptest.NewRequest("GET", "https://localhost"+target, nil)
 	if cookie != "" {
@@ -140,7 +139,7 @@ func (b *browser) logIn() {
 	b.get(b.process(), "/login?user="+b.user, "", false)
 }
 
-// together sends requests at once. One in a hundred is not waited for.
+// together sends concurrent requests. It does not wait for one in a hundred.
 func (b *browser) together(n int) {
 	var short sync.WaitGroup
 	for range n {
@@ -161,14 +160,14 @@ func (b *browser) together(n int) {
 			case got == "" && (time.Since(began) > takes+patience || b.starved.Load()):
 				b.starved.Store(true)
 			default:
-				b.t.Errorf("%s is answered as %q", b.user, got)
+				b.t.Errorf("%s was answered as %q", b.user, got)
 			}
 		})
 	}
 	short.Wait()
 }
 
-// logOut looks what was counted, signs out, and tries every token there was.
+// logOut checks the count, logs out, and tries every token that the browser has had.
 func (b *browser) logOut() {
 	b.long.Wait()
 	if got := b.get(b.process(), "/visits", b.now(), false); got != fmt.Sprint(b.counted) && !b.starved.Load() {
@@ -178,7 +177,7 @@ func (b *browser) logOut() {
 	b.c.Logouts.Add(1)
 	for cookie := range b.cookies {
 		if got := b.get(b.process(), "/", cookie, true); got != "" {
-			b.t.Errorf("after the Logout of %s: answered as %q", b.user, got)
+			b.t.Errorf("after the Logout of %s: in as %q", b.user, got)
 		}
 	}
 }

@@ -11,14 +11,14 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// What Express writes into the session is read with ordinary keys.
+// Ordinary keys read the values that Express writes into the session.
 var (
 	expressViews = session.NewKey[int]("expressViews")
 	goViews      = session.NewKey[int]("goViews")
 )
 
-// newSessions returns a Manager of the sessions of the Express app: the same secret,
-// the same cookie, the same records.
+// newSessions returns a Manager for the sessions of the Express app: the same secret, the same
+// cookie, the same records.
 func newSessions(client redis.UniversalClient, secret string, production bool) (*session.Manager, error) {
 	tokens, err := expressjs.Tokens(secret)
 	if err != nil {
@@ -34,12 +34,12 @@ func newSessions(client redis.UniversalClient, secret string, production bool) (
 	return session.New(&session.Options{
 		Store:    store,
 		Tokens:   tokens,
-		Lifetime: 30 * 24 * time.Hour, // of a login at Go, however it is used: Express has no such end
+		Lifetime: 30 * 24 * time.Hour, // absolute end of a login at Go; Express has no such end
 		Cookie:   session.CookieOptions{Name: "connect.sid", Insecure: !production},
 	})
 }
 
-// newApp returns the Go app: the routes that have moved.
+// newApp returns the Go app, with the routes that have moved.
 func newApp(sessions *session.Manager) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /dashboard", func(w http.ResponseWriter, r *http.Request) {

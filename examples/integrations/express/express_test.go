@@ -23,7 +23,7 @@ func start(t *testing.T) string {
 	for _, name := range []string{"node", "npm", "redis-server"} {
 		servers.Program(t, name)
 	}
-	t.Setenv("REDIS_URL", "") // it starts its own
+	t.Setenv("REDIS_URL", "") // the example starts its own Redis
 	t.Setenv("PORT", "0")
 	ctx, cancel := context.WithCancel(context.Background())
 	r, w := io.Pipe()
@@ -39,7 +39,7 @@ func start(t *testing.T) string {
 			t.Error(err)
 		}
 		if pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); err != syscall.ECHILD {
-			t.Errorf("a program that it started is still there: %d %v", pid, err)
+			t.Errorf("a program of the example is still running: %d %v", pid, err)
 		}
 	})
 	line, err := bufio.NewReader(r).ReadString('\n')
@@ -52,8 +52,8 @@ func start(t *testing.T) string {
 	return strings.Fields(line)[1]
 }
 
-// One walk: log in at Node, see the dashboard of Go, sign out there, and be a stranger
-// at Node.
+// TestWalk logs in at Node, uses the dashboard of Go, logs out there, and is then logged out at
+// Node.
 func TestWalk(t *testing.T) {
 	base := start(t)
 	jar, _ := cookiejar.New(nil)
@@ -79,14 +79,15 @@ func TestWalk(t *testing.T) {
 	stolen := jar.Cookies(u)
 	expect(client.PostForm(base+"/logout", nil))("Nobody is logged in")
 	if len(jar.Cookies(u)) != 0 {
-		t.Error("the cookie is still there")
+		t.Error("the cookie was not deleted")
 	}
 	jar.SetCookies(u, stolen)
 	expect(client.Get(base + "/"))("Nobody is logged in")
 	expect(client.Get(base + "/dashboard"))("Nobody is logged in")
 }
 
-// Behind a proxy with TLS a user logs in at Node, with a Secure cookie, and is logged in at Go.
+// TestBehindTLS logs in at Node behind a proxy with TLS: the cookie is Secure, and the user is
+// logged in at Go.
 func TestBehindTLS(t *testing.T) {
 	t.Setenv("NODE_ENV", "production")
 	base := start(t)
@@ -119,15 +120,15 @@ func TestBehindTLS(t *testing.T) {
 		t.Errorf("Express sets %q", set)
 	}
 	if page, _ := do("GET", "/dashboard", ""); !strings.Contains(page, "Hello, ann") {
-		t.Errorf("Go does not know the user: %s", page)
+		t.Errorf("the user is not logged in at Go: %s", page)
 	}
 	if _, set := do("POST", "/logout", ""); !strings.Contains(set, "; Secure") {
 		t.Errorf("Go deletes the cookie by %q", set)
 	}
 }
 
-// The door passes on what a proxy of ours says of the browser's connection, and nobody else's
-// word.
+// TestForwarded checks that the proxy passes on the forwarding headers of a trusted proxy, and
+// not those of other clients.
 func TestForwarded(t *testing.T) {
 	var got http.Header
 	node := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r.Header }))
@@ -145,6 +146,6 @@ func TestForwarded(t *testing.T) {
 	}
 	newProxy(http.NotFoundHandler(), address, true).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
 	if is := got.Get("X-Forwarded-Proto"); is != "http" {
-		t.Errorf("a proxy that says nothing: %s", is)
+		t.Errorf("a proxy without forwarding headers: %s", is)
 	}
 }

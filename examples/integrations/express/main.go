@@ -1,12 +1,11 @@
-// Command express runs an Express app and a Go app on the same sessions, behind one
-// door: log in at Node, see the dashboard of Go, sign out there, and be a stranger at
-// Node. See README.md.
+// Command express runs an Express app and a Go app on the same sessions, behind one proxy: log
+// in at Node, use the dashboard of Go, log out there, and be logged out at Node. See README.md.
 //
 //	cd examples/integrations/express && go run .
 //
-// It needs node, npm and redis-server, or REDIS_URL. PORT is 8080 by default, and
-// NODE_ENV=production is for a proxy with TLS before this one, which sets
-// X-Forwarded-Proto and X-Forwarded-For: the cookie is Secure on both sides then.
+// It needs node, npm and redis-server, or REDIS_URL. PORT is 8080 by default.
+// NODE_ENV=production is for use behind a proxy with TLS that sets X-Forwarded-Proto and
+// X-Forwarded-For: the cookie is then Secure on both sides.
 package main
 
 import (

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// programs are those that this one starts. They end with ctx, and none may outlive
-// this one: it waits until they run no more.
+// programs are the programs that the example starts. They end with ctx, and the example waits
+// until all have ended.
 type programs struct {
 	ctx     context.Context
 	running sync.WaitGroup
@@ -38,14 +38,14 @@ func (p *programs) startRedis() (string, error) {
 	return "redis://127.0.0.1:" + port, p.start(nil, ".", path, "--bind", "127.0.0.1", "--port", port, "--save", "", "--logfile", os.DevNull)
 }
 
-// startNode installs what the Express app needs, once, and starts it.
+// startNode installs the dependencies of the Express app once, and starts it.
 func (p *programs) startNode(redisURL, secret string) (*url.URL, error) {
 	node, err := exec.LookPath("node")
 	if err != nil {
 		return nil, errors.New("node is not installed")
 	}
 	if _, err := os.Stat(filepath.Join("node", "app.js")); err != nil {
-		return nil, errors.New("node/app.js is not here: run this in examples/integrations/express")
+		return nil, errors.New("node/app.js not found: run this in examples/integrations/express")
 	}
 	if _, err := os.Stat(filepath.Join("node", "node_modules", "express-session")); err != nil {
 		fmt.Println("npm ci: installing what the Express app needs")
@@ -89,7 +89,7 @@ func (p *programs) start(env []string, dir string, args ...string) error {
 	return nil
 }
 
-// await waits until something answers.
+// await waits until answers returns nil.
 func await(ctx context.Context, what string, answers func() error) error {
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		err := answers()

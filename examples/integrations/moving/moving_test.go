@@ -1,5 +1,5 @@
-// Package moving has small applications as they were on other libraries, and as they
-// are now. docs/moving.md shows the difference.
+// Package moving contains small applications with other libraries, and the same applications
+// with this package. docs/moving.md shows the differences.
 package moving
 
 import (
@@ -23,12 +23,12 @@ import (
 	_ "modernc.org/sqlite"
 )
 
-// afters are the applications as they are now.
+// afters are the applications with this package.
 var afters = map[string]func(context.Context, *sql.DB, []byte) (http.Handler, error){
 	"scs": scsafter.App, "gorilla": gorillaafter.App, "gin": ginafter.App,
 }
 
-// start starts one of them, with its sessions in a file.
+// start returns an application with its sessions in a file.
 func start(t *testing.T, name, file string) http.Handler {
 	t.Helper()
 	db, err := sql.Open("sqlite", "file:"+file+"?_txlock=immediate&_pragma=journal_mode(WAL)")
@@ -44,7 +44,7 @@ func start(t *testing.T, name, file string) http.Handler {
 	return app
 }
 
-// To its user an application is the same before and after.
+// TestSameAnswers checks that an application behaves the same before and after.
 func TestSameAnswers(t *testing.T) {
 	apps := map[string]http.Handler{"scs before": scsbefore.App(), "gorilla before": gorillabefore.App(), "gin before": ginbefore.App()}
 	for name := range afters {
@@ -68,7 +68,7 @@ func TestSameAnswers(t *testing.T) {
 	}
 }
 
-// Sessions survive a restart.
+// TestRestart checks that sessions survive a restart.
 func TestRestart(t *testing.T) {
 	for name := range afters {
 		file := filepath.Join(t.TempDir(), "sessions")
@@ -83,7 +83,8 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// The differences that docs/moving.md shows make the one program of the other.
+// TestDifferences checks that the differences in docs/moving.md convert one program into the
+// other.
 func TestDifferences(t *testing.T) {
 	page, err := os.ReadFile("../../../docs/moving.md")
 	if err != nil {
@@ -116,7 +117,7 @@ func TestDifferences(t *testing.T) {
 				t.Fatal(err)
 			}
 			if string(text) != want {
-				t.Errorf("%s is not what docs/moving.md shows", file)
+				t.Errorf("%s differs from docs/moving.md", file)
 			}
 		}
 	}

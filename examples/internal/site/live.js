@@ -1,5 +1,5 @@
-// Tells at once when the session of this page has ended, without a reload.
-// Without JavaScript the next click does.
+// Shows immediately when the session of this page has ended, without a reload.
+// Without JavaScript the next click shows it.
 "use strict";
 
 let events;
@@ -10,13 +10,13 @@ function watch() {
   events = new EventSource(url);
   events.addEventListener("ended", showEnded);
   events.addEventListener("error", async () => {
-    // The browser connects again by itself after a connection that broke, and not
-    // after 204, which says that the session has ended, or an error of the server.
+    // The browser reconnects by itself after a connection that broke. It does not after
+    // 204, which means that the session has ended, or after an error of the server.
     if (events?.readyState !== EventSource.CLOSED) return;
     events = null;
     const asking = new AbortController();
     const status = await fetch(url, { signal: asking.signal }).then((r) => r.status, () => 0);
-    asking.abort(); // if that is a stream
+    asking.abort(); // closes the response if it is a stream
     if (status === 204) showEnded();
     else setTimeout(watch, 5000);
   });
@@ -37,8 +37,7 @@ function showEnded() {
   document.title = "Signed out – Coat check";
 }
 
-// A browser has six connections to a host by HTTP/1.1: a tab that nobody sees must
-// not keep one.
+// A browser has six connections to a host over HTTP/1.1: a hidden tab must not keep one.
 function change() {
   if (document.hidden) unwatch();
   else watch();
@@ -47,7 +46,7 @@ function change() {
 document.addEventListener("visibilitychange", change);
 watch();
 
-// A page that the back button brings back out of the browser's memory may be of
-// before the logout: it stays hidden, and is asked for again.
+// A page that the back button restores from the browser's memory may be from before the
+// logout: it stays hidden and is loaded again.
 addEventListener("pagehide", () => { document.documentElement.hidden = true; });
 addEventListener("pageshow", (e) => { if (e.persisted) location.reload(); });

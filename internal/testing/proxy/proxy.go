@@ -25,8 +25,8 @@ type Fate struct {
 	Cut  bool   // the connection is closed after that, in both directions
 }
 
-// Forward is the fate of a chunk that passes unharmed. As a rule it makes a proxy that does
-// nothing.
+// Forward is the fate of a chunk that passes unchanged. As a rule it makes a proxy without
+// faults.
 func Forward(c Chunk) Fate { return Fate{Pass: len(c.Data)} }
 
 // A Proxy listens in front of a server.
@@ -118,8 +118,8 @@ func (p *Proxy) forget(conns ...net.Conn) {
 	}
 }
 
-// pump passes chunks on until one side ends. A client that gives up takes nothing back:
-// what it has sent still arrives, late, as in any network.
+// pump forwards chunks until one side ends. If a client gives up, what it has sent still
+// arrives, late, as in any network.
 func (p *Proxy) pump(dst, src net.Conn, c Chunk) {
 	defer dst.Close()
 	b := make([]byte, 64<<10)

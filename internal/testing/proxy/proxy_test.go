@@ -8,7 +8,7 @@ import (
 	"github.com/coatcheck/session/internal/testing/proxy"
 )
 
-// echo starts a server that sends back what it gets.
+// echo starts a server that returns what it receives.
 func echo(t *testing.T) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -30,8 +30,7 @@ func echo(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// ask sends a message and returns what comes back, to the end of the message or of the
-// connection.
+// ask sends a message and returns the reply, to the end of the message or of the connection.
 func ask(t *testing.T, c net.Conn, message string) string {
 	t.Helper()
 	if _, err := io.WriteString(c, message); err != nil {
@@ -52,8 +51,8 @@ func dial(t *testing.T, addr string) net.Conn {
 	return c
 }
 
-// A rule sees each chunk, and its verdict is carried out: cut after a byte of the request
-// or of the reply, delayed, swallowed.
+// TestFates checks that a rule is called for each chunk, and that its result is applied: a cut
+// after a byte of the request or of the reply, a delay, a loss.
 func TestFates(t *testing.T) {
 	released := make(chan struct{})
 	rule := proxy.Forward
@@ -87,7 +86,8 @@ func TestFates(t *testing.T) {
 	}
 }
 
-// While the proxy refuses connections, none reaches the server; those that are open stay.
+// TestRefuse checks that no new connection reaches the server while the proxy refuses
+// connections, and that open ones stay.
 func TestRefuse(t *testing.T) {
 	p := proxy.New(t, echo(t), proxy.Forward)
 	open := dial(t, p.Addr)
@@ -96,10 +96,10 @@ func TestRefuse(t *testing.T) {
 	}
 	p.Refuse(true)
 	if got := ask(t, dial(t, p.Addr), "b"); got != "" {
-		t.Errorf("refused, and answered %q", got)
+		t.Errorf("a refused connection was answered %q", got)
 	}
 	if got := ask(t, open, "c"); got != "c" {
-		t.Errorf("the open connection answers %q", got)
+		t.Errorf("the open connection was answered %q", got)
 	}
 	p.Refuse(false)
 	if got := ask(t, dial(t, p.Addr), "d"); got != "d" {

@@ -22,7 +22,7 @@ type folder struct {
 // folder belongs to the named account; "" is the account of the test.
 func newFolder(t testing.TB, account string) folder {
 	t.Helper()
-	path, err := os.MkdirTemp("", "servers") // not t.TempDir, into which no other account can look
+	path, err := os.MkdirTemp("", "servers") // not t.TempDir, which other accounts cannot read
 	if err != nil {
 		t.Fatal(err)
 	}

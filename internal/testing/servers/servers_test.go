@@ -12,7 +12,7 @@ import (
 	"github.com/coatcheck/session/internal/testing/servers"
 )
 
-// failure runs f with a test of its own, and returns what failed it.
+// failure runs f with a testing.TB of its own, and returns the message with which f failed it.
 func failure(f func(t testing.TB)) string {
 	q := &quiet{}
 	ended := make(chan struct{})
@@ -51,7 +51,8 @@ func shell(t *testing.T) string {
 	return servers.Program(t, "sh")
 }
 
-// A program that ends before it is ready fails the test, with what it has printed.
+// TestProgramEnds checks that a program that ends before it is ready fails the test, with its
+// output.
 func TestProgramEnds(t *testing.T) {
 	sh := shell(t)
 	got := failure(func(t testing.TB) {
@@ -62,7 +63,7 @@ func TestProgramEnds(t *testing.T) {
 	}
 }
 
-// A program and the programs that it has started end with the test.
+// TestAllEnds checks that a program and its child processes end with the test.
 func TestAllEnds(t *testing.T) {
 	sh, pids := shell(t), "" // file
 	if got := failure(func(tb testing.TB) {
@@ -84,8 +85,8 @@ func TestAllEnds(t *testing.T) {
 	}
 }
 
-// A server that was killed does not answer, starts again at its address, and has then what
-// it had on disk. One that is suspended goes on where it was.
+// TestKillRestartSuspend checks that a killed server does not answer, restarts at its address
+// with its data on disk, and that a suspended server continues after its resume.
 func TestKillRestartSuspend(t *testing.T) {
 	s := servers.Redis(t, "--appendonly", "yes", "--appendfsync", "always")
 	do := func(command string) string {
@@ -106,13 +107,13 @@ func TestKillRestartSuspend(t *testing.T) {
 	pid := s.PID()
 	s.Kill()
 	if got := do("PING"); got != "" {
-		t.Errorf("killed, and answers %q", got)
+		t.Errorf("the killed server answers %q", got)
 	}
 	if err := s.Restart(); err != nil {
 		t.Fatal(err)
 	}
 	if s.PID() == pid {
-		t.Error("the same process")
+		t.Error("the process was not replaced")
 	}
 	if got := do("GET a"); got != "$1\r\n1" {
 		t.Errorf("after the restart: %q", got)
