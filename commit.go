@@ -53,7 +53,8 @@ func (t *tx) create() error {
 	return nil
 }
 
-// uncreated tries to leave nothing behind of a Create that may have been applied.
+// uncreated returns the error of a Create that failed with err. If the store may have created the
+// record nevertheless, uncreated deletes the record.
 func (t *tx) uncreated(rec *Record, err error) error {
 	if err = storeError("create", err); errors.Is(err, ErrIndeterminate) {
 		return t.undo(rec, err)
@@ -61,9 +62,9 @@ func (t *tx) uncreated(rec *Record, err error) error {
 	return err
 }
 
-// undo deletes a record whose token no client will get, and returns err. If it fails, the
-// record stays until it expires. It has a deadline of its own, for the store's silence may
-// have used up the commit's.
+// undo deletes a record whose token no client will get, and returns err. If the store does not
+// delete the record, the record stays until it expires. The deletion has a deadline of its own,
+// because a slow store may have used up the deadline of the commit.
 func (t *tx) undo(rec *Record, err error) error {
 	c := storectx.New(t.s.ctx, t.m.timeout)
 	defer c.Release()
@@ -71,8 +72,8 @@ func (t *tx) undo(rec *Record, err error) error {
 	return err
 }
 
-// save replaces the record by what p makes of it. If another commit was faster, p is applied
-// to the newer record, and the commits of this process go one after the other.
+// save applies p to the record and stores the result. If another commit was faster, save applies
+// p to the newer record, and the commits of this process then take turns.
 func (t *tx) save(p *pending) error {
 	n := contender{queues: &t.m.queues, c: t.context(), id: t.stored.rec.ID}
 	defer n.leave()
@@ -117,12 +118,14 @@ func (t *tx) save(p *pending) error {
 		t.merge(newer, isReported)
 		isReported = true
 	}
-	return nil // the session has ended: the plan is another one
+	return nil // the session has ended: commit makes another plan
 }
 
-// resolve asks the store whether a renewal's Save of unknown outcome was applied. If so, the
-// renewal's key has access; it is not the current key if another Login has come since. If the
-// record cannot be loaded, a Reload finds out.
+// resolve asks the store whether the Save of the renewal d was applied, after the Save has
+// returned err, an unknown outcome. It returns nil if the Save was applied, otherwise err. A Save
+// was applied if the key of d has access. (The key of d need not be the current key: another Login
+// may have replaced it since.) If the record cannot be loaded, a later Reload finds the outcome
+// out.
 func (t *tx) resolve(d draft, err error) error {
 	t.stored.unresolved = &d.issued
 	rec, failed := t.outcome(d.rec.ID)
@@ -132,16 +135,16 @@ func (t *tx) resolve(d draft, err error) error {
 	return err
 }
 
-// outcome loads a record after a Save of unknown outcome. The load has a deadline of
-// its own, for the store's silence may have used up the commit's.
+// outcome loads a record after a Save of unknown outcome. The load has a deadline of its own,
+// because a slow store may have used up the deadline of the commit.
 func (t *tx) outcome(id string) (*Record, error) {
 	c := storectx.New(t.s.ctx, t.m.timeout)
 	defer c.Release()
 	return loadRecord(c, t.m.store, id)
 }
 
-// install continues with d, which is stored, and with its token, if it has a new one. p is
-// what d was made by.
+// install makes the stored draft d the session of this request, and makes the response send the
+// token of d if that is new. p is the pending work from which d was made.
 func (t *tx) install(d draft, p *pending) {
 	st := &t.stored
 	isRenewal := d.token != nil && st.rec != nil && st.rec.ID == d.rec.ID
@@ -149,7 +152,7 @@ func (t *tx) install(d draft, p *pending) {
 		t.cookie = cookie{cookieSend, d.token, d.isAutomatic}
 		*st = stored{ref: d.ref, isOwn: true}
 	} else {
-		movesEnd := !p.remember.IsZero() || p.user != "" && body.IsRemembered(d.rec.Data) // which EndBy had capped
+		movesEnd := !p.remember.IsZero() || p.user != "" && body.IsRemembered(d.rec.Data) // a Login removes the earlier end that EndBy had set
 		t.sendAgain(d.rec, !movesEnd)
 	}
 	if d.event != "" {
@@ -185,7 +188,8 @@ func (t *tx) hasEnded(p *pending) {
 	*p = pending{}
 }
 
-// drop forgets changes that there is no session to hold.
+// drop forgets the pending changes, because the request has no session that can hold them. It
+// returns the reason.
 func (t *tx) drop() error {
 	err := t.stored.err()
 	switch s := t.stored.status; {
@@ -204,9 +208,10 @@ func (t *tx) drop() error {
 
 var errWithheld = errors.New("session: a request from another site without a cookie begins no session, because its cookie would replace the one that the browser withheld: redirect to a page of this site and make the change there")
 
-// fail makes err the session's problem, and returns it. That there is no session to hold a
-// change is no problem of the session's, and neither is maintenance that failed: isAsked is
-// whether the program has asked for anything. The next request maintains the keys then.
+// fail makes err the problem of the session, and returns err. Two errors are not problems of the
+// session: an error of isEnding, and any error if the program has asked for nothing (isAsked is
+// false). In the second case only maintenance has failed: fail returns nil, and the next request
+// repeats the maintenance.
 func (t *tx) fail(err error, isAsked bool) error {
 	if isEnding(err) {
 		return err
@@ -218,10 +223,10 @@ func (t *tx) fail(err error, isAsked bool) error {
 	case !isAsked:
 		t.stored.due = body.Maintenance{}
 		return nil
-	case t.problem.isLasting(): // and stays when an ending has succeeded
+	case t.problem.isLasting(): // a lasting problem stays, even after an ending has succeeded
 	case errors.Is(err, ErrIndeterminate) && !t.pending.logout:
-		// A write that may have been applied is never repeated with the changes
-		// applied anew: an Update would count twice. An ending may be repeated.
+		// After a write that may have been applied, the changes are not applied again,
+		// because an Update would count twice. An ending may be repeated.
 		t.problem = problem{problemLasting, err}
 	default:
 		t.problem = problem{problemPassing, err}
@@ -234,8 +239,8 @@ func isEnding(err error) bool {
 	return err == ErrEnded || err == ErrReplaced || err == errTwins || err == errWithheld
 }
 
-// maintain commits the maintenance of the session's keys alone: what the request has changed
-// cannot be stored, for a reason that is not the store's.
+// maintain commits only the maintenance of the session's keys, not the changes of the request. It
+// does nothing if the store has failed.
 func (t *tx) maintain() {
 	if errors.Is(t.problem.err, ErrStore) || !t.stored.isMaintenanceDue(t.phase()) {
 		return

@@ -19,16 +19,17 @@ import (
 //
 // The channel is also closed when another request has renewed the session explicitly (Renew,
 // Remember or a Login of the same user) and Options.RenewGrace has passed, so that a stream that
-// was opened with a stolen token ends. If an automatic renewal had ended the request's token
-// before, the channel is closed at once. An automatic renewal does not close it, nor does a
-// renewal by this request. With Options.Tokens no renewal closes it; it is closed when the other
-// program has given the session to another user, or has logged the user out.
+// was opened with a stolen token ends. A request whose token an automatic renewal had ended before
+// gets no grace: its channel is closed at once. Neither an automatic renewal nor a renewal by this
+// request closes the channel. With Options.Tokens no renewal closes the channel; it is closed when
+// the other program has given the session to another user, or has logged the user out.
 //
-// If no session is stored, the channel is closed already. It stays open if the store failed to
-// load the session, and after the handler has returned: a handler that hands its connection to a
-// goroutine has to wait for that goroutine.
-// Being watched is no use of the session; a message of the user's is, and says so
-// by Save.
+// If no session is stored, the returned channel is closed. If the store failed to load the session,
+// the channel stays open. The channel also stays open after the handler has returned, so a handler
+// that hands its connection to a goroutine has to wait for that goroutine.
+//
+// An open channel is not a use of the session. A message of the user is one: call Save when it
+// arrives.
 func (s *Session) Done() <-chan struct{} {
 	if s.refuses("Done") != nil {
 		return closed
@@ -89,7 +90,7 @@ func (st *state) holder() watch.Holder {
 func (m *Manager) check(c *storectx.Context, id string) (answer func(*watch.Holder) (watch.Status, time.Time)) {
 	ctx := context.Background()
 	defer func() {
-		if v := recover(); v != nil { // no request is there to recover it
+		if v := recover(); v != nil { // this goroutine belongs to no request, whose server would recover the panic
 			m.log.ErrorContext(ctx, "session: Done: the store or OnEvent panicked", "panic", v)
 		}
 	}()

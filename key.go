@@ -23,8 +23,8 @@ import (
 //
 // What JSON does not contain is lost without an error, even if gob kept it: a field that is
 // unexported or tagged `json:"-"` is the zero value when it is read, so a User{ID int64 `json:"-"`}
-// becomes user 0. A number in an any is read as a float64, exact up to 2⁵³ (use a type of its own,
-// or json.Number).
+// becomes user 0. A number in a value of type any is read as a float64, which is exact up to 2⁵³:
+// use a type of its own, or json.Number.
 type Key[T any] struct{ name string }
 
 // NewKey returns the key of this name. It panics if name is empty, is not valid UTF-8, or begins
@@ -96,10 +96,10 @@ func (k Key[T]) Pop(s *Session) (T, bool) {
 // no session.
 //
 // Take takes the values and the deadline of ctx, not its cancellation. The caller handles the
-// error, which does not replace the response: an [ErrStore], [ErrEnded], or [ErrReplaced] if the
-// token was replaced or the value has changed since the renewal that replaced it. The value then
-// stays in the session. If the error is an [ErrIndeterminate], the value may be lost: at most one
-// request gets it.
+// error, which does not replace the response: an [ErrStore], [ErrEnded], or [ErrReplaced]. It is
+// ErrReplaced if the token was replaced, or if the value has changed since the renewal that
+// replaced the token. After an error the value was not taken. Only after an [ErrIndeterminate] the
+// value may be lost: at most one request gets it.
 func (k Key[T]) Take(ctx context.Context, s *Session) (T, bool, error) {
 	was, _, err := s.updateNow(ctx, "Take", k.name, func(in []byte) ([]byte, error) {
 		if _, ok := decode[T](in); !ok {
@@ -122,11 +122,11 @@ func (k Key[T]) Delete(s *Session) {
 }
 
 // Update replaces the value by f of it, atomically: if another request has committed another value
-// first, the commit calls f again with that value, perhaps after the handler has returned. The
-// value that f saw first is not final: if the request acts on it, use [Key.UpdateNow]. f must have
-// no side effects and must not call methods of the session. f gets the zero value of T if the value
-// is absent or does not decode. With [Options].Tokens, a value that does not decode fails the
-// request, because another program wrote it.
+// first, the commit calls f again with that value, perhaps after the handler has returned. If the
+// request acts on the value, use [Key.UpdateNow], because the value that f saw first is not final.
+// f must have no side effects and must not call methods of the session. f gets the zero value of T
+// if the value is absent or does not decode. With [Options].Tokens, a value that does not decode
+// fails the request, because another program wrote it.
 func (k Key[T]) Update(s *Session, f func(T) T) {
 	s.update("Update", k.name, func(in []byte) ([]byte, error) {
 		v, err := k.decode(s, "Update", in)
@@ -143,13 +143,14 @@ func (k Key[T]) Update(s *Session, f func(T) T) {
 
 // UpdateNow updates the value as [Key.Update] does and commits all pending changes before it
 // returns. It returns the value that was stored, which is the result of the last call of f. It is
-// for limits, such as a number of tries: compare the code after UpdateNow has counted the try.
+// for limits, such as a number of tries: let UpdateNow count the try, and then compare the code.
 //
 // UpdateNow takes the values and the deadline of ctx, not its cancellation. The caller handles the
 // error, which does not replace the response: an [ErrStore], a value that cannot be encoded,
-// [ErrTooLarge], [ErrEnded], or [ErrReplaced] if the token was replaced or the value has changed
-// since the renewal that replaced it. The update is then dropped, and all other changes stay
-// pending. After an [ErrIndeterminate] the update may have been stored; [Session.Reload] finds out.
+// [ErrTooLarge], [ErrEnded], or [ErrReplaced]. It is ErrReplaced if the token was replaced, or if
+// the value has changed since the renewal that replaced the token. After an error the update is
+// dropped, and all other changes stay pending. After an [ErrIndeterminate] the update may have been
+// stored; [Session.Reload] finds out.
 //
 // In a stored session, UpdateNow and [Key.Take] also work after the first byte of the response and
 // after the handler has returned. If they would have to begin a session there, they return an
@@ -174,7 +175,7 @@ func (k Key[T]) UpdateNow(ctx context.Context, s *Session, f func(T) T) (T, erro
 }
 
 // Refresh is for effects that must not happen twice, such as the use of a refresh token. If fresh
-// returns true for the value, Refresh returns it without a store call. Otherwise one of all
+// returns true for the value, Refresh returns the value without a store call. Otherwise one of the
 // concurrent requests of the session, in any process, calls f with the current value, and the
 // others wait for the value that it saves.
 //
@@ -185,15 +186,17 @@ func (k Key[T]) UpdateNow(ctx context.Context, s *Session, f func(T) T) (T, erro
 // changes, unless another request has changed the value meanwhile. Refresh returns the value
 // together with an error of that Save. If f fails or panics, nothing is saved, and the next request
 // calls f. If the process dies, other requests wait until the lease ends. The clocks of the
-// processes should agree to about a second.
+// processes should agree to about a second, because each process compares the end of the lease
+// with its own clock.
 //
-// With less than two seconds left, a request does not begin f: it waits while another request holds
-// the lease, and otherwise returns [context.DeadlineExceeded].
+// A request that has less than two seconds left does not begin f, because f could use up a
+// credential and then be canceled. Such a request waits while another request holds the lease, and
+// otherwise gets [context.DeadlineExceeded].
 //
-// Refresh returns the error of ctx if ctx ends while it waits, [ErrEnded] if the session has ended,
-// by this request too, and the error of [Session.Err] if the value is not available. fresh must not
-// call methods of the session; f may, except Refresh of the same key. In a session that is not
-// stored yet there are no concurrent requests, and f is called at once.
+// Refresh returns the error of ctx if ctx ends while Refresh waits, [ErrEnded] if the session has
+// ended, even if this request has ended it, and the error of [Session.Err] if the value is not
+// available. fresh must not call methods of the session; f may, except Refresh of the same key. In
+// a session that is not stored yet there are no concurrent requests, and f is called at once.
 func (k Key[T]) Refresh(ctx context.Context, s *Session, fresh func(T) bool, f func(context.Context, T) (T, error)) (T, error) {
 	raw, err := s.refresh(ctx, k.name, func(raw []byte) bool {
 		v, _ := decode[T](raw)

@@ -13,10 +13,10 @@ import (
 // An origin is where a session comes from: a request that carries its token, or
 // [Manager.Edit].
 type origin interface {
-	// tokens returns the few tokens of ours that the request carries.
+	// tokens returns the tokens of ours that the request carries, if they are not too many.
 	tokens() candidates
 
-	// allTokens returns the tokens of a request that carries too many.
+	// allTokens returns the tokens of ours in a request that carries too many for tokens.
 	allTokens() []token.Ref
 
 	// allows returns an error if the program may not call this method of the Session.
@@ -41,9 +41,9 @@ func (t *tx) loadSession() {
 	t.touchAtLoad()
 }
 
-// presentAtLoad notes at once that a key was presented for the first time. The handler may
-// take longer than the key lasts if other requests renew the session, and longer than the
-// keys before it may have access. If the store fails, the commit notes it.
+// presentAtLoad stores at once, before the commit, that a key was presented for the first time.
+// Until that is stored, older keys keep their access, and renewals by other requests can end the
+// key; a slow handler would prolong both. If the store fails, the commit stores it.
 func (t *tx) presentAtLoad() {
 	st := &t.stored
 	if st.status != statusLive || !st.due.Present {
@@ -73,7 +73,7 @@ func (t *tx) presentAtLoad() {
 	}
 }
 
-// settle keeps what find has returned.
+// settle puts the results of find into the state.
 func (t *tx) settle(st stored, p problem) {
 	t.stored, t.problem = st, p
 	switch st.status {
@@ -129,14 +129,14 @@ func (t *tx) find(found *candidates, was *stored) (best stored, _ problem) {
 		default:
 			if !isClosed {
 				isClosed, closed = true, next
-				closed.rec, closed.wasLoaded = nil, was.wasLive() // rec: else a later Reload takes it for what this request had
+				closed.rec, closed.wasLoaded = nil, was.wasLive() // a later Reload must not take rec for a record that this request had
 			}
 			if next.status == statusStale {
 				stales = append(stales, rec)
 			}
 		}
 	}
-	if !isReload { // a Reload is no replay: its request came in time
+	if !isReload { // only the first load reports replays: the token may have been replaced after the request arrived
 		t.noteReplays(stales, &best)
 	}
 	switch {
@@ -148,14 +148,15 @@ func (t *tx) find(found *candidates, was *stored) (best stored, _ problem) {
 	case isClosed:
 		return closed, problem{}
 	case isReload, time.Since(t.m.start)-t.s.arrived >= tombstoneLife:
-		// Nothing is where a session was, or a tombstone may have come and gone
-		// since the request began.
+		// The record of a session is gone, or the request is so old that a tombstone may
+		// have been stored and removed since the request arrived.
 		return stored{status: statusEnded, ref: found.refs[0], wasLoaded: was.wasLive()}, problem{}
 	}
 	return stored{status: statusNone}, problem{}
 }
 
-// findAll returns the ids of the live sessions that the tokens of a crowd open.
+// findAll returns the ids of the live sessions that are opened by the tokens of a request that
+// carries too many.
 func (t *tx) findAll() (ids []string, _ error) {
 	var stales []*Record
 	for _, ref := range t.s.origin.allTokens() {
@@ -195,8 +196,8 @@ var (
 	errNoKey        = storeError("load", errors.New("the stored data does not begin with a session.key"))
 )
 
-// loadWithKey is load of a record that a token may open: one without a key is
-// damaged, unless tokens have none.
+// loadWithKey loads a record that a token may open. A record without a key is damaged, unless
+// Options.Tokens is set, whose tokens have no keys.
 func (t *tx) loadWithKey(id string) (*Record, error) {
 	rec, err := loadRecord(t.context(), t.m.store, id)
 	if err == nil && rec != nil && !t.m.keyless && !body.HasKey(rec.Data) && !body.IsTombstone(rec.Data) {
@@ -205,8 +206,8 @@ func (t *tx) loadWithKey(id string) (*Record, error) {
 	return rec, err
 }
 
-// recognise determines the status of st.rec for a request that holds st.ref, which
-// has its id.
+// recognise determines the status of st.rec for a request that holds the token of st.ref. st.rec
+// is the record with the id of st.ref, or nil.
 func (t *tx) recognise(st, was *stored) {
 	rec, ref, now := st.rec, st.ref, t.context().Began()
 	st.isOwn = was.isOwn && ref == was.ref || was.unresolved != nil && ref == was.unresolved.ref
@@ -242,15 +243,15 @@ func (t *tx) wasInFlight(end, now time.Time) bool {
 	return !arrived.After(end.Add(dropAfterEnd)) && !end.After(now.Add(maxAhead))
 }
 
-// keeps reports whether a Reload finds the session that the request had, and no explicit
-// renewal since: across automatic renewals a request keeps its session.
+// keeps reports whether st, which a Reload has found, is the session that the request had, and was
+// not renewed explicitly since. A request keeps its session across automatic renewals.
 func (was *stored) keeps(st *stored) bool {
 	return st.ref == was.ref && was.frozen == nil && was.rec != nil && body.ExplicitKey(was.rec.Data) == body.ExplicitKey(st.rec.Data)
 }
 
-// maintenanceOf returns the maintenance that st.rec needs. A key that this request made
-// was not presented, and needs none. A key that was overtaken is not renewed: the client has
-// an older one now, which the response would overwrite.
+// maintenanceOf returns the maintenance that st.rec needs. A key that this request made needs no
+// maintenance, because the key did not come with the request. A key that was overtaken is not
+// renewed: the client now has an older key, which the response would overwrite.
 func (t *tx) maintenanceOf(st *stored, now time.Time) body.Maintenance {
 	if st.isOwn {
 		return body.Maintenance{}
@@ -264,8 +265,8 @@ func (t *tx) maintenanceOf(st *stored, now time.Time) body.Maintenance {
 	return due
 }
 
-// merge is rebase after a conflict. isReported is whether the commit has reported a
-// conflict before.
+// merge calls rebase after a conflict, and reports the conflict unless isReported: the commit has
+// reported one before.
 func (t *tx) merge(newer *Record, isReported bool) {
 	if t.rebase(newer); t.stored.status == statusLive && !isReported {
 		t.note(EventConflict, newer, nil)

@@ -8,14 +8,14 @@ import (
 	"github.com/coatcheck/session/internal/token"
 )
 
-// A state is what a request knows of its session, and what the program has asked for. It is
-// made of a few types that know nothing of each other. plan, at the end of this file,
-// decides by them what a commit does.
+// A state is what a request knows of its session, and what the program has asked for. The types
+// of its fields do not use each other. The method plan decides from the state what a commit
+// does.
 //
-// A state that is published is never modified: see [tx].
+// A published state is never modified: see [tx].
 type state struct {
 	carried  carried   // what the request came with
-	withheld bool      // the browser may have kept back a cookie that a new anonymous session would overwrite
+	withheld bool      // whether the browser may have withheld a cookie that a new anonymous session would overwrite
 	loaded   time.Time // when the store was first asked for the session
 	stored   stored
 	pending  pending
@@ -23,14 +23,14 @@ type state struct {
 	problem  problem
 }
 
-// A phase is how far the response is. It is not part of a state, because every request goes
-// through all phases.
+// A phase is the progress of the response. A phase is not part of a state, because the phase
+// advances without a transaction.
 type phase int32
 
 const (
 	phaseOpen     phase = iota // the header has not left
 	phaseSent                  // the header has left, or another writer sends it: no cookie can be set
-	phaseReturned              // the handler has returned: only Save and its like commit
+	phaseReturned              // the handler has returned: changes are stored only by a call that saves at once, such as Save or Key.Take
 )
 
 func (p phase) String() string {
@@ -52,9 +52,9 @@ type carried uint8
 
 const (
 	carriedNone  carried = iota
-	carriedBad           // a token of our name, and none that we have signed
+	carriedBad           // one or several tokens of our name, none of them signed by us
 	carriedGood          // one or several tokens of ours
-	carriedEnded         // the same, and the session has ended
+	carriedEnded         // one or several tokens of ours, whose session has ended or does not exist
 )
 
 func (c carried) String() string {
@@ -66,11 +66,11 @@ type status uint8
 
 const (
 	statusUnknown   status = iota // the store failed: nothing can be changed
-	statusNone                    // nothing is stored, or this request has ended it: changes begin a session
-	statusAmbiguous               // two sessions are live, and neither counts
+	statusNone                    // no session is stored, or this request has ended the session: changes begin a new one
+	statusAmbiguous               // the tokens open two or more live sessions, or are too many to verify: no session counts
 	statusLive                    // the session exists, and the request's key opens it
 	statusStale                   // the session exists, and the request's key was replaced
-	statusReplaced                // a Login began another session in its place
+	statusReplaced                // a Login has replaced the session by another one, or another program has given it to another user
 	statusEnded                   // a Logout or Revoke ended the session, or it expired
 )
 
@@ -82,24 +82,24 @@ func (s status) String() string {
 type stored struct {
 	status      status
 	ref         token.Ref   // the token by which the request has the session
-	isOwn       bool        // this request made the token of ref, so that the token was not presented
-	isOvertaken bool        // a client has presented an older key since the request loaded: the key of ref ends none, and is not renewed
-	wasLoaded   bool        // the request had loaded the session live, before it ended, was replaced, or a Reload failed
-	successor   string      // the id of the session that a Login began in its place
-	reason      body.Reason // why the session ended; "": expired, or not known
-	rec         *Record     // as it was last read or written, while live
+	isOwn       bool        // whether this request made the token of ref: the token did not come with the request
+	isOvertaken bool        // whether a client has presented an older key since this request loaded the session: the key of ref then ends no older key, and is not renewed
+	wasLoaded   bool        // whether this request had the session live before the session ended or was replaced, or before a Reload failed
+	successor   string      // id of the session by which a Login has replaced this one
+	reason      body.Reason // why the session ended; "": the session expired, or the reason is not known
+	rec         *Record     // the record as it was last read or written; nil: the session is not live
 	due         body.Maintenance
-	frozen      *Record   // the record from before an explicit renewal by another request. If set, this request sees it instead of rec
-	frozenUntil time.Time // until when a new request with this key sees frozen
+	frozen      *Record   // the record from before an explicit renewal by another request, which this request sees instead of rec; nil: there was no such renewal
+	frozenUntil time.Time // the time until which a new request with the key of ref sees frozen
 	unresolved  *issued   // the token of a renewal whose write had an unknown outcome
-	twins       []string  // the ids of the live sessions, if the status is ambiguous; nil: not looked for yet
+	twins       []string  // ids of the live sessions, if the status is ambiguous; nil: findAll has not looked for them yet
 }
 
 // issued is a token that this request has made.
 type issued struct {
-	ref         token.Ref     // its id and key
+	ref         token.Ref     // id and key of the token
 	token       func() string // returns the token; nil: there is none
-	isAutomatic bool          // the token is that of an automatic renewal
+	isAutomatic bool          // whether an automatic renewal made the token
 }
 
 // shown returns the record that the program sees, or nil.
@@ -122,7 +122,7 @@ func (st *stored) isKnown() bool { return st.status != statusUnknown }
 // exists reports whether the request's tokens opened a session, which may have ended since.
 func (st *stored) exists() bool { return st.isKnown() && st.status != statusNone }
 
-// err returns what Save says of a session that the request no longer has, or nil.
+// err returns the error that Save returns for a session that the request no longer has, or nil.
 func (st *stored) err() error {
 	switch st.status {
 	case statusStale, statusReplaced:
@@ -135,7 +135,7 @@ func (st *stored) err() error {
 
 // pending is what the program has asked for and is not committed.
 type pending struct {
-	logout   bool      // end the stored session first: all else was asked for after that
+	logout   bool      // whether to end the stored session first: the program has asked for all else after the Logout
 	user     string    // of a Login; "": none
 	at       time.Time // of the Login
 	renew    bool
@@ -147,11 +147,12 @@ type pending struct {
 // hasWork reports whether an existing record must be written.
 func (p *pending) hasWork() bool { return p.needsToken() || len(p.changes) > 0 || !p.endBy.IsZero() }
 
-// hasEnded reports whether the time of an EndBy has passed: the commit ends the session, and
-// begins none.
+// hasEnded reports whether the time of an EndBy has passed, so that the commit ends the session
+// and begins none.
 func (p *pending) hasEnded(now time.Time) bool { return !p.endBy.IsZero() && !now.Before(p.endBy) }
 
-// now returns the time for hasEnded, which needs none without an EndBy.
+// now returns the current time for hasEnded, or the zero time if no EndBy is pending, because
+// hasEnded then needs no time.
 func (p *pending) now() time.Time {
 	if p.endBy.IsZero() {
 		return time.Time{}
@@ -166,16 +167,16 @@ func (p *pending) needsToken() bool { return p.user != "" || p.renew || !p.remem
 // client keeps.
 type cookie struct {
 	action      cookieAction
-	value       func() string // the token to send; nil: the one that the request brought. A func has no contents that a log could print
-	isAutomatic bool          // the program has not asked for the new token: the client may do without
+	value       func() string // returns the token to send; nil: send the token that the request brought. A log cannot print the token that a func returns
+	isAutomatic bool          // whether the program has not asked for the new token, so that the client can do without the token
 }
 
 type cookieAction uint8
 
 const (
 	cookieKeep   cookieAction = iota
-	cookieSend                // a token that this request made, or the one that it brought
-	cookieDelete              // the session has ended
+	cookieSend                // send a token that this request made, or the token that the request brought
+	cookieDelete              // delete the cookie: the session has ended
 )
 
 func (a cookieAction) String() string {
@@ -193,11 +194,11 @@ type problemKind uint8
 const (
 	problemNone            problemKind = iota
 	problemPassing                     // the next commit may clear it
-	problemPassingReported             // the same, and a Save has returned it: nothing is committed before the next change
+	problemPassingReported             // a passing problem that a Save has returned: nothing is committed before the next change
 	problemLasting                     // nothing is stored before a Reload
-	problemLastingReported             // the same, and a Save has returned it: the response stays the handler's
-	problemLate                        // a call came too late for its cookie; the next Save returns it
-	problemLateLogin                   // the same, of a Login as another user: later changes were not meant for this session
+	problemLastingReported             // a lasting problem that a Save has returned: the response of the handler is not replaced
+	problemLate                        // a call came too late to set its cookie; the next Save returns the problem
+	problemLateLogin                   // a Login as another user came too late: later changes were not meant for this session
 )
 
 func (k problemKind) String() string {
@@ -214,7 +215,8 @@ func (p problem) isReported() bool {
 	return p.kind == problemPassingReported || p.kind == problemLastingReported
 }
 
-// report notes that the problem was returned to the program, whose it is now.
+// report records that the problem was returned to the program, which now has to handle the
+// problem.
 func (p *problem) report() {
 	switch p.kind {
 	case problemPassing, problemLate:
@@ -224,14 +226,14 @@ func (p *problem) report() {
 	}
 }
 
-// retry lets the next commit try again, after a change.
+// retry lets the next commit try again after the program has made a change.
 func (p *problem) retry() {
 	if p.kind == problemPassingReported {
 		p.kind = problemPassing
 	}
 }
 
-// user returns what Session.User does.
+// user returns the result of Session.User.
 func (st *state) user() string {
 	if st.pending.user != "" {
 		return st.pending.user
@@ -241,7 +243,7 @@ func (st *state) user() string {
 
 var noRecord = new(Record)
 
-// record returns the record that the program sees, an empty one if there is none.
+// record returns the record that the program sees, or noRecord if there is none.
 func (st *state) record() *Record {
 	if rec := st.stored.shown(); rec != nil && !st.pending.logout {
 		return rec
@@ -249,8 +251,8 @@ func (st *state) record() *Record {
 	return noRecord
 }
 
-// data returns the stored values that the pending changes apply to, which are not those of
-// another user than the pending Login's.
+// data returns the stored values to which the pending changes apply. It returns nil if the
+// session belongs to another user than the pending Login's.
 func (st *state) data() []byte {
 	rec := st.record()
 	if st.changesUser(st.pending.user) {
@@ -269,15 +271,16 @@ func (st *state) changesUser(user string) bool {
 }
 
 // isOutdated reports whether a value that this request sees has changed since an explicit
-// renewal by another request. The request's value is used up then, and it must not see the
-// newer one.
+// renewal by another request. The request then treats the value that it sees as used up, and must
+// not see the newer value.
 func (st *state) isOutdated(name string) bool {
 	s := &st.stored
 	return s.frozen != nil && st.data() != nil && string(body.Value(s.rec.Data, name)) != string(body.Value(s.frozen.Data, name))
 }
 
-// isShared reports whether other requests may have the values, now or later: the session is
-// stored, and the pending Login keeps it.
+// isShared reports whether other requests can have the values, now or after the commit: whether
+// the session is stored, and neither a pending Logout nor a pending Login as another user ends
+// the session.
 func (st *state) isShared() bool {
 	s, user := &st.stored, st.pending.user
 	return s.status == statusLive && !st.pending.logout && (user == "" || s.rec.User == "" || user == s.rec.User)
@@ -288,12 +291,12 @@ type action uint8
 
 const (
 	actNothing action = iota
-	actEnd            // end the stored session; what was asked for after that is another action
+	actEnd            // end the stored session; the next plan is for what the program has asked for after the Logout
 	actRefuse         // return the problem
 	actDrop           // drop the changes: there is no session to hold them
 	actCreate         // create a record, and send a cookie
 	actSave           // save the changes, perhaps with a new key
-	actReplace        // replace the session by another user's
+	actReplace        // replace the session by a new session of the user who logs in
 )
 
 func (a action) String() string {
@@ -312,7 +315,7 @@ func (st *state) plan(at phase, now time.Time) action {
 	case st.problem.isLasting():
 		return actRefuse
 	case s.status == statusLive && p.hasEnded(now):
-		return actSave // of a tombstone
+		return actSave // save stores a tombstone
 	case p.hasEnded(now) && (p.user != "" || p.changes.AddValues()):
 		return actDrop
 	case s.status == statusLive && p.user != "" && p.user != s.rec.User,
@@ -334,13 +337,14 @@ func (st *state) plan(at phase, now time.Time) action {
 	return actNothing
 }
 
-// isMaintenanceDue reports whether a live record must be written for its keys' sake.
+// isMaintenanceDue reports whether a live record must be written because its keys need
+// maintenance.
 func (s *stored) isMaintenanceDue(at phase) bool {
 	return s.status == statusLive && (s.due.IsDue() || s.due.Renew && at == phaseOpen)
 }
 
-// freezeOwnChanges lets a request that sees the session as it was before a renewal see what
-// it has changed itself.
+// freezeOwnChanges applies the request's own changes to frozen, so that a request that sees the
+// session as it was before a renewal also sees its own changes.
 func (st *stored) freezeOwnChanges(changes body.Changes) {
 	frozen := *st.frozen
 	if values, err := changes.ApplyTo(frozen.Data); err == nil {
@@ -355,7 +359,7 @@ func (st *state) lose(s status) {
 	st.cookie = cookie{}
 }
 
-// present notes in b that a request has arrived with the key of ref.
+// present records in b that a request has arrived with the key of ref.
 func (st *stored) present(b *body.Body, now time.Time) {
 	if st.isOvertaken {
 		b.Mark(st.ref.Key)

@@ -64,12 +64,12 @@ type Watch struct {
 	lastEnd   time.Time           // time of the last call of Ended
 }
 
-const parts = 64 // spreads the store calls over the interval; a part of 32 000 sessions has 500
+const parts = 64 // enough to spread the store calls over the interval: of 32 000 sessions, each part has 500
 
-// The number of concurrent checks is as large as the interval needs with the last latency of
-// the store, between minChecks and maxChecks. With a latency of 10 ms, 64 checks serve 32 000
-// sessions in 5 s. Failed checks do not raise the number, so a store that hangs is not called
-// more often.
+// The limit of concurrent checks lies between minChecks and maxChecks. It rises with the latency
+// of the store, so that all sessions are checked within the interval. With a latency of 10 ms, 64
+// concurrent checks serve 32 000 sessions in 5 s. Failed checks do not raise the limit, so a store
+// that hangs is not called more often.
 const (
 	minChecks = 8
 	maxChecks = 64
@@ -114,7 +114,7 @@ func (r *Watcher) Done() <-chan struct{} { return r.ended }
 func (r *Watcher) ID() string { return r.session.id }
 
 // Add returns a Watcher for h. If until is not zero, an explicit renewal has replaced h's
-// key, and the session ends for it at that time.
+// key, and the session ends for h at that time.
 func (w *Watch) Add(h Holder, until time.Time) *Watcher {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -329,8 +329,8 @@ func (w *Watch) check(e *session, c *storectx.Context) {
 }
 
 // apply closes the channels of the watchers whose session has ended. status is the result of a
-// check that began at began, so it is ignored for a request that has loaded or renewed the
-// session since. mu is held.
+// check that began at the time began. apply ignores the result for a request that has loaded or
+// renewed the session since then, because the request knows a newer state. mu is held.
 func (w *Watch) apply(e *session, status func(*Holder) (Status, time.Time), began time.Time) {
 	now := time.Now()
 	for r := range e.watchers {
