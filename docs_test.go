@@ -230,7 +230,7 @@ func readmeHowTo(w http.ResponseWriter, r *http.Request, s *session.Session, use
 		fmt.Fprintln(w, f.Kind, f.Text)
 	}
 
-	s.Login(user.ID) // after you have checked the password: a new token, and both clocks restart
+	s.Login(user.ID) // after you have checked the password: a new token; Lifetime and IdleTimeout begin again
 	s.Remember(30 * 24 * time.Hour)
 	s.Logout() // ends the session in the store, for every process
 }
