@@ -530,7 +530,7 @@ func perform(spy *spyStore, s *script, ops [2]func(context.Context)) (steps []st
 	}
 }
 
-// scene is alice, logged in on two devices, before an operation on the session of her phone.
+// scene is alice, logged in on two devices, before an operation on the session of the phone.
 type scene struct {
 	*testing.T
 	spy           *spyStore

@@ -267,8 +267,8 @@ func rootOf(e ast.Expr) *ast.Ident {
 	}
 }
 
-// TestFilesInContributing checks that CONTRIBUTING.md says of each file of the root, and of
-// each package under internal, what it is for, and of none that is not there.
+// TestFilesInContributing checks that CONTRIBUTING.md describes each file of the root and each
+// package under internal, and no other.
 func TestFilesInContributing(t *testing.T) {
 	text, err := os.ReadFile("CONTRIBUTING.md")
 	if err != nil {

@@ -133,8 +133,8 @@ func lineOf(history []string, i int) string {
 	return ""
 }
 
-// What the simulator says of the library is worth nothing if its store breaks the contract
-// by itself.
+// TestSimulatedStore checks that the store of the simulator keeps the contract, without which
+// its results would mean nothing.
 func TestSimulatedStore(t *testing.T) {
 	storetest.Run(t, func(*testing.T) session.Store { return simulate.NewStore(library) })
 }

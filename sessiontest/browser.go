@@ -12,10 +12,10 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// A Browser sends requests to a handler, without a network, as if that were at
-// https://example.test, and keeps the cookies of the responses. It follows no
-// redirects: a response is there to be looked at. It may be used by several
-// goroutines: a browser sends many requests at once.
+// A Browser sends requests to a handler, without a network, as if the handler was at
+// https://example.test, and keeps the cookies of the responses. It follows no redirects, so
+// that a test can check them. Several goroutines may use a Browser: a browser sends concurrent
+// requests.
 type Browser struct {
 	t       testing.TB
 	handler http.Handler
@@ -24,7 +24,7 @@ type Browser struct {
 
 const host = "example.test"
 
-// NewBrowser returns a Browser that has no cookies yet.
+// NewBrowser returns a Browser without cookies.
 func NewBrowser(t testing.TB, h http.Handler) *Browser {
 	t.Helper()
 	jar, err := cookiejar.New(nil)
@@ -34,8 +34,8 @@ func NewBrowser(t testing.TB, h http.Handler) *Browser {
 	return &Browser{t, h, jar}
 }
 
-// Get requests a target, such as "/cart?page=2", or "https://shop.example.test/"
-// of another host that the handler serves.
+// Get requests a target: a path such as "/cart?page=2", or a URL such as
+// "https://shop.example.test/" for another host that the handler serves.
 func (b *Browser) Get(target string) *http.Response {
 	b.t.Helper()
 	return b.Do(b.request("GET", target, ""))
@@ -49,8 +49,8 @@ func (b *Browser) PostForm(target string, form url.Values) *http.Response {
 	return b.Do(r)
 }
 
-// Do sends a request as it is, with the browser's cookies. If its URL has no host
-// it is for https://example.test.
+// Do sends r with the browser's cookies. If its URL has no host the request is for
+// https://example.test.
 func (b *Browser) Do(r *http.Request) *http.Response {
 	b.t.Helper()
 	r = b.prepare(r)
@@ -61,19 +61,19 @@ func (b *Browser) Do(r *http.Request) *http.Response {
 	return resp
 }
 
-// Session runs f in the session that this browser has with m, as a handler of "/"
-// would, and keeps the cookie that comes of it.
+// Session runs f in the browser's session with m, as a handler of "/" would, and keeps the
+// cookie of the response.
 func (b *Browser) Session(m *session.Manager, f func(*session.Session)) {
 	b.t.Helper()
 	r := b.prepare(b.request("GET", "/", ""))
 	resp := do(b.t, m, r, f)
 	if resp.Header.Get("Session-Token") != "" {
-		b.t.Fatal("sessiontest: a Browser keeps cookies, and this Manager has Options.Bearer: use Do")
+		b.t.Fatal("sessiontest: a Browser keeps cookies, but this Manager has Options.Bearer; use Do")
 	}
 	b.jar.SetCookies(r.URL, resp.Cookies())
 }
 
-// request returns a request of this browser, for what its address bar would show.
+// request returns a request of this browser for the address target.
 func (b *Browser) request(method, target, body string) *http.Request {
 	b.t.Helper()
 	if u, err := url.Parse(target); err != nil || u.Host == "" && !strings.HasPrefix(target, "/") {
@@ -82,7 +82,7 @@ func (b *Browser) request(method, target, body string) *http.Request {
 	return httptest.NewRequest(method, target, strings.NewReader(body))
 }
 
-// prepare returns a copy of a request as a server gets it from this browser.
+// prepare returns a copy of r in the form in which a server gets it from this browser.
 func (b *Browser) prepare(r *http.Request) *http.Request {
 	r = r.Clone(r.Context())
 	if r.URL.Host == "" {
@@ -94,7 +94,7 @@ func (b *Browser) prepare(r *http.Request) *http.Request {
 	if r.Host == "" {
 		r.Host = r.URL.Host
 	}
-	if r.Body == nil { // a client's request may do without
+	if r.Body == nil { // the request of a client may have no body, that of a server has one
 		r.Body = http.NoBody
 	}
 	if r.RequestURI == "" {

@@ -12,7 +12,7 @@ import (
 	"github.com/coatcheck/session/sessiontest"
 )
 
-// What is to be tested: an application as it is.
+// The application that is tested.
 var (
 	store    = sessiontest.NewStore(nil)
 	sessions = session.Must(session.New(&session.Options{Store: store, Secrets: [][]byte{[]byte("0123456789abcdef0123456789abcdef")}}))
@@ -36,10 +36,9 @@ func app() http.Handler {
 	return sessions.Handler(mux)
 }
 
-var t testing.TB = new(quiet) // in a test: its own
+var t testing.TB = new(quiet) // in a test: its *testing.T
 
-// A handler under test with a user, in one line, and the values afterwards, in one
-// line.
+// One line logs the request of a test in, and one line reads the values afterwards.
 func ExampleDo() {
 	w, r := httptest.NewRecorder(), httptest.NewRequest("POST", "/cart?item=tea", nil)
 
@@ -49,9 +48,9 @@ func ExampleDo() {
 	// Output: Thank you, alice [tea]
 }
 
-// A handler that gets a context of a framework, here one that the test makes.
+// A handler of a framework is tested with a context that the test makes.
 func ExampleRequest() {
-	type context struct{ Request *http.Request } // a framework's, such as gin.Context
+	type context struct{ Request *http.Request } // stands for that of a framework, such as gin.Context
 	addToCart := func(c *context) {
 		cart.Update(session.From(c.Request.Context()), func(all []string) []string { return append(all, c.Request.FormValue("item")) })
 	}
@@ -64,7 +63,7 @@ func ExampleRequest() {
 	// Output: alice [tea]
 }
 
-// A browser, in three lines.
+// Three lines send requests of a browser.
 func ExampleBrowser() {
 	b := sessiontest.NewBrowser(t, app()) // a browser with a cookie jar
 	b.PostForm("/login", url.Values{"user": {"alice"}})
@@ -77,7 +76,7 @@ func ExampleBrowser() {
 	// alice [tea]
 }
 
-// An outage, in one line.
+// One line simulates an outage.
 func ExampleStore_Fail() {
 	b := sessiontest.NewBrowser(t, app())
 	b.PostForm("/login", url.Values{"user": {"alice"}})

@@ -19,7 +19,7 @@ import (
 
 var visits = session.NewKey[int]("visits")
 
-// A frameworkContext is what frameworks give to their handlers: the request is one of its fields.
+// frameworkContext is what frameworks pass to their handlers: the request is one of its fields.
 type frameworkContext struct {
 	request  *http.Request
 	response http.ResponseWriter
@@ -36,7 +36,8 @@ func greet(c *frameworkContext) error {
 	return err
 }
 
-// Code that has only a request sees one session, and what it changes at once.
+// TestRequest checks that code with only a request uses one session, and sees its changes
+// immediately.
 func TestRequest(t *testing.T) {
 	for _, bearer := range []bool{false, true} {
 		m := newManager(t, session.Options{Bearer: bearer})
@@ -64,7 +65,7 @@ func TestRequest(t *testing.T) {
 	}
 }
 
-// The request is the one that it was made from, but for its context.
+// TestRequestIsTheSame checks that the returned request differs from r only in its context.
 func TestRequestIsTheSame(t *testing.T) {
 	m := newManager(t, session.Options{})
 	type key struct{}
@@ -77,11 +78,12 @@ func TestRequestIsTheSame(t *testing.T) {
 		t.Errorf("another request: %v", r)
 	}
 	if cancel(); r.Context().Err() != context.Canceled {
-		t.Error("its context is not cancelled")
+		t.Error("the context is not cancelled")
 	}
 }
 
-// What was changed is stored by Save, by Do with the returned request, and at the end of the test.
+// TestRequestStores checks that changes are stored by Save, by Do with the returned request,
+// and at the end of the test.
 func TestRequestStores(t *testing.T) {
 	for what, store := range map[string]func(t *testing.T, m *session.Manager, r *http.Request){
 		"Save": func(t *testing.T, m *session.Manager, r *http.Request) {
@@ -92,12 +94,12 @@ func TestRequestStores(t *testing.T) {
 		"Do": func(t *testing.T, m *session.Manager, r *http.Request) {
 			sessiontest.Do(t, m, r, func(s *session.Session) {
 				if s != session.From(r.Context()) || name.Get(s) != "value" || s.User() != "alice" {
-					t.Error("Do has another session")
+					t.Error("Do uses another session")
 				}
 				visits.Set(s, 7)
 			})
 			if visits.Get(session.From(r.Context())) != 7 {
-				t.Error("what Do changed is not visible")
+				t.Error("the change of Do is not visible")
 			}
 		},
 		"the end": nil,
@@ -117,7 +119,7 @@ func TestRequestStores(t *testing.T) {
 				s.Login("alice")
 				name.Set(s, "value")
 				if len(stored()) > 0 {
-					t.Error("stored at once")
+					t.Error("stored before the end")
 				}
 				if store != nil {
 					store(t, m, r)
@@ -138,8 +140,8 @@ func TestRequestStores(t *testing.T) {
 	}
 }
 
-// A request that Do has logged in is so in Request, and what is changed there is seen by Do with
-// the request as it was.
+// TestRequestAfterDo checks that a request that Do has logged in is logged in for Request, and
+// that Do with the original request sees the changes.
 func TestRequestAfterDo(t *testing.T) {
 	for _, bearer := range []bool{false, true} {
 		m := newManager(t, session.Options{Bearer: bearer})
@@ -160,7 +162,8 @@ func TestRequestAfterDo(t *testing.T) {
 	}
 }
 
-// Middleware of the Manager works with it, and so do several Managers.
+// TestRequestInMiddleware checks Request with the middleware of the Manager, and with several
+// Managers.
 func TestRequestInMiddleware(t *testing.T) {
 	m, other := newManager(t, session.Options{}), newManager(t, session.Options{Cookie: session.CookieOptions{Name: "__Host-Http-other"}})
 	answer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, m.From(r.Context()).User()) })
@@ -178,12 +181,12 @@ func TestRequestInMiddleware(t *testing.T) {
 		m.From(r.Context()).Logout()
 	}
 	if session.From(r.Context()) != other.From(r.Context()) || other.From(r.Context()).User() != "" {
-		t.Error("the inner Manager's session is another")
+		t.Error("the inner Manager uses another session")
 	}
 }
 
-// A mistake fails the test at its end, as it would be answered with 500, unless Save has told of
-// it. An outage does not.
+// TestRequestFails checks that a mistake, which a server would answer with 500, fails the test
+// when it ends, unless Save has returned the error, and that an outage does not.
 func TestRequestFails(t *testing.T) {
 	store := sessiontest.NewStore(nil)
 	m := newManager(t, session.Options{Store: store, MaxDataSize: 100})
@@ -210,7 +213,7 @@ func TestRequestFails(t *testing.T) {
 			}
 		}, ""},
 		"an outage at the end": {func(s *session.Session) { name.Set(s, "value"); store.Fail(errDown) }, ""},
-		"an outage at once": {func(s *session.Session) {
+		"an immediate outage": {func(s *session.Session) {
 			store.Fail(errDown)
 			s.Login("alice")
 		}, ""},
@@ -232,7 +235,7 @@ func TestRequestFails(t *testing.T) {
 	}
 }
 
-// A panic of the store is the test's.
+// TestRequestOverAStoreThatPanics checks that a panic of the store reaches the test.
 func TestRequestOverAStoreThatPanics(t *testing.T) {
 	m := newManager(t, session.Options{Store: panickingStore{session.NewMemoryStore(nil)}})
 	q := &quiet{}
@@ -249,7 +252,8 @@ type panickingStore struct{ session.Store }
 
 func (panickingStore) Create(context.Context, *session.Record) error { panic("a bug") }
 
-// In a bubble the session expires as time passes.
+// TestRequestInABubble checks that in a synctest bubble the session expires with the fake
+// clock.
 func TestRequestInABubble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newManager(t, session.Options{})
@@ -262,7 +266,7 @@ func TestRequestInABubble(t *testing.T) {
 	})
 }
 
-// Several goroutines may use the request.
+// TestRequestByGoroutines checks that several goroutines may use the request.
 func TestRequestByGoroutines(t *testing.T) {
 	const n = 20
 	m := newManager(t, session.Options{})

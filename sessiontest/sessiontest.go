@@ -16,21 +16,21 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// Do runs f as a handler would, in the session of m that r belongs to, saves it,
-// and gives r the cookie (with session.Options.Bearer: the Authorization) that came
-// of it. So it prepares a request, and looks at its session afterwards:
+// Do runs f in the session of m for r, as a handler would, and saves the session. It then adds
+// the cookie of the response to r (with session.Options.Bearer: the Authorization header). Use
+// Do to prepare a request, and to read its session afterwards:
 //
 //	r := httptest.NewRequest("GET", "/cart", nil)
 //	sessiontest.Do(t, m, r, func(s *session.Session) { s.Login("alice") })
 //	handler.ServeHTTP(w, r)
 //	sessiontest.Do(t, m, r, func(s *session.Session) { got = cart.Get(s) })
 //
-// If the handler has given the session a new token (Login, Renew, Remember), r does
-// not have it, and sees the session as it was before: use a Browser, which keeps
-// what it is sent.
+// If the handler has given the session a new token (Login, Renew, Remember), r does not have
+// it, and sees the session as it was before. Use a [Browser], which keeps the cookies of
+// responses.
 func Do(t testing.TB, m *session.Manager, r *http.Request, f func(*session.Session)) {
 	t.Helper()
-	ask := r.Clone(r.Context()) // the body, if there is one, is the handler's to read
+	ask := r.Clone(r.Context()) // without the body, which the handler under test reads
 	ask.Body = http.NoBody
 	keep(r, do(t, m, ask, f))
 }
@@ -51,14 +51,14 @@ func do(t testing.TB, m *session.Manager, r *http.Request, f func(*session.Sessi
 		case err == nil:
 		case !errors.Is(err, session.ErrEnded) && !errors.Is(err, session.ErrReplaced):
 			t.Fatalf("sessiontest: the session cannot be saved: %v", err)
-		case changed: // else there was nothing to see, which is an answer too
-			t.Fatalf("sessiontest: what f changed is lost, the session has ended: %v", err)
+		case changed: // without a change, f has seen a session that has ended, which is no error
+			t.Fatalf("sessiontest: what f changed is lost, because the session has ended: %v", err)
 		}
 	})).ServeHTTP(w, r)
 	return w.Result()
 }
 
-// keep gives a request the token of a response, as a client would.
+// keep adds the token of a response to a request, as a client does.
 func keep(r *http.Request, resp *http.Response) {
 	if token, ok := resp.Header["Session-Token"]; ok {
 		r.Header.Set("Authorization", strings.TrimSpace("Bearer "+token[0]))

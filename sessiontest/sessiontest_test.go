@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// quiet is a test that is not run: it keeps what failed it.
+// quiet is a testing.TB that records the message with which it failed.
 type quiet struct {
 	testing.TB
 	failed   string
@@ -41,14 +41,14 @@ func (q *quiet) Fatalf(format string, args ...any) { q.Fatal(fmt.Sprintf(format,
 func (q *quiet) Errorf(format string, args ...any) { q.failed = fmt.Sprintf(format, args...) }
 func (q *quiet) Cleanup(f func())                  { q.cleanups = append(q.cleanups, f) }
 
-// cleanUp ends the test.
+// cleanUp runs the cleanup functions, as the end of a test does.
 func (q *quiet) cleanUp() {
 	for _, f := range slices.Backward(q.cleanups) {
 		f()
 	}
 }
 
-// failure returns what f failed its test with, or "".
+// failure returns the message with which f failed its test, or "".
 func failure(f func(t testing.TB)) string {
 	q := &quiet{}
 	var done sync.WaitGroup
@@ -77,8 +77,8 @@ func newManager(t testing.TB, o session.Options) *session.Manager {
 	return m
 }
 
-// Do prepares a request, in the course of which nothing of it changes but the
-// token, and sees afterwards what a handler did; with a cookie and with a header.
+// TestDo checks that Do prepares a request without changing it, except for the token, and that
+// it sees the changes of a handler, with a cookie and with a header.
 func TestDo(t *testing.T) {
 	for _, bearer := range []bool{false, true} {
 		m := newManager(t, session.Options{Bearer: bearer})
@@ -87,7 +87,7 @@ func TestDo(t *testing.T) {
 		r.Header.Set("X-Header", "x")
 		sessiontest.Do(t, m, r, func(s *session.Session) {
 			if s.User() != "" || !s.IsNew() {
-				t.Error("not new")
+				t.Error("the session is not new")
 			}
 			s.Login("alice")
 		})
@@ -99,7 +99,7 @@ func TestDo(t *testing.T) {
 				t.Errorf("the handler has %q, %q, %v", s.User(), body, r)
 			}
 			if c, err := r.Cookie("theme"); err != nil || c.Value != "dark" {
-				t.Error("another cookie is gone", err)
+				t.Error("another cookie was removed", err)
 			}
 			name.Set(s, "value")
 		})).ServeHTTP(httptest.NewRecorder(), r)
@@ -127,7 +127,7 @@ func TestDo(t *testing.T) {
 	}
 }
 
-// A test that goes wrong fails, and says why.
+// TestFailures checks that misuse and outages fail the test, with the reason.
 func TestFailures(t *testing.T) {
 	store := sessiontest.NewStore(nil)
 	m := newManager(t, session.Options{Store: store, MaxDataSize: 10})
@@ -157,13 +157,13 @@ func TestFailures(t *testing.T) {
 			defer store.Fail(nil)
 			sessiontest.Do(t, m, user.Clone(context.Background()), func(s *session.Session) { set(s); store.Fail(errDown) })
 		}, "cannot be saved"},
-		"too large":                 {func(t testing.TB) { sessiontest.Do(t, m, user, func(s *session.Session) { name.Set(s, "0123456789") }) }, "MaxDataSize"},
-		"no user":                   {func(t testing.TB) { sessiontest.Do(t, m, user, func(s *session.Session) { s.Login("") }) }, "the user is empty"},
-		"a look at a revoked one":   {func(t testing.TB) { sessiontest.Do(t, m, revoked, look) }, ""},
-		"a change of a revoked one": {func(t testing.TB) { sessiontest.Do(t, m, revoked, set) }, "what f changed is lost"},
-		"a target without a slash":  {func(t testing.TB) { sessiontest.NewBrowser(t, nil).Get("cart") }, "neither a path"},
-		"no target":                 {func(t testing.TB) { sessiontest.NewBrowser(t, nil).Get("") }, "neither a path"},
-		"no URL":                    {func(t testing.TB) { sessiontest.NewBrowser(t, nil).PostForm("https://a b/", nil) }, "neither a path"},
+		"too large":                     {func(t testing.TB) { sessiontest.Do(t, m, user, func(s *session.Session) { name.Set(s, "0123456789") }) }, "MaxDataSize"},
+		"no user":                       {func(t testing.TB) { sessiontest.Do(t, m, user, func(s *session.Session) { s.Login("") }) }, "the user is empty"},
+		"a read of a revoked session":   {func(t testing.TB) { sessiontest.Do(t, m, revoked, look) }, ""},
+		"a change of a revoked session": {func(t testing.TB) { sessiontest.Do(t, m, revoked, set) }, "what f changed is lost"},
+		"a target without a slash":      {func(t testing.TB) { sessiontest.NewBrowser(t, nil).Get("cart") }, "neither a path"},
+		"no target":                     {func(t testing.TB) { sessiontest.NewBrowser(t, nil).Get("") }, "neither a path"},
+		"no URL":                        {func(t testing.TB) { sessiontest.NewBrowser(t, nil).PostForm("https://a b/", nil) }, "neither a path"},
 		"a browser and a header": {func(t testing.TB) {
 			sessiontest.NewBrowser(t, nil).Session(newManager(t, session.Options{Bearer: true}), login)
 		}, "Options.Bearer"},
@@ -175,8 +175,8 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// A browser keeps what it is sent, sends it where it belongs, and follows no
-// redirect.
+// TestBrowser checks that a Browser keeps cookies, sends each to the right host and path, and
+// follows no redirect.
 func TestBrowser(t *testing.T) {
 	m := newManager(t, session.Options{})
 	h := http.NewCrossOriginProtection().Handler(m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -216,7 +216,7 @@ func TestBrowser(t *testing.T) {
 	}
 	b.Session(m, func(s *session.Session) {
 		if s.User() != "alice" {
-			t.Error("nobody")
+			t.Error("the user is not logged in")
 		}
 		s.Renew()
 	})
@@ -242,7 +242,8 @@ func TestBrowser(t *testing.T) {
 	}
 }
 
-// It has no network, and so works where time passes at once.
+// TestBrowserInABubble uses a Browser in a synctest bubble, where time passes instantly,
+// because no network is involved.
 func TestBrowserInABubble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newManager(t, session.Options{})
@@ -257,7 +258,8 @@ func TestBrowserInABubble(t *testing.T) {
 	})
 }
 
-// The Store is one, and every call of it fails when it is told to.
+// TestStore checks that a Store keeps the contract of stores, and that every call fails after
+// Fail.
 func TestStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) session.Store { return sessiontest.NewStore(nil) })
 	s := sessiontest.NewStore(session.NewMemoryStore(nil))

@@ -8,15 +8,15 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// A Store is a session.Store over another, that fails when it is told to. Make one
-// with NewStore.
+// A Store is a [session.Store] that wraps another and can simulate an outage. Create one with
+// [NewStore].
 type Store struct {
 	inner session.Store
 	mu    sync.Mutex
 	err   error
 }
 
-// NewStore returns a Store over inner; nil: over a new session.MemoryStore.
+// NewStore returns a Store that wraps inner, or a new [session.MemoryStore] if inner is nil.
 func NewStore(inner session.Store) *Store {
 	if inner == nil {
 		inner = session.NewMemoryStore(nil)
@@ -24,9 +24,9 @@ func NewStore(inner session.Store) *Store {
 	return &Store{inner: inner}
 }
 
-// Fail lets every call from now on answer err, without asking the store under it;
-// after Fail(nil) all is well again. Any error will do for an outage;
-// session.ErrIndeterminate is a store that cannot say whether it has written.
+// Fail makes every later call return err, without a call of the wrapped store. Fail(nil) ends
+// the outage. Any error simulates an outage; [session.ErrIndeterminate] simulates a store that
+// cannot say whether a write was applied.
 func (s *Store) Fail(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -39,7 +39,7 @@ func (s *Store) failure() error {
 	return s.err
 }
 
-// Load implements session.Store.
+// Load implements [session.Store].
 func (s *Store) Load(ctx context.Context, id string) (*session.Record, error) {
 	if err := s.failure(); err != nil {
 		return nil, err
@@ -47,7 +47,7 @@ func (s *Store) Load(ctx context.Context, id string) (*session.Record, error) {
 	return s.inner.Load(ctx, id)
 }
 
-// Create implements session.Store.
+// Create implements [session.Store].
 func (s *Store) Create(ctx context.Context, r *session.Record) error {
 	if err := s.failure(); err != nil {
 		return err
@@ -55,7 +55,7 @@ func (s *Store) Create(ctx context.Context, r *session.Record) error {
 	return s.inner.Create(ctx, r)
 }
 
-// Save implements session.Store.
+// Save implements [session.Store].
 func (s *Store) Save(ctx context.Context, r *session.Record, old uint64) error {
 	if err := s.failure(); err != nil {
 		return err
@@ -63,7 +63,7 @@ func (s *Store) Save(ctx context.Context, r *session.Record, old uint64) error {
 	return s.inner.Save(ctx, r, old)
 }
 
-// Touch implements session.Store.
+// Touch implements [session.Store].
 func (s *Store) Touch(ctx context.Context, id string, seen, expires time.Time) error {
 	if err := s.failure(); err != nil {
 		return err
@@ -71,7 +71,7 @@ func (s *Store) Touch(ctx context.Context, id string, seen, expires time.Time) e
 	return s.inner.Touch(ctx, id, seen, expires)
 }
 
-// Delete implements session.Store.
+// Delete implements [session.Store].
 func (s *Store) Delete(ctx context.Context, id string) error {
 	if err := s.failure(); err != nil {
 		return err
@@ -79,7 +79,7 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 	return s.inner.Delete(ctx, id)
 }
 
-// List implements session.Store.
+// List implements [session.Store].
 func (s *Store) List(ctx context.Context, user string) ([]*session.Record, error) {
 	if err := s.failure(); err != nil {
 		return nil, err
