@@ -269,7 +269,7 @@ func TestStaleResponseNeverOverwritesNewerCookie(t *testing.T) {
 					want = "alice "
 				}
 				if got := body(b.get("/user")); got != want {
-					t.Errorf("the browser is in as %q, want %q", got, want)
+					t.Errorf("the browser is logged in as %q, want %q", got, want)
 				}
 				if got := log.count(session.EventDropped); got != dropped {
 					t.Error("dropped:", got)
@@ -305,7 +305,7 @@ func TestStaleArrival(t *testing.T) {
 					shop["/remember"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Remember(day) }
 					shop["/stale"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 						if s.User() != "" || len(s.Names()) > 0 || !s.IsNew() || s.Err() != c.err || !s.AuthTime().IsZero() {
-							t.Error("sees", s.User(), s.Names(), s.ID(), s.Err())
+							t.Error("the request sees", s.User(), s.Names(), s.ID(), s.Err())
 						}
 						slowly[what](w, r, s)
 					}
@@ -409,7 +409,7 @@ func TestParallelRenewals(t *testing.T) {
 		t.Errorf("%d cookies, %d live records (%v), events %v", cookies, len(live), err, log.all)
 	}
 	if got := body(b.get("/user")); got != "alice before" {
-		t.Errorf("the browser is in as %q", got)
+		t.Errorf("the browser is logged in as %q", got)
 	}
 }
 

@@ -77,7 +77,7 @@ func logIn(t testing.TB, h http.Handler, user string) (name, value string) {
 func expectUser(t testing.TB, h http.Handler, want string, lines ...string) {
 	t.Helper()
 	if got := body(present(h, "/", lines...)); got != want {
-		t.Errorf("signed in as %q, want %q", got, want)
+		t.Errorf("signed logged in as %q, want %q", got, want)
 	}
 }
 
@@ -708,7 +708,7 @@ func TestSecretUses(t *testing.T) {
 		b.h = h
 		for range 5 {
 			if got := body(b.get("/look")); got != "alice" {
-				t.Errorf("browser %d is in as %q", i, got)
+				t.Errorf("browser %d is logged in as %q", i, got)
 			}
 		}
 	}
@@ -785,7 +785,7 @@ func TestBearer(t *testing.T) {
 		expect("/look", "valuealice", "no-store", false)
 		for _, old := range []string{anonymous, first} {
 			if got := body((&app{h: a.h, token: old}).get("/look")); got != "" {
-				t.Errorf("with an old token in as %q", got)
+				t.Errorf("with an old token logged in as %q", got)
 			}
 		}
 		last := a.token
@@ -794,7 +794,7 @@ func TestBearer(t *testing.T) {
 			t.Errorf("after the logout the token is %q", a.token)
 		}
 		if got := body((&app{h: a.h, token: last}).get("/look")); got != "" {
-			t.Errorf("after the logout the old token is in as %q", got)
+			t.Errorf("after the logout the old token is logged in as %q", got)
 		}
 		expect("/look", "", "", false)
 	})
@@ -834,7 +834,7 @@ func TestBearerLeavesOthersAlone(t *testing.T) {
 		r.Header["Authorization"] = []string{c.value}
 		resp := (&app{h: a.h}).do(r)
 		if got := body(resp); got != c.want {
-			t.Errorf("%s: in as %q, want %q", c.name, got, c.want)
+			t.Errorf("%s: logged in as %q, want %q", c.name, got, c.want)
 		}
 		if got := log.count(session.EventRejected) - before; got != c.rejected {
 			t.Errorf("%s: %d events", c.name, got)
@@ -1098,7 +1098,7 @@ func TestSignedInAfterPaying(t *testing.T) {
 		t.Error(resp.Status)
 	}
 	if got := body(b.get("/thanks")); got != "alice" {
-		t.Errorf("in as %q", got)
+		t.Errorf("logged in as %q", got)
 	}
 }
 

@@ -406,14 +406,14 @@ func TestStreamWithAStolenToken(t *testing.T) {
 			s := session.From(r.Context())
 			<-s.Done()
 			if s.User() != "alice" || name.Get(s) != "value" {
-				t.Errorf("the stream was in as %q, and reads %q", s.User(), name.Get(s))
+				t.Errorf("the stream was logged in as %q, and reads %q", s.User(), name.Get(s))
 			}
 			visits.Update(s, func(n int) int { return n + 1 })
 			if err := s.Save(r.Context()); err != nil {
 				t.Error("Save:", err)
 			}
 			if err := s.Reload(r.Context()); err != session.ErrReplaced || s.User() != "" {
-				t.Errorf("Reload: %v, in as %q", err, s.User())
+				t.Errorf("Reload: %v, logged in as %q", err, s.User())
 			}
 		}))
 		closed := make(chan struct{})

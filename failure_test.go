@@ -80,7 +80,7 @@ func TestFailingStoreIsNotALoggedOutUser(t *testing.T) {
 				s.Renew()
 				s.AddFlash("", "changed")
 				if s.User() != "" || name.Get(s) != "" || s.ID() != "" || len(s.Names()) > 0 {
-					t.Error("sees", s.User(), name.Get(s), s.ID(), s.Names())
+					t.Error("the request sees", s.User(), name.Get(s), s.ID(), s.Names())
 				}
 				if err := s.Err(); !errors.Is(err, session.ErrStore) || !errors.Is(err, errDown) {
 					t.Error("Err:", err)
@@ -109,7 +109,7 @@ func TestFailingStoreIsNotALoggedOutUser(t *testing.T) {
 			}
 			spy.down.Store(false)
 			if got := body(b.get("/user")); got != "alice before" || b.cookie() != held {
-				t.Errorf("afterwards in as %q", got)
+				t.Errorf("afterwards logged in as %q", got)
 			}
 		})
 	}
@@ -164,7 +164,7 @@ func TestFailingSaveReplacesTheResponse(t *testing.T) {
 					want = " " // the first step was done
 				}
 				if got := body(b.get("/user")); got != want {
-					t.Errorf("afterwards in as %q, want %q", got, want)
+					t.Errorf("afterwards logged in as %q, want %q", got, want)
 				}
 				if all, err := spy.List(t.Context(), "alice"); len(all) != len(strings.Fields(want))/2 || err != nil {
 					t.Error("left in the store:", len(all), err)
@@ -443,7 +443,7 @@ func TestIndeterminateTokenIsTakenBack(t *testing.T) {
 				spy.hook(nil)
 				if c.call == "Save" && applied {
 					if got := body(b.get("/user")); resp.StatusCode != 200 || b.cookie() == held || got != "bob before" {
-						t.Errorf("%s, in as %q", resp.Status, got)
+						t.Errorf("%s, logged in as %q", resp.Status, got)
 					}
 					return
 				}
@@ -825,7 +825,7 @@ func TestPanicOfTheStoreGoesOn(t *testing.T) {
 			spy.hook(nil)
 			if p := returns(t, func() {
 				if got := body(b.get("/user")); got != "alice before" {
-					t.Errorf("a later request is in as %q", got)
+					t.Errorf("a later request is logged in as %q", got)
 				}
 			}); p != nil {
 				t.Errorf("a later request panics: %v", p)
@@ -850,7 +850,7 @@ func TestRecoveredPanicOfTheStore(t *testing.T) {
 				spy.hook(nil)
 				// Reload loads once; the other methods load again.
 				if s.User() != "alice" && (s.Err() == nil || use != "Reload") {
-					t.Errorf("in as %q, Err is %v", s.User(), s.Err())
+					t.Errorf("logged in as %q, Err is %v", s.User(), s.Err())
 				}
 			}
 			b := newBrowser(t, newManager(t, session.Options{Store: spy}).Handler(shop))
@@ -876,10 +876,10 @@ func TestRecoveredPanicInAReload(t *testing.T) {
 		spy.hook(nil)
 		if p := returns(t, func() {
 			if s.User() != "alice" && s.Err() == nil {
-				t.Errorf("%s: in as %q, and Err is nil", what, s.User())
+				t.Errorf("%s: logged in as %q, and Err is nil", what, s.User())
 			}
 			if err := s.Reload(context.Background()); err != nil || s.User() != "alice" {
-				t.Errorf("%s: the next Reload: %v, in as %q", what, err, s.User())
+				t.Errorf("%s: the next Reload: %v, logged in as %q", what, err, s.User())
 			}
 		}); p != nil {
 			t.Errorf("%s: the request panics again: %v", what, p)
@@ -932,6 +932,6 @@ func TestStoreFailsAfterASavedLogin(t *testing.T) {
 	}
 	spy.down.Store(false)
 	if got := body(b.get("/user")); got != "alice " {
-		t.Errorf("afterwards in as %q", got)
+		t.Errorf("afterwards logged in as %q", got)
 	}
 }

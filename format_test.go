@@ -90,7 +90,7 @@ func TestForeignTokenStays(t *testing.T) {
 					t.Errorf("Set-Cookie is %q", sent)
 				}
 				if b.cookie() != before {
-					t.Error("another token")
+					t.Error("the token was replaced")
 				}
 				for _, kind := range []session.EventKind{session.EventLoggedIn, session.EventRenewed, session.EventDropped, session.EventReplayed} {
 					if n := log.count(kind); n != want.events[kind] {
@@ -248,7 +248,7 @@ func TestChangesOverlapAForeignRenewal(t *testing.T) {
 			<-renewed
 			session.NewKey[bool]("key "+r.URL.RawQuery).Set(s, true)
 			if err := s.Save(r.Context()); err != nil || s.User() != "alice" {
-				t.Errorf("%s: a slow request is in as %q: %v", path, s.User(), err)
+				t.Errorf("%s: a slow request is logged in as %q: %v", path, s.User(), err)
 			}
 		}
 		shop["/keys"] = func(w http.ResponseWriter, r *http.Request, s *session.Session) {
@@ -348,7 +348,7 @@ func TestLogoutOverlapsAForeignRenewal(t *testing.T) {
 			t.Errorf("%s during %s: %d live records, %v", c.meanwhile, c.slow, len(live), err)
 		}
 		if got := body(b.get("/look")) + body(b.replay(first).get("/look")); got != "" {
-			t.Errorf("%s during %s: in as %q", c.meanwhile, c.slow, got)
+			t.Errorf("%s during %s: logged in as %q", c.meanwhile, c.slow, got)
 		}
 	}
 }
@@ -373,7 +373,7 @@ func TestForeignLoginAsAnother(t *testing.T) {
 	g.during(b.replay(before), "/slow", func() { b.get("/bob") })
 	b.h = m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 		if s.User() != "bob" || name.Get(s) != "" {
-			t.Errorf("in as %q with %q", s.User(), name.Get(s))
+			t.Errorf("logged in as %q with %q", s.User(), name.Get(s))
 		}
 	}})
 	b.get("/")
@@ -671,7 +671,7 @@ func TestForeignTokenOpensNoRecordWithAKey(t *testing.T) {
 	records, _ := spy.List(t.Context(), "alice")
 	theirs := newBrowser(t, keyless(t, session.Options{Store: spy}).Handler(endRoutes)).replay("__Host-Http-session=good." + records[0].ID)
 	if got := body(theirs.get("/look")); got != "" {
-		t.Errorf("in as %q", got)
+		t.Errorf("logged in as %q", got)
 	}
 }
 
@@ -682,7 +682,7 @@ func TestForeignBearer(t *testing.T) {
 	r := b.request("/look")
 	r.Header.Set("Authorization", "Bearer "+value)
 	if got := body(b.do(r)); got != "alice" || !strings.HasPrefix(value, "good.") {
-		t.Errorf("in as %q with %q", got, value)
+		t.Errorf("logged in as %q with %q", got, value)
 	}
 }
 
@@ -789,7 +789,7 @@ func TestForeignLoginWhileTheSessionEnds(t *testing.T) {
 		},
 		"/look": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 			if s.User() != "alice" || s.ID() == id || name.Get(s) != "" || visits.Get(s) != 7 {
-				t.Errorf("in as %q, reads %q and %d", s.User(), name.Get(s), visits.Get(s))
+				t.Errorf("logged in as %q, reads %q and %d", s.User(), name.Get(s), visits.Get(s))
 			}
 		},
 	}))
@@ -978,7 +978,7 @@ func TestForeignCookieOfANewToken(t *testing.T) {
 		before := b.cookie()
 		resp := b.get("/twice?" + user)
 		if got := body(b.get("/look")); !setsCookie(resp) || b.cookie() == before || got != user {
-			t.Errorf("%v: in as %q, want %q", resp.Header, got, user)
+			t.Errorf("%v: logged in as %q, want %q", resp.Header, got, user)
 		}
 	}
 }
@@ -993,7 +993,7 @@ func TestForeignCookieDoesNotEndInUse(t *testing.T) {
 		for i := range 59 {
 			time.Sleep(10 * minute)
 			if got := body(b.get("/look")); got != "alice" {
-				t.Fatalf("after %v in as %q", time.Duration(i+1)*10*minute, got)
+				t.Fatalf("after %v logged in as %q", time.Duration(i+1)*10*minute, got)
 			}
 		}
 	})

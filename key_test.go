@@ -393,7 +393,7 @@ func TestPopDeleteUpdate(t *testing.T) {
 	})
 	visit(func(s *session.Session) {
 		if len(s.Names()) != 0 || s.IsNew() {
-			t.Errorf("left are %q", s.Names())
+			t.Errorf("names left: %q", s.Names())
 		}
 	})
 }
@@ -778,7 +778,7 @@ func TestLoginOverAFullSession(t *testing.T) {
 		}
 		visit(func(s *session.Session) {
 			if s.User() != "alice" || name.Get(s) != "" || visits.Get(s) != 1 || len(s.Flashes()) != 1 {
-				t.Errorf("in as %q, with %q", s.User(), s.Names())
+				t.Errorf("logged in as %q, with %q", s.User(), s.Names())
 			}
 		})
 		if resp := visit(func(s *session.Session) {
@@ -1020,7 +1020,7 @@ func TestTakeIsOnce(t *testing.T) {
 			t.Errorf("requests took %q", got)
 		}
 		if left := body(b.get("/")); left != `[visits] 30` {
-			t.Errorf("left is %s", left)
+			t.Errorf("values left: %s", left)
 		}
 	})
 }
@@ -1049,7 +1049,7 @@ func TestUpdateNowIsFinal(t *testing.T) {
 			}
 		}
 		if left := body(b.get("/")); left != fmt.Sprint(`[visits] `, n) {
-			t.Errorf("left is %s", left)
+			t.Errorf("values left: %s", left)
 		}
 	})
 }
@@ -1590,7 +1590,7 @@ func TestTakeTogetherWithALogin(t *testing.T) {
 						t.Errorf("%d requests have taken the voucher", taken)
 					}
 					if got := body(old.get("/who")); got != "alice" {
-						t.Errorf("in as %q", got)
+						t.Errorf("logged in as %q", got)
 					}
 				})
 			})
@@ -1619,7 +1619,7 @@ func TestImmediateAfterALoginThatIsLate(t *testing.T) {
 			b.h = d.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { d.f(session.From(r.Context())) }))
 			d.do(b, func(s *session.Session) {
 				if s.User() != "alice" || voucher.Get(s) != "" {
-					t.Errorf("%s: in as %q, the voucher is %q", what, s.User(), voucher.Get(s))
+					t.Errorf("%s: logged in as %q, the voucher is %q", what, s.User(), voucher.Get(s))
 				}
 			})
 		})
@@ -1668,7 +1668,7 @@ func TestLoginInheritsNothingUsedUp(t *testing.T) {
 					},
 					"/look": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 						if voucher.Get(s) != "" || visits.Get(s) != 0 || name.Get(s) != c.name || s.User() != "alice" {
-							t.Errorf("in as %q, with the voucher %q, %d and %q", s.User(), voucher.Get(s), visits.Get(s), name.Get(s))
+							t.Errorf("logged in as %q, with the voucher %q, %d and %q", s.User(), voucher.Get(s), visits.Get(s), name.Get(s))
 						}
 					},
 				}))

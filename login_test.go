@@ -511,7 +511,7 @@ func TestRevokeOfAListedSessionIsTheUsers(t *testing.T) {
 			t.Errorf("after %s: Revoke: %v", path, err)
 		}
 		if got := body(b.get("/")); got != want {
-			t.Errorf("after %s: the browser is in as %q, want %q", path, got, want)
+			t.Errorf("after %s: the browser is logged in as %q, want %q", path, got, want)
 		}
 	}
 }
@@ -607,7 +607,7 @@ func logInTwice(t *testing.T, s *script, tie bool) {
 	steps := perform(spy, s, ops)
 	in := body(browsers[0].get("/look")) + body(browsers[1].get("/look"))
 	if all, err := m.List(t.Context(), "alice"); len(all) != 1 || err != nil || in != "alice" {
-		t.Errorf("%d sessions are left (%v), the browsers are in as %q, in this order: %q", len(all), err, in, steps)
+		t.Errorf("%d sessions are left (%v), the browsers are logged in as %q, in this order: %q", len(all), err, in, steps)
 	}
 }
 
@@ -704,7 +704,7 @@ func TestEndBy(t *testing.T) {
 				for left := want; ; {
 					d.do(b, func(s *session.Session) {
 						if remembered = s.Remembered(); s.User() != c.user || len(s.Names()) > 1 {
-							t.Fatalf("%s, own tokens %v: %v before the end in as %q", c.what, own, left, s.User())
+							t.Fatalf("%s, own tokens %v: %v before the end logged in as %q", c.what, own, left, s.User())
 						}
 					})
 					step := 15 * minute
@@ -755,7 +755,7 @@ func TestEndByBeginsNoSession(t *testing.T) {
 		})
 		d.do(b, func(s *session.Session) {
 			if got := time.Until(s.Expires()); got != 10*minute {
-				t.Errorf("ends in %v", got)
+				t.Errorf("the session ends in %v", got)
 			}
 		})
 		d.f = func(s *session.Session) { s.Login("alice"); s.Remember(30 * day); endBy(hour)(s) }
@@ -803,7 +803,7 @@ func TestLateEndBy(t *testing.T) {
 		b.h = page(func(s *session.Session) { s.Login("bob"); endBy(minute)(s) }) // EndBy of bob's session, which is not created
 		b.get("/")
 		if got := deadline(t, d.spy, "alice"); got != 30*minute-2*second {
-			t.Errorf("ends in %v", got)
+			t.Errorf("the session ends in %v", got)
 		}
 		b.h = page(endBy(-minute))
 		b.get("/")
@@ -888,7 +888,7 @@ func TestEndByInThePast(t *testing.T) {
 						t.Errorf("%s: %v, want %v", c.what, err, c.err)
 					}
 					if err := s.Save(t.Context()); c.err == nil && err != session.ErrEnded || c.err == nil && s.User() != "" {
-						t.Errorf("%s: a second Save: %v, in as %q", c.what, err, s.User())
+						t.Errorf("%s: a second Save: %v, logged in as %q", c.what, err, s.User())
 					}
 				}
 				resp := b.get("/")
@@ -912,7 +912,7 @@ func TestEndByInThePast(t *testing.T) {
 			}
 			d.do(other, func(s *session.Session) {
 				if s.User() != "" || !s.Ended() || s.Err() != nil {
-					t.Errorf("%s: the next request is in as %q, %v", c.what, s.User(), s.Err())
+					t.Errorf("%s: the next request is logged in as %q, %v", c.what, s.User(), s.Err())
 				}
 			})
 			if n := d.log.count(session.EventLoggedOut); n != 1 || d.log.last(session.EventLoggedOut).User != "alice" {
@@ -956,11 +956,11 @@ func TestLoginThatEndsInThePast(t *testing.T) {
 				t.Errorf("%s: sets a cookie", what)
 			}
 			if s.Err() != session.ErrEnded || s.User() != "" || d.spy.count("Create") != creates || d.log.count(session.EventDropped) == 0 {
-				t.Errorf("%s: Err: %v, in as %q, %d times Create, %v", what, s.Err(), s.User(), d.spy.count("Create"), d.log.all)
+				t.Errorf("%s: Err: %v, logged in as %q, %d times Create, %v", what, s.Err(), s.User(), d.spy.count("Create"), d.log.all)
 			}
 			if d.do(b, func(s *session.Session) {
 				if s.User() != "" || name.Get(s) != "" {
-					t.Errorf("%s: in as %q", what, s.User())
+					t.Errorf("%s: logged in as %q", what, s.User())
 				}
 			}) {
 				t.Errorf("%s: the browser still had a cookie", what)

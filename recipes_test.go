@@ -513,7 +513,7 @@ func wrote(t *testing.T, b *sessiontest.Browser, m *session.Manager, user string
 	b.Session(m, func(s *session.Session) {
 		for i := range n {
 			if s.User() != user || keyOfRequest(i).Get(s) != i {
-				t.Errorf("in as %q, want %q; request %d wrote %d", s.User(), user, i, keyOfRequest(i).Get(s))
+				t.Errorf("logged in as %q, want %q; request %d wrote %d", s.User(), user, i, keyOfRequest(i).Get(s))
 			}
 		}
 	})
@@ -664,7 +664,7 @@ func TestRecipeChangeOfPassword(t *testing.T) {
 		})
 		there.Session(sessions, func(s *session.Session) {
 			if s.User() != "" {
-				t.Errorf("the other device is in as %q", s.User())
+				t.Errorf("the other device is logged in as %q", s.User())
 			}
 		})
 	})
@@ -760,7 +760,7 @@ func TestRecipeTwoSteps(t *testing.T) {
 			}
 			b.Session(m, func(s *session.Session) {
 				if _, still := firstFactor.Lookup(s); s.User() != c.want || still && c.want != "" {
-					t.Errorf("%s: in as %q", name, s.User())
+					t.Errorf("%s: logged in as %q", name, s.User())
 				}
 			})
 		}
@@ -793,10 +793,10 @@ func TestRecipeTwoStepsAtOnce(t *testing.T) {
 		planted := b.replay(b.cookie())
 		b.get("/password")
 		if got := body(b.get("/halfway")); got != "ann" {
-			t.Errorf("the browser is halfway in as %q", got)
+			t.Errorf("the browser is halfway logged in as %q", got)
 		}
 		if got := body(planted.get("/halfway")); got != "" {
-			t.Errorf("the planted token is halfway in as %q", got)
+			t.Errorf("the planted token is halfway logged in as %q", got)
 		}
 		b.h = guess
 		atOnce(n, func(int) { b.get("/code") })
@@ -871,7 +871,7 @@ func TestRecipeRememberWithASlidingEnd(t *testing.T) {
 				resp := b.Get("/")
 				cookies.Add(int32(len(resp.Cookies())))
 				if got := body(resp); resp.StatusCode != 200 || got != "ann" {
-					t.Errorf("%v after the login: %s, in as %q", time.Since(begun), resp.Status, got)
+					t.Errorf("%v after the login: %s, logged in as %q", time.Since(begun), resp.Status, got)
 				}
 			})
 			if got := cookies.Load(); (got != 1) != last {
@@ -881,7 +881,7 @@ func TestRecipeRememberWithASlidingEnd(t *testing.T) {
 		time.Sleep(20 * day)
 		b.Session(m, func(s *session.Session) {
 			if s.User() != "" {
-				t.Errorf("%v after the login: in as %q", time.Since(begun), s.User())
+				t.Errorf("%v after the login: logged in as %q", time.Since(begun), s.User())
 			}
 		})
 	})
@@ -913,7 +913,7 @@ func TestRecipeRememberForYears(t *testing.T) {
 			}
 			b.Session(m, func(s *session.Session) {
 				if s.User() != want {
-					t.Errorf("RenewAfter %v: after 1500 days in as %q, want %q", renewAfter, s.User(), want)
+					t.Errorf("RenewAfter %v: after 1500 days logged in as %q, want %q", renewAfter, s.User(), want)
 				}
 			})
 		})
@@ -1200,7 +1200,7 @@ func TestRecipeTenants(t *testing.T) {
 		const nobodys = "elsewhere.example"
 		for _, cookie := range append(cookies, login(nobodys)) {
 			if got := body(ask(nobodys, "/look", cookie)); strings.Contains(got, "admin") {
-				t.Errorf("%s: at a host of no tenant %s is in as %q", name, cookie, got)
+				t.Errorf("%s: at a host of no tenant %s is logged in as %q", name, cookie, got)
 			}
 		}
 	}
@@ -1263,7 +1263,7 @@ func TestRecipeSeveralAccounts(t *testing.T) {
 	atOnce(2, func(i int) { b.Get(fmt.Sprintf("/u/%d/login?user=%s", i, users[i])) })
 	atOnce(20, func(i int) {
 		if got := body(b.Get(fmt.Sprintf("/u/%d/visit", i%2))); got != users[i%2] {
-			t.Errorf("the tab of %s is in as %q", users[i%2], got)
+			t.Errorf("the tab of %s is logged in as %q", users[i%2], got)
 		}
 	})
 	for _, user := range users {
@@ -1282,7 +1282,7 @@ func TestRecipeSeveralAccounts(t *testing.T) {
 		r := httptest.NewRequest("GET", "/u/2/visit", nil)
 		r.Header.Set("Cookie", "__Host-Http-account-2="+c.Value)
 		if got := body(sessiontest.NewBrowser(t, h).Do(r)); got != "" {
-			t.Errorf("a cookie of another account is in as %q", got)
+			t.Errorf("a cookie of another account is logged in as %q", got)
 		}
 	}
 }
@@ -1358,7 +1358,7 @@ func TestRecipeRenamedCookie(t *testing.T) {
 	junk := httptest.NewRequest("GET", "/look", nil)
 	junk.Header.Set("Cookie", "__Host-Http-session=junk")
 	if got := body(b.Do(junk)); got != "ann" {
-		t.Errorf("in as %q", got)
+		t.Errorf("logged in as %q", got)
 	}
 }
 

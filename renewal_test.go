@@ -78,7 +78,7 @@ func (d *desk) expect(b *browser, want string) {
 	d.t.Helper()
 	d.do(b, func(s *session.Session) {
 		if got := name.Get(s); s.User() != "alice" || got != want || s.Err() != nil {
-			d.t.Errorf("in as %q, reads %q, want %q; Err: %v", s.User(), got, want, s.Err())
+			d.t.Errorf("logged in as %q, reads %q, want %q; Err: %v", s.User(), got, want, s.Err())
 		}
 	})
 }
@@ -88,7 +88,7 @@ func (d *desk) expectReplaced(b *browser) {
 	d.t.Helper()
 	d.do(b, func(s *session.Session) {
 		if s.User() != "" || s.ID() != "" || name.Get(s) != "" || s.Err() != session.ErrReplaced {
-			d.t.Errorf("in as %q, ID %q, reads %q, Err: %v", s.User(), s.ID(), name.Get(s), s.Err())
+			d.t.Errorf("logged in as %q, ID %q, reads %q, Err: %v", s.User(), s.ID(), name.Get(s), s.Err())
 		}
 	})
 }
@@ -120,12 +120,12 @@ func TestTokenBeforeAnExplicitRenewal(t *testing.T) {
 					time.Sleep(wait)
 					if d.do(old, func(s *session.Session) {
 						if s.ID() != id || !s.AuthTime().Equal(authenticated) {
-							t.Errorf("sees %s, authenticated %v, want %s, %v", s.ID(), s.AuthTime(), id, authenticated)
+							t.Errorf("the request sees %s, authenticated %v, want %s, %v", s.ID(), s.AuthTime(), id, authenticated)
 						}
 						name.Update(s, func(v string) string { return v + "!" })
 						visits.Update(s, func(n int) int { return n + 1 })
 						if name.Get(s) != "before!" {
-							t.Errorf("reads %q", name.Get(s))
+							t.Errorf("the request reads %q", name.Get(s))
 						}
 						if err := s.Save(t.Context()); err != nil || name.Get(s) != "before!" || !s.AuthTime().Equal(authenticated) {
 							t.Errorf("Save: %v; reads %q, authenticated %v", err, name.Get(s), s.AuthTime())
@@ -139,7 +139,7 @@ func TestTokenBeforeAnExplicitRenewal(t *testing.T) {
 				d.expect(b, "after!!")
 				d.do(b, func(s *session.Session) {
 					if visits.Get(s) != 2 || len(s.Flashes()) != 2 || s.ID() != id {
-						t.Errorf("kept: %d visits", visits.Get(s))
+						t.Errorf("%d visits were kept", visits.Get(s))
 					}
 				})
 				time.Sleep(time.Millisecond)
@@ -179,7 +179,7 @@ func TestRenewalWithThePreviousToken(t *testing.T) {
 							t.Errorf("Save: %v", err)
 						}
 						if got := name.Get(s); (got == "after") != isLogin {
-							t.Errorf("reads %q", got)
+							t.Errorf("the request reads %q", got)
 						}
 					}) != isLogin {
 						t.Errorf("the response sets a cookie: %v", !isLogin)
@@ -313,7 +313,7 @@ func TestPreviousTokenLogsOut(t *testing.T) {
 				for _, b := range []*browser{b, old} {
 					d.do(b, func(s *session.Session) {
 						if s.User() != "" || !s.IsNew() {
-							t.Errorf("still in as %q", s.User())
+							t.Errorf("still logged in as %q", s.User())
 						}
 					})
 				}
@@ -733,7 +733,7 @@ func TestKeyIsRecordedDespiteOtherWrites(t *testing.T) {
 				d.do(b, func(s *session.Session) {
 					isIn := s.User() == "alice" && name.Get(s) == "before" && visits.Get(s) == 1
 					if isEnded := how == "a Logout"; isIn == isEnded || s.Ended() != isEnded || s.Err() != nil {
-						t.Errorf("in as %q, Ended: %v, Err: %v", s.User(), s.Ended(), s.Err())
+						t.Errorf("logged in as %q, Ended: %v, Err: %v", s.User(), s.Ended(), s.Err())
 					}
 					if time.Sleep(10 * second); isIn {
 						d.expectReplaced(old)
@@ -932,7 +932,7 @@ func TestSlowReportRenews(t *testing.T) {
 			}
 			time.Sleep(2 * second)
 			if got := body(b.get("/poll")); got != "alice" {
-				t.Errorf("%d s after the report began the poll is in as %q", 2*(i+1), got)
+				t.Errorf("%d s after the report began the poll is logged in as %q", 2*(i+1), got)
 			}
 		}
 	})
@@ -1001,7 +1001,7 @@ func TestRequestDoesNotPresentItsOwnKey(t *testing.T) {
 				time.Sleep(11 * time.Second)
 				d.do(b, func(s *session.Session) {
 					if s.User() != "alice" {
-						t.Errorf("the response was lost, and 11 s later the browser is in as %q: %v", s.User(), s.Err())
+						t.Errorf("the response was lost, and 11 s later the browser is logged in as %q: %v", s.User(), s.Err())
 					}
 				})
 			})
@@ -1050,7 +1050,7 @@ func TestOldTokenHasFullAccess(t *testing.T) {
 			}
 			d.do(b, func(s *session.Session) {
 				if s.User() != "" {
-					t.Error("still in")
+					t.Error("still logged in")
 				}
 			})
 		})
@@ -1124,7 +1124,7 @@ func TestLongRequest(t *testing.T) {
 				t.Errorf("Save: %v; reads %q", err, name.Get(s))
 			}
 			if err := s.Reload(ctx); err != session.ErrReplaced || s.User() != "" || s.Err() != session.ErrReplaced {
-				t.Errorf("Reload: %v; in as %q", err, s.User())
+				t.Errorf("Reload: %v; logged in as %q", err, s.User())
 			}
 			if n := d.log.count(session.EventReplayed); n != 0 {
 				t.Errorf("%d times EventReplayed, want none: a Reload is not a replay", n)
@@ -1135,7 +1135,7 @@ func TestLongRequest(t *testing.T) {
 		}
 		d.do(b, func(s *session.Session) {
 			if name.Get(s) != "asked" || visits.Get(s) != 5 {
-				t.Errorf("kept: %q, %d", name.Get(s), visits.Get(s))
+				t.Errorf("values kept: %q, %d", name.Get(s), visits.Get(s))
 			}
 		})
 	})
@@ -1151,12 +1151,12 @@ func TestReloadAfterAnExplicitRenewal(t *testing.T) {
 				s.User()
 				d.do(b, func(s *session.Session) { ask(s); name.Set(s, "after") })
 				if err := s.Reload(t.Context()); err != nil || s.User() != "alice" || name.Get(s) != "before" {
-					t.Errorf("%s: immediate Reload: %v, in as %q, reads %q", how, err, s.User(), name.Get(s))
+					t.Errorf("%s: immediate Reload: %v, logged in as %q, reads %q", how, err, s.User(), name.Get(s))
 				}
 				time.Sleep(10 * time.Second)
 				for range 2 {
 					if err := s.Reload(t.Context()); err != session.ErrReplaced || s.User() != "" || name.Get(s) != "" {
-						t.Errorf("%s: Reload later: %v, in as %q, reads %q", how, err, s.User(), name.Get(s))
+						t.Errorf("%s: Reload later: %v, logged in as %q, reads %q", how, err, s.User(), name.Get(s))
 					}
 				}
 			})
@@ -1388,11 +1388,11 @@ func TestReplayedTokenSignsOut(t *testing.T) {
 		b.get("/renew")
 		time.Sleep(11 * time.Second)
 		if got := body(b.get("/look")); got != "alice" {
-			t.Fatalf("in as %q", got)
+			t.Fatalf("logged in as %q", got)
 		}
 		thief.get("/look")
 		if got := body(b.get("/look")); got != "" {
-			t.Errorf("the owner is still in as %q", got)
+			t.Errorf("the owner is still logged in as %q", got)
 		}
 	})
 }
@@ -1429,7 +1429,7 @@ func TestIndeterminateRenewal(t *testing.T) {
 								t.Errorf("Save: %v", err)
 							}
 							if err := s.Reload(r.Context()); err != nil || s.User() != "alice" {
-								t.Errorf("Reload: %v, in as %q", err, s.User())
+								t.Errorf("Reload: %v, logged in as %q", err, s.User())
 							}
 						}))
 						held := b.cookie()
@@ -1440,7 +1440,7 @@ func TestIndeterminateRenewal(t *testing.T) {
 						time.Sleep(11 * time.Second)
 						b.h = d.m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 							if got := visits.Get(s); s.User() != "alice" || (got == 1) != applied {
-								t.Errorf("in as %q, %d visits", s.User(), got)
+								t.Errorf("logged in as %q, %d visits", s.User(), got)
 							}
 						}})
 						b.get("/")
@@ -1498,7 +1498,7 @@ func TestFailingMaintenanceIsAnEvent(t *testing.T) {
 				d.spy.hook(failing("Save", cause))
 				if d.do(b, func(s *session.Session) {
 					if s.User() != "alice" || s.Err() != nil {
-						t.Errorf("in as %q, Err: %v", s.User(), s.Err())
+						t.Errorf("logged in as %q, Err: %v", s.User(), s.Err())
 					}
 				}) {
 					t.Errorf("%s: a cookie of a token that was not stored", what)
@@ -1563,7 +1563,7 @@ func TestRequestWhoseChangesAreRefused(t *testing.T) {
 				d.expectReplaced(old)
 				time.Sleep(5 * minute)
 				if got := refused(); got != c.renews {
-					t.Errorf("another key: %v, want %v", got, c.renews)
+					t.Errorf("the response sets a new key: %v, want %v", got, c.renews)
 				}
 				d.expect(b, "before")
 				time.Sleep(9 * minute)
@@ -1613,7 +1613,7 @@ func TestRenewGrace(t *testing.T) {
 						time.Sleep(max(grace, 0))
 						visits.Set(s, 1)
 						if err := s.Save(t.Context()); err != nil || s.User() != "alice" || name.Get(s) != "before" {
-							t.Errorf("Save of a request that had loaded: %v, in as %q, reads %q", err, s.User(), name.Get(s))
+							t.Errorf("Save of a request that had loaded: %v, logged in as %q, reads %q", err, s.User(), name.Get(s))
 						}
 					})
 					d.expectReplaced(old)

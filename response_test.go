@@ -550,7 +550,7 @@ func TestTimeoutOutside(t *testing.T) {
 	}
 	newBrowser(t, m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 		if name.Get(s) != "new" || visits.Get(s) != 1 {
-			t.Errorf("kept %q and %d", name.Get(s), visits.Get(s))
+			t.Errorf("values kept: %q and %d", name.Get(s), visits.Get(s))
 		}
 	}})).replay(sent).get("/")
 }
@@ -880,7 +880,7 @@ func TestUploadedFilesAreRemoved(t *testing.T) {
 	}
 	srv.Close() // returns when the request has ended
 	if files, _ := filepath.Glob(filepath.Join(os.TempDir(), "*")); len(files) > 0 {
-		t.Errorf("left: %q", files)
+		t.Errorf("files left: %q", files)
 	}
 }
 
@@ -1207,7 +1207,7 @@ func TestCacheHeadersOfASessionThatEnds(t *testing.T) {
 	fails := func(t *testing.T, s *session.Session) {
 		t.Helper()
 		if err := s.Save(t.Context()); !errors.Is(err, session.ErrStore) || s.User() != "bob" {
-			t.Errorf("Save: %v, in as %q", err, s.User())
+			t.Errorf("Save: %v, logged in as %q", err, s.User())
 		}
 		spy.hook(nil)
 	}

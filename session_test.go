@@ -540,7 +540,7 @@ func TestErrAfterAPanic(t *testing.T) {
 		newBrowser(t, h).replay(sent).get("/")
 	}()
 	if err := held.Err(); !errors.Is(err, session.ErrStore) || held.User() != "" {
-		t.Errorf("Err: %v, in as %q", err, held.User())
+		t.Errorf("Err: %v, logged in as %q", err, held.User())
 	}
 }
 
@@ -743,7 +743,7 @@ func TestEndedMeanwhile(t *testing.T) {
 		"/logout": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
 			s.Logout()
 			if err := s.Save(r.Context()); err != nil || s.Ended() {
-				t.Error("its own logout: ended", err)
+				t.Error("Ended after a logout by the request itself", err)
 			}
 		},
 	}))

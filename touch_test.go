@@ -298,7 +298,7 @@ func TestSaveIsUse(t *testing.T) {
 				time.Sleep(10 * minute)
 				for range 2 {
 					if err := s.Save(r.Context()); err != session.ErrEnded || s.User() != "" {
-						t.Errorf("Save of a session that has ended: %v, in as %q", err, s.User())
+						t.Errorf("Save of a session that has ended: %v, logged in as %q", err, s.User())
 					}
 				}
 			}}))
@@ -337,7 +337,7 @@ func TestEveryFirstUseCounts(t *testing.T) {
 			b.get("/first")
 			time.Sleep(15 * minute)
 			if got := body(b.get("/look")); got != "alice" && got != "afteralice" {
-				t.Errorf("%s: in as %q 15 minutes later", use, got)
+				t.Errorf("%s: logged in as %q 15 minutes later", use, got)
 			}
 		})
 	}
@@ -793,7 +793,7 @@ func TestFailedTouchIsTriedAgain(t *testing.T) {
 				spy.hook(nil)
 				touches := spy.count("Touch")
 				if got := body(b.get("/look")); got != "alice" || spy.count("Touch")-touches != 1 {
-					t.Errorf("after a touch that %s: in as %q, %d touches", what, got, spy.count("Touch")-touches)
+					t.Errorf("after a touch that %s: logged in as %q, %d touches", what, got, spy.count("Touch")-touches)
 				}
 			})
 		}

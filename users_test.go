@@ -40,7 +40,7 @@ func TestRevokeIsOfTheUser(t *testing.T) {
 		}
 	}
 	if got := body(bob.get("/look")); got != "bob" {
-		t.Errorf("bob is in as %q", got)
+		t.Errorf("bob is logged in as %q", got)
 	}
 	for range 2 { // the second call returns nil too
 		if err := m.Revoke(t.Context(), "bob", id); err != nil || log.count(session.EventRevoked) != 1 {
@@ -48,7 +48,7 @@ func TestRevokeIsOfTheUser(t *testing.T) {
 		}
 	}
 	if got := body(bob.get("/look")) + body(alice.get("/look")); got != "alice" {
-		t.Errorf("in as %q", got)
+		t.Errorf("logged in as %q", got)
 	}
 }
 
@@ -601,7 +601,7 @@ func TestEditEndBy(t *testing.T) {
 				}
 				if d.do(b, func(s *session.Session) {
 					if s.User() != "" || !s.Ended() {
-						t.Errorf("in as %q", s.User())
+						t.Errorf("logged in as %q", s.User())
 					}
 					s.Logout()
 				}); b.cookie() != "" {
@@ -1250,7 +1250,7 @@ func TestLoginAfterTheClockWasSetBack(t *testing.T) {
 					}
 					for i, b := range all {
 						if got := body(b.get("/look")); got != "alice" && i == len(all)-1 {
-							t.Errorf("the last login is in as %q", got)
+							t.Errorf("the last login is logged in as %q", got)
 						}
 					}
 					if listed, err := spy.Store.List(t.Context(), "alice"); err != nil || len(listed) != most {

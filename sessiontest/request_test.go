@@ -156,7 +156,7 @@ func TestRequestAfterDo(t *testing.T) {
 		})
 		sessiontest.Do(t, m, r, func(s *session.Session) {
 			if s.User() != "alice" || visits.Get(s) != 1 {
-				t.Errorf("in as %q, %d visits", s.User(), visits.Get(s))
+				t.Errorf("logged in as %q, %d visits", s.User(), visits.Get(s))
 			}
 		})
 	}
@@ -261,7 +261,7 @@ func TestRequestInABubble(t *testing.T) {
 		sessiontest.Do(t, m, r, func(s *session.Session) { s.Login("alice") })
 		time.Sleep(time.Hour)
 		if s := session.From(sessiontest.Request(t, m, r).Context()); s.User() != "" || !s.Ended() {
-			t.Errorf("after an hour in as %q", s.User())
+			t.Errorf("after an hour logged in as %q", s.User())
 		}
 	})
 }

@@ -92,7 +92,7 @@ func TestEarliestEndBy(t *testing.T) {
 		b.EndBy(at(end))
 	}
 	if b.EndBy(time.Time{}); b.Limit() != at(time.Hour) {
-		t.Errorf("ends by %v, want %v", b.Limit(), at(time.Hour))
+		t.Errorf("the limit is %v, want %v", b.Limit(), at(time.Hour))
 	}
 	if b.RemoveLimit(); !b.Limit().IsZero() {
 		t.Error("the limit was not removed")

@@ -177,7 +177,7 @@ func (b *browser) logOut() {
 	b.c.Logouts.Add(1)
 	for cookie := range b.cookies {
 		if got := b.get(b.process(), "/", cookie, true); got != "" {
-			b.t.Errorf("after the Logout of %s: in as %q", b.user, got)
+			b.t.Errorf("after the Logout of %s: logged in as %q", b.user, got)
 		}
 	}
 }

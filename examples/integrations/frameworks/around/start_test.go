@@ -173,7 +173,7 @@ func TestEchoWrapMiddleware(t *testing.T) {
 		for range 20 {
 			all.Go(func() {
 				if got := read(b.Get("/count")); got != "alice" {
-					t.Errorf("%s: in as %q", name, got)
+					t.Errorf("%s: logged in as %q", name, got)
 				}
 			})
 		}
