@@ -3,7 +3,6 @@ package session
 import (
 	"bytes"
 	"cmp"
-	"errors"
 	"fmt"
 	"time"
 
@@ -79,19 +78,6 @@ func (s *Session) refuses(call string) error {
 		s.refuse(err)
 	}
 	return err
-}
-
-// refuse makes err the session's problem, so that nothing is stored.
-func (s *Session) refuse(err error) {
-	_ = s.transact(func(t *tx) error {
-		if !t.problem.isLasting() {
-			t.problem = problem{problemLasting, err}
-			if t.phase() != phaseOpen {
-				t.report(err)
-			}
-		}
-		return nil
-	})
 }
 
 // keep adds a change to the pending ones.
@@ -182,16 +168,4 @@ func (t *tx) tooLate(call string, isOtherUser bool) {
 		t.problem = problem{problemLate, err}
 	}
 	t.report(err)
-}
-
-func lateError(call string) error {
-	return fmt.Errorf("session: %s: the response header was sent, so no cookie can be set: call it before the first byte", call)
-}
-
-// report logs an error that cannot replace the response any more.
-func (t *tx) report(err error) {
-	if !errors.Is(err, ErrStore) { // an ErrStore has an event
-		t.note(EventDropped, t.stored.rec, err)
-	}
-	t.m.log.ErrorContext(t.s.ctx, "session: commit after the first byte failed", "err", err)
 }

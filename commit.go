@@ -121,28 +121,6 @@ func (t *tx) save(p *pending) error {
 	return nil // the session has ended: commit makes another plan
 }
 
-// resolve asks the store whether the Save of the renewal d was applied, after the Save has
-// returned err, an unknown outcome. It returns nil if the Save was applied, otherwise err. A Save
-// was applied if the key of d has access. (The key of d need not be the current key: another Login
-// may have replaced it since.) If the record cannot be loaded, a later Reload finds the outcome
-// out.
-func (t *tx) resolve(d draft, err error) error {
-	t.stored.unresolved = &d.issued
-	rec, failed := t.outcome(d.rec.ID)
-	if failed == nil && rec != nil && body.HasAccess(rec.Data, d.ref.Key, time.Now()) {
-		return nil
-	}
-	return err
-}
-
-// outcome loads a record after a Save of unknown outcome. The load has a deadline of its own,
-// because a slow store may have used up the deadline of the commit.
-func (t *tx) outcome(id string) (*Record, error) {
-	c := storectx.New(t.s.ctx, t.m.timeout)
-	defer c.Release()
-	return loadRecord(c, t.m.store, id)
-}
-
 // install makes the stored draft d the session of this request, and makes the response send the
 // token of d if that is new. p is the pending work from which d was made.
 func (t *tx) install(d draft, p *pending) {
@@ -206,37 +184,11 @@ func (t *tx) drop() error {
 	return err
 }
 
-var errWithheld = errors.New("session: a request from another site without a cookie begins no session, because its cookie would replace the one that the browser withheld: redirect to a page of this site and make the change there")
-
-// fail makes err the problem of the session, and returns err. Two errors are not problems of the
-// session: an error of isEnding, and any error if the program has asked for nothing (isAsked is
-// false). In the second case only maintenance has failed: fail returns nil, and the next request
-// repeats the maintenance.
-func (t *tx) fail(err error, isAsked bool) error {
-	if isEnding(err) {
-		return err
+// warnWithheld logs that a request from another site could not begin a session.
+func (m *Manager) warnWithheld(ctx context.Context) {
+	if m.dropped.CompareAndSwap(false, true) {
+		m.log.WarnContext(ctx, "session: changes of a request from another site dropped; redirect to a page of this site and make them there; behind a proxy, pass Host on (logged once)")
 	}
-	if errors.Is(err, ErrStore) {
-		t.note(EventStoreFailed, t.stored.rec, err)
-	}
-	switch {
-	case !isAsked:
-		t.stored.due = body.Maintenance{}
-		return nil
-	case t.problem.isLasting(): // a lasting problem stays, even after an ending has succeeded
-	case errors.Is(err, ErrIndeterminate) && !t.pending.logout:
-		// After a write that may have been applied, the changes are not applied again,
-		// because an Update would count twice. An ending may be repeated.
-		t.problem = problem{problemLasting, err}
-	default:
-		t.problem = problem{problemPassing, err}
-	}
-	return err
-}
-
-// isEnding reports whether an error says that there is no session to hold a change.
-func isEnding(err error) bool {
-	return err == ErrEnded || err == ErrReplaced || err == errTwins || err == errWithheld
 }
 
 // maintain commits only the maintenance of the session's keys, not the changes of the request. It
@@ -247,12 +199,5 @@ func (t *tx) maintain() {
 	}
 	if err := t.save(new(pending)); err != nil {
 		_ = t.fail(err, false)
-	}
-}
-
-// warnWithheld logs that a request from another site could not begin a session.
-func (m *Manager) warnWithheld(ctx context.Context) {
-	if m.dropped.CompareAndSwap(false, true) {
-		m.log.WarnContext(ctx, "session: changes of a request from another site dropped; redirect to a page of this site and make them there; behind a proxy, pass Host on (logged once)")
 	}
 }

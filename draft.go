@@ -18,14 +18,6 @@ type draft struct {
 	lost   error     // why values or flashes are left out; nil: none are
 }
 
-// newToken gives the draft a new token for the session of this id, or for a new session if id
-// is "".
-func (d *draft) newToken(m *Manager, id string, event EventKind) {
-	var value string
-	value, d.ref = m.tokens.New(id)
-	d.token, d.event = func() string { return value }, event
-}
-
 // draftNew returns the draft of a new session with the values of data and the pending
 // changes.
 func (t *tx) draftNew(data []byte) (d draft, err error) {
@@ -125,30 +117,6 @@ func (t *tx) draftNext(p *pending) (d draft, err error) {
 	return d, t.complete(&d, &b, p)
 }
 
-// dropRenewal drops a Renew or Remember of a request whose token was replaced meanwhile: a new
-// token would have more access than the request's own. If that renewal was explicit, the Renew is
-// done already; otherwise the drop is reported. A Login is an authentication and is never
-// dropped.
-func (t *tx) dropRenewal(p *pending) {
-	st := &t.stored
-	if !p.needsToken() || p.user != "" || st.frozen == nil && body.HasAccess(st.rec.Data, st.ref.Key, time.Now()) {
-		return
-	}
-	call := ""
-	switch {
-	case !p.remember.IsZero():
-		call = "Remember"
-	case st.frozen == nil:
-		call = "Renew"
-	}
-	p.renew, p.remember = false, time.Time{}
-	if call != "" {
-		err := fmt.Errorf("session: %s: the request's token was replaced meanwhile: call it in a request with the newer token", call)
-		t.note(EventDropped, st.rec, err)
-		t.problem = problem{problemLate, err}
-	}
-}
-
 // complete applies p to b and stores b in d.rec. Before, d.rec.Data is the data that b was
 // parsed from.
 func (t *tx) complete(d *draft, b *body.Body, p *pending) error {
@@ -197,4 +165,12 @@ func (t *tx) sizeLimit(data []byte) (int, error) {
 		return size + limit, err
 	}
 	return max(size, limit), err
+}
+
+// newToken gives the draft a new token for the session of this id, or for a new session if id
+// is "".
+func (d *draft) newToken(m *Manager, id string, event EventKind) {
+	var value string
+	value, d.ref = m.tokens.New(id)
+	d.token, d.event = func() string { return value }, event
 }

@@ -192,7 +192,6 @@ func (t *tx) noteReplays(stales []*Record, best *stored) {
 var (
 	errBadSignature = errors.New("session: no token in the request has a valid signature")
 	errCrowd        = fmt.Errorf("session: more than %d cookies of our name: none is accepted until a Login or Logout ends their sessions", maxCandidates)
-	errTwins        = errors.New("session: two live sessions in one request: neither is accepted until a Login or Logout ends both")
 	errNoKey        = storeError("load", errors.New("the stored data does not begin with a session.key"))
 )
 
@@ -247,22 +246,6 @@ func (t *tx) wasInFlight(end, now time.Time) bool {
 // not renewed explicitly since. A request keeps its session across automatic renewals.
 func (was *stored) keeps(st *stored) bool {
 	return st.ref == was.ref && was.frozen == nil && was.rec != nil && body.ExplicitKey(was.rec.Data) == body.ExplicitKey(st.rec.Data)
-}
-
-// maintenanceOf returns the maintenance that st.rec needs. A key that this request made needs no
-// maintenance, because the key did not come with the request. A key that was overtaken is not
-// renewed: the client now has an older key, which the response would overwrite.
-func (t *tx) maintenanceOf(st *stored, now time.Time) body.Maintenance {
-	if st.isOwn {
-		return body.Maintenance{}
-	}
-	renewAfter := t.m.renewAfter
-	if st.rec.User == "" {
-		renewAfter = 0
-	}
-	due := body.MaintenanceFor(st.rec.Data, st.ref.Key, st.rec.Created, renewAfter, now)
-	due.Renew = due.Renew && !st.isOvertaken
-	return due
 }
 
 // merge calls rebase after a conflict, and reports the conflict unless isReported: the commit has

@@ -73,44 +73,6 @@ func (s *Session) Logout() {
 	})
 }
 
-// Renew gives the session a new token. Id, values and absolute end stay. Call it when the
-// privileges of the session change (OWASP Session Management Cheat Sheet, "Renew the Session ID
-// After Any Privilege Level Change"). In-flight requests with the previous token lose nothing:
-// for [Options].RenewGrace, by default 10 seconds, they see the session as it was just before, and
-// their changes are kept. After that the previous token gives [ErrReplaced], and Done is closed
-// for the requests that hold it. Of concurrent Renews one makes a token. A Renew or Remember of a
-// request whose own token was replaced meanwhile is dropped ([EventDropped], and Err returns the
-// reason). A session that is not stored yet needs no Renew.
-//
-// The grace is measured by the clock of the process that renews. In a process whose clock is
-// ahead it is shorter by the difference.
-//
-// With Options.Tokens, Renew changes nothing.
-func (s *Session) Renew() {
-	if s.refuses("Renew") != nil || s.m.keyless {
-		return
-	}
-	s.revise("Renew", func(t *tx, p *pending) { p.renew = p.renew || !p.logout && t.stored.status != statusNone })
-}
-
-// Remember makes the session end d from now, instead of by [Options].IdleTimeout and Lifetime,
-// and its cookie survive the closing of the browser. It issues a new token as [Session.Renew]
-// does, but not with Options.Tokens. Renew and a Login of the same user keep the end; Logout and a
-// later Login of another user end the session. A d of zero or less fails the request. Browsers
-// keep a cookie for at most 400 days (RFC 6265bis, 5.5). A remembered session has no idle timeout,
-// so it does not meet AAL2; with more than 30 days it does not meet AAL1 either (NIST SP 800-63B-4,
-// 2.2.3 and 2.1.3).
-func (s *Session) Remember(d time.Duration) {
-	if s.refuses("Remember") != nil {
-		return
-	}
-	if d <= 0 {
-		s.refuse(errors.New("session: Remember: the duration is not positive"))
-		return
-	}
-	s.revise("Remember", func(_ *tx, p *pending) { p.remember = milliseconds(time.Now().Add(d)) })
-}
-
 // EndBy makes the session end at t at the latest, whatever [Options].Lifetime and
 // [Session.Remember] say, before this call or after it. It is for an end that an identity provider
 // sets (SAML 2.0 core, 2.7.2: SessionNotOnOrAfter). Of several times the earliest counts. EndBy

@@ -93,17 +93,6 @@ func (s *Session) isUsed() bool {
 	return false
 }
 
-// failResponse makes err replace the response, even if a Save or Reload has returned it to the
-// program.
-func (s *Session) failResponse(err error) {
-	_ = s.transact(func(t *tx) error {
-		if t.phase() == phaseOpen {
-			t.problem = problem{problemLasting, err}
-		}
-		return nil
-	})
-}
-
 // confirmCookie asks the store whether the token that an earlier Save has made is still the
 // current one, and otherwise does not send it: the browser may have a newer cookie. The token of
 // a Login is also sent if another Login has made a newer one, because it keeps full access and may

@@ -95,13 +95,6 @@ type stored struct {
 	twins       []string  // ids of the live sessions, if the status is ambiguous; nil: findAll has not looked for them yet
 }
 
-// issued is a token that this request has made.
-type issued struct {
-	ref         token.Ref     // id and key of the token
-	token       func() string // returns the token; nil: there is none
-	isAutomatic bool          // whether an automatic renewal made the token
-}
-
 // shown returns the record that the program sees, or nil.
 func (st *stored) shown() *Record {
 	switch {
@@ -366,4 +359,11 @@ func (st *stored) present(b *body.Body, now time.Time) {
 	} else {
 		b.Present(st.ref.Key, now)
 	}
+}
+
+// issued is a token that this request has made.
+type issued struct {
+	ref         token.Ref     // id and key of the token
+	token       func() string // returns the token; nil: there is none
+	isAutomatic bool          // whether an automatic renewal made the token
 }

@@ -39,7 +39,7 @@ var faults = []fault{
 		"t.pending.changes = nil\n\tif t.rebase(newer); t.stored.status == statusLive && !isReported {\n", noLostUpdate},
 	{"what is changed after the first byte is lost", "response.go",
 		"case isReady && t.plan() != actNothing:\n", "case isReady && false:\n", noLostUpdate},
-	{"a write of unknown outcome is repeated", "commit.go",
+	{"a write of unknown outcome is repeated", "failure.go",
 		"case errors.Is(err, ErrIndeterminate) && !t.pending.logout:\n", "case false:\n", "no doubled update"},
 	{"Take is not atomic", "immediate.go",
 		"if bytes.Equal(in, u.was) {\n", "if bytes.Equal(in, u.was) || u.call == \"Take\" {\n", "one takes it"},
@@ -104,17 +104,17 @@ var faults = []fault{
 		"t.note(EventReplayed, rec, ErrReplaced)\n", "t.note(EventReplayed, rec, ErrReplaced)\n\t\t\t_, _, _ = t.m.end(t.context(), rec.ID, rec.User, body.ReasonRevoke, nil)\n", asked},
 	{"a Save limits the user's sessions", "commit.go",
 		"if n.leave(); isLogin {\n", "if n.leave(); isLogin || true {\n", asked},
-	{"a Renew signs out first", "login.go",
+	{"a Renew signs out first", "renewal.go",
 		"{ p.renew = p.renew || !p.logout && t.stored.status != statusNone }", "{ p.renew, p.logout = true, t.stored.status == statusLive }", asked},
 
 	// Renewals.
-	{"a key by age counts as presented by the request that made it", "load.go",
+	{"a key by age counts as presented by the request that made it", "renewal.go",
 		"if st.isOwn {\n", "if false {\n", signsNobodyOut},
 	{"a slow response of an automatic renewal signs out", "internal/body/keys.go",
 		"if k.issued != 0 {\n\t\tk.until", "if k.issued != 0 && false {\n\t\tk.until", signsNobodyOut},
 	{"a key that is presented is not noted at once", "load.go",
 		"if st.status != statusLive || !st.due.Present {\n", "if true {\n", signsNobodyOut},
-	{"a request that another overtakes gets a key", "load.go",
+	{"a request that another overtakes gets a key", "renewal.go",
 		"due.Renew = due.Renew && !st.isOvertaken\n", "\n", letsNobodyIn},
 	{"a key that was overtaken gets another", "internal/body/renew.go",
 		"k.older[i].isFinal = k.older[i].isFinal || k.older[i].issued == 0\n", "_ = i\n", letsNobodyIn},
@@ -143,7 +143,7 @@ var faults = []fault{
 		"", letsNobodyIn},
 	{"a long request whose key was renewed by age logs in without a key", "draft.go",
 		"case p.needsToken():\n\t\td.newToken", "case p.needsToken() && body.HasAccess(st.rec.Data, st.ref.Key, now):\n\t\td.newToken", logsIn},
-	{"a Renew with a replaced token makes a key", "draft.go",
+	{"a Renew with a replaced token makes a key", "renewal.go",
 		"if !p.needsToken() || p.user != \"\" || st.frozen == nil", "if true || !p.needsToken() || p.user != \"\" || st.frozen == nil", letsNobodyIn},
 
 	// Logins that meet others.
