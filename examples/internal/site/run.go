@@ -50,7 +50,7 @@ func run(ctx context.Context, getenv func(string) string, out io.Writer, open Op
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", ":"+cmp.Or(getenv("PORT"), "8080"))
+	listener, err := net.Listen("tcp", address(opts, cmp.Or(getenv("PORT"), "8080")))
 	if err != nil {
 		return err
 	}
@@ -106,4 +106,14 @@ func options(getenv func(string) string) (*session.Options, error) {
 		opts.Secrets = [][]byte{[]byte(secret)}
 	}
 	return opts, nil
+}
+
+// address returns where the server listens: on this machine only if the cookie is sent without
+// TLS.
+func address(opts *session.Options, port string) string {
+	host := ""
+	if opts.Cookie.Insecure {
+		host = "localhost"
+	}
+	return net.JoinHostPort(host, port)
 }

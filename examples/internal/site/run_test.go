@@ -104,6 +104,16 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// TestAddress checks that other machines cannot log in without TLS.
+func TestAddress(t *testing.T) {
+	for insecure, want := range map[bool]string{true: "localhost:8080", false: ":8080"} {
+		opts := &session.Options{Cookie: session.CookieOptions{Insecure: insecure}}
+		if got := address(opts, "8080"); got != want {
+			t.Errorf("Insecure %t: listens on %q, want %q", insecure, got, want)
+		}
+	}
+}
+
 // TestGracefulShutdown checks that an in-flight request is answered after the signal.
 func TestGracefulShutdown(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
