@@ -67,6 +67,16 @@ portable:
 		echo "== vet $$m for $$os" && cd "$(CURDIR)/$$m" && GOOS=$$os go vet ./... || exit 1; \
 	done; done
 
+# fuzz runs every fuzz target for FUZZTIME: make fuzz FUZZTIME=10m.
+FUZZTIME ?= 10s
+fuzz:
+	@grep -rl --include='*_test.go' --exclude-dir=node_modules '^func Fuzz' . | sort | while read -r file; do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$file"); do \
+			echo "== fuzz $$file $$target" && (cd "$$(dirname "$$file")" && \
+			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) . ) || exit 1; \
+		done; \
+	done
+
 MANY := Many|Crowd|Heap|Watched
 
 # bench runs the hot paths ten times, interleaved, for benchstat; bench-memory

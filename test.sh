@@ -7,8 +7,6 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 root=$PWD
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
 # The race detector needs cgo, and so a C compiler.
 race=
 [ "$(go env CGO_ENABLED)" = 0 ] || race=-race
@@ -29,15 +27,28 @@ unit() {
 	run . "$race" ./...
 }
 
-# stores are all modules but the root and those of the groups below.
+# stores are all modules but the root and those of the groups below. Two run at a time,
+# because they mostly wait for their servers.
 stores() {
-	local module
-	for module in $(cd "$root" && find . -name go.mod -not -path '*/.*' -not -path '*/node_modules/*' | sort); do
-		case $module in
-		./go.mod | ./examples/integrations/go.mod | ./tests/go.mod) ;;
-		*) run "${module%/go.mod}" "$race" ./... ;;
-		esac
-	done
+	local folders
+	folders=$(find . -name go.mod -not -path '*/.*' -not -path '*/node_modules/*' | sort |
+		grep -v -x -e ./go.mod -e ./examples/integrations/go.mod -e ./tests/go.mod)
+	xargs -n 1 -P 2 env log="$log" ./test.sh <<<"$folders"
+}
+
+# store runs the tests of one of these modules, and prints their output in one piece.
+store() {
+	local output status
+	output=$(mktemp)
+	set +e # and not ||, in which no command of run would end it
+	(
+		set -e
+		run "${1%/go.mod}" "$race" ./...
+	) >"$output" 2>&1
+	status=$?
+	cat "$output"
+	rm -f "$output"
+	return $status
 }
 
 # The frameworks and the libraries in the benchmarks would take minutes to compile for the
@@ -51,8 +62,15 @@ e2e() { run tests "$race" ./e2e; }
 
 faults() { run tests "$race" ./faults; }
 
+case ${1-} in */go.mod)
+	store "$1"
+	exit
+	;;
+esac
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 for group in "$@"; do
-	"$group"
+	(cd "$root" && "$group")
 done
 if grep -q -e '--- SKIP' "$log"; then
 	echo "Skipped:"
