@@ -98,11 +98,11 @@ bench-peers:
 SEEDS ?= 20000
 FROM ?= 0
 simulate:
-	@go run ./internal/simulate/many -from $(FROM) -seeds $(SEEDS)
+	@go run ./internal/testing/simulate/many -from $(FROM) -seeds $(SEEDS)
 
 # simulate-teeth puts faults into the library, which the simulator must find.
 simulate-teeth:
-	@go run ./internal/simulate/teeth
+	@go run ./internal/testing/simulate/teeth
 
 # release-check builds the published modules as a stranger's go get would have them.
 release-check:

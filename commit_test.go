@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"github.com/coatcheck/session"
-	"github.com/coatcheck/session/internal/dashboard"
+	"github.com/coatcheck/session/internal/testing/dashboard"
 )
 
 // overTheWire returns a handler that forwards to h over a real server: TLS, a socket and a

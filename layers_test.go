@@ -18,7 +18,7 @@ const modulePath = "github.com/coatcheck/session"
 
 // layers are the packages of a program that uses sessions, by folder, with the packages of
 // this project that each may import. None of them may import what is for tests:
-// internal/testing, internal/simulate, internal/dashboard, sessiontest, storetest.
+// internal/testing, sessiontest, storetest.
 var layers = map[string][]string{
 	".":                  {"internal/body", "internal/crosssite", "internal/firstbyte", "internal/mistake", "internal/object", "internal/parallel", "internal/shared", "internal/storectx", "internal/token", "internal/watch"},
 	"internal/body":      {"internal/object", "internal/token"},

@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 
 	"github.com/coatcheck/session"
-	"github.com/coatcheck/session/internal/simulate"
+	"github.com/coatcheck/session/internal/testing/simulate"
 	"github.com/coatcheck/session/storetest"
 )
 
@@ -28,7 +28,7 @@ var library = simulate.Library{Simulate: session.Simulate, Peek: session.Peek, S
 const maxFailed = 20
 
 // TestSimulate runs browsers, attackers and operators in virtual time, and checks the responses
-// against the promises of the package: see internal/simulate.
+// against the promises of the package: see internal/testing/simulate.
 func TestSimulate(t *testing.T) {
 	if *simulatePlan != "" {
 		var p simulate.Plan

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/coatcheck/session"
-	"github.com/coatcheck/session/internal/simulate"
+	"github.com/coatcheck/session/internal/testing/simulate"
 )
 
 const (

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/coatcheck/session"
-	"github.com/coatcheck/session/internal/dashboard"
+	"github.com/coatcheck/session/internal/testing/dashboard"
 )
 
 // The tests run a dashboard in three processes over a real store. No request of a logged-in

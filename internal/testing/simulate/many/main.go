@@ -14,7 +14,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/coatcheck/session/internal/simulate"
+	"github.com/coatcheck/session/internal/testing/simulate"
 )
 
 func main() {

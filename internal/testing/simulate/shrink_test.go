@@ -4,7 +4,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/coatcheck/session/internal/simulate"
+	"github.com/coatcheck/session/internal/testing/simulate"
 )
 
 // A plan that breaks its promise only with the sixth step of a thief and a silent store

@@ -18,7 +18,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/coatcheck/session/internal/simulate"
+	"github.com/coatcheck/session/internal/testing/simulate"
 )
 
 // A fault is a mistake that somebody might make.
@@ -117,7 +117,7 @@ var oracle = regexp.MustCompile(`\bviolation\(\w+, "([^"]+)"`)
 // unbroken returns an error if the simulator judges a promise that none of the faults has
 // broken first: nobody knows whether that oracle works.
 func unbroken(broken map[string]bool) error {
-	files, err := filepath.Glob("internal/simulate/*.go")
+	files, err := filepath.Glob("internal/testing/simulate/*.go")
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/coatcheck/session/internal/simulate"
+	"github.com/coatcheck/session/internal/testing/simulate"
 )
 
 // A reader gets what concerns the session of a violation: all of the requests that met it, what
