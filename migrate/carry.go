@@ -15,7 +15,8 @@ import (
 	"github.com/coatcheck/session/internal/body"
 )
 
-// carry makes the new session, and ends the old one.
+// carry begins the new session, seals its cookie in the record of the claim, and ends the old
+// session. If it fails, it deletes the new session and releases the claim.
 func (t *Takeover) carry(ctx context.Context, r *http.Request, k ticket, claim *session.Record, old *oldSession, user string) (is begun, err error) {
 	sealed := false
 	defer func() {
@@ -23,7 +24,7 @@ func (t *Takeover) carry(ctx context.Context, r *http.Request, k ticket, claim *
 			return
 		}
 		ctx := context.WithoutCancel(ctx)
-		t.release(ctx, claim) // another request may try
+		t.release(ctx, claim) // another request may take the session over
 		if is.ID != "" {
 			_ = t.o.Store.Delete(ctx, is.ID)
 		}
@@ -31,7 +32,8 @@ func (t *Takeover) carry(ctx context.Context, r *http.Request, k ticket, claim *
 	if is, err = t.begin(ctx, r, old, user); err != nil {
 		return is, err
 	}
-	// Asked again: a RevokeAll may have listed the sessions just before this one was stored.
+	// Allow is called again: RevokeAll may have listed the sessions of the user just before this
+	// one was stored.
 	if !t.allows(user, old) {
 		is.Cookie = nothing
 	}
@@ -49,11 +51,11 @@ func (t *Takeover) carry(ctx context.Context, r *http.Request, k ticket, claim *
 // end ends an old session in its store.
 func (t *Takeover) end(ctx context.Context, old *oldSession) {
 	if err := old.end(); err != nil {
-		slog.ErrorContext(ctx, "migrate: an old session could not be ended in its store; end it there, or remove the old library", "err", err)
+		slog.ErrorContext(ctx, "migrate: an old session could not be ended in its store; delete it there or remove the old library", "err", err)
 	}
 }
 
-// begin begins a session with what the old one had, as a request of its own would.
+// begin begins a session with the user and the values of the old one, in a request of its own.
 func (t *Takeover) begin(ctx context.Context, r *http.Request, old *oldSession, user string) (is begun, err error) {
 	var begins *session.Session
 	resp := t.apart(r, nil, func(s *session.Session) {
@@ -77,7 +79,7 @@ func (t *Takeover) begin(ctx context.Context, r *http.Request, old *oldSession, 
 	case is.ID == "":
 		is.Cookie = nothing
 	case len(lines) != 1:
-		err = errors.New("the Manager sets no cookie: Options.Bearer cannot take sessions over")
+		err = errors.New("the Manager sets no cookie: unset session.Options.Bearer")
 	case strings.HasPrefix(lines[0], t.o.Old.cookie()+"="):
 		err = fmt.Errorf("the old cookie and the Manager's are both named %q: set session.Options.Cookie.Name", t.o.Old.cookie())
 	default:
@@ -86,11 +88,11 @@ func (t *Takeover) begin(ctx context.Context, r *http.Request, old *oldSession, 
 	return is, err
 }
 
-// fill gives a session the values of an old one and saves it. It reports the values that
-// it cannot take: if they are more than Options.MaxDataSize, the largest.
+// fill sets the values of an old session in a new one and saves it. It reports each value that it
+// leaves out. If the values exceed session.Options.MaxDataSize, it leaves out the largest ones.
 func (t *Takeover) fill(ctx context.Context, s *session.Session, old *oldSession) error {
 	report := func(name string, err error) {
-		slog.WarnContext(ctx, "migrate: a value of an old session was not taken over", "name", name, "err", err)
+		slog.WarnContext(ctx, "migrate: a value of an old session was not taken over; correct Options.Values or list the name in Options.Ignore", "name", name, "err", err)
 	}
 	type sized struct {
 		Value
@@ -112,7 +114,7 @@ func (t *Takeover) fill(ctx context.Context, s *session.Session, old *oldSession
 	}
 	for _, name := range old.odd {
 		if !slices.Contains(t.o.Ignore, name) {
-			report(name, errors.New("its name is not a string: name it so in Options.Ignore"))
+			report(name, errors.New("the name of the value is not a string: list the name in this form in Options.Ignore"))
 		}
 	}
 	slices.SortStableFunc(taken, func(a, b sized) int { return a.size - b.size })
@@ -123,7 +125,7 @@ func (t *Takeover) fill(ctx context.Context, s *session.Session, old *oldSession
 			report(taken[last].name, err)
 			taken[last].leave(s)
 			taken = taken[:last]
-		case errors.Is(err, session.ErrEnded): // newer logins are MaxPerUser
+		case errors.Is(err, session.ErrEnded): // MaxPerUser newer logins have ended it
 			return nil
 		case err == nil, errors.Is(err, session.ErrStore):
 			return err
@@ -133,16 +135,16 @@ func (t *Takeover) fill(ctx context.Context, s *session.Session, old *oldSession
 	}
 }
 
-// unnamed returns the names of the values that the options do not name, sorted.
+// unnamed returns the names, sorted, of the old values that the options do not list.
 func (t *Takeover) unnamed(old *oldSession) []string {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(old.values)), func(name string) bool {
 		return name == t.o.User || slices.Contains(t.o.Ignore, name) || slices.ContainsFunc(t.o.Values, func(v Value) bool { return v.name == name })
 	})
 }
 
-// adjust gives the new session the time that the old one had left, and its beginning, zero
-// if that is not known: the user was authenticated then, not now. It returns the hash of
-// the key.
+// adjust sets the lifetime of the new session to what the old one had left, and its creation to
+// that of the old one (zero: unknown), because the user was authenticated at that time. It returns
+// the hash of the key.
 func (t *Takeover) adjust(ctx context.Context, s *session.Session, old *oldSession) (key string, err error) {
 	rec, err := t.o.Store.Load(ctx, s.ID())
 	if err != nil {
@@ -166,5 +168,5 @@ func (t *Takeover) adjust(ctx context.Context, s *session.Session, old *oldSessi
 		r.Expires = r.Deadline
 	}
 	r.Version = newVersion()
-	return body.ExplicitKey(r.Data), t.o.Store.Save(ctx, &r, rec.Version) // no other request has it yet
+	return body.ExplicitKey(r.Data), t.o.Store.Save(ctx, &r, rec.Version) // no other request has this session yet
 }

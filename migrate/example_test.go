@@ -30,7 +30,7 @@ var (
 	}
 )
 
-// From scs: the SessionManager stays as it was configured, and wraps nothing any more.
+// From scs: the SessionManager keeps its configuration and no longer wraps the handler.
 func ExampleSCS() {
 	old := scs.New() // as before, with its Store, Codec and Cookie
 	sessions := session.Must(session.New(&session.Options{Store: store, Secrets: [][]byte{secret}}))
@@ -47,7 +47,7 @@ func ExampleSCS() {
 	log.Fatal(http.ListenAndServe("localhost:8080", sessions.Handler(take.Handler(mux))))
 }
 
-// From gorilla/sessions: the store stays as it was configured, with all its keys.
+// From gorilla/sessions: the store keeps its configuration, with all its keys.
 func ExampleGorilla() {
 	old := sessions.NewCookieStore([]byte("the key"), nil, []byte("the key before"), nil)
 	sessions := session.Must(session.New(&session.Options{Store: store, Secrets: [][]byte{secret}}))
@@ -63,8 +63,8 @@ func ExampleGorilla() {
 	log.Fatal(http.ListenAndServe("localhost:8080", sessions.Handler(take.Handler(mux))))
 }
 
-// Who is logged in takes two values to tell, and some accounts were disabled or got a new
-// password since.
+// Two values decide whether a user is logged in. Accounts may have been disabled, or may have a new
+// password.
 func ExampleOptions() {
 	old := scs.New()
 	sessions := session.Must(session.New(&session.Options{Store: store, Secrets: [][]byte{secret}}))
@@ -73,7 +73,7 @@ func ExampleOptions() {
 		Store: store,
 		UserFunc: func(old map[string]any) (user string, ok bool) {
 			id, _ := old["user_id"].(int64)
-			ok, _ = old["authenticated"].(bool) // a logout sets it to false, and leaves user_id
+			ok, _ = old["authenticated"].(bool) // a logout sets "authenticated" to false and leaves user_id
 			return strconv.FormatInt(id, 10), ok
 		},
 		Allow: func(user string, created time.Time) bool {

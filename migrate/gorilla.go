@@ -17,18 +17,18 @@ import (
 	"github.com/gorilla/sessions"
 )
 
-// Gorilla is gorilla/sessions: a store as the application had it, with all its keys
-// and options, and the name of the session. Of gin-contrib/sessions a cookie store is
-// the same with sessions.NewCookieStore of the same keys, and its options.
+// Gorilla returns the sessions of gorilla/sessions: those of a store with the configuration of the
+// application, all its keys and options, and the name of the session. For a cookie store of
+// gin-contrib/sessions, pass sessions.NewCookieStore with the same keys and options.
 //
-// Values are taken over whose names are strings. Others, such as those of a type
-// contextKey of the application's own, are reported. When a user logged in is not
-// known: see [Options.Allow].
+// Only values whose names are strings are taken over. Other names, such as those of a type
+// contextKey of the application, are reported. The time of the login is unknown: see
+// [Options].Allow.
 //
-// In a CookieStore a session is all in its cookie, and each cookie that was ever signed
-// for a browser is a session of its own until it is too old. One of them is taken over
-// and ends with a Logout; a copy of another is then taken over likewise, and opens what
-// was in it. Only other keys end them.
+// A CookieStore keeps the whole session in its cookie. Each cookie that the store has signed for a
+// browser is a session of its own until MaxAge has passed. If one of them is taken over and logged
+// out, a copy of an earlier one can still be taken over, with the user and the values in it. Only a
+// change of the keys ends those copies.
 func Gorilla(store sessions.Store, name string) Old { return gorillaSessions{store, name} }
 
 type gorillaSessions struct {
@@ -38,12 +38,12 @@ type gorillaSessions struct {
 
 func (o gorillaSessions) cookie() string { return o.name }
 
-// spelled is what the value encodes: in base64 the last character has bits that do
-// not count.
+// spelled decodes value: base64 ignores some bits of the last character, so several cookie values
+// have the same bytes.
 func (o gorillaSessions) spelled(value string) string {
 	b, err := base64.URLEncoding.DecodeString(value)
 	if err != nil {
-		return value // which is no good one
+		return value // invalid: the store refuses the value
 	}
 	return string(b)
 }
@@ -52,7 +52,7 @@ func (o gorillaSessions) read(r *http.Request) (*oldSession, error) {
 	s, err := o.store.New(r, o.name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), err == nil && s.IsNew:
-		return &oldSession{isGone: true}, nil
+		return &oldSession{isMissing: true}, nil
 	case isForged(s, err):
 		return nil, nil
 	case isUndecodable(err):
@@ -74,9 +74,9 @@ func (o gorillaSessions) read(r *http.Request) (*oldSession, error) {
 	return old, nil
 }
 
-// isForged reports whether a store's New refused the cookie itself: none of the store's
-// keys has signed it, it is too long, or it is too old. A store that keeps values elsewhere has
-// set the ID if the cookie was good.
+// isForged reports whether New of the store refused the cookie itself: no key of the store has
+// signed it, the cookie is too long, or the cookie has expired. A store that keeps values outside
+// the cookie has set the ID if the cookie was valid.
 func isForged(s *sessions.Session, err error) bool {
 	var all securecookie.MultiError // one for each pair of keys
 	if !errors.As(err, &all) || all.IsUsage() || s != nil && s.ID != "" {
@@ -88,26 +88,27 @@ func isForged(s *sessions.Session, err error) bool {
 			return false
 		}
 		var noBase64 base64.CorruptInputError
-		return !errors.As(e.Cause(), &noBase64) // but the serializer's, which sees only what was signed
+		return !errors.As(e.Cause(), &noBase64) // any other cause is an error of the serializer, which decodes only signed cookies
 	})
 }
 
-// isUndecodable reports whether an error is about what a store holds or how it is
-// configured, and not about the store: no retry mends it.
+// isUndecodable reports whether an error concerns the content or the configuration of a store, and
+// is not an outage: a retry does not correct it.
 func isUndecodable(err error) bool {
 	var cookie securecookie.Error
 	var syntax *json.SyntaxError
 	var kind *json.UnmarshalTypeError
 	return errors.As(err, &cookie) || errors.As(err, &syntax) || errors.As(err, &kind) ||
-		err != nil && strings.HasPrefix(err.Error(), "gob: ") // which has no type of its own
+		err != nil && strings.HasPrefix(err.Error(), "gob: ") // errors of gob have no type of their own
 }
 
-// month is for how long securecookie accepts a cookie by default.
+// month is the time for which securecookie accepts a cookie by default.
 const month = 30 * 24 * time.Hour
 
-// ends returns when a session ends whose cookie has been verified: MaxAge after it was
-// signed, which stands in it. Where that is past, the session had a MaxAge of its own,
-// which is not known; and it has none where it ends with the browser.
+// ends returns when the session of a verified cookie ends: MaxAge after the time of the signature,
+// which is in the cookie. If that time is past, the session had a MaxAge of its own, which is
+// unknown. A session that ends with the browser has no MaxAge. In both cases securecookie's month
+// is the limit.
 func ends(r *http.Request, s *sessions.Session) time.Time {
 	signed := time.Now()
 	if c, err := r.Cookie(s.Name()); err == nil {

@@ -1,6 +1,6 @@
-// Package migrate takes the sessions that an application has in flight with another
-// library over into [session.Manager], once, when their browsers come back: no user has
-// to log in again because the library was changed.
+// Package migrate moves the sessions of another library to [session.Manager], so that no user has
+// to log in again after the change of the library. Each old session is taken over once, at the
+// first request that carries its cookie.
 //
 //	take, err := migrate.New(sessions, &migrate.Options{
 //		Old:    migrate.SCS(old), // as it was configured
@@ -10,25 +10,24 @@
 //	})
 //	handler := sessions.Handler(take.Handler(mux))
 //
-// The two cookies must have different names: scs and a Manager with Cookie.Insecure
-// both call theirs "session" by default.
+// The two cookies must have different names: scs, and a Manager with Cookie.Insecure, both use
+// "session" by default.
 //
-// Deploy it everywhere at once (an instance of before would not know who was taken
-// over), watch [Takeover.Count] fall, and remove it when the longest old session has
-// run out.
+// Deploy the new version to all processes at once, because an old version does not recognize
+// sessions that were taken over. Watch [Takeover.Count], and remove the package when the longest
+// old session has expired.
 //
-// Until an old session is taken over, only the old library knows it: the Manager's
-// RevokeAll, RevokeOthers and MaxPerUser do not end it. Options.Allow is asked before
-// a takeover, and must refuse the users whose sessions those were called for. For
-// MaxPerUser a takeover counts as a login of that moment.
+// Until an old session is taken over, only the old library knows it: RevokeAll, RevokeOthers and
+// MaxPerUser of the Manager do not end it. Options.Allow is called before a takeover, and must
+// refuse the users for whom these methods were called. For MaxPerUser, a takeover counts as a login
+// at the time of the takeover.
 //
-// A session is taken over by the first request that claims it in the Store, in
-// whatever process: a record under a hash of the old cookie. Requests that come with
-// the old cookie meanwhile wait for that, and all of them are in the one session that
-// was made. The record stays until the old session would have ended, so that no cookie
-// is taken twice, not even where the old session is all in it. (But see [Gorilla]: such a
-// session may have many cookies.) The new token is in the record, sealed with the old
-// cookie, which the Store does not have.
+// The first request that claims a session in the Store takes the session over; other requests with
+// the same old cookie, in any process, wait and use the same new session. The claim is a record
+// whose id is a hash of the old cookie. The record stays until the old session would have ended, so
+// that no cookie is taken over twice, even if the old session is stored in the cookie alone. (But
+// see [Gorilla]: such a session may have several cookies.) The record contains the new token,
+// sealed with the old cookie, which is not in the Store.
 package migrate
 
 import (
@@ -43,72 +42,70 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// Options say what is taken over, and from where.
+// Options configure which sessions and values are taken over.
 type Options struct {
-	// Old is the other library: SCS or Gorilla.
+	// Old is the source of the sessions, made by [SCS] or [Gorilla].
 	Old Old
 
-	// Store is the Manager's.
+	// Store is the Store of the Manager.
 	Store session.Store
 
-	// User is the name of the old value that says who is logged in: text, an integer,
-	// or an array of bytes with a String method, such as a UUID. A zero value means
-	// that no user is logged in. Without User and UserFunc only values are taken
-	// over. Where it takes more than one value to say, and where a struct is the user,
-	// use UserFunc.
+	// User is the name of the old value that identifies the user: text, an integer, or an array of
+	// bytes with a String method, such as a UUID. A zero value means that no user is logged in. If
+	// several values decide that, or the value is a struct, use UserFunc. Without User and UserFunc
+	// only values are taken over.
 	User string
 
-	// UserFunc, in place of User, returns who is logged in with these old values, and
-	// false if no user is. Ask what the old application asked: many leave the user in
-	// a session that has logged out, and set another value to false. A session at
-	// which it panics counts as none, and the panic is logged.
+	// UserFunc, in place of User, returns the user of a session with these old values, and false if
+	// no user is logged in. It should check what the old application checked: many applications
+	// keep the user in a session after the logout and set another value to false. If UserFunc
+	// panics, the session is not taken over and the panic is logged.
 	UserFunc func(old map[string]any) (user string, ok bool)
 
-	// Allow is asked before a user's session is taken over. If it returns false the
-	// session ends, and its user has to log in: RevokeAll, RevokeOthers and MaxPerUser
-	// do not reach a session before its takeover, so that Allow must say no for an
-	// account that was disabled, or whose password was changed after created, which is
-	// when the user logged in; zero where that is not known, as with gorilla/sessions.
-	// It is asked again once the new session is stored, for a change meanwhile, and by
-	// each of several requests at the same time. nil: all are taken over.
+	// Allow is called before the session of a user is taken over. If it returns false, the session
+	// ends, and the user has to log in again. RevokeAll, RevokeOthers and MaxPerUser do not reach a
+	// session before its takeover: Allow must return false for an account that was disabled, or
+	// whose password was changed after created, the time of the login (zero if it is unknown, as
+	// with gorilla/sessions). Allow is called again after the new session is stored, to detect a
+	// change in the meantime, and by each of several concurrent requests. A nil Allow permits all.
 	Allow func(user string, created time.Time) bool
 
-	// Values are the values to take over, made by As and Convert. Those that the old
-	// session has besides are reported.
+	// Values are the values to take over, made by [As] and [Convert]. Other values of an old
+	// session are reported.
 	Values []Value
 
-	// Ignore names old values that may be left behind.
+	// Ignore lists the names of old values that are left out without a report.
 	Ignore []string
 
-	// Remember makes a session that has more left than the Manager's Lifetime a
-	// remembered one, for what it has left. Without it such a session ends after
-	// Lifetime.
+	// Remember makes the new session a remembered one if the old session had more time left than
+	// the Lifetime of the Manager. Otherwise such a session ends after Lifetime.
 	Remember bool
 }
 
-// Old is another library's sessions. SCS and Gorilla are.
+// Old is the sessions of another library. [SCS] and [Gorilla] return one.
 type Old interface {
-	cookie() string              // its name
-	spelled(value string) string // the same for all spellings of a value
+	cookie() string              // name of the old cookie
+	spelled(value string) string // canonical form of a cookie value, the same for all its encodings
 
-	// read returns the session whose cookie r brings, or nil if the library has not
-	// made that cookie. The error is a mistake, or the old store has failed.
+	// read returns the session of the old cookie in r, or nil if the library has not made that
+	// cookie. The error is a mistake, or a failure of the old store.
 	read(r *http.Request) (*oldSession, error)
 
-	deletion(r *http.Request) *http.Cookie // what deletes the cookie
+	deletion(r *http.Request) *http.Cookie // cookie that deletes the old one
 }
 
 // An oldSession is a session of the other library.
 type oldSession struct {
-	isGone  bool // its cookie is the library's, but its store does not have it; nothing else is set
-	values  map[string]any
-	odd     []string  // the names of values, with their types, that are not strings
-	created time.Time // when the user logged in; zero: not known
-	ends    time.Time
-	end     func() error // in its store
+	isMissing bool // the library made the cookie, but its store has no such session; the other fields are unset
+	values    map[string]any
+	odd       []string  // names that are not strings, with their types
+	created   time.Time // time of the login; zero: unknown
+	ends      time.Time
+	end       func() error // ends the session in the old store
 }
 
-// A Takeover is what Handler needs. It is safe for concurrent use.
+// A Takeover takes old sessions over. Its [Takeover.Handler] must be inside the Handler of the
+// Manager. It is safe for concurrent use.
 type Takeover struct {
 	m        *session.Manager
 	o        Options
@@ -116,8 +113,8 @@ type Takeover struct {
 	mistakes mistakes
 }
 
-// New returns a Takeover of old sessions into those of m, which must use cookies. It
-// reports every mistake at once.
+// New returns a Takeover of old sessions into those of m, which must use cookies. The error joins
+// every mistake in opts ([errors.Join]).
 func New(m *session.Manager, opts *Options) (*Takeover, error) {
 	if opts == nil {
 		opts = &Options{}
@@ -129,14 +126,14 @@ func New(m *session.Manager, opts *Options) (*Takeover, error) {
 		}
 	}
 	rule(m != nil, "New: the Manager is nil")
-	rule(opts.Old != nil, "Options.Old: is required: SCS or Gorilla")
+	rule(opts.Old != nil, "Options.Old: is required: use SCS or Gorilla")
 	rule(opts.Store != nil, "Options.Store: is required, and must be the Manager's")
-	rule(opts.User != "" || opts.UserFunc != nil || len(opts.Values) > 0, "Options.User: is required, or UserFunc, or there must be Values")
-	rule(opts.User == "" || opts.UserFunc == nil, "Options.UserFunc: must be nil if there is a User")
+	rule(opts.User != "" || opts.UserFunc != nil || len(opts.Values) > 0, "Options.User: is required, unless UserFunc or Values is set")
+	rule(opts.User == "" || opts.UserFunc == nil, "Options.UserFunc: must be nil if User is set")
 	names := map[string]bool{opts.User: true}
 	for _, v := range opts.Values {
-		rule(v.name != "" && v.take != nil, "Options.Values: must be made by As or Convert, of a name")
-		rule(v.name == "" || !names[v.name], "Options.Values: %q is there twice, or is the user", v.name)
+		rule(v.name != "" && v.take != nil, "Options.Values: must be made by As or Convert, with a name")
+		rule(v.name == "" || !names[v.name], "Options.Values: %q is listed twice, or is Options.User", v.name)
 		names[v.name] = true
 	}
 	if len(errs) > 0 {
@@ -145,21 +142,22 @@ func New(m *session.Manager, opts *Options) (*Takeover, error) {
 	return &Takeover{m: m, o: *opts}, nil
 }
 
-// Count returns how many sessions this process has taken over. When no process takes
-// any for as long as old sessions live, the Takeover can go.
+// Count returns how many sessions this process has taken over. If no process has taken one over for
+// the lifetime of an old session, the Takeover can be removed.
 func (t *Takeover) Count() int64 { return t.count.Load() }
 
-// Handler wraps next, directly inside the Manager's Handler: before anything has used
-// the session. A request that brings a session of the Manager's already keeps that, and
-// the old cookie goes; but an anonymous one gives way to an old one that is a user's, and
-// its values stay behind. A request without the old cookie costs a look at the Cookie
-// header, and one with an old cookie that was made up no call of Options.Store. If a store
-// fails the answer is 503: no user is mistaken for a visitor. Anything else that keeps a session
-// from being taken over is logged, once, and the session counts as none.
+// Handler returns a handler that takes over the session of a request and calls next. It must be
+// directly inside the Handler of the Manager, before the session is used. A request that already
+// has a session of the Manager keeps it, and the old cookie is deleted; but an anonymous session is
+// replaced by the old session of a user, and the values of the anonymous session are lost. A
+// request without the old cookie costs a scan of the Cookie header. A forged old cookie costs no
+// call of Options.Store. If a store fails, the response is 503: no logged-in user is treated as
+// anonymous. Every other reason for not taking over a session is logged once, and next runs without
+// that session.
 //
-// A request of another site from which browsers keep the Manager's cookie back by its
-// SameSite, and not the old one, has no session, and its response touches neither cookie:
-// the browser may have one of the Manager's, and the old one may be an attacker's.
+// A cross-site request may lack the cookie of the Manager because of its SameSite attribute and
+// still carry the old cookie. Such a request has no session, and its response changes neither
+// cookie: the browser may have a session of the Manager, and the old cookie may be an attacker's.
 func (t *Takeover) Handler(next http.Handler) http.Handler {
 	name := t.o.Old.cookie()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -173,17 +171,17 @@ func (t *Takeover) Handler(next http.Handler) http.Handler {
 		if errors.As(err, new(mistake)) {
 			t.mistakes.log(r, err)
 		} else if err != nil {
-			slog.ErrorContext(r.Context(), "migrate: a session cannot be taken over now", "err", err)
+			slog.ErrorContext(r.Context(), "migrate: a session cannot be taken over now; check the store and migrate.Options", "err", err)
 			w.Header().Set("Cache-Control", "no-store")
 			http.Error(w, http.StatusText(http.StatusServiceUnavailable), http.StatusServiceUnavailable)
 			return
 		}
 		next.ServeHTTP(out.writer.Wrap(w, out), r)
-		_ = out.writer.Begin() // of a handler that wrote nothing
+		_ = out.writer.Begin() // sends the cookies of a handler that has written nothing
 	})
 }
 
-// hasCookie reports whether a request brings a cookie of this name.
+// hasCookie reports whether the Cookie header contains this name.
 func hasCookie(h http.Header, name string) bool {
 	for _, line := range h["Cookie"] {
 		for line != "" {

@@ -6,24 +6,24 @@ import (
 	"sync"
 )
 
-// A mistake is an error that no retry mends. The old session counts as none, and stays
-// as it is, for a version of the application that makes no mistake.
+// A mistake is an error that a retry does not correct. The request has no session, and the old
+// session stays unchanged for a corrected version of the application.
 type mistake struct{ error }
 
 func (m mistake) Unwrap() error { return m.error }
 
-// maxMistakes is how many different mistakes are logged at most: an error may have a part
-// of a session's values in its text.
+// maxMistakes is the number of different mistakes that are logged. It is bounded because the text
+// of an error may contain a part of a value, and could then differ for each session.
 const maxMistakes = 32
 
-// mistakes are those that were logged.
+// mistakes contains the mistakes that were logged.
 type mistakes struct {
 	mu     sync.Mutex
 	logged map[string]bool
 }
 
-// log logs a mistake, unless it has done so: until it is mended each request of each
-// browser that has such a session makes it.
+// log logs each mistake once: until the mistake is corrected, every request with such a session
+// causes it.
 func (ms *mistakes) log(r *http.Request, err error) {
 	ms.mu.Lock()
 	isNew := !ms.logged[err.Error()] && len(ms.logged) < maxMistakes
@@ -35,6 +35,6 @@ func (ms *mistakes) log(r *http.Request, err error) {
 	}
 	ms.mu.Unlock()
 	if isNew {
-		slog.ErrorContext(r.Context(), "migrate: an old session cannot be taken over and counts as none; mend the options or the old library's configuration, and it is taken over then (logged once)", "err", err)
+		slog.ErrorContext(r.Context(), "migrate: an old session cannot be taken over and counts as none; correct migrate.Options or the configuration of the old library (logged once)", "err", err)
 	}
 }

@@ -7,15 +7,15 @@ import (
 	"github.com/coatcheck/session/internal/object"
 )
 
-// survives reports whether v comes back from raw, its JSON, as it was. Fields that are
-// unexported or tagged `json:"-"` do not, nor does the type of a number in an any.
+// survives reports whether decoding raw, the JSON of v, returns v unchanged. Fields that are
+// unexported or tagged `json:"-"` are lost, and so is the type of a number in an any.
 func survives[T any](v T, raw []byte) bool {
 	var again T
 	return json.Unmarshal(raw, &again) == nil && same(reflect.ValueOf(&v).Elem(), reflect.ValueOf(&again).Elem(), isSameInAny)
 }
 
-// isWhole reports whether the JSON of v has all of v, but for the types of what an any
-// holds: a conversion to another type gives them anew.
+// isWhole reports whether the JSON of v contains all of v, except the dynamic types of interface
+// values: a conversion to another type sets those anew.
 func isWhole(v any) bool {
 	if v == nil {
 		return true
@@ -35,9 +35,9 @@ func isSameInAny(before, after reflect.Value) bool {
 	return before.Type() == after.Type() && same(before, after, isSameInAny)
 }
 
-// same reports whether two values of one type are the same to a program: empty slices
-// and maps are as nil ones, and a type's own Equal decides about its values. inAny
-// compares what two interfaces hold.
+// same reports whether two values of one type are equivalent: an empty slice or map equals a nil
+// one, and values of a type that has an Equal method are compared by it. inAny compares the values
+// in two interfaces.
 func same(before, after reflect.Value, inAny func(before, after reflect.Value) bool) bool {
 	switch before.Kind() {
 	case reflect.Interface, reflect.Pointer:

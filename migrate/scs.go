@@ -10,17 +10,17 @@ import (
 	"github.com/alexedwards/scs/v2"
 )
 
-// SCS is alexedwards/scs: the SessionManager as the application had it, with its
-// store, codec and cookie. It must no longer wrap anything.
+// SCS returns the sessions of alexedwards/scs: those of a SessionManager with the configuration of
+// the application, its store, codec and cookie. The SessionManager must no longer wrap a handler.
 //
-// Its Lifetime says when a session began, and so when its user logged in: that much
-// before its end. Give it the longest that the application ever had or gave a session by
-// SetDeadline, so that no login counts as younger than it is. A login that would be in
-// the future is at no time (see [Options.Allow]).
+// The time of the login is computed as the end of a session minus the Lifetime of the
+// SessionManager. Set Lifetime to the longest value that the application ever used, or set by
+// SetDeadline, so that no login appears later than it was. If the result is in the future, the time
+// of the login is unknown (see [Options].Allow).
 //
-// A session that was taken over stays in the old store until its end, without values:
-// requests that bring its token find the one it has become, and a token that was made
-// up costs a look into the old store and none into the new one.
+// A session that was taken over stays in the old store until its end, without values, so that later
+// requests with its token find the new session. A forged token costs a read of the old store and
+// none of the new one.
 func SCS(m *scs.SessionManager) Old { return scsSessions{m} }
 
 type scsSessions struct{ m *scs.SessionManager }
@@ -29,7 +29,7 @@ func (o scsSessions) cookie() string { return o.m.Cookie.Name }
 
 func (o scsSessions) spelled(value string) string { return value }
 
-// tokenLength is that of 32 random bytes in base64.
+// tokenLength is the length of an scs token: 32 random bytes in base64.
 const tokenLength = 43
 
 func (o scsSessions) read(r *http.Request) (*oldSession, error) {
@@ -46,7 +46,7 @@ func (o scsSessions) read(r *http.Request) (*oldSession, error) {
 		return nil, mistake{fmt.Errorf("scs: %w", undecodable.error)}
 	case err != nil:
 		return nil, fmt.Errorf("scs: the store failed: %w", err)
-	case m.Token(ctx) == "": // it made a new one
+	case m.Token(ctx) == "": // scs has made a new session
 		return nil, nil
 	}
 	old := &oldSession{values: map[string]any{}, ends: m.Deadline(ctx)}
@@ -68,7 +68,8 @@ func (o scsSessions) read(r *http.Request) (*oldSession, error) {
 	return old, nil
 }
 
-// A tellingCodec tells its errors from those of the store.
+// A tellingCodec wraps the errors of a Codec in undecodableError, so that they can be distinguished
+// from failures of the store.
 type tellingCodec struct{ scs.Codec }
 
 type undecodableError struct{ error }

@@ -15,16 +15,17 @@ import (
 )
 
 const (
-	// claimLife is how long other requests wait for a process that died during a
-	// takeover.
+	// claimLife is how long other requests wait if the process that has claimed a session dies
+	// during the takeover.
 	claimLife = 10 * time.Second
-	// inTime is how long after a takeover a response may set its cookies: later the
-	// browser may have newer ones. A browser that gets none sends the old one again.
+	// inTime is how long after a takeover a response may set its cookies: after that the browser
+	// may have newer ones. A browser that gets no cookie sends the old one again.
 	inTime = 5 * time.Second
 )
 
-// take gives the request the session that its old one has become. cookies returns the
-// Set-Cookie lines of the response when its header leaves; nil: there are none.
+// take replaces the session of the request by the one that its old session was taken over into.
+// cookies returns the Set-Cookie lines when the header of the response is written; nil: there are
+// none.
 func (t *Takeover) take(r *http.Request) (cookies func() []string, err error) {
 	cookie, err := r.Cookie(t.o.Old.cookie())
 	if err != nil || cookie.Value == "" {
@@ -32,7 +33,7 @@ func (t *Takeover) take(r *http.Request) (cookies func() []string, err error) {
 	}
 	has, err := t.whose(r, r.Header["Cookie"])
 	if err != nil {
-		return nil, nil // as the handler will find out
+		return nil, nil // the handler gets the same error from the session
 	}
 	deletion := func() []string { return []string{t.o.Old.deletion(r).String()} }
 	if has == aUsers {
@@ -59,29 +60,29 @@ func (t *Takeover) take(r *http.Request) (cookies func() []string, err error) {
 		return nil, err
 	}
 	if isForeign && crosssite.Withholds(r, ours.SameSite) {
-		return nil, nil // the browser may have another one of ours
+		return nil, nil // the browser may have another session of the Manager
 	}
 	if has == anonymous {
 		if is, err := t.whose(r, []string{ours.Name + "=" + ours.Value}); err != nil || is != aUsers {
-			return deletion, err // it was taken over before, and has ended since
+			return deletion, err // taken over earlier, and ended since
 		}
 	}
-	// The Manager reads the request's cookies when the session is used first, and
-	// that is now.
+	// The Manager reads the cookies of the request when the session is first used, which is the
+	// next line.
 	setCookie(r.Header, ours)
 	s := t.m.From(r.Context())
 	if err := s.Err(); err == nil && s.IsNew() {
-		return deletion, nil // it was taken over before, and has ended since
+		return deletion, nil // taken over earlier, and ended since
 	}
 	return func() []string {
 		if !t.isNewest(r, begun) {
-			return nil // another response brings a newer one
+			return nil // another response sets a newer token
 		}
 		return append(deletion(), begun.Cookie)
 	}, nil
 }
 
-// isNewest reports whether the token with which a session began is the newest it has.
+// isNewest reports whether the token with which a session began is still the current one.
 func (t *Takeover) isNewest(r *http.Request, b begun) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), claimLife)
 	defer cancel()
@@ -89,21 +90,21 @@ func (t *Takeover) isNewest(r *http.Request, b begun) bool {
 	return err == nil && body.IsCurrent(rec.Data, b.Key)
 }
 
-// whose is who has a session of ours.
+// whose classifies the session of the Manager that a request carries.
 type whose int
 
 const (
 	noSession whose = iota
-	anonymous       // it gives way to one that is a user's
+	anonymous       // replaced by an old session of a user
 	aUsers
 )
 
-// whose returns which session of ours cookies bring.
+// whose classifies the session of the Manager that these cookies identify.
 func (t *Takeover) whose(r *http.Request, cookies []string) (is whose, err error) {
 	t.apart(r, cookies, func(s *session.Session) {
 		switch err = s.Err(); {
 		case err == session.ErrReplaced:
-			is, err = aUsers, nil // and a newer one is on its way
+			is, err = aUsers, nil // another response sets the newer token
 		case s.User() != "":
 			is = aUsers
 		case !s.IsNew():
@@ -113,12 +114,12 @@ func (t *Takeover) whose(r *http.Request, cookies []string) (is whose, err error
 	return is, err
 }
 
-// apart runs f in a session beside that of the request, with these cookies, and
-// returns the response. The request's own session is not used by it.
+// apart runs f in a separate request with these cookies, and returns the response. The session of r
+// itself is not used.
 func (t *Takeover) apart(r *http.Request, cookies []string, f func(*session.Session)) *http.Response {
-	beside := r.Clone(context.Background()) // inside the request's own the Manager passes through
+	beside := r.Clone(context.Background()) // with the context of r, the Manager would pass the request through
 	beside.Method, beside.Body = http.MethodGet, http.NoBody
-	beside.Header.Del("Sec-Fetch-Site") // its cookie was not kept back
+	beside.Header.Del("Sec-Fetch-Site") // these cookies were not withheld by the browser
 	beside.Header["Cookie"] = cookies
 	answer := httptest.NewRecorder()
 	t.m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -127,7 +128,7 @@ func (t *Takeover) apart(r *http.Request, cookies []string, f func(*session.Sess
 	return answer.Result()
 }
 
-// setCookie puts a cookie in the place of those of its name.
+// setCookie replaces the cookies of the name of c by c.
 func setCookie(h http.Header, c *http.Cookie) {
 	var pairs []string
 	for _, line := range h["Cookie"] {
@@ -140,18 +141,18 @@ func setCookie(h http.Header, c *http.Cookie) {
 	h.Set("Cookie", strings.Join(append(pairs, c.Name+"="+c.Value), "; "))
 }
 
-// nothing is the Cookie of an old session in which there was nothing to take.
+// nothing is the Cookie of an old session from which nothing is taken over.
 const nothing = "-"
 
-var errSlow = errors.New("another request has taken over this session, and has not finished")
+var errSlow = errors.New("another request is taking this session over and has not finished in time")
 
-// become returns what an old session has become, zero if it is gone and was never
-// taken over.
+// become returns the session that an old one was taken over into, and takes it over if necessary.
+// The result is zero if the old session is missing and was never taken over.
 func (t *Takeover) become(ctx context.Context, r *http.Request, k ticket, old *oldSession, has whose) (begun, error) {
 	for try := 0; ; try++ {
 		is, err := t.taken(ctx, k)
 		switch {
-		case errors.Is(err, session.ErrNotFound) && old.isGone:
+		case errors.Is(err, session.ErrNotFound) && old.isMissing:
 			return begun{}, nil
 		case errors.Is(err, session.ErrNotFound):
 			user, err := t.user(old)
@@ -181,12 +182,12 @@ func (t *Takeover) become(ctx context.Context, r *http.Request, k ticket, old *o
 	}
 }
 
-// allows reports whether the session of this user, "" for none, may be taken over.
+// allows reports whether the session of user ("" if anonymous) may be taken over.
 func (t *Takeover) allows(user string, old *oldSession) bool {
 	return user == "" || t.o.Allow == nil || t.o.Allow(user, old.created)
 }
 
-// hasValues reports whether an old session has any value that is to be taken over.
+// hasValues reports whether an old session has a value that Options.Values lists.
 func (t *Takeover) hasValues(old *oldSession) bool {
 	return slices.ContainsFunc(t.o.Values, func(v Value) bool {
 		_, ok := old.values[v.name]
@@ -194,7 +195,8 @@ func (t *Takeover) hasValues(old *oldSession) bool {
 	})
 }
 
-// pause waits before the next look at another request's claim.
+// pause waits before the record of another request's claim is read again: 5 ms times the number of
+// the try, at most 100 ms.
 func pause(ctx context.Context, try int) error {
 	timer := time.NewTimer(time.Duration(min(try+1, 20)) * 5 * time.Millisecond)
 	defer timer.Stop()

@@ -15,9 +15,9 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// A ticket is an old cookie: the id of the record that says what became of its
-// session, and the key that opens what is sealed in there. Neither leads to the other,
-// nor to the cookie.
+// A ticket is derived from an old cookie: the id of the record of the takeover, and the key that
+// opens the sealed data in that record. Neither can be computed from the other, and the cookie
+// cannot be computed from them.
 type ticket struct {
 	id   string
 	seal cipher.AEAD
@@ -27,7 +27,7 @@ func newTicket(name, value string) ticket {
 	derive := func(purpose string, length int) []byte {
 		key, err := hkdf.Key(sha256.New, []byte(value), nil, "github.com/coatcheck/session/migrate "+purpose+" "+name, length)
 		if err != nil {
-			panic("migrate: " + err.Error()) // the length is what it can be
+			panic("migrate: " + err.Error()) // the length is within the limit of HKDF
 		}
 		return key
 	}
@@ -42,20 +42,20 @@ func newTicket(name, value string) ticket {
 	return ticket{"taken-" + base64.RawURLEncoding.EncodeToString(derive("id", 16)), seal}
 }
 
-// A begun is the session that an old one has become, as it began.
+// A begun is the new session as it was when the takeover began it.
 type begun struct {
 	ID     string
-	Key    string // the hash of its key; "" of tokens that have none
-	Cookie string // Set-Cookie
+	Key    string // hash of its key; "" for tokens without a key
+	Cookie string // Set-Cookie line
 }
 
-// what is in the record of a ticket.
+// taken is the Data of the record of a ticket.
 type taken struct {
-	Begun []byte `json:"migrate.begun,omitempty"` // sealed; none: a request is taking the session over
+	Begun []byte `json:"migrate.begun,omitempty"` // sealed; absent while a request is taking the session over
 }
 
-// taken returns the session that was taken over, zero while a request does that, or
-// session.ErrNotFound.
+// taken returns the session that was taken over, or zero while another request is taking it over,
+// or session.ErrNotFound.
 func (t *Takeover) taken(ctx context.Context, k ticket) (is begun, err error) {
 	rec, err := t.o.Store.Load(ctx, k.id)
 	if err != nil {
@@ -74,11 +74,11 @@ func (t *Takeover) taken(ctx context.Context, k ticket) (is begun, err error) {
 	return is, nil
 }
 
-// claim makes this request the one that takes the session over, or returns
+// claim creates the record that reserves the takeover for this request, or returns
 // session.ErrExists.
 //
-// The record has a user, its own id: a full MemoryStore evicts records without one.
-// It was last seen in 1970, so that this user is never online.
+// The record has its own id as its user, because a full MemoryStore first evicts records without a
+// user. LastSeen is 1970, so that this user never appears online.
 func (t *Takeover) claim(ctx context.Context, k ticket) (*session.Record, error) {
 	now := time.Now().Truncate(time.Millisecond)
 	end := now.Add(claimLife)
@@ -86,8 +86,8 @@ func (t *Takeover) claim(ctx context.Context, k ticket) (*session.Record, error)
 	return r, t.o.Store.Create(ctx, r)
 }
 
-// release gives a claim up, if it is still this one: its time may have been up, and
-// another request may have taken the session over.
+// release gives up a claim, unless the record has changed: the claim may have expired, and another
+// request may have taken the session over.
 func (t *Takeover) release(ctx context.Context, claim *session.Record) {
 	r := *claim
 	r.Deadline = time.Now().Add(time.Millisecond).Truncate(time.Millisecond)
@@ -96,8 +96,8 @@ func (t *Takeover) release(ctx context.Context, claim *session.Record) {
 	_ = t.o.Store.Save(ctx, &r, claim.Version)
 }
 
-// seal puts the new session's cookie where those find it who hold the old one, for as
-// long as that could have been used.
+// seal stores the cookie of the new session in the record of the claim, sealed with the old cookie,
+// until the old session would have ended.
 func (t *Takeover) seal(ctx context.Context, k ticket, claim *session.Record, is begun, until time.Time) error {
 	b, err := json.Marshal(is)
 	if err != nil {

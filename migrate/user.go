@@ -22,8 +22,8 @@ func (t *Takeover) user(old *oldSession) (string, error) {
 }
 
 // userByFunc returns the user that UserFunc returns. A panic of UserFunc is a mistake of the
-// program: if it ended the request, an old session that UserFunc does not expect would get no
-// page at all.
+// program: without recover, every request with an old session that UserFunc does not expect would
+// fail.
 func (t *Takeover) userByFunc(old *oldSession) (user string, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -39,9 +39,9 @@ func (t *Takeover) userByFunc(old *oldSession) (user string, err error) {
 
 var errNoText = errors.New("neither text nor an integer")
 
-// userText returns the text of a user. It goes by what the value is, and not by a String
-// method, which may hide it: of all kinds only an array of bytes, such as a UUID, has
-// no other text. The zero value of a type is no user.
+// userText returns the text of a user. It uses the value and not a String method, which may hide a
+// part of it. Only an array of bytes, such as a UUID, needs its String method. The zero value of a
+// type means that no user is logged in.
 func userText(v any) (string, error) {
 	of := reflect.ValueOf(v)
 	switch {
@@ -53,7 +53,7 @@ func userText(v any) (string, error) {
 		return strconv.FormatInt(of.Int(), 10), nil
 	case of.CanUint():
 		return strconv.FormatUint(of.Uint(), 10), nil
-	case of.CanFloat(): // an integer, of JSON
+	case of.CanFloat(): // an integer that was decoded from JSON
 		if f := of.Float(); f == math.Trunc(f) && math.Abs(f) < 1<<53 {
 			return strconv.FormatInt(int64(f), 10), nil
 		}
@@ -65,8 +65,8 @@ func userText(v any) (string, error) {
 	return "", errNoText
 }
 
-// showsAll reports whether the text of an array of bytes changes with each of its bytes. If not,
-// its String method hides a part, and several users have the same text.
+// showsAll reports whether the String method of an array of bytes depends on each byte. If not,
+// several users would have the same text.
 func showsAll(of reflect.Value) bool {
 	text := func(v reflect.Value) string { return v.Interface().(fmt.Stringer).String() }
 	is := text(of)

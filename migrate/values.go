@@ -14,14 +14,14 @@ import (
 type Value struct {
 	name  string
 	take  func(s *session.Session, old any) (size int, err error)
-	leave func(s *session.Session) // takes it out again
+	leave func(s *session.Session) // deletes the value from the new session
 }
 
-// As takes over the old value of this name under a key of ours. If it is of another
-// type than the key's, it is converted as encoding/json would: numbers that fit, lists
-// and objects, text that a type decodes itself, such as a time. What does not convert,
-// or would lose a part of itself, is reported by name and left behind: gob keeps fields
-// tagged `json:"-"` and the type of a number in an any, and JSON does not.
+// As takes over the old value of this name under a key of the Manager's sessions. If the types
+// differ, the value is converted as encoding/json would: numbers that fit, lists and objects, and
+// text that a type decodes itself, such as a time. A value that does not convert, or would lose a
+// part of itself, is reported by name and left out: gob keeps fields tagged `json:"-"` and the type
+// of a number in an any, and JSON does not.
 func As[T any](name string, key session.Key[T]) Value {
 	return Convert(name, key, func(old any) (v T, err error) {
 		if v, ok := old.(T); ok {
@@ -48,21 +48,21 @@ func As[T any](name string, key session.Key[T]) Value {
 	})
 }
 
-// decoded is a value as encoding/json has it without a type.
+// decoded returns the value of raw as encoding/json decodes it into an any, with json.Number.
 func decoded(raw []byte) (v any) {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.UseNumber()
-	_ = d.Decode(&v) // what was encoded just now
+	_ = d.Decode(&v) // raw was encoded by encoding/json and is valid
 	return v
 }
 
-// keeps reports whether no element of a list has gone, and no number has changed.
+// keeps reports whether now has every element of the lists in before, and the same numbers.
 func keeps(now, before any) bool {
 	switch before := before.(type) {
 	case json.Number:
 		now, ok := now.(json.Number)
 		if !ok {
-			return true // a type that encodes itself
+			return true // the type encodes itself
 		}
 		is, _ := new(big.Rat).SetString(now.String())
 		was, _ := new(big.Rat).SetString(before.String())
@@ -88,9 +88,9 @@ func keeps(now, before any) bool {
 	return true
 }
 
-// Convert is As with a conversion of the application's own. What it returns an error
-// for, or panics at, and what it returns that is not the same after encoding/json has
-// encoded and decoded it, is reported and left behind.
+// Convert takes over a value as [As] does, with a conversion function. The value is reported and
+// left out if convert returns an error or panics, or if its result changes when it is encoded and
+// decoded by encoding/json.
 func Convert[T any](name string, key session.Key[T], convert func(old any) (T, error)) Value {
 	take := func(s *session.Session, old any) (int, error) {
 		v, err := safely(convert, old)
@@ -102,7 +102,7 @@ func Convert[T any](name string, key session.Key[T], convert func(old any) (T, e
 			return 0, err
 		}
 		if !survives(v, raw) {
-			return 0, fmt.Errorf("a %T is another one after it was JSON: a field is tagged json:\"-\" or not exported, or a number is in an any", v)
+			return 0, fmt.Errorf("a %T changes when it is stored as JSON: a field is tagged json:\"-\" or not exported, or a number is in an any", v)
 		}
 		key.Set(s, v)
 		return len(raw), nil
@@ -110,8 +110,8 @@ func Convert[T any](name string, key session.Key[T], convert func(old any) (T, e
 	return Value{name, take, key.Delete}
 }
 
-// safely calls convert and returns its panic as an error: if the panic ended the request, an old
-// session that convert does not expect would get no page at all.
+// safely calls convert and returns its panic as an error. Otherwise every request with an old
+// session that convert does not expect would fail.
 func safely[T any](convert func(old any) (T, error), old any) (v T, err error) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -10,8 +10,9 @@ import (
 	"github.com/gorilla/sessions"
 )
 
-// A session was taken over and logged out, and then visitors fill the MemoryStore. A copy
-// of the old cookie opens nothing still.
+// TestClaimsInAFullMemoryStore checks that a copy of the old cookie gives no access after the
+// session was taken over and logged out, even if anonymous sessions have filled the MemoryStore
+// since.
 func TestClaimsInAFullMemoryStore(t *testing.T) {
 	store := session.NewMemoryStore(&session.MemoryOptions{MaxBytes: 64 << 10})
 	a := &apps{t: t, old: sessions.NewCookieStore(cookieKey), new: store}
@@ -19,7 +20,7 @@ func TestClaimsInAFullMemoryStore(t *testing.T) {
 	cookie := a.login("ann")
 	body, ours := do(h, "/", cookie)
 	if body != "ann" {
-		t.Fatalf("in as %q", body)
+		t.Fatalf("the takeover: logged in as %q, want ann", body)
 	}
 	do(h, "/logout", ours)
 	key := session.NewKey[string]("x")
@@ -28,12 +29,12 @@ func TestClaimsInAFullMemoryStore(t *testing.T) {
 		crawl.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
 	}
 	if body, _ := do(h, "/", cookie); body != "" {
-		t.Errorf("with a copy of the old cookie in as %q", body)
+		t.Errorf("a copy of the old cookie: logged in as %q, want anonymous", body)
 	}
 }
 
-// What an old session held is in its store no more when it was taken over: even if the
-// record of the takeover is lost, nothing is taken twice.
+// TestLostClaim checks that the old store keeps no values of a session that was taken over: even if
+// the record of the takeover is lost, the session is not taken over twice.
 func TestLostClaim(t *testing.T) {
 	v := newMove(t, ofSCS(scs.New()), nil)
 	v.get(v.browser, v.before+"/login?user=ann")
@@ -47,11 +48,11 @@ func TestLostClaim(t *testing.T) {
 	}
 	v.expect(copied, " 0 [] 00:00:00")
 	if n := v.take.Count(); n != 1 {
-		t.Errorf("%d takeovers", n)
+		t.Errorf("%d takeovers, want 1", n)
 	}
 }
 
-// The records of takeovers are nobody's sessions: no user who is online.
+// TestClaimsAreNotOnline checks that the users of the records of takeovers do not appear online.
 func TestClaimsAreNotOnline(t *testing.T) {
 	v := newMove(t, ofSCS(scs.New()), nil)
 	v.get(v.browser, v.before+"/login?user=ann")

@@ -16,10 +16,10 @@ import (
 	"github.com/gorilla/sessions"
 )
 
-// A copy of an old cookie that is all there is of its session takes nothing after a
-// Logout, however it is spelled: base64 has several spellings of the same bytes.
+// TestCopyOfAnOldCookie checks that a copy of an old cookie that contains the whole session takes
+// nothing over after a Logout, in any encoding: base64 has several encodings of the same bytes.
 func TestCopyOfAnOldCookie(t *testing.T) {
-	spelled := 0
+	respelled := 0
 	for length := range 3 {
 		store := sessions.NewCookieStore(cookieKey)
 		l := ofGorilla(store)
@@ -42,26 +42,26 @@ func TestCopyOfAnOldCookie(t *testing.T) {
 		if at := len(strings.TrimRight(old, "=")) - 1; at+1 < len(old) {
 			const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 			copies = append(copies, old[:at]+string(letters[strings.IndexByte(letters, old[at])^1])+old[at+1:])
-			spelled++
+			respelled++
 		}
 		for _, c := range copies {
 			browser := newBrowser()
 			browser.Jar.SetCookies(u, []*http.Cookie{{Name: "old", Value: c}})
 			if got, _ := v.get(browser, v.after+"/"); strings.HasPrefix(got, "ann") {
-				t.Errorf("%q is in with %s", got, c)
+				t.Errorf("logged in as %q with the copy %s after the logout", got, c)
 			}
 		}
 		if list, err := v.m.List(t.Context(), "ann"); err != nil || len(list) != 0 || v.take.Count() != 1 {
-			t.Errorf("%d sessions, %d takeovers, %v", len(list), v.take.Count(), err)
+			t.Errorf("%d sessions, %d takeovers, %v, want 0 sessions and 1 takeover", len(list), v.take.Count(), err)
 		}
 	}
-	if spelled == 0 {
-		t.Error("no cookie has another spelling")
+	if respelled == 0 {
+		t.Error("no cookie has another encoding")
 	}
 }
 
-// apps are applications that move from a gorilla CookieStore to the same sessions,
-// without a network, for tests that wait.
+// apps are applications that move from a gorilla CookieStore, as processes that share the new
+// sessions. They use no network, so that tests can use synctest.
 type apps struct {
 	t   *testing.T
 	old *sessions.CookieStore
@@ -77,7 +77,7 @@ func newApps(t *testing.T) *apps {
 	return a
 }
 
-// app is one process.
+// app returns the Manager and the handler of one process.
 func (a *apps) app(store session.Store) (*session.Manager, http.Handler) {
 	return a.around(store, func(w http.ResponseWriter, r *http.Request) {
 		switch s := session.From(r.Context()); r.URL.Path {
@@ -92,7 +92,7 @@ func (a *apps) app(store session.Store) (*session.Manager, http.Handler) {
 	})
 }
 
-// serve is a process with a handler of its own.
+// serve returns the handler of a process whose application is h.
 func (a *apps) serve(h http.HandlerFunc) http.Handler {
 	_, app := a.around(a.new, h)
 	return app
@@ -111,7 +111,7 @@ func (a *apps) around(store session.Store, h http.HandlerFunc) (*session.Manager
 	return m, m.Handler(take.Handler(h))
 }
 
-// login returns the old cookie of a user.
+// login returns the old cookie of a session in which user is logged in.
 func (a *apps) login(user any) string {
 	r, w := httptest.NewRequest("GET", "/", nil), httptest.NewRecorder()
 	s, _ := a.old.Get(r, "old")
@@ -124,7 +124,7 @@ func (a *apps) login(user any) string {
 	return strings.SplitN(w.Header().Get("Set-Cookie"), ";", 2)[0]
 }
 
-// do returns the body, and the cookie of ours that the response brings.
+// do returns the body and the cookie of the Manager that the response sets.
 func do(h http.Handler, path, cookie string) (body, ours string) {
 	r, w := httptest.NewRequest("GET", path, nil), httptest.NewRecorder()
 	r.Header.Set("Cookie", cookie)
@@ -137,7 +137,8 @@ func do(h http.Handler, path, cookie string) (body, ours string) {
 	return w.Body.String(), ours
 }
 
-// A response that comes after a renewal does not bring the token of before.
+// TestRenewalBesideATakeover checks that a response after a renewal does not set the token from
+// before the renewal.
 func TestRenewalBesideATakeover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newApps(t)
@@ -147,32 +148,32 @@ func TestRenewalBesideATakeover(t *testing.T) {
 		go func() {
 			body, ours := do(h, "/slow", cookie)
 			if body != "ann" {
-				t.Errorf("the slow one is in as %q", body)
+				t.Errorf("the slow request: logged in as %q, want ann", body)
 			}
 			slow <- ours
 		}()
 		synctest.Wait()
 		_, renewed := do(h, "/renew", cookie)
 		if body, ours := do(h, "/", cookie); body != "ann" || ours != "" {
-			t.Errorf("just after the renewal: in as %q, with %q", body, ours)
+			t.Errorf("just after the renewal: logged in as %q, cookie %q, want ann and no cookie", body, ours)
 		}
 		if ours := <-slow; renewed == "" || ours != "" {
-			t.Errorf("the renewal brings %q, what ends after it %q", renewed, ours)
+			t.Errorf("the renewal set %q, the slow response %q, want a cookie and none", renewed, ours)
 		}
 		time.Sleep(time.Minute)
 		if body, _ := do(h, "/", renewed); body != "ann" {
-			t.Errorf("with the renewed cookie in as %q", body)
+			t.Errorf("the renewed cookie: logged in as %q, want ann", body)
 		}
 		if body, ours := do(h, "/", cookie); body != "" || ours != "" {
-			t.Errorf("a copy of the old one, later: in as %q, with %q", body, ours)
+			t.Errorf("the old cookie a minute later: logged in as %q, cookie %q, want anonymous and none", body, ours)
 		}
 	})
 }
 
-// A delayed is a store whose first load of a session takes long.
+// A delayed is a store whose first Load of a session is slow.
 type delayed struct {
 	session.Store
-	by time.Duration
+	by time.Duration // delay of the next Load; 0: none
 }
 
 func (d *delayed) Load(ctx context.Context, id string) (*session.Record, error) {
@@ -184,7 +185,8 @@ func (d *delayed) Load(ctx context.Context, id string) (*session.Record, error) 
 	return r, err
 }
 
-// A takeover that takes longer than its claim leaves the one of another request alone.
+// TestSlowTakeover checks that a takeover that takes longer than its claim lasts does not affect
+// the takeover by another request.
 func TestSlowTakeover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newApps(t)
@@ -199,19 +201,20 @@ func TestSlowTakeover(t *testing.T) {
 		body, _ := do(quick, "/", cookie)
 		<-done
 		if body != "ann" {
-			t.Errorf("in as %q", body)
+			t.Errorf("logged in as %q, want ann", body)
 		}
 		do(quick, "/logout", cookie)
 		if body, _ := do(quick, "/", cookie); body != "" {
-			t.Errorf("after the logout the old cookie is in as %q", body)
+			t.Errorf("the old cookie after the logout: logged in as %q, want anonymous", body)
 		}
 		if list, err := m.List(t.Context(), "ann"); err != nil || len(list) != 0 {
-			t.Errorf("%d sessions, %v", len(list), err)
+			t.Errorf("%d sessions, %v, want none", len(list), err)
 		}
 	})
 }
 
-// A session that was given a MaxAge of its own lives on after the store's.
+// TestMaxAgeOfASession checks that a session with a MaxAge of its own is taken over after the
+// MaxAge of the store has passed.
 func TestMaxAgeOfASession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newApps(t)
@@ -220,7 +223,7 @@ func TestMaxAgeOfASession(t *testing.T) {
 		cookie := a.login("ann")
 		time.Sleep(2 * time.Hour)
 		if body, ours := do(h, "/", cookie); body != "ann" || ours == "" {
-			t.Errorf("in as %q, with %q", body, ours)
+			t.Errorf("logged in as %q, cookie %q, want ann and a cookie", body, ours)
 		}
 	})
 }

@@ -8,9 +8,9 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// A request from another site brings an old cookie, because the old library set it
-// without SameSite, and no cookie of ours, because the browser keeps that back. Its
-// response touches neither: the old cookie may be an attacker's.
+// TestRequestFromAnotherSite checks cross-site requests that carry the old cookie, which the old
+// library set without SameSite, and lack the cookie of the Manager, which the browser withholds.
+// Their responses change neither cookie: the old one may be an attacker's.
 func TestRequestFromAnotherSite(t *testing.T) {
 	for name, c := range map[string]struct {
 		method string
@@ -39,19 +39,20 @@ func TestRequestFromAnotherSite(t *testing.T) {
 			}
 			for range 2 {
 				resp := send()
-				takes := c.isTake && (user != nil || name != "link") // whether ours is sent with a link nobody knows before it was set
+				takes := c.isTake && (user != nil || name != "link") // before the first response, SameSite of the new cookie is unknown for a session that has none
 				if resp.StatusCode != 200 || len(resp.Cookies()) > 0 != takes {
 					t.Errorf("%s of %v: %s, cookies %v", name, user, resp.Status, resp.Cookies())
 				}
 			}
 			if body, ours := do(h, "/", cookie); user == "ann" && (body != "ann" || ours == "") {
-				t.Errorf("%s: afterwards in as %q, with %q", name, body, ours)
+				t.Errorf("%s, the next same-site request: logged in as %q, cookie %q, want ann and a cookie", name, body, ours)
 			}
 		}
 	}
 }
 
-// What a Manager sets for other sites, those may make it set.
+// TestRequestFromAnotherSiteWithSameSiteNone checks that a cross-site request takes a session over
+// if the cookie of the Manager has SameSite=None.
 func TestRequestFromAnotherSiteWithSameSiteNone(t *testing.T) {
 	a := newApps(t)
 	a.adapt = func(o *session.Options) {
@@ -63,6 +64,6 @@ func TestRequestFromAnotherSiteWithSameSiteNone(t *testing.T) {
 	r.Header.Set("Sec-Fetch-Site", "cross-site")
 	h.ServeHTTP(w, r)
 	if n := len(w.Result().Cookies()); w.Body.String() != "ann" || n != 2 {
-		t.Errorf("in as %q, %d cookies", w.Body, n)
+		t.Errorf("logged in as %q, %d cookies, want ann and 2", w.Body, n)
 	}
 }

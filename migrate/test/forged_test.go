@@ -10,20 +10,20 @@ import (
 	"github.com/alexedwards/scs/v2"
 )
 
-// Cookies that the old library has not made cost no call of the store, and change
-// nothing, however they are made.
+// TestForgedCookies checks that cookies that the old library has not made cost no store call and
+// change nothing.
 func TestForgedCookies(t *testing.T) {
 	for name, l := range libraries {
 		v := newMove(t, l(t), nil)
 		v.handle(func(http.ResponseWriter, *http.Request) {}) // does not use the session
 		u, _ := url.Parse(v.after)
 		for what, value := range map[string]string{
-			"a token":            strings.Repeat("A", 43),
-			"base64":             strings.Repeat("QUFB", 30),
-			"base64 with bars":   base64.URLEncoding.EncodeToString([]byte("1|2|" + strings.Repeat("x", 32))),
-			"long base64":        strings.Repeat("QUFB", 2000),
-			"no base64":          "!",
-			"longer than a page": strings.Repeat("x", 5000),
+			"a token":          strings.Repeat("A", 43),
+			"base64":           strings.Repeat("QUFB", 30),
+			"base64 with bars": base64.URLEncoding.EncodeToString([]byte("1|2|" + strings.Repeat("x", 32))),
+			"long base64":      strings.Repeat("QUFB", 2000),
+			"no base64":        "!",
+			"5000 bytes":       strings.Repeat("x", 5000),
 		} {
 			b := newBrowser()
 			b.Jar.SetCookies(u, []*http.Cookie{{Name: "old", Value: value}})
@@ -31,14 +31,14 @@ func TestForgedCookies(t *testing.T) {
 				t.Errorf("%s, %s: %s, cookies %v", name, what, resp.Status, resp.Cookies())
 			}
 			if v.store.calls > 0 {
-				t.Errorf("%s, %s: %d calls of the store", name, what, v.store.calls)
+				t.Errorf("%s, %s: %d store calls, want none", name, what, v.store.calls)
 				v.store.calls = 0
 			}
 		}
 	}
 }
 
-// A countingStore counts what scs looks for.
+// A countingStore counts the calls of Find.
 type countingStore struct {
 	scs.Store
 	finds int
@@ -49,7 +49,8 @@ func (c *countingStore) Find(token string) ([]byte, bool, error) {
 	return c.Store.Find(token)
 }
 
-// The old store is asked for what can be one of its tokens, and for nothing else.
+// TestTokensOfAnotherLength checks that only a cookie of the length of a token causes a read of the
+// old store.
 func TestTokensOfAnotherLength(t *testing.T) {
 	for length := range 100 {
 		old := scs.New()
@@ -60,7 +61,7 @@ func TestTokensOfAnotherLength(t *testing.T) {
 		v.browser.Jar.SetCookies(u, []*http.Cookie{{Name: "old", Value: strings.Repeat("A", length)}})
 		v.expect(v.browser, " 0 [] 00:00:00")
 		if length == 43 && store.finds != 1 || length != 43 && store.finds > 0 {
-			t.Errorf("%d letters: the old store was asked %d times", length, store.finds)
+			t.Errorf("%d letters: %d reads of the old store", length, store.finds)
 		}
 	}
 }

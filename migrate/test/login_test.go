@@ -13,25 +13,25 @@ import (
 	"github.com/coatcheck/session/migrate"
 )
 
-// A session counts as authenticated when its deadline and the Lifetime say, and at no
-// time if that would be after the takeover: the deadline was moved then, or the Lifetime
-// was longer when the session began.
+// TestTimeOfTheLogin checks that the time of the login is computed from the deadline and the
+// Lifetime, and is unknown if the result would be after the takeover: then the deadline was moved,
+// or the Lifetime was longer when the session began.
 func TestTimeOfTheLogin(t *testing.T) {
 	const day = 24 * time.Hour
 	for name, c := range map[string]struct {
-		moved   time.Duration // by SetDeadline
-		then    time.Duration // Lifetime at the login
-		now     time.Duration // and at the takeover
+		moved   time.Duration // deadline set by SetDeadline, from the login; 0: none
+		atLogin time.Duration // Lifetime at the login
+		now     time.Duration // Lifetime at the takeover
 		isKnown bool
 	}{
-		"as it was":                  {then: day, now: day, isKnown: true},
-		"SetDeadline":                {moved: 30 * day, then: day, now: day},
-		"SetDeadline by a minute":    {moved: day + time.Minute, then: day, now: day},
-		"a longer Lifetime before":   {then: 30 * day, now: day},
-		"the longest there ever was": {moved: 30 * day, then: day, now: 30 * day, isKnown: true},
+		"unchanged":                {atLogin: day, now: day, isKnown: true},
+		"SetDeadline":              {moved: 30 * day, atLogin: day, now: day},
+		"SetDeadline by a minute":  {moved: day + time.Minute, atLogin: day, now: day},
+		"a longer Lifetime before": {atLogin: 30 * day, now: day},
+		"the longest one":          {moved: 30 * day, atLogin: day, now: 30 * day, isKnown: true},
 	} {
 		old := scs.New()
-		old.Lifetime = c.then
+		old.Lifetime = c.atLogin
 		l := ofSCS(old)
 		login := l.login
 		l.login = func(w http.ResponseWriter, r *http.Request, user any) {
@@ -51,13 +51,13 @@ func TestTimeOfTheLogin(t *testing.T) {
 		}
 		at := list[0].Created
 		if at.After(time.Now()) || at.IsZero() == c.isKnown || c.isKnown && at.Before(before) {
-			t.Errorf("%s: authenticated at %v, logged in at %v", name, at, before)
+			t.Errorf("%s: Created is %v, the login was at %v", name, at, before)
 		}
 	}
 }
 
-// With MaxPerUser a session that was taken over, and whose deadline had been moved, gives
-// way to a login elsewhere.
+// TestMovedDeadlineBesideMaxPerUser checks that a login elsewhere ends, by MaxPerUser, a session
+// that was taken over and whose deadline had been moved.
 func TestMovedDeadlineBesideMaxPerUser(t *testing.T) {
 	old := scs.New()
 	l := ofSCS(old)
@@ -96,8 +96,8 @@ func (h *hookedStore) Create(ctx context.Context, r *session.Record) error {
 	return h.Store.Create(ctx, r)
 }
 
-// While a session is taken over its user logs in elsewhere, and may have one session
-// only. The one that is taken over ends, as an older login does.
+// TestLoginElsewhereDuringATakeover checks that a login of the same user during a takeover ends the
+// session that is taken over, with MaxPerUser 1, as an older login would end.
 func TestLoginElsewhereDuringATakeover(t *testing.T) {
 	var v *move
 	store := &hookedStore{}
@@ -114,7 +114,7 @@ func TestLoginElsewhereDuringATakeover(t *testing.T) {
 	})
 	other := newBrowser()
 	store.before = func() {
-		time.Sleep(2 * time.Millisecond) // times are in milliseconds
+		time.Sleep(2 * time.Millisecond) // times are stored in milliseconds
 		v.get(other, v.after+"/login")
 	}
 	log := logged(t)
@@ -123,6 +123,6 @@ func TestLoginElsewhereDuringATakeover(t *testing.T) {
 	v.expect(v.browser, "")
 	v.expect(other, "ann")
 	if got := v.cookies(); len(got) > 0 || strings.Contains(log.String(), "level=ERROR") {
-		t.Errorf("cookies %q, log %s", got, log)
+		t.Errorf("cookies %q, log %s, want no cookies and no error", got, log)
 	}
 }

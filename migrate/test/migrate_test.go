@@ -53,17 +53,17 @@ var (
 	when   = time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
 )
 
-// values are what the old applications put into their sessions.
+// values are the values that the old applications set.
 var values = map[string]any{"visits": 7, "cart": []item{{"tea", 2}}, "since": when, "odd": "left behind"}
 
-// A library is an old application: what it wraps handlers with, and how a handler of
-// its sets values, and tells who is logged in.
+// A library is an old application: the wrapper of its handlers, and how they log a user in and read
+// the user.
 type library struct {
 	old   migrate.Old
 	wrap  func(http.Handler) http.Handler
 	login func(w http.ResponseWriter, r *http.Request, user any)
 	user  func(r *http.Request) any
-	// ended tells whether the store has forgotten the session; nil: it has none.
+	// stateless reports whether the whole session is in the cookie.
 	stateless bool
 }
 
@@ -126,7 +126,7 @@ func (jsonCodec) Decode(b []byte) (time.Time, map[string]interface{}, error) {
 
 var cookieKey = []byte("0123456789abcdef0123456789abcdef")
 
-// libraries are all that are taken over, each with its store.
+// libraries are the supported old libraries, each with its stores.
 var libraries = map[string]func(t *testing.T) library{
 	"scs, memory": func(t *testing.T) library { return ofSCS(scs.New()) },
 	"scs, memory, JSON, hashed tokens": func(t *testing.T) library {
@@ -199,7 +199,7 @@ var libraries = map[string]func(t *testing.T) library{
 
 type ginKey struct{}
 
-// A move is an application before and after it was moved, and a browser.
+// A move is an application before and after the move, and a browser.
 type move struct {
 	t             *testing.T
 	before, after string
@@ -209,7 +209,7 @@ type move struct {
 	take          *migrate.Takeover
 	library       library
 	mu            sync.Mutex
-	serve         func(w http.ResponseWriter, r *http.Request) // after
+	serve         func(w http.ResponseWriter, r *http.Request) // handler after the move
 }
 
 // counted is a store that counts its calls and can fail.
@@ -217,9 +217,9 @@ type counted struct {
 	session.Store
 	mu    sync.Mutex
 	calls int
-	made  []string // ids
+	made  []string // ids of the created records
 	fail  error
-	last  int // the number of the one call that fails
+	last  int // number of the only call that fails; 0: none
 }
 
 func (c *counted) ids() []string {
@@ -302,7 +302,7 @@ func newMove(t *testing.T, l library, adapt func(*session.Options, *migrate.Opti
 	return v
 }
 
-// handle replaces what the application does after it was moved.
+// handle replaces the handler of the application after the move.
 func (v *move) handle(f http.HandlerFunc) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -347,7 +347,7 @@ func (v *move) expect(browser *http.Client, want string) *http.Response {
 	return resp
 }
 
-// copy is a browser that has the same cookies now.
+// copy returns a browser with the current cookies of v.browser.
 func (v *move) copy() *http.Client {
 	u, _ := url.Parse(v.after)
 	other := newBrowser()
@@ -364,9 +364,9 @@ func (v *move) cookies() []string {
 	return names
 }
 
-// Somebody who is logged in at the old application is carried on by the new one, once:
-// the old session and its cookie are gone, and neither a copy of the cookie nor a
-// Logout brings anything back.
+// TestTakeover checks that a user who is logged in at the old application is logged in at the new
+// one, that the old session and its cookie are deleted, and that the session is taken over once:
+// after a Logout a copy of the cookie gives no access.
 func TestTakeover(t *testing.T) {
 	for name, l := range libraries {
 		t.Run(name, func(t *testing.T) {
@@ -381,16 +381,17 @@ func TestTakeover(t *testing.T) {
 			}
 			v.expect(v.browser, carried)
 			if got, _ := v.get(copied, v.before+"/"); got != "<nil>" && !v.library.stateless {
-				t.Errorf("in the old application it is still %q", got)
+				t.Errorf("the old application still has the user %q", got)
 			}
-			// Who has the old cookie, for the answer was lost, gets the same session.
+			// A browser that lost the response, and still has the old cookie, gets the same
+			// session.
 			v.get(v.browser, v.after+"/add")
 			again := v.copyOf(copied)
 			v.expect(again, strings.Replace(carried, "7", "8", 1))
 			if list, err := v.m.List(t.Context(), "ann"); err != nil || len(list) != 1 {
 				t.Errorf("%d sessions, %v", len(list), err)
 			} else if s := list[0]; strings.HasPrefix(name, "scs") && time.Since(s.Created) > time.Minute || time.Until(s.Expires) > time.Hour {
-				t.Errorf("authenticated %v, expires %v", s.Created, s.Expires)
+				t.Errorf("created %v, expires %v", s.Created, s.Expires)
 			}
 			v.get(v.browser, v.after+"/logout")
 			v.expect(v.browser, " 0 [] 00:00:00")
@@ -409,8 +410,8 @@ func (v *move) copyOf(b *http.Client) *http.Client {
 	return other
 }
 
-// Twenty first requests of one browser at once are all in the one session that is
-// made, and the browser ends in it.
+// TestParallelFirstRequests checks that 20 concurrent first requests of one browser get the same
+// session, and that the browser has its cookie afterwards.
 func TestParallelFirstRequests(t *testing.T) {
 	for name, l := range libraries {
 		t.Run(name, func(t *testing.T) {
@@ -441,8 +442,8 @@ func TestParallelFirstRequests(t *testing.T) {
 	}
 }
 
-// A request with neither cookie costs no call of the store, and one with a cookie that
-// is not good takes nothing and loses nothing.
+// TestNothingToTake checks that a request without cookies costs no store call, and that a request
+// with an invalid old cookie takes nothing over and loses nothing.
 func TestNothingToTake(t *testing.T) {
 	for name, l := range libraries {
 		t.Run(name, func(t *testing.T) {
@@ -450,15 +451,15 @@ func TestNothingToTake(t *testing.T) {
 			v.serve = func(w http.ResponseWriter, r *http.Request) {}
 			v.get(v.browser, v.after+"/")
 			if v.store.calls != 0 {
-				t.Errorf("%d calls of the store without a cookie", v.store.calls)
+				t.Errorf("%d store calls without a cookie, want none", v.store.calls)
 			}
 			v.serve = whoami
 			v.get(v.browser, v.before+"/login?user=ann")
 			u, _ := url.Parse(v.after)
-			good := v.browser.Jar.Cookies(u)[0]
-			for _, value := range []string{"x", strings.ToUpper(good.Value), good.Value[:len(good.Value)-4], good.Value + "x", strings.Repeat("A", len(good.Value))} {
+			valid := v.browser.Jar.Cookies(u)[0]
+			for _, value := range []string{"x", strings.ToUpper(valid.Value), valid.Value[:len(valid.Value)-4], valid.Value + "x", strings.Repeat("A", len(valid.Value))} {
 				b := newBrowser()
-				b.Jar.SetCookies(u, []*http.Cookie{{Name: good.Name, Value: value}})
+				b.Jar.SetCookies(u, []*http.Cookie{{Name: valid.Name, Value: value}})
 				if resp := v.expect(b, " 0 [] 00:00:00"); resp.StatusCode != 200 || resp.Header.Get("Set-Cookie") != "" {
 					t.Errorf("%s %v", resp.Status, resp.Header)
 				}
@@ -468,7 +469,8 @@ func TestNothingToTake(t *testing.T) {
 	}
 }
 
-// Without a user the values are taken over, and without either the old session goes.
+// TestAnonymous checks that the values of an anonymous session are taken over, and that a session
+// without user and values is dropped.
 func TestAnonymous(t *testing.T) {
 	v := newMove(t, libraries["scs, memory"](t), nil)
 	v.get(v.browser, v.before+"/login")
@@ -477,7 +479,7 @@ func TestAnonymous(t *testing.T) {
 	if n := v.take.Count(); n != 1 {
 		t.Errorf("%d takeovers", n)
 	}
-	v = newMove(t, libraries["scs, memory"](t), func(_ *session.Options, o *migrate.Options) { o.Values, o.User = nil, "nobody" })
+	v = newMove(t, libraries["scs, memory"](t), func(_ *session.Options, o *migrate.Options) { o.Values, o.User = nil, "absent" })
 	v.get(v.browser, v.before+"/login")
 	v.expect(v.browser, " 0 [] 00:00:00")
 	if got := v.cookies(); len(got) != 0 || v.take.Count() != 0 {
@@ -485,7 +487,7 @@ func TestAnonymous(t *testing.T) {
 	}
 }
 
-// A link from another site leads to the session as any other request.
+// TestFromAnotherSite checks that a request that follows a link from another site has the session.
 func TestFromAnotherSite(t *testing.T) {
 	for user, want := range map[string]string{"": " 7 [{tea 2}] 03:04:05", "ann": carried} {
 		v := newMove(t, libraries["scs, memory"](t), nil)
@@ -506,7 +508,8 @@ func TestFromAnotherSite(t *testing.T) {
 	}
 }
 
-// What cannot be taken is reported by its name, with the rest taken over.
+// TestReports checks that each value that cannot be taken over is reported by name, and that the
+// others are taken over.
 func TestReports(t *testing.T) {
 	var log bytes.Buffer
 	defer slog.SetDefault(slog.Default())
@@ -514,7 +517,7 @@ func TestReports(t *testing.T) {
 	v := newMove(t, libraries["scs, memory, JSON, hashed tokens"](t), func(_ *session.Options, o *migrate.Options) {
 		o.Values = []migrate.Value{
 			migrate.As("visits", visits),
-			migrate.As("cart", session.NewKey[[]struct{ Name string }]("cart")), // which would lose N
+			migrate.As("cart", session.NewKey[[]struct{ Name string }]("cart")), // would lose N
 			migrate.Convert("since", since, func(any) (time.Time, error) { return time.Time{}, errors.New("not today") }),
 		}
 	})
@@ -530,7 +533,7 @@ func TestReports(t *testing.T) {
 	}
 }
 
-// What is left of the old lifetime is what the new session has, and no more.
+// TestLifetime checks that the new session lives as long as the old one had left, and no longer.
 func TestLifetime(t *testing.T) {
 	for _, c := range []struct {
 		old, lifetime, want time.Duration
@@ -555,7 +558,7 @@ func TestLifetime(t *testing.T) {
 		if left := time.Until(list[0].Expires); left > c.want || left < c.want-time.Minute {
 			t.Errorf("%+v: %v left", c, left)
 		}
-		// And for as long as the old one could have been used nobody takes it again.
+		// The record of the takeover stays until the old session would have ended.
 		for _, id := range v.store.ids() {
 			r, err := v.store.Store.Load(t.Context(), id)
 			if err != nil || strings.HasPrefix(id, "taken-") && time.Until(r.Deadline) < c.old-time.Minute {
@@ -566,7 +569,8 @@ func TestLifetime(t *testing.T) {
 	}
 }
 
-// While a store fails nobody is a stranger, and afterwards everybody is in.
+// TestFailingStores checks that requests are answered with 503 while the store fails, and that the
+// session is taken over afterwards.
 func TestFailingStores(t *testing.T) {
 	v := newMove(t, libraries["scs, memory"](t), nil)
 	v.get(v.browser, v.before+"/login?user=ann")
@@ -578,8 +582,9 @@ func TestFailingStores(t *testing.T) {
 	v.expect(v.browser, carried)
 }
 
-// Whichever call of the store fails, the answer is carried on or 503, and after that
-// nothing half made stays, nor a claim that the next request would have to wait for.
+// TestOneFailure checks, for each store call that can fail once, that the response has the session
+// or is 503, and that no half-made session stays, nor a claim for which the next request would
+// wait.
 func TestOneFailure(t *testing.T) {
 	for _, name := range []string{"scs, memory", "gorilla, cookie"} {
 		failures := 0
@@ -593,7 +598,7 @@ func TestOneFailure(t *testing.T) {
 				if len(resp.Cookies()) > 0 {
 					t.Errorf("%s, call %d: %v", name, n, resp.Header)
 				}
-				time.Sleep(2 * time.Millisecond) // after which a claim that was given up is over
+				time.Sleep(2 * time.Millisecond) // a released claim expires after 1 ms
 				finished, left := false, 0
 				for _, id := range v.store.ids() {
 					if r, err := v.store.Store.Load(t.Context(), id); err == nil {
@@ -620,7 +625,7 @@ func TestOneFailure(t *testing.T) {
 	}
 }
 
-// A handler that writes nothing answers with the cookies all the same.
+// TestSilentHandler checks that the response of a handler that writes nothing sets the cookies.
 func TestSilentHandler(t *testing.T) {
 	v := newMove(t, libraries["scs, memory"](t), nil)
 	v.get(v.browser, v.before+"/login?user=ann")
@@ -633,7 +638,8 @@ func TestSilentHandler(t *testing.T) {
 	v.expect(v.browser, carried)
 }
 
-// A request with a live session of ours keeps it, and only the old cookie goes.
+// TestHasOneOfOurs checks that a request with a live session of the Manager keeps it, and only the
+// old cookie is deleted.
 func TestHasOneOfOurs(t *testing.T) {
 	v := newMove(t, libraries["scs, memory"](t), nil)
 	v.serve = func(w http.ResponseWriter, r *http.Request) {
@@ -650,8 +656,9 @@ func TestHasOneOfOurs(t *testing.T) {
 	}
 }
 
-// An anonymous session of ours gives way to the old one of a user, and to no other: not
-// to one without a user, and not to one that was taken over and has ended.
+// TestHasAnAnonymousOneOfOurs checks that an anonymous session of the Manager is replaced by the
+// old session of a user, but not by an old anonymous session, nor by one that was taken over and
+// has ended.
 func TestHasAnAnonymousOneOfOurs(t *testing.T) {
 	const ours = " 1 [] 00:00:00"
 	for _, c := range []struct{ login, want string }{{"/login?user=ann", carried}, {"/login", ours}} {
@@ -683,7 +690,8 @@ func TestHasAnAnonymousOneOfOurs(t *testing.T) {
 	}
 }
 
-// Two cookies of one name cannot be told apart, and the first takeover says so.
+// TestCookiesOfOneName checks that the first takeover fails with an explanation if both cookies
+// have the same name, because they cannot be distinguished.
 func TestCookiesOfOneName(t *testing.T) {
 	var log bytes.Buffer
 	defer slog.SetDefault(slog.Default())
@@ -697,11 +705,11 @@ func TestCookiesOfOneName(t *testing.T) {
 		t.Errorf("%d sessions are left, %v", len(list), err)
 	}
 	if got, _ := v.get(v.browser, v.before+"/"); got != "ann" {
-		t.Errorf("the old session is %q's", got)
+		t.Errorf("the user of the old session is %q, want ann", got)
 	}
 }
 
-// The store holds nothing by which the old or the new session could be had.
+// TestStoreHoldsNoToken checks that the store contains neither the old nor the new token.
 func TestStoreHoldsNoToken(t *testing.T) {
 	v := newMove(t, libraries["gorilla, cookie"](t), nil)
 	v.get(v.browser, v.before+"/login?user=ann")

@@ -20,7 +20,7 @@ import (
 	"github.com/gorilla/sessions"
 )
 
-// logged makes what is logged until the test ends readable.
+// logged returns a buffer that receives the log until the test ends.
 func logged(t *testing.T) *bytes.Buffer {
 	var log bytes.Buffer
 	before := slog.Default()
@@ -29,7 +29,7 @@ func logged(t *testing.T) *bytes.Buffer {
 	return &log
 }
 
-// ofSCSWith is scs with values of the login's own.
+// ofSCSWith returns an scs application whose login sets these values.
 func ofSCSWith(m *scs.SessionManager, values map[string]any) library {
 	l := ofSCS(m)
 	l.login = func(_ http.ResponseWriter, r *http.Request, user any) {
@@ -41,8 +41,8 @@ func ofSCSWith(m *scs.SessionManager, values map[string]any) library {
 	return l
 }
 
-// An old session has more than Options.MaxDataSize. It is taken over without its largest
-// values, which are reported.
+// TestTooLarge checks that a session that exceeds Options.MaxDataSize is taken over without its
+// largest values, which are reported.
 func TestTooLarge(t *testing.T) {
 	note, picture, file := session.NewKey[string]("note"), session.NewKey[string]("picture"), session.NewKey[string]("file")
 	log := logged(t)
@@ -65,9 +65,9 @@ func TestTooLarge(t *testing.T) {
 
 type person struct{ Name string }
 
-// An old session's user cannot be named. The session counts as none, in every request:
-// nobody is locked out, the reason is logged once, and the old session stays, for a
-// version of the application that does better.
+// TestUserWithoutAName checks an old session whose user has no text. No request has the session, no
+// request fails, the reason is logged once, and the old session stays for a corrected version of
+// the application.
 func TestUserWithoutAName(t *testing.T) {
 	gob.Register(person{})
 	log := logged(t)
@@ -85,15 +85,15 @@ func TestUserWithoutAName(t *testing.T) {
 			t.Errorf("%T: %d lines are logged: %s", user, n, log)
 		}
 		if got, _ := v.get(v.browser, v.before+"/"); got != fmt.Sprint(user) {
-			t.Errorf("%T: the old session is %q's", user, got)
+			t.Errorf("%T: the user of the old session is %q, want %v", user, got, user)
 		}
 		v.expectNothingStored()
 	}
 }
 
-// The application's functions panic at an old session that they did not expect, such as a
-// visitor's. Without UserFunc the session counts as none, without a conversion it has all
-// but that value, and no page is lost.
+// TestFunctionsThatPanic checks functions of the application that panic for an old session, such as
+// an anonymous one. After a panic of UserFunc the session is not taken over; after a panic of a
+// conversion it is taken over without that value. No request fails.
 func TestFunctionsThatPanic(t *testing.T) {
 	number := session.NewKey[int]("number")
 	for name, c := range map[string]struct {
@@ -122,16 +122,16 @@ func TestFunctionsThatPanic(t *testing.T) {
 
 func (v *move) expectNothingStored() {
 	v.t.Helper()
-	time.Sleep(2 * time.Millisecond) // after which a claim that was given up is over
+	time.Sleep(2 * time.Millisecond) // a released claim expires after 1 ms
 	for _, id := range v.store.ids() {
 		if r, err := v.store.Store.Load(v.t.Context(), id); err == nil {
-			v.t.Errorf("%s stays: %s", r.ID, r.Data)
+			v.t.Errorf("the record %s is left: %s", r.ID, r.Data)
 		}
 	}
 }
 
-// brokenCodec encodes what it cannot decode, as gob does if the program that is deployed
-// does not register a type any more.
+// brokenCodec encodes values that it cannot decode, as gob does if the deployed program no longer
+// registers a type.
 type brokenCodec struct{ scs.GobCodec }
 
 func (brokenCodec) Decode([]byte) (time.Time, map[string]any, error) {
@@ -143,7 +143,7 @@ func (brokenCodec) Deserialize([]byte, any) error {
 	return errors.New("gob: name not registered for interface")
 }
 
-// gobStore is a store that encodes by itself, as those over Redis do.
+// gobStore is a store that encodes values itself, as stores over Redis do.
 type gobStore struct{ sessions.Store }
 
 func (g gobStore) New(r *http.Request, name string) (*sessions.Session, error) {
@@ -154,8 +154,8 @@ func (g gobStore) New(r *http.Request, name string) (*sessions.Session, error) {
 	return s, err
 }
 
-// What an old session holds does not decode any more. It counts as none, in every
-// request, the reason is logged once, and the old session stays.
+// TestUndecodable checks an old session that no longer decodes. No request has it, the reason is
+// logged once, and the old session stays.
 func TestUndecodable(t *testing.T) {
 	log := logged(t)
 	m, cookies, inner := scs.New(), sessions.NewCookieStore(cookieKey), sessions.NewCookieStore(cookieKey)
@@ -192,12 +192,13 @@ func TestUndecodable(t *testing.T) {
 			t.Errorf("%s: %d lines are logged: %s", name, n, log)
 		}
 		if n := v.store.calls; n > 0 {
-			t.Errorf("%s: %d calls of the store", name, n)
+			t.Errorf("%s: %d store calls, want none", name, n)
 		}
 	}
 }
 
-// A store that fails is 503 still, and says nothing about any session.
+// TestFailingOldStore checks that a failure of the old store is answered with 503 and changes no
+// session.
 func TestFailingOldStore(t *testing.T) {
 	log := logged(t)
 	old := scs.New()

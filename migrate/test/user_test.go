@@ -19,17 +19,18 @@ import (
 
 type userID int
 
-// An email hides itself where it is printed.
+// An email is a type whose String method hides the value.
 type email string
 
 func (email) String() string { return "(an address)" }
 
-// A uuid is an identifier that is no text, and has one.
+// A uuid is an identifier that is not text and has a String method.
 type uuid [16]byte
 
 func (u uuid) String() string { return hex.EncodeToString(u[:]) }
 
-// A hidden is an identifier whose text hides it, and a masked one's shows its beginning only.
+// A hidden is an identifier whose text hides the value. The text of a masked shows its first two
+// bytes only.
 type hidden [8]byte
 
 func (hidden) String() string { return "(an account)" }
@@ -38,7 +39,7 @@ type masked [8]byte
 
 func (m masked) String() string { return hex.EncodeToString(m[:2]) + "…" }
 
-// A member has a String method, and that is not its identifier.
+// A member has a String method that does not return its identifier.
 type member struct {
 	ID   int
 	Name string
@@ -46,8 +47,8 @@ type member struct {
 
 func (m member) String() string { return m.Name }
 
-// Users may be of types of the application's own. A zero value is nobody, and a type that
-// hides its text makes no two users one.
+// TestUserOfAType checks users of types that the application defines. A zero value means that no
+// user is logged in, and a type that hides its text never makes two users one.
 func TestUserOfAType(t *testing.T) {
 	for _, v := range []any{userID(0), email(""), uuid{}, member{}, hidden{}, masked{}} {
 		gob.Register(v)
@@ -66,13 +67,13 @@ func TestUserOfAType(t *testing.T) {
 		a := newApps(t)
 		_, h := a.app(a.new)
 		if body, _ := do(h, "/", a.login(c.user)); body != c.want {
-			t.Errorf("%T %v: in as %q, want %q", c.user, c.user, body, c.want)
+			t.Errorf("%T %v: logged in as %q, want %q", c.user, c.user, body, c.want)
 		}
 	}
 }
 
-// The old application's Logout leaves the user in the session and sets another value to
-// false. UserFunc asks what that application asked.
+// TestUserFunc checks UserFunc with an old application whose Logout keeps the user in the session
+// and sets another value to false.
 func TestUserFunc(t *testing.T) {
 	gob.Register(member{})
 	for name, c := range map[string]struct {
@@ -102,11 +103,12 @@ func TestUserFunc(t *testing.T) {
 
 type contextKey string
 
-// Names of gorilla's that are not strings are others than the strings that print alike:
-// the user of the session is the value "user". They are reported, unless Ignore has them.
+// TestNamesThatAreNotStrings checks that names of gorilla/sessions that are not strings are
+// distinguished from strings that print alike: the user of the session is the value "user". The
+// other names are reported, unless Ignore lists them.
 func TestNamesThatAreNotStrings(t *testing.T) {
 	gob.Register(contextKey(""))
-	for range 10 { // whatever the order of the map
+	for range 10 { // the order of the map is random
 		for _, ignores := range []bool{false, true} {
 			log := logged(t)
 			store := sessions.NewCookieStore(cookieKey)
@@ -133,17 +135,18 @@ func TestNamesThatAreNotStrings(t *testing.T) {
 	}
 }
 
-// Allow is asked before a user's session is taken over, with the time of the login where
-// that is known, and not for a visitor's. If it says no the session ends.
+// TestAllow checks that Allow is called before the session of a user is taken over, with the time
+// of the login if it is known, and not for an anonymous session. If it returns false, the session
+// ends.
 func TestAllow(t *testing.T) {
 	for name, isKnown := range map[string]bool{"scs, memory": true, "gorilla, cookie": false, "gorilla, files": false} {
 		for _, says := range []bool{true, false} {
-			asked := 0
+			calls := 0
 			v := newMove(t, libraries[name](t), func(_ *session.Options, o *migrate.Options) {
 				o.Allow = func(user string, created time.Time) bool {
-					asked++
+					calls++
 					if user != "ann" || created.IsZero() == isKnown || created.After(time.Now()) {
-						t.Errorf("%s: asked for %q, who logged in at %v", name, user, created)
+						t.Errorf("%s: Allow got the user %q and the login at %v", name, user, created)
 					}
 					return says
 				}
@@ -156,39 +159,40 @@ func TestAllow(t *testing.T) {
 			}
 			v.expect(v.browser, want)
 			v.expect(v.browser, want)
-			if n := v.take.Count(); asked > 2 || (n == 1) != says {
-				t.Errorf("%s: Allow was asked %d times, %d takeovers", name, asked, n)
+			if n := v.take.Count(); calls > 2 || (n == 1) != says {
+				t.Errorf("%s: %d calls of Allow, %d takeovers", name, calls, n)
 			}
 			if got := v.cookies(); !says && len(got) > 0 {
 				t.Errorf("%s: the browser has %q", name, got)
 			}
 			v.expect(copied, want)
 			if got, _ := v.get(again, v.before+"/"); got != "<nil>" && !v.library.stateless {
-				t.Errorf("%s: in the old application it is still %q", name, got)
+				t.Errorf("%s: the old application still has the user %q", name, got)
 			}
-			asked = 0
+			calls = 0
 			v.get(v.browser, v.after+"/logout")
 			v.get(v.browser, v.before+"/login")
 			v.expect(v.browser, " 7 [{tea 2}] 03:04:05")
-			if asked > 0 {
-				t.Errorf("%s: Allow was asked for a visitor", name)
+			if calls > 0 {
+				t.Errorf("%s: Allow was called for an anonymous session", name)
 			}
 		}
 	}
 }
 
-// An account is disabled while its session is being taken over. The session ends all the
-// same: a RevokeAll may have looked for the user's sessions just before it was stored.
+// TestAllowChangesItsMind checks that the session ends if the account is disabled during its
+// takeover: a RevokeAll may have listed the sessions of the user just before the new one was
+// stored.
 func TestAllowChangesItsMind(t *testing.T) {
 	for _, name := range []string{"scs, memory", "gorilla, cookie"} {
-		asked := 0
+		calls := 0
 		v := newMove(t, libraries[name](t), func(_ *session.Options, o *migrate.Options) {
-			o.Allow = func(string, time.Time) bool { asked++; return asked == 1 }
+			o.Allow = func(string, time.Time) bool { calls++; return calls == 1 }
 		})
 		v.get(v.browser, v.before+"/login?user=ann")
 		v.expect(v.browser, " 0 [] 00:00:00")
-		if list, err := v.m.List(t.Context(), "ann"); err != nil || len(list) > 0 || asked != 2 || v.take.Count() > 0 || len(v.cookies()) > 0 {
-			t.Errorf("%s: %d sessions, %v; Allow was asked %d times; %d takeovers, cookies %q", name, len(list), err, asked, v.take.Count(), v.cookies())
+		if list, err := v.m.List(t.Context(), "ann"); err != nil || len(list) > 0 || calls != 2 || v.take.Count() > 0 || len(v.cookies()) > 0 {
+			t.Errorf("%s: %d sessions, %v; %d calls of Allow; %d takeovers, cookies %q", name, len(list), err, calls, v.take.Count(), v.cookies())
 		}
 		v.expectNothingStored()
 	}

@@ -12,13 +12,13 @@ import (
 	"github.com/coatcheck/session/migrate"
 )
 
-// A hiding keeps a field out of JSON, as programs do that send the type to browsers.
+// A hiding keeps a field out of its JSON, as types do that are also sent to browsers.
 type hiding struct {
 	ID   int64 `json:"-"`
 	Name string
 }
 
-// A pair has fields that are not the same bytes after JSON.
+// A pair has fields whose JSON decodes to an equivalent value with other bytes.
 type pair struct {
 	At      time.Time
 	Nothing []string `json:",omitempty"`
@@ -26,8 +26,8 @@ type pair struct {
 	Counts  map[string]int
 }
 
-// As does not take over a value that would lose a part of itself: the value is reported
-// by name, and the rest of the session is taken over.
+// TestLosses checks that As leaves out a value that would lose a part of itself: the value is
+// reported by name, and the others are taken over.
 func TestLosses(t *testing.T) {
 	for _, v := range []any{[]int{}, []any{}, struct{ N int }{}, map[string]any{}, map[string]int{}, hiding{}, pair{}, []hiding{}} {
 		gob.Register(v)
@@ -47,10 +47,10 @@ func TestLosses(t *testing.T) {
 		{migrate.As("v", session.NewKey[struct{ N, Extra int8 }]("g")), struct{ N int }{7}, false},
 		{migrate.As("v", session.NewKey[int8]("h")), 300, true},
 		{migrate.As("v", session.NewKey[time.Time]("i")), "2026-01-02T03:04:05+02:00", false},
-		{migrate.As("v", session.NewKey[string]("j")), "\xff", true}, // which the session refuses
+		{migrate.As("v", session.NewKey[string]("j")), "\xff", true}, // the session refuses it
 		{migrate.As("v", session.NewKey[[]string]("k")), []any{"\xff"}, true},
 
-		// Fields that gob keeps, and JSON does not.
+		// gob keeps these fields, and JSON loses them.
 		{migrate.As("v", session.NewKey[hiding]("l")), hiding{7, "ann"}, true},
 		{migrate.As("v", session.NewKey[hiding]("m")), hiding{0, "ann"}, false},
 		{migrate.As("v", session.NewKey[struct{ Name string }]("n")), hiding{7, "ann"}, true},
@@ -66,7 +66,7 @@ func TestLosses(t *testing.T) {
 		{migrate.As("v", session.NewKey[map[string]int]("v")), map[string]any{"n": 7}, false},
 		{migrate.As("v", session.NewKey[[]int]("w")), []any{7, int64(8)}, false},
 
-		// What is another value to a comparison of bytes, and none to a program.
+		// Equivalent values whose bytes differ.
 		{migrate.As("v", session.NewKey[pair]("x")), pair{At: when.In(time.FixedZone("", 3600)), Nothing: []string{}}, false},
 		{migrate.As("v", session.NewKey[pair]("y")), pair{At: when, To: &item{"tea", 2}, Counts: map[string]int{"a": 1}}, false},
 	} {

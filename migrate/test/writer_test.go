@@ -19,8 +19,8 @@ func (w bare) Header() http.Header         { return w.header }
 func (w bare) Write(b []byte) (int, error) { return len(b), nil }
 func (w bare) WriteHeader(int)             {}
 
-// A fileTaker is net/http's writer as far as sendfile goes: it keeps what it is asked
-// to read from.
+// A fileTaker implements the optional methods of the writer of net/http, and records the reader
+// that ReadFrom gets.
 type fileTaker struct {
 	bare
 	from io.Reader
@@ -35,7 +35,7 @@ func (w *fileTaker) ReadFrom(from io.Reader) (int64, error) {
 	return io.Copy(io.Discard, from)
 }
 
-// methods lists the optional methods of a writer.
+// methods returns the names of the optional methods of a writer.
 func methods(w http.ResponseWriter) string {
 	var all []string
 	if _, ok := w.(http.Flusher); ok {
@@ -53,8 +53,8 @@ func methods(w http.ResponseWriter) string {
 	return strings.Join(all, " ")
 }
 
-// During a takeover a handler finds the optional methods that the server's writer has,
-// and no others.
+// TestOptionalMethodsDuringATakeover checks that a handler finds exactly the optional methods that
+// the writer of the server has.
 func TestOptionalMethodsDuringATakeover(t *testing.T) {
 	var found string
 	look := func(w http.ResponseWriter, _ *http.Request) { found = methods(w) }
@@ -71,7 +71,7 @@ func TestOptionalMethodsDuringATakeover(t *testing.T) {
 		r.Header.Set("Cookie", a.login("ann"))
 		a.serve(look).ServeHTTP(c.w, r)
 		if found != c.want {
-			t.Errorf("%s: a handler finds %q, want %q", name, found, c.want)
+			t.Errorf("%s: the handler found %q, want %q", name, found, c.want)
 		}
 		if lines := c.w.Header()["Set-Cookie"]; len(lines) != 2 {
 			t.Errorf("%s: cookies %q", name, lines)
@@ -79,8 +79,8 @@ func TestOptionalMethodsDuringATakeover(t *testing.T) {
 	}
 }
 
-// A file that is served during a takeover reaches the server's ReadFrom, which makes a
-// sendfile of it, and its response has the cookies.
+// TestSendfileDuringATakeover checks that a file that is served during a takeover reaches ReadFrom
+// of the server, which uses sendfile, and that the response sets the cookies.
 func TestSendfileDuringATakeover(t *testing.T) {
 	a := newApps(t)
 	w, r := &fileTaker{bare: bare{http.Header{}}}, httptest.NewRequest("GET", "/", nil)
