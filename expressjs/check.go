@@ -7,12 +7,12 @@ import (
 	"github.com/coatcheck/session/internal/object"
 )
 
-// Problems says in plain words what in a record, as it stands in Redis or in the
-// column sess, makes Express fail, or forget something. It is empty if all is well.
+// Problems describes what in a record, as it is stored in Redis or in the column sess, makes
+// Express fail or lose data. It returns nil if there is no problem.
 func Problems(record []byte) (all []string) {
 	problem := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
 	if isNone(record) {
-		problem("the record is empty, which Express takes for no session")
+		problem("the record is empty: Express treats that as no session")
 		return all
 	}
 	list, err := members(record)
@@ -20,29 +20,29 @@ func Problems(record []byte) (all []string) {
 		problem("%v", err)
 		return all
 	}
-	const wrapped = ", unless the app's store has a serializer of its own, which cannot be shared"
+	const wrapped = ", unless the app's store uses its own serializer, which cannot be shared"
 	raw := find(list, "cookie")
 	inside, err := object.Append(nil, raw)
 	switch {
 	case raw == nil:
 		problem("the record has no cookie object: Express answers every request of this session with an error" + wrapped)
 	case err != nil:
-		problem("cookie is no object: Express answers every request of this session with an error" + wrapped)
+		problem("cookie is not an object: Express answers every request of this session with an error" + wrapped)
 	}
 	for _, m := range inside {
-		if name := string(m.Name); !good(name, string(m.Raw)) {
+		if name := string(m.Name); !isValidMember(name, string(m.Raw)) {
 			problem("cookie.%s is %.40s: %s", strings.Trim(name, `"`), m.Raw, consequence(name))
 		}
 	}
 	for i := range list {
 		if n := &list[i]; n.name != "cookie" && reserved[n.name] {
-			problem("there is a value %q, which Express drops: every session has a property of that name", n.name)
+			problem("the record has a value %q, which Express drops: every session has a property of that name", n.name)
 		}
 	}
 	return all
 }
 
-// consequence is what Express does with a member of a cookie object that is not good.
+// consequence describes what Express does with an invalid member of a cookie object.
 func consequence(name string) string {
 	switch name {
 	case `"originalMaxAge"`:
@@ -50,9 +50,9 @@ func consequence(name string) string {
 	case `"expires"`:
 		return "it must be a time such as 2030-01-02T03:04:05.678Z, null or false"
 	case `"sameSite"`, `"priority"`:
-		return "Express sets no cookie, and says nothing"
+		return "Express sets no cookie and reports no error"
 	}
-	return "Express does not expect that"
+	return "Express does not expect this value"
 }
 
 // usualMembers are the members in which most apps store the logged-in user.

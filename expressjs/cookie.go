@@ -14,13 +14,12 @@ import (
 	"github.com/coatcheck/session/internal/shared"
 )
 
-// A cookie is the cookie object of a record, its members as they stand there. A
-// record without a good one makes Express answer every request of the session with
-// an error, or not at all.
+// A cookie is the cookie object of a record, with its members in their stored form. If a record has
+// no valid cookie, Express answers every request of the session with an error, or not at all.
 type cookie struct{ members []object.Member }
 
-// newCookie is the cookie object of a new session, in the order in which
-// express-session writes it.
+// newCookie returns the cookie object of a new session, in the order in which express-session
+// writes it.
 func (o *Options) newCookie() *cookie {
 	c, from := &cookie{}, o.cookie()
 	add := func(name string, raw string, there bool) {
@@ -65,7 +64,7 @@ func (s *records) Agree(c shared.Cookie) (shared.Cookie, error) {
 	with := s.o.Cookie
 	either := func(name, here, there string) string {
 		if here != "" && there != "" && here != there {
-			errs = append(errs, fmt.Errorf("expressjs: Options.Cookie.%s: is %q, and in session.Options.Cookie %q: leave out one of them", name, here, there))
+			errs = append(errs, fmt.Errorf("expressjs: Options.Cookie.%s: is %q, but %q in session.Options.Cookie: set only one of them", name, here, there))
 		}
 		return cmp.Or(here, there)
 	}
@@ -88,8 +87,8 @@ func (s *records) Lifetimes() shared.Lifetimes {
 	return shared.Lifetimes{MaxAge: s.o.Cookie.MaxAge, TTL: s.o.TTL, IsTTLSet: s.o.isTTLSet}
 }
 
-// cookieOf returns the cookie object as it stands in a record, without the members
-// that Express cannot bear. If that is not an object, it is a new one.
+// cookieOf returns the cookie object of a record, without the members that Express does not accept.
+// If raw is not an object, cookieOf returns a new cookie.
 func (o *Options) cookieOf(raw []byte) *cookie {
 	members, err := object.Append(nil, raw)
 	if err != nil || len(raw) == 0 {
@@ -97,15 +96,15 @@ func (o *Options) cookieOf(raw []byte) *cookie {
 	}
 	c := &cookie{}
 	for _, m := range members {
-		if good(string(m.Name), string(m.Raw)) {
+		if isValidMember(string(m.Name), string(m.Raw)) {
 			c.members = append(c.members, m)
 		}
 	}
 	return c
 }
 
-// good tells whether Express can bear a member of a cookie object.
-func good(name, raw string) bool {
+// isValidMember reports whether Express accepts this value of a member of a cookie object.
+func isValidMember(name, raw string) bool {
 	isText := strings.HasPrefix(raw, `"`)
 	isWord := raw == "null" || raw == "false" || raw == "true"
 	switch name {
@@ -144,14 +143,14 @@ func (c *cookie) maxAge() (ms int64, ok bool) {
 	return int64(f), err == nil && f >= 1 && f < 1<<53
 }
 
-// idle returns the session's own idle timeout in milliseconds, if the cookie has a maxAge.
+// idle returns the idle timeout of the session in milliseconds, if the cookie has a maxAge.
 func (c *cookie) idle() (ms int64, ok bool) {
 	ms, ok = c.maxAge()
 	return duration(ms).Milliseconds(), ok
 }
 
-// until makes the cookie say when the session ends if nobody uses it again, where it has a
-// maxAge. idle is the session's own idle timeout in milliseconds; 0: as it was.
+// until sets the end of the session in the cookie, if the cookie has a maxAge. idle is the new idle
+// timeout of the session in milliseconds; 0: unchanged.
 func (c *cookie) until(end time.Time, idle int64) {
 	if was, ok := c.idle(); idle > 0 && (!ok || was != idle) {
 		c.members = object.Set(c.members, `"originalMaxAge"`, strconv.AppendInt(nil, idle, 10))
@@ -163,8 +162,8 @@ func (c *cookie) until(end time.Time, idle int64) {
 
 func (c *cookie) json() []byte { return object.Write(c.members) }
 
-// text is JSON of a string.
+// text returns the JSON of a string.
 func text(s string) []byte {
-	raw, _ := json.Marshal(s) // a string always encodes
+	raw, _ := json.Marshal(s) // encoding a string never fails
 	return raw
 }

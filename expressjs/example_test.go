@@ -29,7 +29,7 @@ func Example() {
 	sessions, err := session.New(&session.Options{
 		Tokens:   tokens,
 		Store:    store,
-		Lifetime: 30 * 24 * time.Hour, // of a login at Go, however it is used: Express has no such end
+		Lifetime: 30 * 24 * time.Hour, // absolute end of a login at Go; Express has none
 		Cookie:   session.CookieOptions{Name: "connect.sid"},
 	})
 	if err != nil {

@@ -8,32 +8,32 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// own is what only Go knows of a session. It holds as far as the record is the one
-// that Go wrote, or, if Express has written it since, but for version and exact.
+// own is the part of a session that only Go stores. If Express has written the record since,
+// version and exact are out of date and the other fields still hold.
 type own struct {
 	version   uint64
-	sum       string // of the record that Go wrote
+	sum       string // digest of the record that Go wrote
 	user      string
 	created   time.Time
 	seen      time.Time
 	deadline  time.Time
 	expires   time.Time
-	tombstone []byte // Data, once Go has ended the session
-	exact     []byte // Data, if it cannot be had from the record
+	tombstone []byte // Data of the tombstone; nil: Go has not ended the session
+	exact     []byte // Data that cannot be computed from the record, if isExact
 	isExact   bool
-	data      []byte    // Data of the record that Go is about to write; nil: the record has all of it
-	until     time.Time // how long the store keeps this; a load does not read it
+	data      []byte    // Data of the record that Go is about to write; nil: the record contains all of it
+	until     time.Time // end of the time in which the store keeps this; not set by a load
 }
 
-// isOver reports whether Go has ended the session, or its absolute end has passed. A
-// record that is there all the same was written by a request of Express that had loaded
-// the session before, or by Express going on after the absolute end.
-func (w *own) isOver(now time.Time) bool {
+// isEnded reports whether Go has ended the session, or its absolute end has passed. If there still
+// is a record, it was written by a request of Express that had loaded the session before, or by
+// Express after the absolute end.
+func (w *own) isEnded(now time.Time) bool {
 	return w != nil && (w.tombstone != nil || !now.Before(w.deadline))
 }
 
-// last returns when a session ends at the latest, as far as Go knows: its absolute end,
-// or its idle end if Express made it, for then it has no other.
+// last returns the latest end of a session that Go knows: its absolute end, or the idle end of a
+// session that Express made, which has no absolute end.
 func last(deadline, expires time.Time) time.Time {
 	if deadline.Equal(forever) {
 		return expires
@@ -41,13 +41,13 @@ func last(deadline, expires time.Time) time.Time {
 	return deadline
 }
 
-// afterEnd is how much longer Go remembers an ended session than Express could go on
-// with it by itself: a request of Express may run for minutes, and clocks differ.
+// afterEnd is how much longer Go remembers an ended session than Express could use its record: a
+// request of Express may run for minutes, and clocks differ.
 const afterEnd = time.Hour
 
-// untilEnded returns how long Go remembers that a session has ended: a request of Express
-// that had loaded the session before brings the record back when it ends, and the record
-// then lives for window. Each time that Go finds the record back the time is counted again.
+// untilEnded returns until when Go remembers that a session has ended. A request of Express that
+// had loaded the session before writes the record again, and that record lives for window. Each
+// time that Go finds such a record, the time starts again.
 func untilEnded(deadline, now time.Time, window time.Duration) time.Time {
 	until := now.Add(window)
 	if !deadline.Equal(forever) && deadline.After(until) {
@@ -56,10 +56,10 @@ func untilEnded(deadline, now time.Time, window time.Duration) time.Time {
 	return until.Add(afterEnd)
 }
 
-// untilLive returns how long Go remembers a live session: as long as its record, unless
-// a user has logged in at Go. What only Go knows of an anonymous session, or of one that
-// Express made, is worth nothing without the record. The absolute end of a login must be
-// known for as long as Express can have prolonged the record past it.
+// untilLive returns until when Go remembers a live session: as long as its record, unless a user
+// has logged in at Go. What only Go stores of an anonymous session, or of one that Express made, is
+// useless without the record. The absolute end of a login must be remembered for as long as Express
+// can prolong the record past it.
 func (w *own) untilLive(window time.Duration) time.Time {
 	if w.user == "" || w.deadline.Equal(forever) {
 		return w.expires
@@ -67,19 +67,18 @@ func (w *own) untilLive(window time.Duration) time.Time {
 	return untilEnded(w.deadline, w.deadline, window)
 }
 
-// day is how exactly a user's list has to know when a session ends: it keeps it far
-// longer.
+// day is the precision with which the list of a user records the end of a session. The list keeps
+// sessions much longer than that.
 const day = 24 * time.Hour
 
-// lists tells whether Go wrote this session as this user's, with an end of the same day.
+// lists reports whether Go has stored this session for the user of r, with an end on the same day.
 func (w *own) lists(r *session.Record) bool {
 	return w != nil && w.user == r.User && last(w.deadline, w.expires).Truncate(day).Equal(last(r.Deadline, r.Expires).Truncate(day))
 }
 
-// In Redis it is one string, which scripts know by its offsets: the version, created,
-// seen, deadline, expires (Unix milliseconds), each 8 bytes, the most significant
-// first; a byte that says what the rest is; 16 bytes of sum; the length of the user in
-// 4 bytes, the user, the rest.
+// In Redis an own is one string, whose offsets the scripts use: version, created, seen, deadline
+// and expires (Unix milliseconds), 8 bytes each, big endian; a byte for the kind of the rest; 16
+// bytes of sum; the length of the user in 4 bytes, the user, and the rest.
 const (
 	versionEnd = 8
 	kindAt     = 40
@@ -135,4 +134,4 @@ func unpack(s string) (*own, error) {
 	return w, nil
 }
 
-var errOwn = errors.New("what Go knows of the session is damaged")
+var errOwn = errors.New("the data that only Go stores of the session is damaged")

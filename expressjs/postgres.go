@@ -16,31 +16,31 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// A PostgresStore is a [session.Store] over the table of connect-pg-simple, whose
-// rows Go replaces only if they are still what Go has read.
+// A PostgresStore is a [session.Store] over the table of connect-pg-simple. It replaces a row only
+// if the row has not changed since Go read it.
 //
-// What only Go knows of a session stands in a table of its own, and so do its
-// tombstones: see [PostgresStore.Schema]. A load is one round trip, and so is a save of
-// what this process has loaded.
+// A table of its own contains what only Go stores of a session, and the tombstones: see
+// [PostgresStore.Schema]. A load is one round trip, and so is a save of a session that this process
+// has loaded.
 //
-// [PostgresStore.Rights] returns the rights that the role needs. Call [PostgresStore.Sweep]
-// every 15 minutes: nothing else deletes the rows of Go's own table whose sessions have ended.
+// [PostgresStore.Rights] returns the rights that the role needs. Call [PostgresStore.Sweep] every
+// 15 minutes: nothing else deletes the rows of Go's own table whose sessions have ended.
 //
-// The column expire has no time zone: every connection writes it in its own. So Go's
-// connections must have the TimeZone of Node's, or sessions live for hours too short
-// or too long. The command doctor compares them.
+// The column expire has no time zone: every connection writes it in its own zone. The connections
+// of Go must have the same TimeZone as those of Node. Otherwise sessions live hours too short or
+// too long. The command doctor compares the zones.
 type PostgresStore struct {
 	pool *pgxpool.Pool
 	records
-	table *strings.Replacer // @session and @own in a statement, as they are quoted
+	table *strings.Replacer // replaces @session, @own and @user in a statement by quoted names
 	ready atomic.Bool
 }
 
 var _ session.Store = (*PostgresStore)(nil)
 
-// NewPostgresStore returns a Store on a pool that stays the caller's to close. A nil
-// opts means all defaults. It sends nothing, and reports every mistake at once. The
-// first call of a method makes Go's own table, unless it is there.
+// NewPostgresStore returns a Store on a pool, which the caller has to close. A nil opts means all
+// defaults. The error joins every mistake in opts. NewPostgresStore sends no statement: the first
+// call of a method creates Go's own table if it does not exist.
 func NewPostgresStore(pool *pgxpool.Pool, opts *Options) (*PostgresStore, error) {
 	if opts == nil {
 		opts = &Options{}
@@ -96,7 +96,7 @@ func (s *PostgresStore) forget(ctx context.Context, id string, until time.Time) 
 	return stated(s.exec(ctx, `WITH o AS (UPDATE @own SET until = greatest(until, $2) WHERE sid = $1) DELETE FROM @session WHERE sid = $1`, id, until.UnixMilli()))
 }
 
-// exec executes a statement, again if PostgreSQL rolls it back.
+// exec executes a statement, and repeats it if PostgreSQL rolls it back.
 func (s *PostgresStore) exec(ctx context.Context, statement string, args ...any) error {
 	return retry(ctx, func() error {
 		_, err := s.pool.Exec(ctx, s.table.Replace(statement), args...)
@@ -104,13 +104,12 @@ func (s *PostgresStore) exec(ctx context.Context, statement string, args ...any)
 	})
 }
 
-// state is what there is of a session, with its record as s and what Go knows as o.
-// The epoch of expire is what Node's to_timestamp was given, if the time zones are
-// the same.
+// state selects a session: its record as s and what only Go stores as o. The epoch of expire is the
+// argument of to_timestamp at Node if the time zones are the same.
 const state = `s.sess::text, round(extract(epoch FROM s.expire::timestamptz) * 1000)::bigint,
 	o.version, o.sum, o.usr, o.created, o.seen, o.deadline, o.expires, o.tombstone, o.exact`
 
-// scan reads what state selects.
+// scan reads the columns of state.
 func scan(row pgx.Row, before ...any) (*snapshot, error) {
 	var raw *string
 	var expire, version, created, seen, deadline, expires *int64
@@ -148,11 +147,11 @@ func (s *PostgresStore) look(ctx context.Context, id string) (*snapshot, error) 
 	return found, explain(err)
 }
 
-// swap implements place. The rows are locked first, so that of two writes that leave
-// the same record the second one sees the other's version.
+// swap implements place. It locks the rows first, so that of two writes with equal records the
+// second one sees the version of the first.
 func (s *PostgresStore) swap(ctx context.Context, id string, found *snapshot, record []byte, w *own, now time.Time) (bool, error) {
 	if found.raw == nil && record == nil {
-		return false, nil // a tombstone is the last there is
+		return false, nil // nothing can replace a tombstone
 	}
 	var version *int64
 	if found.own != nil {
@@ -161,7 +160,7 @@ func (s *PostgresStore) swap(ctx context.Context, id string, found *snapshot, re
 	}
 	until := w.until
 	if record != nil {
-		until = w.expires // Sweep leaves it for as long as the record is there
+		until = w.expires // Sweep keeps the row while the record exists
 	}
 	var exact []byte
 	if w.isExact {
@@ -177,14 +176,14 @@ func (s *PostgresStore) swap(ctx context.Context, id string, found *snapshot, re
 	})
 	var answer *pgconn.PgError
 	if errors.As(err, &answer) && strings.HasPrefix(answer.Code, dataException) {
-		return false, mistake.New("expressjs: the session has a value that a column of type jsonb cannot hold, such as text with U+0000: %s", answer.Message)
+		return false, mistake.New("expressjs: the session has a value that a column of type jsonb cannot store, such as text with U+0000: %s", answer.Message)
 	}
 	return isSwapped, stated(err)
 }
 
 // swapRows locks the rows of a session and executes the statement, in one transaction.
 func (s *PostgresStore) swapRows(ctx context.Context, id, statement string, args []any) (isSwapped bool, err error) {
-	var batch pgx.Batch // which is a transaction
+	var batch pgx.Batch // one implicit transaction
 	batch.Queue(s.table.Replace(`SELECT 1 FROM @session WHERE sid = $1 FOR UPDATE`), id)
 	batch.Queue(s.table.Replace(`SELECT 1 FROM @own WHERE sid = $1 FOR UPDATE`), id)
 	batch.Queue(statement, args...)
@@ -201,11 +200,11 @@ func (s *PostgresStore) swapRows(ctx context.Context, id, statement string, args
 	return tag.RowsAffected() == 1, err
 }
 
-// dataException is the class of PostgreSQL's errors about values that it cannot store.
+// dataException is the class of PostgreSQL errors about values that it cannot store.
 const dataException = "22"
 
-// changes are what a swap does to Express's table, by whether there was a record, and
-// whether there is to be one. All take the same parameters.
+// changes are the statements of a swap on the table of Express, by whether there is a record
+// before, and whether there is one after. All take the same parameters.
 var changes = map[bool]map[bool]string{
 	true: {
 		true:  `UPDATE @session s SET sess = a.record::json, expire = to_timestamp(a.expires / 1000.0) FROM a WHERE s.sid = a.sid AND s.sess::text = a.found RETURNING s.sess::text AS stored`,
@@ -217,13 +216,13 @@ var changes = map[bool]map[bool]string{
 	},
 }
 
-// PostgreSQL normalizes a record in a column of type jsonb. In this case the statement computes
-// the sum of the normalized text, and stores Data in Go's own table, as for a record that does
-// not have all of Data.
+// PostgreSQL normalizes a record in a column of type jsonb. In this case the statement computes the
+// sum of the normalized text, and stores Data in Go's own table, as for a record that does not
+// contain all of Data.
 //
-// LastSeen and Expires move forward only, from what a Load would return (see
-// Options.record), and Expires no further than the Deadline. A session that has ended
-// stays in its user's list: a List deletes the record if Express brings it back.
+// LastSeen and Expires only move forward, starting from what a Load would return (see
+// records.record), and Expires not past the Deadline. An ended session stays in the list of its
+// user: List deletes the record if Express writes it again.
 const (
 	swapBegin = `WITH x AS (
 			SELECT o.seen, o.deadline, o.expires, e.expire, abs(e.expire - o.expires) < 1000 AS ours
@@ -245,8 +244,8 @@ const (
 			deadline = EXCLUDED.deadline, expires = EXCLUDED.expires, tombstone = EXCLUDED.tombstone, exact = EXCLUDED.exact, until = EXCLUDED.until`
 )
 
-// seconds is a time for to_timestamp. A time.Time that pgx is given would be written
-// in the zone of this process.
+// seconds converts a time for to_timestamp. pgx would write a time.Time in the zone of this
+// process.
 func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 
 // Touch implements session.Store.
@@ -281,11 +280,11 @@ func (s *PostgresStore) Touch(ctx context.Context, id string, seen, expires time
 	return nil
 }
 
-// isText reports whether PostgreSQL can keep an id, which a stranger may have chosen: there
-// is no row of any other.
+// isText reports whether PostgreSQL can store an id, which may be chosen by an attacker. No row has
+// any other id.
 func isText(id string) bool { return utf8.ValidString(id) && strings.IndexByte(id, 0) < 0 }
 
-// stated tells of a failed write whether it may have been carried out.
+// stated marks the error of a write that PostgreSQL may have executed as session.ErrIndeterminate.
 func stated(err error) error {
 	var answer *pgconn.PgError
 	var connect *pgconn.ConnectError

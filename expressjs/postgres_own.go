@@ -10,8 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Schema returns the statements that make Go's own table, for teams whose
-// application may not. Times are Unix milliseconds. They may be run again.
+// Schema returns the statements that create Go's own table, for applications whose role may not.
+// They may be executed again. Times are Unix milliseconds.
 func (s *PostgresStore) Schema() string {
 	return s.table.Replace(`CREATE TABLE IF NOT EXISTS @own (
 	sid varchar NOT NULL PRIMARY KEY,
@@ -31,7 +31,7 @@ CREATE INDEX IF NOT EXISTS @user ON @own (listed);
 `)
 }
 
-// prepare makes Go's own table if it is not there.
+// prepare creates Go's own table if it does not exist.
 func (s *PostgresStore) prepare(ctx context.Context) error {
 	if s.ready.Load() {
 		return nil
@@ -39,11 +39,12 @@ func (s *PostgresStore) prepare(ctx context.Context) error {
 	var there bool
 	err := s.pool.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", s.table.Replace("@own")).Scan(&there)
 	if err == nil && !there {
-		// One after another: of two processes that make a table one fails.
+		// The lock serializes this: if two processes create a table concurrently, one of them
+		// fails.
 		_, err = s.pool.Exec(ctx, "SELECT pg_advisory_xact_lock(7310033); "+s.Schema(), pgx.QueryExecModeSimpleProtocol)
 	}
 	if err != nil {
-		return fmt.Errorf("expressjs: Go's own table cannot be made (see PostgresStore.Schema): %w", err)
+		return fmt.Errorf("expressjs: Go's own table cannot be created (see PostgresStore.Schema): %w", err)
 	}
 	s.ready.Store(true)
 	return nil
@@ -60,7 +61,7 @@ func listKey(user string) []byte {
 	return sum[:]
 }
 
-// index implements place. It says nothing but whose a session is.
+// index implements place. The row contains the user of the session and no other data of it.
 func (s *PostgresStore) index(ctx context.Context, user, id string, lasts time.Time) error {
 	if user == "" {
 		return nil
@@ -97,7 +98,7 @@ func (s *PostgresStore) list(ctx context.Context, user string) ([]*session.Recor
 	return s.of(ctx, s, user, ids, all)
 }
 
-// indexed returns what there is of the sessions that stand in the user's list.
+// indexed returns the ids and the snapshots of the sessions in the list of the user.
 func (s *PostgresStore) indexed(ctx context.Context, user string) (ids []string, all []*snapshot, _ error) {
 	rows, err := s.pool.Query(ctx, s.table.Replace(`SELECT o.sid, `+state+` FROM @own o JOIN @session s ON s.sid = o.sid WHERE o.listed = $1`), listKey(user))
 	if err != nil {
@@ -115,9 +116,9 @@ func (s *PostgresStore) indexed(ctx context.Context, user string) (ids []string,
 	return ids, all, rows.Err()
 }
 
-// Sweep deletes expired sessions, as connect-pg-simple does too, and what Go knows of
-// sessions that are no longer there. It returns how many sessions it deleted.
-// Run it every quarter of an hour, in one process or in all.
+// Sweep deletes expired sessions, as connect-pg-simple does, and the rows of Go's own table whose
+// sessions no longer exist. It returns the number of sessions that it deleted. Call it every 15
+// minutes, in one process or in all.
 func (s *PostgresStore) Sweep(ctx context.Context) (int, error) {
 	if err := s.prepare(ctx); err != nil {
 		return 0, fmt.Errorf("expressjs: sweep: %w", err)

@@ -24,7 +24,7 @@ func addFlash(s *session.Session, kind, text string) {
 	})
 }
 
-// flashes is req.flash(): what is to be shown, by kind, once.
+// flashes is req.flash(): it returns and deletes the messages, by kind.
 func flashes(s *session.Session) map[string][]any {
 	all, _ := flash.Pop(s)
 	return all

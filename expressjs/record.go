@@ -18,20 +18,20 @@ import (
 	"github.com/coatcheck/session/internal/object"
 )
 
-// A snapshot is what a store has of a session: the record that Express shares, and
-// what only Go knows of it.
+// A snapshot is the stored state of a session: the record that Express shares, and what only Go
+// stores.
 type snapshot struct {
-	raw     []byte // of Express; nil: there is none
+	raw     []byte // record of Express; nil: none
 	expires time.Time
-	lasting bool // the record has no end of its own, and expires is not set
+	lasting bool // the record never expires in the store, and expires is not set
 	own     *own // nil: Go has not written this session yet
 }
 
-// forever is the absolute end of a session that Express made, which knows none.
+// forever is the absolute end of a session that Express made, because Express has no absolute end.
 var forever = time.UnixMilli(253402300799999) // the year 9999
 
-// reserved are the properties of an Express session and of every object: Express
-// would drop a value of that name, or break.
+// reserved are the properties of an Express session and of every object: Express would drop a value
+// of that name, or fail.
 var reserved = map[string]bool{}
 
 func init() {
@@ -42,11 +42,11 @@ func init() {
 	}
 }
 
-var errDamaged = errors.New("the record is not a JSON object: the app's store has a serializer of its own, which cannot be shared, or something else has written it, and Express answers every request of this session with an error")
+var errDamaged = errors.New("the record is not a JSON object: the app's store uses its own serializer, which cannot be shared, or another program has written it, and Express answers every request of this session with an error")
 
-// members returns the members of a record, their names decoded, and of several of a
-// name the last, as JSON.parse has it. A name that no text of Go's is, because it has half
-// a surrogate pair, is as it stands in the JSON after a byte that is in no text.
+// members returns the members of a record with their decoded names. If a name is repeated, the last
+// member counts, as for JSON.parse. The name of a member with half a surrogate pair is not valid
+// text in Go: it is notText and the name as it is in the JSON.
 func members(raw []byte) ([]named, error) {
 	all, err := object.Append(make([]object.Member, 0, 16), raw)
 	if err != nil || len(raw) == 0 || !json.Valid(raw) {
@@ -75,8 +75,7 @@ type named struct {
 
 const notText = "\xff"
 
-// hasLoneSurrogate reports whether text as it stands in JSON has an escape of half a
-// surrogate pair.
+// hasLoneSurrogate reports whether text in its JSON form has an escape of half a surrogate pair.
 func hasLoneSurrogate(text []byte) bool {
 	unit := func(at int) (r rune) {
 		if at+6 <= len(text) && text[at] == '\\' && text[at+1] == 'u' {
@@ -101,12 +100,12 @@ func hasLoneSurrogate(text []byte) bool {
 	return false
 }
 
-// shared tells whether a member is a value for both sides.
-func (n *named) shared() bool {
+// isShared reports whether a member is a value for both Go and Express.
+func (n *named) isShared() bool {
 	return !reserved[n.name] && body.IsForeign(n.name)
 }
 
-// quoted is the name as encoding/json spells it, and so does the Manager.
+// quoted returns the name in the JSON form of encoding/json, which the Manager uses too.
 func (n *named) quoted() []byte {
 	if strings.HasPrefix(n.name, notText) {
 		return n.Name
@@ -128,7 +127,7 @@ func find(list []named, name string) []byte {
 	return nil
 }
 
-// isNone tells whether Express takes what is stored for no session.
+// isNone reports whether Express treats this record as no session.
 func isNone(raw []byte) bool {
 	switch string(bytes.TrimSpace(raw)) {
 	case "", "null", "false", "0", `""`:
@@ -137,7 +136,7 @@ func isNone(raw []byte) bool {
 	return false
 }
 
-// record returns the snapshot as the Manager sees it, or session.ErrNotFound.
+// record returns the Record of a snapshot for the Manager, or session.ErrNotFound.
 func (s *records) record(id string, found *snapshot, now time.Time) (*session.Record, error) {
 	r := &session.Record{ID: id, Deadline: forever}
 	if found.own != nil {
@@ -156,11 +155,11 @@ func (s *records) record(id string, found *snapshot, now time.Time) (*session.Re
 	}
 	window := func() time.Duration { return s.o.window(s.o.cookieOf(find(list, "cookie"))) }
 	switch {
-	case found.lasting: // until the next touch
+	case found.lasting: // the next touch gives the record an end
 		r.Expires = now.Add(window()).Truncate(time.Millisecond)
 	case found.own != nil && found.expires.Sub(found.own.expires).Abs() < time.Second:
 		r.Expires = found.own.expires
-	default: // Express has touched it since
+	default: // Express has touched the record since Go wrote it
 		r.Expires = found.expires.Truncate(time.Millisecond)
 		if used := r.Expires.Add(-window()); used.After(r.LastSeen) && !used.After(now) {
 			r.LastSeen = used
@@ -176,7 +175,7 @@ func (s *records) record(id string, found *snapshot, now time.Time) (*session.Re
 	} else {
 		r.Version = version
 		raw := s.o.userMember(list)
-		if r.User = userText(raw); r.User == "" { // whom Go has logged in, Express may have logged out
+		if r.User = userText(raw); r.User == "" { // no user: Express may have logged out a user that Go has logged in
 			s.adviseUser(raw)
 		}
 	}
@@ -184,8 +183,7 @@ func (s *records) record(id string, found *snapshot, now time.Time) (*session.Re
 	return live(r, now)
 }
 
-// live returns the record with its two ends in order, or ErrNotFound if its time is
-// up.
+// live returns r with Expires no later than Deadline, or ErrNotFound if r has expired.
 func live(r *session.Record, now time.Time) (*session.Record, error) {
 	if r.Expires.After(r.Deadline) {
 		r.Expires = r.Deadline
@@ -196,24 +194,23 @@ func live(r *session.Record, now time.Time) (*session.Record, error) {
 	return r, nil
 }
 
-// values returns the values of a record for the Manager: without the cookie and what
-// else only Express is to see, and with names as encoding/json spells them. In place of the
-// cookie is the idle timeout, if the session has one of its own.
+// values returns the values of a record for the Manager: without the cookie and the other members
+// for Express only, and with names in the form of encoding/json. The idle timeout is added if the
+// cookie has one.
 func (o *Options) values(list []named) []object.Member {
 	values := make([]object.Member, 0, len(list)+1)
 	if ms, ok := o.cookieOf(find(list, "cookie")).idle(); ok {
 		values = append(values, object.Member{Name: []byte(body.IdleTimeout), Raw: object.Number(ms)})
 	}
 	for i := range list {
-		if list[i].shared() {
+		if list[i].isShared() {
 			values = append(values, object.Member{Name: list[i].quoted(), Raw: list[i].Raw})
 		}
 	}
 	return values
 }
 
-// digest returns what tells one record from another, and the version of one that
-// Express wrote.
+// digest returns the sum that identifies a record, and the version of a record that Express wrote.
 func digest(raw []byte) (sum string, version uint64) {
 	all := sha256.Sum256(raw)
 	return string(all[:16]), max(1, binary.BigEndian.Uint64(all[16:])>>1)

@@ -12,16 +12,15 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A RedisStore is a [session.Store] over the records of connect-redis: one string for
-// each session, which Go replaces only if it is still what Go has read.
+// A RedisStore is a [session.Store] over the records of connect-redis, one string for each session.
+// It replaces a string only if the string has not changed since Go read it.
 //
-// What only Go knows of a session stands beside it under a key of its own, and so do
-// its tombstones: "go-session:s:{" + the record's key + "}", or without the braces if
-// the key has a hash tag, on the same node of a Cluster. "go-session:u:" + the prefix +
-// the user is an index of the user's sessions. A session that somebody began at Express comes into it when
-// Go first loads it.
+// A second key contains what only Go stores of a session, and the tombstone: "go-session:s:{" + the
+// key of the record + "}", without the braces if the key has a hash tag, so that both are on the
+// same node of a Cluster. "go-session:u:" + the prefix + the user is an index of the sessions of
+// the user. A session that began at Express is added to the index when Go first loads it.
 //
-// A load is one round trip, and so is a save of what this process has loaded.
+// A load is one round trip, and so is a save of a session that this process has loaded.
 type RedisStore struct {
 	client redis.UniversalClient
 	records
@@ -29,9 +28,9 @@ type RedisStore struct {
 
 var _ session.Store = (*RedisStore)(nil)
 
-// NewRedisStore returns a Store on a client that stays the caller's to close. A nil
-// opts means all defaults. It sends nothing, and reports every mistake at once. The
-// client should have ContextTimeoutEnabled, and must not read from replicas.
+// NewRedisStore returns a Store on a client, which the caller has to close. A nil opts means all
+// defaults. The error joins every mistake in opts. NewRedisStore sends no command. The client
+// should have ContextTimeoutEnabled, and must not read from replicas.
 func NewRedisStore(client redis.UniversalClient, opts *Options) (*RedisStore, error) {
 	if opts == nil {
 		opts = &Options{}
@@ -50,8 +49,8 @@ func (s *RedisStore) key(id string) string    { return s.o.Prefix + id }
 func (s *RedisStore) userKey(u string) string { return ownPrefix + "u:" + s.o.Prefix + u }
 func (s *RedisStore) keys(id string) []string { return []string{s.key(id), ownKey(s.key(id))} }
 
-// ownKey is the key of what only Go knows: in the slot of the record's key, by that or
-// by the hash tag in it.
+// ownKey returns the key of what only Go stores. It is in the hash slot of the record, by the key
+// of the record or the hash tag in it.
 func ownKey(key string) string {
 	if _, tag, ok := strings.Cut(key, "{"); ok && strings.IndexByte(tag, '}') > 0 {
 		return ownPrefix + "s:" + key
@@ -82,8 +81,7 @@ func (s *RedisStore) Delete(ctx context.Context, id string) error {
 	return nil
 }
 
-// forgetScript deletes a record, and keeps what Go knows of it for ARGV[1] milliseconds
-// at least.
+// forgetScript deletes a record, and keeps Go's own key for at least ARGV[1] milliseconds.
 var forgetScript = redis.NewScript(`
 redis.call('DEL', KEYS[1])
 if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[1]) then redis.call('PEXPIRE', KEYS[2], ARGV[1]) end
@@ -104,7 +102,7 @@ func (s *RedisStore) look(ctx context.Context, id string) (*snapshot, error) {
 	return found[0], nil
 }
 
-// lookAll is look of several sessions in one round trip.
+// lookAll looks several sessions up in one round trip.
 func (s *RedisStore) lookAll(ctx context.Context, ids ...string) ([]*snapshot, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -126,8 +124,8 @@ func (s *RedisStore) lookAll(ctx context.Context, ids ...string) ([]*snapshot, e
 	return found, err
 }
 
-// seen is what Redis answers: the record and what Go knows of it, and for how long
-// the record lives, in milliseconds; -1: for ever, -2: no more.
+// seen decodes the reply of Redis: the record, Go's own string, and the remaining life of the
+// record in milliseconds; -1: it never expires, -2: it does not exist.
 func seen(values []any, life int64) (found *snapshot, err error) {
 	found = &snapshot{}
 	if raw, ok := values[0].(string); ok && life != -2 {
@@ -142,13 +140,14 @@ func seen(values []any, life int64) (found *snapshot, err error) {
 	return found, err
 }
 
-// swapScript replaces the record ARGV[1], "" for none, by ARGV[2], "" for none, and
-// what Go knows of it, if neither has moved on: two writes may leave the same record.
-// It knows its own write again by the version. LastSeen and Expires of what Go knows
-// move forward only, from what a Load would return (see Options.record), and Expires
-// no further than the Deadline.
-// ARGV: before, after, now in Unix milliseconds, the versions before and after, what Go
-// knows then, how many milliseconds longer than Expires that is kept, and the window of
+// swapScript replaces the record ARGV[1] by ARGV[2] ("" means no record), and Go's own string, if
+// neither has changed. Two writes may leave equal records, so it also compares versions, and it
+// recognizes its own write by the version. LastSeen and Expires in Go's own string only move
+// forward, starting from what a Load would return (see records.record), and Expires not past the
+// Deadline.
+//
+// ARGV: the records before and after, now in Unix milliseconds, the versions before and after, Go's
+// own string after, for how many milliseconds past Expires that string is kept, and the window of
 // the record before.
 var swapScript = redis.NewScript(`
 local is = redis.call('GET', KEYS[1]) or ''
@@ -192,9 +191,9 @@ func (s *RedisStore) swap(ctx context.Context, id string, before *snapshot, afte
 	return n == 1, written(err)
 }
 
-// touchScript moves the end of a record, from what a Load would return, and answers with
-// the record, or false if the session has ended: EXPIRE and no more, as connect-redis does
-// it. ARGV: seen, expires, now, all Unix milliseconds.
+// touchScript moves the end of a record, starting from what a Load would return, and returns the
+// record, or false if the session has ended. The record itself gets only an EXPIRE, as from
+// connect-redis. ARGV: seen, expires, now, in Unix milliseconds.
 var touchScript = redis.NewScript(`
 local raw = redis.call('GET', KEYS[1])
 if not raw then return false end
@@ -236,14 +235,14 @@ func (s *RedisStore) Touch(ctx context.Context, id string, seen, expires time.Ti
 	return nil
 }
 
-// beyond is how long a user's index keeps a session after the end that Go knows of:
-// Express may have prolonged the session since.
+// beyond is how long the index of a user keeps a session after the end that Go knows: Express may
+// have prolonged the session since.
 const beyond = 30 * 24 * time.Hour
 
-// indexScript adds a session to its user's, and lets the index live longer than it.
-// Those are forgotten that ended before ARGV[4], as far as Go knows, and no others: a
-// session may be in the index before its record is stored. A touch
-// knows the idle end only, and brings no end nearer.
+// indexScript adds a session to the index of its user, and lets the index live longer than the
+// session. It removes only sessions whose known end is before ARGV[4], because a session may be in
+// the index before its record is stored. A touch knows only the idle end, so an end never moves to
+// an earlier time.
 var indexScript = redis.NewScript(`
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[4])
 if tonumber(ARGV[1]) > tonumber(redis.call('ZSCORE', KEYS[1], ARGV[2]) or 0) then redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2]) end
@@ -281,8 +280,8 @@ func (s *RedisStore) List(ctx context.Context, user string) ([]*session.Record, 
 	return records, nil
 }
 
-// written tells of a failed write whether it may have been carried out. The client
-// sends one again by itself, for each knows its own work again.
+// written marks the error of a write that Redis may have executed as session.ErrIndeterminate. The
+// client may repeat a write itself, because each script recognizes its own write.
 func written(err error) error {
 	var reply redis.Error
 	var op *net.OpError

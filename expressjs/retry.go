@@ -15,15 +15,15 @@ import (
 const (
 	firstWait = 4 * time.Millisecond // before the second try; doubled for each further try
 	maxWait   = 128 * time.Millisecond
-	maxLosses = 3 // tries after a lost connection; more would only hold requests up while the database is down
+	maxLosses = 3 // tries after a lost connection; more would only delay requests while the database is down
 )
 
-// retry calls f until it succeeds, or fails for a reason that another try does not mend. f may
+// retry calls f until it succeeds, or fails for a reason that another try does not correct. f may
 // be executed more than once, so a repetition must do no harm.
 //
-// PostgreSQL rolls statements back because of concurrent ones, in deadlocks and at isolation
-// levels above read committed: those are tried until ctx ends. Statements whose connection
-// was lost are tried maxLosses times, because PostgreSQL may have closed it while it was idle.
+// PostgreSQL rolls statements back because of concurrent ones, in deadlocks and at isolation levels
+// above read committed: those are tried until ctx ends. Statements whose connection was lost are
+// tried maxLosses times, because PostgreSQL may have closed it while it was idle.
 func retry(ctx context.Context, f func() error) error {
 	losses := 0
 	for d := firstWait; ; d = min(2*d, maxWait) {
@@ -48,7 +48,7 @@ func isRolledBack(err error) bool {
 	return errors.As(err, &answer) && (answer.Code == "40001" || answer.Code == "40P01")
 }
 
-// isLost reports whether err says that the connection broke, or that PostgreSQL closed it. A
+// isLost reports whether err means that the connection broke, or that PostgreSQL closed it. A
 // timeout is not a lost connection: PostgreSQL may still execute the statements.
 func isLost(err error) bool {
 	var answer *pgconn.PgError

@@ -38,7 +38,7 @@ func (s *PostgresStore) Rights(role string) string {
 	return all
 }
 
-// explain adds to an error about a missing right which method lists all rights.
+// explain names, in an error about a missing right, the method that lists all rights.
 func explain(err error) error {
 	var reply redis.Error
 	var answer *pgconn.PgError

@@ -12,41 +12,40 @@ import (
 	"github.com/coatcheck/session/internal/body"
 )
 
-// A place is where the records are. Its methods are what differs between Redis and
-// PostgreSQL; this file is what does not.
+// A place stores the records. Its methods are the differences between Redis and PostgreSQL; this
+// file contains the common part.
 type place interface {
-	// look returns what is there of a session: what Go knows of it, if it has ended,
-	// at the latest when its record is gone.
+	// look returns the stored state of a session. What only Go stores of an ended session is
+	// included as long as there may be a record.
 	look(ctx context.Context, id string) (*snapshot, error)
 
-	// swap puts a record in the place of another one, with what Go knows of it, in one
-	// step, if what is there is what was found. A nil record is none.
+	// swap atomically replaces the record and what only Go stores, if the stored state is still the
+	// one in found. A nil record means none.
 	swap(ctx context.Context, id string, found *snapshot, record []byte, w *own, now time.Time) (bool, error)
 
-	// index adds a session to those of its user, or of "" to nobody's, for as long as it
-	// lasts.
+	// index adds a session to the list of its user until the session ends. If user is "", it does
+	// nothing.
 	index(ctx context.Context, user, id string, lasts time.Time) error
 
-	// forget deletes the record of a session that has ended, and keeps what Go knows at
-	// least until then.
+	// forget deletes the record of an ended session, and keeps what only Go stores at least until
+	// this time.
 	forget(ctx context.Context, id string, until time.Time) error
 
 	Delete(ctx context.Context, id string) error
 }
 
-// records are what both stores do with the records of a place.
+// records is the common part of both stores.
 type records struct {
 	o Options
 
-	// What the last loads have found, by version: a Save that follows needs not look
-	// again. It is no cache of the sessions: what is there is compared when it is
-	// swapped.
+	// found caches the snapshots of the last loads, by version, so that a Save that follows needs
+	// no read. A stale entry is harmless: swap compares the stored state.
 	found [512]atomic.Pointer[loaded]
 
-	advised atomic.Bool // adviseUser has logged
+	advised atomic.Bool // whether adviseUser has logged
 
-	// Hashes of what this process has added to users' lists. Of two with the same place
-	// one is added again.
+	// listed contains hashes of the entries that this process has added to the lists of users. An
+	// entry whose place another one has taken is added again.
 	listed [4096]atomic.Uint64
 }
 
@@ -80,7 +79,7 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// find returns a session, and what is there of it.
+// find returns a session and its snapshot.
 func (s *records) find(ctx context.Context, p place, id string) (*session.Record, *snapshot, error) {
 	found, err := p.look(ctx, id)
 	if err != nil {
@@ -91,14 +90,14 @@ func (s *records) find(ctx context.Context, p place, id string) (*session.Record
 		return nil, found, err
 	}
 	s.slot(r.Version).Store(&loaded{id, r.Version, found})
-	return r, found, s.list(ctx, p, r, found.own) // for whoever logged in at Express
+	return r, found, s.list(ctx, p, r, found.own) // a login at Express has not added the session to the list
 }
 
-// see returns the session that was found, or session.ErrNotFound. If it has ended, see
-// deletes the record that Express has brought back.
+// see returns the session in a snapshot, or session.ErrNotFound. If the session has ended, see
+// deletes the record that Express has written since.
 func (s *records) see(ctx context.Context, p place, id string, found *snapshot) (*session.Record, error) {
 	now := time.Now()
-	if found.raw != nil && found.own.isOver(now) {
+	if found.raw != nil && found.own.isEnded(now) {
 		if err := p.forget(ctx, id, untilEnded(forever, now, s.o.windowOf(found.raw))); err != nil {
 			return nil, err
 		}
@@ -107,7 +106,7 @@ func (s *records) see(ctx context.Context, p place, id string, found *snapshot) 
 	return s.record(id, found, now)
 }
 
-// of returns the live sessions of a user among those that were found.
+// of returns the live sessions of a user in these snapshots.
 func (s *records) of(ctx context.Context, p place, user string, ids []string, found []*snapshot) (all []*session.Record, _ error) {
 	for i, id := range ids {
 		r, err := s.see(ctx, p, id, found[i])
@@ -121,8 +120,7 @@ func (s *records) of(ctx context.Context, p place, user string, ids []string, fo
 	return all, nil
 }
 
-// list adds a session to those of its user, unless Go's last write or this process has
-// done so.
+// list adds a session to the list of its user, unless Go's last write or this process has done so.
 func (s *records) list(ctx context.Context, p place, r *session.Record, w *own) error {
 	if r.User == "" || w.lists(r) {
 		return nil
@@ -140,10 +138,10 @@ func (s *records) list(ctx context.Context, p place, r *session.Record, w *own) 
 	return nil
 }
 
-// A listing is what a user's list says of a session.
+// A listing is an entry in the list of a user.
 type listing struct {
 	user, id string
-	day      int64 // on which it ends
+	day      int64 // day on which the session ends, in Unix seconds
 }
 
 var seed = maphash.MakeSeed()
@@ -152,8 +150,8 @@ func (s *records) slot(version uint64) *atomic.Pointer[loaded] {
 	return &s.found[version%uint64(len(s.found))]
 }
 
-// known is find of the session with this version, if it was found lately and its time
-// is not up.
+// known returns the session with this version from the last loads if it is there and has not
+// expired, and otherwise calls find.
 func (s *records) known(ctx context.Context, p place, id string, version uint64) (*session.Record, *snapshot, error) {
 	if l := s.slot(version).Load(); l != nil && l.id == id && l.version == version {
 		if r, err := s.record(id, l.snapshot, time.Now()); err == nil {
@@ -183,7 +181,7 @@ func (s *records) create(ctx context.Context, p place, r *session.Record) error 
 	if err := p.index(ctx, r.User, r.ID, last(r.Deadline, r.Expires)); err != nil {
 		return fmt.Errorf("expressjs: create: %w", err)
 	}
-	found.raw = nil // what there may be has expired
+	found.raw = nil // a record that may be there has expired
 	ok, err := p.swap(ctx, r.ID, found, raw, w, now)
 	switch {
 	case err != nil:
@@ -191,7 +189,7 @@ func (s *records) create(ctx context.Context, p place, r *session.Record) error 
 	case ok:
 		return nil
 	}
-	if is, _, err := s.find(ctx, p, r.ID); err == nil && is.Version == r.Version { // by a try whose reply was lost
+	if is, _, err := s.find(ctx, p, r.ID); err == nil && is.Version == r.Version { // stored by a try whose reply was lost
 		return nil
 	}
 	return session.ErrExists
@@ -231,14 +229,14 @@ func (s *records) save(ctx context.Context, p place, r *session.Record, old uint
 	switch was, _, err = s.find(ctx, p, r.ID); {
 	case errors.Is(err, session.ErrNotFound):
 		return session.ErrNotFound
-	case err == nil && was.Version == r.Version: // by an earlier call
+	case err == nil && was.Version == r.Version: // stored by an earlier call
 		return nil
 	}
 	return session.ErrConflict
 }
 
-// untouched is what Touch returns if there is no live session. Express may have brought
-// the record of an ended one back, which a look deletes.
+// untouched returns the error of a Touch without a live session. Its find deletes the record of an
+// ended session that Express has written since.
 func (s *records) untouched(ctx context.Context, p place, id string) error {
 	if _, _, err := s.find(ctx, p, id); err != nil && err != session.ErrNotFound {
 		return fmt.Errorf("expressjs: touch: %w", err)
@@ -246,15 +244,15 @@ func (s *records) untouched(ctx context.Context, p place, id string) error {
 	return session.ErrNotFound
 }
 
-// touched adds a session that was used to those of its user: whoever logged in at
-// Express is in nobody's list before that.
+// touched adds a session that was used to the list of its user: a login at Express has not added
+// it.
 func (s *records) touched(ctx context.Context, p place, id string, raw []byte, expires time.Time) error {
 	if !s.o.namesUser() {
 		return nil
 	}
 	list, err := members(raw)
 	if err != nil {
-		return nil // of which a Load tells
+		return nil // a Load reports the error
 	}
 	return p.index(ctx, userText(s.o.userMember(list)), id, expires)
 }

@@ -1,26 +1,25 @@
-// Package expressjs lets a Go service and an Express app work on the same live
-// sessions: the cookie and the records are express-session's, and stay so. A team
-// moves from the one to the other route by route, and nobody is logged out.
+// Package expressjs lets a Go service and an Express app share live sessions. The cookie and the
+// records keep the format of express-session, so a team can move from one to the other route by
+// route, and no user is logged out.
 //
 //	tokens, err := expressjs.Tokens(os.Getenv("SESSION_SECRET"))
 //	store, err := expressjs.NewRedisStore(client, nil)
 //	sessions, err := session.New(&session.Options{
 //		Tokens:   tokens,
 //		Store:    store,
-//		Lifetime: 30 * 24 * time.Hour, // of a login at Go; at least Express's maxAge
+//		Lifetime: 30 * 24 * time.Hour, // of a login at Go; at least maxAge of Express
 //		Cookie:   session.CookieOptions{Name: "connect.sid"},
 //	})
 //
-// The Express app must run with resave: false. With resave: true, its default,
-// every request of Express writes back the whole session as it was when that request
-// began, over whatever Go has saved meanwhile. README.md says what else to set alike
-// on both sides; the command doctor checks it with a cookie of your own browser.
+// The Express app must run with resave: false. With resave: true, its default, every request of
+// Express writes back the whole session as it was at the start of the request, and overwrites what
+// Go has saved since. README.md lists the other settings that must agree on both sides; the command
+// doctor checks them with a cookie of your own browser.
 //
-// Two things cannot be mended from here. A request of Express that changes its
-// session writes all of it, so that a change of Go's at the same time is lost. And if
-// Go ended that session meanwhile, the request brings the record back. It is no session
-// for Go, however late, and Go deletes it when it sees it; until then it is one for
-// Express.
+// Two limitations remain. A request of Express that changes its session writes all of it, so a
+// concurrent change by Go is lost. And if Go has ended the session in the meantime, the request of
+// Express writes the record again. Go never accepts it as a session, however late it appears, and
+// deletes it when it sees it; until then Express accepts it.
 package expressjs
 
 import (
@@ -36,21 +35,21 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// Tokens returns the format of express-session's cookie: "s:", the id, and an
-// HMAC-SHA256 of the id, for [session.Options.Tokens]. The secrets are those of the
-// Express app, in its order: the first signs, all verify. To rotate, add the new
-// secret last on both sides before either signs with it.
+// Tokens returns the format of the express-session cookie for [session.Options].Tokens: "s:", the
+// id, and an HMAC-SHA256 of the id. The secrets are those of the Express app, in the same order:
+// the first signs, all verify. To rotate, add the new secret last on both sides before either side
+// signs with it.
 //
-// Secrets are used as they are. If Express is given a Buffer, these are its bytes.
-// No secret at all, or an empty one, is an error.
+// Secrets are used unchanged. If Express has a Buffer, pass its bytes. No secret, or an empty one,
+// is an error.
 //
-// express-session signs no name: a value that any cookie-parser of the app has signed
-// with the same secret is a token of the session whose id it is. Sign nothing with it
-// that a user may choose.
+// express-session does not include the name of the cookie in the signature: a value that a
+// cookie-parser of the app has signed with the same secret is a valid token for the session with
+// that id. Never sign a value that a user may choose with this secret.
 func Tokens(secrets ...string) (session.TokenFormat, error) {
 	var errs []error
 	if len(secrets) == 0 {
-		errs = append(errs, errors.New("expressjs: Tokens: needs the secret of the Express app"))
+		errs = append(errs, errors.New("expressjs: Tokens: the secret of the Express app is required"))
 	}
 	for i, s := range secrets {
 		if s == "" {
@@ -69,11 +68,11 @@ func Tokens(secrets ...string) (session.TokenFormat, error) {
 
 type format struct{ secrets [][]byte }
 
-// GoString keeps the secrets out of what prints the format, and String likewise.
+// GoString keeps the secrets out of formatted output, and so does String.
 func (*format) GoString() string { return "expressjs.Tokens" }
 func (*format) String() string   { return "expressjs.Tokens" }
 
-// New implements session.TokenFormat. The id is of uid-safe's kind: 24 random bytes.
+// New implements session.TokenFormat. The id has the format of uid-safe: 24 random bytes.
 func (f *format) New() (token, id string) {
 	var random [24]byte
 	rand.Read(random[:])
@@ -81,20 +80,20 @@ func (f *format) New() (token, id string) {
 	return encodeURIComponent("s:" + sign(f.secrets[0], id)), id
 }
 
-// Verify implements session.TokenFormat. It reads the value as the package cookie
-// does, and the signature as cookie-signature.
+// Verify implements session.TokenFormat. It parses the value as the npm package cookie does, and
+// the signature as cookie-signature.
 func (f *format) Verify(token string) (id string, ok bool) {
 	signed, ok := strings.CutPrefix(parse(token), "s:")
 	if !ok {
 		return "", false
 	}
 	dot := strings.LastIndexByte(signed, '.')
-	if dot <= 0 { // nothing signed, or an empty id
+	if dot <= 0 { // no signature, or an empty id
 		return "", false
 	}
 	id = signed[:dot]
 	for _, secret := range f.secrets {
-		// As strings: base64 has several spellings of the same bytes.
+		// The strings are compared, because base64 has several encodings of the same bytes.
 		if hmac.Equal([]byte(sign(secret, id)), []byte(signed)) {
 			return id, true
 		}
@@ -102,15 +101,15 @@ func (f *format) Verify(token string) (id string, ok bool) {
 	return "", false
 }
 
-// sign is cookie-signature's.
+// sign signs an id as cookie-signature does.
 func sign(secret []byte, id string) string {
 	mac := hmac.New(sha256.New, secret)
 	mac.Write([]byte(id))
 	return id + "." + base64.RawStdEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// parse returns the value of a cookie as the package cookie does, given how it
-// stands in the header: without one pair of quotes, and decoded if that can be done.
+// parse returns the value of a cookie as the npm package cookie does, given its form in the header:
+// without one pair of quotes, and decoded if the value can be decoded.
 func parse(value string) string {
 	value = strings.Trim(value, " \t")
 	if n := len(value); n >= 2 && value[0] == '"' && value[n-1] == '"' {
@@ -126,7 +125,7 @@ func parse(value string) string {
 	return value
 }
 
-// latin1 returns the text that Node makes of a header: a character for each byte.
+// latin1 returns the text that Node makes of a header: one character for each byte.
 func latin1(s string) string {
 	ascii := true
 	for i := 0; i < len(s); i++ {
@@ -142,8 +141,8 @@ func latin1(s string) string {
 	return b.String()
 }
 
-// decodeURIComponent is ECMAScript's: every sequence of escapes is a character of
-// UTF-8, or it is an error.
+// decodeURIComponent is that of ECMAScript: every sequence of escapes is a character of UTF-8, or
+// an error.
 func decodeURIComponent(s string) (string, bool) {
 	b := make([]byte, 0, len(s))
 	for i := 0; i < len(s); {
@@ -171,7 +170,7 @@ func decodeURIComponent(s string) (string, bool) {
 	return string(b), true
 }
 
-// length returns how many bytes a character has that begins with c.
+// length returns the number of bytes of the UTF-8 character that begins with c.
 func length(c byte) int {
 	switch {
 	case c >= 0xF0:
@@ -204,7 +203,7 @@ func escaped(s string) (c byte, ok bool) {
 	return c, true
 }
 
-// encodeURIComponent is ECMAScript's, of valid UTF-8.
+// encodeURIComponent is that of ECMAScript, for valid UTF-8.
 func encodeURIComponent(s string) string {
 	const hex = "0123456789ABCDEF"
 	b := make([]byte, 0, len(s)+16)

@@ -13,8 +13,7 @@ import (
 	"github.com/coatcheck/session/internal/object"
 )
 
-// userPath returns the names that lead to the member that names the user, from the
-// record inward, or nil.
+// userPath returns the path to the member that names the user, from the record inward, or nil.
 func (o *Options) userPath() []string {
 	switch {
 	case o.Passport:
@@ -41,7 +40,7 @@ func memberAt(list []named, path []string) (raw []byte) {
 	return raw
 }
 
-// userText returns the user whom a member names as text or as a number, or "".
+// userText returns the user in a member, which is text or a number, or "".
 func userText(raw []byte) string {
 	var s string
 	var n json.Number
@@ -54,23 +53,23 @@ func userText(raw []byte) string {
 	return ""
 }
 
-// userRaw returns how a record names a user.
+// userRaw returns the JSON form of a user in a record.
 func (o *Options) userRaw(user string) ([]byte, error) {
 	if !utf8.ValidString(user) {
-		return nil, mistake.New("expressjs: Login: the user is not UTF-8, which a record cannot hold")
+		return nil, mistake.New("expressjs: Login: the user is not valid UTF-8, and a record cannot store it")
 	}
 	if !o.NumericUser {
 		return text(user), nil
 	}
-	const most = 1<<53 - 1 // which JavaScript does not round
+	const most = 1<<53 - 1 // largest integer that JavaScript represents exactly
 	if n, err := strconv.ParseInt(user, 10, 64); err != nil || strconv.FormatInt(n, 10) != user || n > most || n < -most {
 		return nil, mistake.New("expressjs: Login: with Options.NumericUser the user must be an integer of at most 2^53-1, as JSON spells it")
 	}
 	return []byte(user), nil
 }
 
-// withUser returns the values of a record with the member that names the user. was are
-// the values before. Only a Login changes that member: a value that does is a mistake.
+// withUser returns the values of a record with the member that names the user. was are the values
+// before. Only a Login may change that member: another change of it is a mistake of the program.
 func (o *Options) withUser(list, was []named, user string) ([]named, error) {
 	path := o.userPath()
 	if path == nil {
@@ -79,7 +78,7 @@ func (o *Options) withUser(list, was []named, user string) ([]named, error) {
 	raw := memberAt(list, path)
 	names := userText(raw)
 	isChanged := !isNone(raw) && !bytes.Equal(raw, memberAt(was, path))
-	isInherited := was == nil && user != "" && names == "" // by a Login
+	isInherited := was == nil && user != "" && names == "" // a new session of a Login keeps the value
 	if isChanged && (user == "" || names != user) && !isInherited {
 		return nil, mistake.New("expressjs: only Login may change %s: use another Key", strings.Join(path, "."))
 	}
@@ -93,8 +92,8 @@ func (o *Options) withUser(list, was []named, user string) ([]named, error) {
 	return withMember(list, path, raw), nil
 }
 
-// withMember returns the members with another value at the end of path. Whatever is no
-// object on the way becomes one.
+// withMember returns the members with another value at the end of path. A value on the path that is
+// not an object is replaced by one.
 func withMember(list []named, path []string, raw []byte) []named {
 	name := path[0]
 	if len(path) > 1 {
@@ -118,7 +117,7 @@ func asObject(list []named) []byte {
 	return object.Write(all)
 }
 
-// adviseUser logs, once, if the member that is to name the user is an object.
+// adviseUser logs once if the member that should name the user is an object.
 func (s *records) adviseUser(raw []byte) {
 	inside, err := members(raw)
 	if err != nil || !s.advised.CompareAndSwap(false, true) {
@@ -129,11 +128,11 @@ func (s *records) adviseUser(raw []byte) {
 	if !ok {
 		name = "id"
 	}
-	slog.Warn("expressjs: the member of a record that is to name the user is an object; set Options.UserMember to the member in it that does, in place of Options.Passport (logged once)",
+	slog.Warn("expressjs: the member that should name the user is an object; set Options.UserMember to the member of that object in the attribute UserMember, and unset Options.Passport (logged once)",
 		"member", member, "UserMember", member+"."+name)
 }
 
-// likelyUser returns which member of an object most likely names a user.
+// likelyUser returns the member of an object that most likely names a user.
 func likelyUser(list []named) (name string, ok bool) {
 	for _, name := range []string{"id", "_id", "userId", "uid", "sub", "username", "email"} {
 		if userText(find(list, name)) != "" {

@@ -13,9 +13,8 @@ import (
 	"github.com/coatcheck/session/internal/object"
 )
 
-// write returns the record that Express is to find after a Create, or a Save over
-// the record before, and what Go notes beside it. What nobody changed stands where it
-// stood, byte for byte.
+// write returns the record for Express after a Create, or after a Save over the record before, and
+// what only Go stores. Unchanged members keep their place and their bytes.
 func (o *Options) write(r *session.Record, before []byte) (raw []byte, w *own, err error) {
 	w = &own{version: r.Version, user: r.User, created: r.Created, seen: r.LastSeen, deadline: r.Deadline, expires: r.Expires}
 	var was []named
@@ -25,13 +24,13 @@ func (o *Options) write(r *session.Record, before []byte) (raw []byte, w *own, e
 		}
 	}
 	is, err := members(r.Data)
-	if err != nil || !utf8.Valid(r.Data) { // none of a Manager's
+	if err != nil || !utf8.Valid(r.Data) { // not written by a Manager
 		is, w.isExact = nil, true
 	}
 	idle, _ := object.Int(find(is, idleName))
 	is = slices.DeleteFunc(is, func(n named) bool { return n.name == idleName })
 	for i := range is {
-		if !is[i].shared() && !strings.HasPrefix(is[i].name, "session.") {
+		if !is[i].isShared() && !strings.HasPrefix(is[i].name, "session.") {
 			return nil, nil, mistake.New("expressjs: a value cannot have the name %q: it is a property of every Express session", is[i].name)
 		}
 	}
@@ -51,7 +50,7 @@ func (o *Options) write(r *session.Record, before []byte) (raw []byte, w *own, e
 		switch n := &was[i]; {
 		case n.name == "cookie":
 			all = append(all, object.Member{Name: n.Name, Raw: c.json()})
-		case !n.shared():
+		case !n.isShared():
 			all = append(all, n.Member)
 		default:
 			if v := find(is, n.name); v != nil {
@@ -76,12 +75,12 @@ func (o *Options) write(r *session.Record, before []byte) (raw []byte, w *own, e
 	return raw, w, nil
 }
 
-// idleName is the name of the session's own idle timeout in Data. In the record it is
+// idleName is the name of the idle timeout of the session in Data. In the record it is
 // cookie.originalMaxAge.
 var idleName = object.Unquote([]byte(body.IdleTimeout))
 
-// same reports whether the values of the record are those of Data, in whatever order;
-// the user's member may come to them.
+// same reports whether the values of the record equal those of Data, in any order. With user, the
+// record also has the member that names the user.
 func (o *Options) same(raw, data []byte, user bool) bool {
 	if user {
 		return json.Valid(data)

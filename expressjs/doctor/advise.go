@@ -14,7 +14,7 @@ import (
 // advise prints the options for Go, if session.New accepts them.
 func (e *examination) advise(c *content, record []byte) {
 	if e.app.prefix == "" {
-		return // which cannot be shared
+		return // an empty prefix cannot be shared, and redis has reported it
 	}
 	o := expressjs.Options{Prefix: e.app.prefix, Table: e.app.table, TTL: e.app.ttl, Cookie: e.cookieOf(c)}
 	e.user(&o, expressjs.UserOptions(record))
@@ -28,24 +28,24 @@ func (e *examination) advise(c *content, record []byte) {
 		return
 	}
 	e.checked = append(e.checked, "that session.New accepts the options")
-	e.note("configure Go alike, in expressjs.Options; session.Options takes the cookie's attributes from it:")
+	e.note("configure Go with these options; session.Options takes the attributes of the cookie from expressjs.Options:")
 	e.say("", "%s", source(o))
 	e.say("", "session.Options{Tokens: tokens, Store: store, Lifetime: %s, Cookie: session.CookieOptions{Name: %q}}", duration(m.Lifetime), name)
-	e.note("Lifetime ends a login at Go however it is used, which Express does not know, and is 24 hours by default. It must be at least maxAge")
+	e.note("Lifetime is the absolute end of a login at Go, 24 hours by default; Express has no such end. It must be at least maxAge")
 	if e.app.cookieName == "" {
-		e.note(`Cookie.Name must be Express's name. It was not told: give this command "name=value" in place of the value`)
+		e.note(`Cookie.Name must be the name of the cookie at Express, which this command does not know: give "name=value" in place of the value`)
 	}
 	if o.Cookie.MaxAge > 0 {
-		e.note("MaxAge is this session's. If the app gives some sessions a maxAge of their own (remember me), take the one of session({cookie: …})")
+		e.note("MaxAge is that of this session. If the app gives some sessions a maxAge of their own (remember me), use the one in session({cookie: …})")
 	}
 	if c.Cookie.HTTPOnly != nil && !*c.Cookie.HTTPOnly {
-		e.note("the app has httpOnly: false. Go's cookies always have HttpOnly: scripts do not see those")
+		e.note("the app has httpOnly: false. Cookies of Go always have HttpOnly, so scripts cannot read them")
 	}
 	if c.Cookie.SameSite == nil || c.Cookie.SameSite == false {
-		e.note("Express sets its cookie without SameSite, and Go with Lax: if other sites embed the app, set sameSite: 'none' in Express first")
+		e.note("Express sets its cookie without SameSite, and Go sets Lax: if other sites embed the app, first set sameSite: 'none' in Express")
 	}
 	if !c.Cookie.Secure {
-		e.note("Express sets its cookie without Secure. In production it should have it on both sides (cookie.secure in Express, and 'trust proxy')")
+		e.note("Express sets its cookie without Secure. In production both sides should set Secure (in Express cookie.secure and 'trust proxy')")
 	}
 }
 
@@ -83,7 +83,7 @@ func (e *examination) cookieOf(c *content) expressjs.Cookie {
 // user sets the options for the member that names the user, if the record has one.
 func (e *examination) user(o *expressjs.Options, all []expressjs.Options) {
 	if len(all) == 0 {
-		e.cannotSee("who the user is", "no member of the record looks like a user's. If somebody is logged in in this session, set expressjs.Options.UserMember to the member that names the user: without it User, List and RevokeAll know nothing of who has logged in at Express")
+		e.cannotSee("who the user is", "no member of the record looks like a user. If a user is logged in in this session, set expressjs.Options.UserMember to the member that names the user: without it User, List and RevokeAll do not know users who have logged in at Express")
 		return
 	}
 	o.Passport, o.UserMember, o.NumericUser = all[0].Passport, all[0].UserMember, all[0].NumericUser
@@ -92,11 +92,11 @@ func (e *examination) user(o *expressjs.Options, all []expressjs.Options) {
 		for _, other := range all[1:] {
 			others = append(others, other.UserMember)
 		}
-		e.note("other members that look like a user's: %s. Set expressjs.Options.UserMember to the one that the app reads to know who is logged in", strings.Join(others, ", "))
+		e.note("other members that look like a user: %s. Set expressjs.Options.UserMember to the member from which the app reads the logged-in user", strings.Join(others, ", "))
 	}
 }
 
-// source returns the options as Go source, without those that have their default.
+// source returns the options as Go source, without those that have their default value.
 func source(o expressjs.Options) string {
 	c := fields{}
 	c.add(o.Cookie.MaxAge != 0, "MaxAge: %s", duration(o.Cookie.MaxAge))

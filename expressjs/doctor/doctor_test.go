@@ -28,7 +28,7 @@ func diagnose(t *testing.T, env map[string]string, args ...string) (string, int,
 	return out.String(), n, err
 }
 
-// newToken is a cookie's value, and its id.
+// newToken returns the value of a cookie, and its id.
 func newToken(t *testing.T, secret string) (value, id string) {
 	t.Helper()
 	tokens, err := expressjs.Tokens(secret)
@@ -38,7 +38,7 @@ func newToken(t *testing.T, secret string) (value, id string) {
 	return tokens.New()
 }
 
-// endByGo ends a session as a Go service does.
+// endByGo ends a session as a Go service ends it.
 func endByGo(t *testing.T, client *redis.Client, id string) {
 	store, err := expressjs.NewRedisStore(client, nil)
 	if err != nil {
@@ -75,39 +75,39 @@ func TestRedis(t *testing.T) {
 		wantNot []string // in the output
 		n       int
 	}{
-		"all is well": {record: fine, life: 59 * time.Minute, want: []string{
-			"ok  the signature is good", "ok  this Redis user may do what Go needs: ~sess:* ~go-session:* +eval", "if Express was what used it, resave is false",
+		"no fault": {record: fine, life: 59 * time.Minute, want: []string{
+			"ok  the signature is valid", "ok  this Redis user has the rights that Go needs: ~sess:* ~go-session:* +eval", "if Express used it, resave is false",
 			`expressjs.Options{Passport: true, NumericUser: true, Cookie: expressjs.Cookie{MaxAge: time.Hour, SameSite: "lax"}}`,
-			`Lifetime: 30 * 24 * time.Hour, Cookie: session.CookieOptions{Name: "connect.sid"}}`, `It was not told: give this command "name=value"`,
+			`Lifetime: 30 * 24 * time.Hour, Cookie: session.CookieOptions{Name: "connect.sid"}}`, `does not know: give "name=value"`,
 			"    No fault in what was checked: the signature, the rights of this Redis user, the record, when it ends, resave, if Express was the last to use it, that session.New accepts the options.\n",
 		}, wantNot: []string{"!!", "??"}},
 		"a browser session": {record: session, life: time.Hour, want: []string{
-			"Insecure: true", "??  whether the app has resave: true", "DEBUG=express-session", "In production it should have it", "without SameSite",
+			"Insecure: true", "??  whether the app has resave: true", "DEBUG=express-session", "In production both sides should set Secure", "without SameSite",
 			"No fault in what was checked: the signature, the rights of this Redis user, the record, when it ends, that session.New accepts the options. Not checked, see ??: resave, who the user is.\n",
 		}, wantNot: []string{"resave is false", "MaxAge"}},
-		"name and value":      {record: fine, life: time.Hour, cookie: "shop.sid=" + value, want: []string{"No fault", `Name: "shop.sid"`}, wantNot: []string{"It was not told"}},
-		"a header":            {record: fine, life: time.Hour, cookie: "sid=" + value + "; other=1", want: []string{"No fault", `Name: "sid"`}},
-		"an older secret":     {record: fine, life: time.Hour, args: []string{"-secret-env", "NEW,SESSION_SECRET"}, want: []string{"that is an older secret", "No fault"}},
-		"another secret":      {record: fine, life: time.Hour, secret: "wrong", want: []string{"the signature is none of SESSION_SECRET"}, n: 1},
-		"a list of secrets":   {record: fine, life: time.Hour, secret: "new, " + secret, want: []string{"with commas between them"}, n: 1},
-		"a line break":        {record: fine, life: time.Hour, secret: secret + "\n", want: []string{"without the spaces, line breaks or quotes"}, n: 1},
-		"half a cookie":       {record: fine, life: time.Hour, cookie: value[:len(value)-5], want: []string{"was not copied whole"}, n: 1},
-		"half an escape":      {record: fine, life: time.Hour, cookie: value + "%2", want: []string{"was not copied whole"}, n: 1},
-		"no cookie of its":    {record: fine, life: time.Hour, cookie: "abc", want: []string{`does not begin with "s%3A"`, "cookiePrefix: 's:'"}, n: 1},
-		"no record":           {want: []string{"there is no record of this id", "No fault in: the signature, the rights of this Redis user.\n"}, n: 1},
-		"another prefix":      {want: []string{`under the prefix "shop:", not "sess:"`, "by -prefix shop:.", `Options{Prefix: "shop:", Passport: true`}, n: 1, before: func() { client.Set(ctx, "shop:"+id, fine, time.Hour) }},
-		"an odd prefix":       {want: []string{`by -prefix 'it'\''s '.`}, n: 1, before: func() { client.Set(ctx, "it's "+id, fine, time.Hour) }},
-		"the right prefix":    {args: []string{"-prefix", "shop:"}, want: []string{`Options{Prefix: "shop:", Passport: true`, "~shop:* ~go-session:* +eval"}, before: func() { client.Set(ctx, "shop:"+id, fine, time.Hour) }},
-		"an empty prefix":     {want: []string{`under the prefix "", not "sess:"`, `the prefix "" cannot be shared`}, wantNot: []string{"expressjs.Options{"}, n: 2, before: func() { client.Set(ctx, id, fine, time.Hour) }},
-		"a prefix of Go's":    {want: []string{"Go cannot be configured like the app", "Options.Prefix"}, wantNot: []string{"expressjs.Options{"}, n: 2, before: func() { client.Set(ctx, "go-"+id, fine, time.Hour) }},
-		"ended by Go":         {want: []string{"Go has ended this session", "No fault in what was checked: the signature, the rights of this Redis user.\n"}, before: func() { endByGo(t, client, id) }},
-		"a hash":              {want: []string{"holds no string"}, n: 1, before: func() { client.HSet(ctx, "sess:"+id, "a", "b") }},
-		"no end":              {record: session, want: []string{"no time to live", "whether the app has resave"}, n: 1},
-		"too long a life":     {record: fine, life: 3 * time.Hour, want: []string{"it lives for another ", ", and the cookie's maxAge is 1h0m0s: something else"}, n: 1},
-		"longer than the ttl": {record: session, life: 48 * time.Hour, want: []string{"the ttl of a session without maxAge (-ttl) is 24h0m0s", "give it by -ttl"}, n: 1},
-		"the right ttl":       {record: session, life: 48 * time.Hour, args: []string{"-ttl", "48h"}, want: []string{"expressjs.Options{TTL: 2 * 24 * time.Hour, "}},
-		"a long ttl":          {record: session, life: 48 * time.Hour, args: []string{"-ttl", "960h"}, want: []string{"TTL: 40 * 24 * time.Hour", "Lifetime: 40 * 24 * time.Hour"}},
-		"just written": {want: []string{"disableTouch: true, which must not be", "resave: true, the default", "see ??: resave and disableTouch."}, wantNot: []string{"resave is false"}, before: func() {
+		"name and value":          {record: fine, life: time.Hour, cookie: "shop.sid=" + value, want: []string{"No fault", `Name: "shop.sid"`}, wantNot: []string{`give "name=value"`}},
+		"a header":                {record: fine, life: time.Hour, cookie: "sid=" + value + "; other=1", want: []string{"No fault", `Name: "sid"`}},
+		"an older secret":         {record: fine, life: time.Hour, args: []string{"-secret-env", "NEW,SESSION_SECRET"}, want: []string{"SESSION_SECRET is an older secret", "No fault"}},
+		"another secret":          {record: fine, life: time.Hour, secret: "wrong", want: []string{"the signature is none of SESSION_SECRET"}, n: 1},
+		"a list of secrets":       {record: fine, life: time.Hour, secret: "new, " + secret, want: []string{"with commas between them"}, n: 1},
+		"a line break":            {record: fine, life: time.Hour, secret: secret + "\n", want: []string{"without the spaces, line breaks or quotes"}, n: 1},
+		"half a cookie":           {record: fine, life: time.Hour, cookie: value[:len(value)-5], want: []string{"was not copied whole"}, n: 1},
+		"half an escape":          {record: fine, life: time.Hour, cookie: value + "%2", want: []string{"was not copied whole"}, n: 1},
+		"not a cookie of Express": {record: fine, life: time.Hour, cookie: "abc", want: []string{`does not begin with "s%3A"`, "cookiePrefix: 's:'"}, n: 1},
+		"no record":               {want: []string{"there is no record of this id", "No fault in: the signature, the rights of this Redis user.\n"}, n: 1},
+		"another prefix":          {want: []string{`under the prefix "shop:", not "sess:"`, "by -prefix shop:.", `Options{Prefix: "shop:", Passport: true`}, n: 1, before: func() { client.Set(ctx, "shop:"+id, fine, time.Hour) }},
+		"an odd prefix":           {want: []string{`by -prefix 'it'\''s '.`}, n: 1, before: func() { client.Set(ctx, "it's "+id, fine, time.Hour) }},
+		"the right prefix":        {args: []string{"-prefix", "shop:"}, want: []string{`Options{Prefix: "shop:", Passport: true`, "~shop:* ~go-session:* +eval"}, before: func() { client.Set(ctx, "shop:"+id, fine, time.Hour) }},
+		"an empty prefix":         {want: []string{`under the prefix "", not "sess:"`, `the prefix "" cannot be shared`}, wantNot: []string{"expressjs.Options{"}, n: 2, before: func() { client.Set(ctx, id, fine, time.Hour) }},
+		"a prefix of Go's":        {want: []string{"Go cannot be configured like the app", "Options.Prefix"}, wantNot: []string{"expressjs.Options{"}, n: 2, before: func() { client.Set(ctx, "go-"+id, fine, time.Hour) }},
+		"ended by Go":             {want: []string{"Go has ended this session", "No fault in what was checked: the signature, the rights of this Redis user.\n"}, before: func() { endByGo(t, client, id) }},
+		"a hash":                  {want: []string{"is not a string"}, n: 1, before: func() { client.HSet(ctx, "sess:"+id, "a", "b") }},
+		"no end":                  {record: session, want: []string{"no time to live", "whether the app has resave"}, n: 1},
+		"too long a life":         {record: fine, life: 3 * time.Hour, want: []string{"the record lives for another ", ", and the cookie's maxAge is 1h0m0s: another program"}, n: 1},
+		"longer than the ttl":     {record: session, life: 48 * time.Hour, want: []string{"the ttl of a session without maxAge (-ttl) is 24h0m0s", "set it by -ttl"}, n: 1},
+		"the right ttl":           {record: session, life: 48 * time.Hour, args: []string{"-ttl", "48h"}, want: []string{"expressjs.Options{TTL: 2 * 24 * time.Hour, "}},
+		"a long ttl":              {record: session, life: 48 * time.Hour, args: []string{"-ttl", "960h"}, want: []string{"TTL: 40 * 24 * time.Hour", "Lifetime: 40 * 24 * time.Hour"}},
+		"just written": {want: []string{"disableTouch: true, with which users who only read", "resave: true, the default", "see ??: resave and disableTouch."}, wantNot: []string{"resave is false"}, before: func() {
 			end := time.Now().Add(time.Hour)
 			client.Set(ctx, "sess:"+id, at(end), 0)
 			client.PExpireAt(ctx, "sess:"+id, end)
@@ -128,12 +128,12 @@ func TestRedis(t *testing.T) {
 		"an object's name":    {record: strings.Replace(fine, `"passport":{"user":7}`, `"user":{"a.b":"x","nick":"ann"}`, 1), life: time.Hour, want: []string{`Options{UserMember: "user.nick", Cookie`}},
 		"a Passport object":   {record: strings.Replace(fine, `"user":7`, `"user":{"id":"7","username":"ann"}`, 1), life: time.Hour, want: []string{`Options{UserMember: "passport.user.id", Cookie`}, wantNot: []string{"Passport: true", "NumericUser"}},
 		"a Passport text":     {record: strings.Replace(fine, `"user":7`, `"user":"7"`, 1), life: time.Hour, want: []string{`Options{Passport: true, Cookie`}},
-		"several":             {record: strings.Replace(fine, `"passport":{"user":7}`, `"user":{"id":7},"userId":7`, 1), life: time.Hour, want: []string{`UserMember: "userId"`, "other members that look like a user's: user.id."}},
-		"logged out":          {record: strings.Replace(fine, `"user":7`, ``, 1), life: time.Hour, want: []string{"??  no member of the record looks like a user's", "see ??: who the user is."}},
-		"large":               {record: strings.Replace(fine, `"user":7`, `"user":7,"x":"`+strings.Repeat("x", 100_000)+`"`, 1), life: time.Hour, want: []string{"its values have 100040 bytes, more than session.Options.MaxDataSize, which is 65536 by default"}},
+		"several":             {record: strings.Replace(fine, `"passport":{"user":7}`, `"user":{"id":7},"userId":7`, 1), life: time.Hour, want: []string{`UserMember: "userId"`, "other members that look like a user: user.id."}},
+		"logged out":          {record: strings.Replace(fine, `"user":7`, ``, 1), life: time.Hour, want: []string{"??  no member of the record looks like a user.", "see ??: who the user is."}},
+		"large":               {record: strings.Replace(fine, `"user":7`, `"user":7,"x":"`+strings.Repeat("x", 100_000)+`"`, 1), life: time.Hour, want: []string{"the values have 100040 bytes, more than session.Options.MaxDataSize, which is 65536 by default"}},
 		"no JSON":             {record: "{", life: time.Hour, want: []string{"not a JSON object", "No fault in: the signature, the rights of this Redis user.\n"}, n: 1},
-		"a serializer":        {record: "eyJjb29raWUiOnt9fQ==", life: time.Hour, want: []string{"a serializer of its own, which cannot be shared"}, wantNot: []string{"a write by Go mends"}, n: 1},
-		"a serializer's JSON": {record: `{"v":1,"sealed":"x"}`, life: time.Hour, want: []string{"unless the app's store has a serializer of its own"}, wantNot: []string{"a write by Go mends"}, n: 1},
+		"a serializer":        {record: "eyJjb29raWUiOnt9fQ==", life: time.Hour, want: []string{"uses its own serializer, which cannot be shared"}, wantNot: []string{"a write by Go mends"}, n: 1},
+		"a serializer's JSON": {record: `{"v":1,"sealed":"x"}`, life: time.Hour, want: []string{"unless the app's store uses its own serializer"}, wantNot: []string{"a write by Go mends"}, n: 1},
 		"no cookie object":    {record: `{"x":1}`, life: time.Hour, want: []string{"has no cookie object"}, n: 1},
 		"a text as maxAge":    {record: `{"cookie":{"originalMaxAge":"1","save":1},"save":1}`, life: time.Hour, want: []string{"cookie.originalMaxAge", "never answers", `a value "save"`}, n: 2},
 	} {
@@ -168,7 +168,7 @@ func TestRedis(t *testing.T) {
 			t.Errorf("%s: %d problems, want %d, %v\n%s", name, n, c.n, err, got)
 		}
 		if strings.Contains(got, id) || strings.Contains(got, secret) {
-			t.Errorf("%s: prints what it must not:\n%s", name, got)
+			t.Errorf("%s: prints the id or the secret:\n%s", name, got)
 		}
 	}
 }
@@ -198,18 +198,18 @@ func TestPostgres(t *testing.T) {
 	for _, c := range []struct {
 		zone   string
 		maxAge bool
-		used   time.Duration // how long after it was written
+		used   time.Duration // time of the last use, after the write
 		want   string
 		n      int
 	}{
-		{"UTC", true, 0, "ok  Node's connections have the TimeZone of this one, UTC", 0},
-		{"UTC", true, 20 * time.Minute, "ok  Node's connections have the TimeZone of this one, UTC", 0},
-		{"UTC", true, 30 * time.Minute, "later than its cookie: it was used so much later than it was written, or Node's connections", 0},
-		{"Asia/Tokyo", true, 0, "row ends 9h0m0s from when its cookie does: Node's connections have another TimeZone than this one, which has UTC", 2},
-		{"Asia/Kathmandu", true, 0, "row ends 5h45m0s from when its cookie does", 2},
-		{"America/Caracas", true, 0, "row ends -4h0m0s from when its cookie does", 2},
+		{"UTC", true, 0, "ok  Node's connections have the same TimeZone as this one, UTC", 0},
+		{"UTC", true, 20 * time.Minute, "ok  Node's connections have the same TimeZone as this one, UTC", 0},
+		{"UTC", true, 30 * time.Minute, "later than its cookie: the session was used that much later than it was written, or Node's connections", 0},
+		{"Asia/Tokyo", true, 0, "the end of the row differs by 9h0m0s from that of its cookie: Node's connections have another TimeZone than this one, which has UTC", 2},
+		{"Asia/Kathmandu", true, 0, "differs by 5h45m0s from that of its cookie", 2},
+		{"America/Caracas", true, 0, "differs by -4h0m0s from that of its cookie", 2},
 		{"UTC", false, 0, "see ??: the TimeZone of Node's connections, resave", 0},
-		{"America/Caracas", false, 0, "the row must live for 24h0m0s. If it is some hours more or less", 0},
+		{"America/Caracas", false, 0, "the row must live for 24h0m0s. If the difference is some hours", 0},
 		{"Asia/Tokyo", false, 0, "is 24h0m0s: Node's connections have another TimeZone than this one, or the store has another ttl", 1},
 	} {
 		end := time.Now().Add(time.Hour)
@@ -225,7 +225,7 @@ func TestPostgres(t *testing.T) {
 	}
 	put("UTC", at(time.Now().Add(time.Hour)), time.Now().Add(time.Hour))
 
-	// Rights, of a role who may do nothing at first.
+	// The rights of a role that has none at first.
 	exec(`REVOKE CREATE ON SCHEMA public FROM PUBLIC`)
 	exec(`CREATE ROLE app LOGIN`)
 	as := strings.Replace(utc, "://postgres@", "://app@", 1)
@@ -240,7 +240,7 @@ func TestPostgres(t *testing.T) {
 	exec(`GRANT SELECT ON "session" TO app`)
 	expect(`may not INSERT on "session", UPDATE on "session", DELETE on "session"`, 1)
 	exec(`GRANT INSERT, UPDATE, DELETE ON "session" TO app`)
-	expect(`Go's own table "session_go" is not there, and this role may not make it. Its owner runs these statements: CREATE TABLE IF NOT EXISTS "session_go" (`, 1)
+	expect(`Go's own table "session_go" does not exist, and this role may not create it. Execute as the owner of the schema: CREATE TABLE IF NOT EXISTS "session_go" (`, 1)
 	pool, err := pgxpool.New(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
@@ -255,9 +255,9 @@ func TestPostgres(t *testing.T) {
 	}
 	expect(`may not SELECT on "session_go"`, 1)
 	exec(store.Rights("app"))
-	expect(`ok  this role may do what Go needs: GRANT SELECT, INSERT, UPDATE, DELETE ON "session", "session_go" TO "app";`, 0)
-	expect(`no table other that this role sees: if connect-pg-simple has a tableName or schemaName, run this again with -table app.session`, 1, "-table", "other")
-	expect(`no table no.such that this role sees`, 1, "-table", "no.such")
+	expect(`ok  this role has the rights that Go needs: GRANT SELECT, INSERT, UPDATE, DELETE ON "session", "session_go" TO "app";`, 0)
+	expect(`no table other for this role: if connect-pg-simple has a tableName or schemaName, run this again with -table app.session`, 1, "-table", "other")
+	expect(`no table no.such for this role`, 1, "-table", "no.such")
 	exec(`CREATE SCHEMA app AUTHORIZATION app`)
 	exec(`CREATE TABLE app.sessions AS SELECT * FROM "session"`)
 	exec(`ALTER TABLE app.sessions OWNER TO app`)
@@ -266,7 +266,8 @@ func TestPostgres(t *testing.T) {
 	expect("there is no row", 1)
 }
 
-// The rights of the Redis user are seen, without a change of anything.
+// TestRedisRights checks that the doctor examines the rights of the Redis user, and changes
+// nothing.
 func TestRedisRights(t *testing.T) {
 	address := servers.Redis(t).Addr
 	client := redis.NewClient(&redis.Options{Addr: address})
@@ -280,7 +281,7 @@ func TestRedisRights(t *testing.T) {
 	all := strings.Fields(store.Rights())
 	for _, right := range all {
 		if _, ok := probes[right]; !ok && strings.HasPrefix(right, "+") {
-			t.Errorf("%s is not looked at", right)
+			t.Errorf("no probe for %s", right)
 		}
 	}
 	client.Set(t.Context(), "sess:"+id, fine, time.Hour)
@@ -290,11 +291,11 @@ func TestRedisRights(t *testing.T) {
 		wantNot []string
 		n       int
 	}{
-		{rights: store.Rights(), want: []string{"this Redis user may do what Go needs", "No fault"}},
-		{rights: "~sess:* +get +set +expire +del +scan", want: []string{"this Redis user may not eval, evalsha, getrange, mget, setrange, pexpire, pttl, zadd, zrange, zscore, zremrangebyscore on sess:*, nor eval, evalsha, get, ", "answered 503", "Go's needs: ACL SETUSER app ~sess:* ~go-session:* +eval"}, wantNot: []string{"the rights of"}, n: 1},
-		{rights: "~sess:* +@all", want: []string{"may not eval, evalsha, get, ", "on go-session:*: each", "the record is there"}, wantNot: []string{"on sess:*"}, n: 1},
-		{rights: "~go-session:* +@all", want: []string{"may not eval, evalsha, get, ", "on sess:*: each", "No fault in: the signature.\n"}, wantNot: []string{"on go-session:*"}, n: 1},
-		{rights: strings.Replace(store.Rights(), "+zadd", "", 1), want: []string{"may not zadd on sess:*, nor zadd on go-session:*: each"}, n: 1},
+		{rights: store.Rights(), want: []string{"this Redis user has the rights that Go needs", "No fault"}},
+		{rights: "~sess:* +get +set +expire +del +scan", want: []string{"this Redis user may not eval, evalsha, getrange, mget, setrange, pexpire, pttl, zadd, zrange, zscore, zremrangebyscore on sess:*, nor eval, evalsha, get, ", "each request with 503", "Set the rights: ACL SETUSER app ~sess:* ~go-session:* +eval"}, wantNot: []string{"the rights of"}, n: 1},
+		{rights: "~sess:* +@all", want: []string{"may not eval, evalsha, get, ", "on go-session:*: Go", "the record exists"}, wantNot: []string{"on sess:*"}, n: 1},
+		{rights: "~go-session:* +@all", want: []string{"may not eval, evalsha, get, ", "on sess:*: Go", "No fault in: the signature.\n"}, wantNot: []string{"on go-session:*"}, n: 1},
+		{rights: strings.Replace(store.Rights(), "+zadd", "", 1), want: []string{"may not zadd on sess:*, nor zadd on go-session:*: Go"}, n: 1},
 	} {
 		args := []any{"ACL", "SETUSER", "app", "reset", "on", ">pw"}
 		for _, rule := range strings.Fields(c.rights) {
@@ -325,11 +326,11 @@ func TestRedisRights(t *testing.T) {
 		t.Errorf("without +scan: %d, %v\n%s", n, err, got)
 	}
 	if keys := client.Keys(t.Context(), "*").Val(); len(keys) != 1 {
-		t.Errorf("there are keys %v", keys)
+		t.Errorf("the doctor has changed the keys: %v", keys)
 	}
 }
 
-// at is a record whose cookie ends then.
+// at returns a record whose cookie expires at end.
 func at(end time.Time) string {
 	return strings.Replace(fine, "2020-01-02T03:04:05.678Z", end.UTC().Format("2006-01-02T15:04:05.000Z"), 1)
 }

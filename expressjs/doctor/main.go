@@ -1,17 +1,17 @@
-// Command doctor looks at one session that an Express app and a Go service are to
-// share, and says in plain words what is not as both expect it, and what to change.
+// Command doctor examines one session that an Express app and a Go service are to share. It prints
+// what differs from the expectations of either side, and what to change.
 //
 //	go run ./doctor -redis redis://localhost:6379 -secret-env SESSION_SECRET 's%3A…'
 //	go run ./doctor -postgres postgres://localhost/app -secret-env NEW,OLD - <cookie.txt
 //
-// The argument is the value of the cookie connect.sid in your own browser (developer
-// tools, Application, Cookies), or "-" to read it from standard input, where it does
-// not get into the shell's history. Log out afterwards, because the cookie opens the session.
-// Connect as the user of the Go service, so that the doctor checks the rights of that user. The
-// doctor changes nothing, and prints neither a secret nor a whole id.
+// The argument is the value of the cookie connect.sid in your own browser (developer tools,
+// Application, Cookies), or "-" to read it from standard input, which keeps the value out of the
+// history of the shell. Log out afterwards, because the cookie opens the session. Connect as the
+// user of the Go service, so that the doctor checks the rights of that user. The doctor changes
+// nothing, and prints neither a secret nor a whole id.
 //
 // The first characters of a line are "ok" for a successful check, "!!" for a fault, "??" for a
-// setting that the doctor cannot see, with a way to look, and "-" for a note.
+// setting that the doctor cannot see, with a way to check it, and "-" for a note.
 package main
 
 import (
@@ -37,7 +37,7 @@ func main() {
 	}
 }
 
-// run examines what the arguments say, and returns how many problems it has found.
+// run examines the session that the arguments describe, and returns the number of problems.
 func run(ctx context.Context, args []string, getenv func(string) string, in io.Reader, out io.Writer) (int, error) {
 	var redisURL, postgresURL, secretEnv string
 	var a app
@@ -45,7 +45,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, in io.R
 	f.SetOutput(out)
 	f.StringVar(&redisURL, "redis", "", "URL of the Redis of connect-redis, as Go connects to it")
 	f.StringVar(&postgresURL, "postgres", "", "URL of the PostgreSQL of connect-pg-simple, as Go connects to it")
-	f.StringVar(&secretEnv, "secret-env", "SESSION_SECRET", "environment variables that hold the secrets, in Express's order, with commas")
+	f.StringVar(&secretEnv, "secret-env", "SESSION_SECRET", "environment variables with the secrets, separated by commas, in the order of Express")
 	f.StringVar(&a.prefix, "prefix", "sess:", "prefix of connect-redis")
 	f.StringVar(&a.table, "table", "session", "tableName of connect-pg-simple, with its schemaName and a dot before it")
 	f.DurationVar(&a.ttl, "ttl", 24*time.Hour, "ttl of connect-redis or connect-pg-simple, for sessions without maxAge")
@@ -96,14 +96,14 @@ func hide(text, id string) string { return strings.ReplaceAll(text, id, short(id
 // use it.
 func short(id string) string { return fmt.Sprintf("%.4s…", id) }
 
-// An app is the configuration of the Express app, as far as the flags say.
+// An app is the configuration of the Express app in the flags.
 type app struct {
 	prefix, table string
-	ttl           time.Duration // of a session without maxAge
-	cookieName    string        // "": not given
+	ttl           time.Duration // life of a session without maxAge
+	cookieName    string        // "": unknown
 }
 
-// An examination writes what it finds.
+// An examination prints its results.
 type examination struct {
 	out      io.Writer
 	app      app
@@ -124,7 +124,7 @@ func (e *examination) problem(format string, args ...any) {
 	e.say("!!", format, args...)
 }
 
-// cannotSee prints that the doctor cannot see a setting, and a way to look.
+// cannotSee prints that the doctor cannot see a setting, and a way to check it.
 func (e *examination) cannotSee(what, format string, args ...any) {
 	e.unseen = append(e.unseen, what)
 	e.say("??", format, args...)

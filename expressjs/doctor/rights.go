@@ -35,16 +35,16 @@ var probes = map[string]func(key string) []any{
 func (e *examination) redisRights(ctx context.Context, client *redis.Client, user string) (mayRead bool, _ error) {
 	store, err := expressjs.NewRedisStore(client, &expressjs.Options{Prefix: e.app.prefix})
 	if err != nil {
-		return true, nil // e.advise tells of the prefix
+		return true, nil // e.advise reports the prefix
 	}
 	rights := strings.Fields(store.Rights())
-	lacking := map[string][]string{}   // commands by place
-	missing := "doctor-" + rand.Text() // no key ends so
+	lacking := map[string][]string{}   // commands by prefix of the keys
+	missing := "doctor-" + rand.Text() // no key has this random suffix
 	mayRead = true
 	for _, right := range rights {
 		probe, ok := probes[right]
 		if !ok {
-			continue // a pattern of keys, of which the probes tell
+			continue // a pattern of keys, which the probes check
 		}
 		for _, place := range []string{e.app.prefix, "go-session:"} {
 			err := client.Do(ctx, probe(place+missing)...).Err()
@@ -68,10 +68,10 @@ func (e *examination) redisRights(ctx context.Context, client *redis.Client, use
 				all = append(all, fmt.Sprintf("%s on %s*", strings.Join(commands, ", "), place))
 			}
 		}
-		e.problem("this Redis user may not %s: each request of Go's would be answered 503. Go's needs: ACL SETUSER %s %s", strings.Join(all, ", nor "), user, store.Rights())
+		e.problem("this Redis user may not %s: Go would answer each request with 503. Set the rights: ACL SETUSER %s %s", strings.Join(all, ", nor "), user, store.Rights())
 		return mayRead, nil
 	}
-	e.ok("this Redis user may do what Go needs: %s", store.Rights())
+	e.ok("this Redis user has the rights that Go needs: %s", store.Rights())
 	e.checked = append(e.checked, "the rights of this Redis user")
 	return true, nil
 }
@@ -80,7 +80,7 @@ func (e *examination) redisRights(ctx context.Context, client *redis.Client, use
 func (e *examination) postgresRights(ctx context.Context, pool *pgxpool.Pool) (mayRead bool, _ error) {
 	store, err := expressjs.NewPostgresStore(pool, &expressjs.Options{Table: e.app.table})
 	if err != nil {
-		return true, nil // e.advise tells of it
+		return true, nil // e.advise reports the error
 	}
 	schema, name, isQualified := strings.Cut(e.app.table, ".")
 	theirs, ours := pgx.Identifier{e.app.table}, pgx.Identifier{e.app.table + "_go"}
@@ -100,16 +100,16 @@ func (e *examination) postgresRights(ctx context.Context, pool *pgxpool.Pool) (m
 	rights := strings.ReplaceAll(strings.TrimSpace(store.Rights(role)), "\n", " ")
 	switch {
 	case !isThere:
-		e.problem("there is no table %s that this role sees: if connect-pg-simple has a tableName or schemaName, run this again with -table app.session", e.app.table)
+		e.problem("there is no table %s for this role: if connect-pg-simple has a tableName or schemaName, run this again with -table app.session", e.app.table)
 		return false, nil
 	case lacking != "":
-		e.problem("this role may not %s: each request of Go's would be answered 503. Go's needs: %s", lacking, rights)
+		e.problem("this role may not %s: Go would answer each request with 503. Set the rights: %s", lacking, rights)
 		return !strings.Contains(lacking, "SELECT on "+theirs.Sanitize()), nil
 	case !isOursThere && !mayMake:
-		e.problem("Go's own table %s is not there, and this role may not make it. Its owner runs these statements: %s %s", ours.Sanitize(), strings.Join(strings.Fields(store.Schema()), " "), rights)
+		e.problem("Go's own table %s does not exist, and this role may not create it. Execute as the owner of the schema: %s %s", ours.Sanitize(), strings.Join(strings.Fields(store.Schema()), " "), rights)
 		return true, nil
 	}
-	e.ok("this role may do what Go needs: %s", rights)
+	e.ok("this role has the rights that Go needs: %s", rights)
 	e.checked = append(e.checked, "the rights of this role")
 	return true, nil
 }

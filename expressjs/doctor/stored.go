@@ -15,7 +15,7 @@ import (
 type stored struct {
 	record string
 	ends   time.Time // zero: never
-	zone   string    // of the database's connection; "" for Redis
+	zone   string    // TimeZone of the database connection; "" for Redis
 }
 
 // redis loads the record from Redis. If there is no record to examine, redis prints why and
@@ -39,7 +39,7 @@ func (e *examination) redis(ctx context.Context, address, id string) (*stored, e
 		record, err = client.Get(ctx, e.app.prefix+id).Result()
 	}
 	if err != nil && strings.HasPrefix(err.Error(), "WRONGTYPE") {
-		e.problem("the key %s%s holds no string, and connect-redis writes strings: something else uses the prefix", e.app.prefix, short(id))
+		e.problem("the key %s%s is not a string, as connect-redis writes: another program uses the prefix", e.app.prefix, short(id))
 		return nil, nil
 	}
 	if err != nil {
@@ -50,9 +50,9 @@ func (e *examination) redis(ctx context.Context, address, id string) (*stored, e
 	if err != nil {
 		return nil, err
 	}
-	e.ok("the record is there, under the prefix %q, with %d bytes", e.app.prefix, len(record))
+	e.ok("the record exists, under the prefix %q, with %d bytes", e.app.prefix, len(record))
 	if e.app.prefix == "" {
-		e.problem(`the prefix "" cannot be shared: the app's store.clear() would delete what only Go knows. Give connect-redis another prefix, and rename the keys that are there, or all users are logged out`)
+		e.problem(`the prefix "" cannot be shared: the app's store.clear() would delete Go's own keys. Give connect-redis another prefix, and rename the existing keys, or all users are logged out`)
 	}
 	found := &stored{record: record}
 	if life >= 0 {
@@ -72,7 +72,7 @@ func (e *examination) elsewhere(ctx context.Context, client *redis.Client, id st
 	if kind, err := client.GetRange(ctx, "go-session:s:{"+e.app.prefix+id+"}", kindAt, kindAt).Result(); err != nil {
 		return false, err
 	} else if kind == isTombstone {
-		e.note("there is no record to look at: Go has ended this session. Log in again and take the new cookie")
+		e.note("there is no record to examine: Go has ended this session. Log in again and use the new cookie")
 		return false, nil
 	}
 	pattern := "*" + strings.NewReplacer("*", `\*`, "?", `\?`, "[", `\[`, `\`, `\\`).Replace(id)
@@ -89,7 +89,7 @@ func (e *examination) elsewhere(ctx context.Context, client *redis.Client, id st
 		for _, key := range keys {
 			if !strings.HasPrefix(key, "go-session:") {
 				prefix := strings.TrimSuffix(key, id)
-				e.problem("the record is under the prefix %q, not %q: give it to expressjs.Options.Prefix, and to this command by -prefix %s. What follows is said of that one", prefix, e.app.prefix, argument(prefix))
+				e.problem("the record is under the prefix %q, not %q: set it in expressjs.Options.Prefix, and for this command by -prefix %s. The following lines are about that record", prefix, e.app.prefix, argument(prefix))
 				e.app.prefix = prefix
 				return true, nil
 			}
@@ -98,7 +98,7 @@ func (e *examination) elsewhere(ctx context.Context, client *redis.Client, id st
 			break
 		}
 	}
-	e.problem("there is no record of this id, under whatever prefix: the session has ended or its time was up (then log in again and take the new cookie), or the Express app uses another Redis, or another of its databases")
+	e.problem("there is no record of this id, under any prefix: the session has ended or expired (log in again and use the new cookie), or the Express app uses another Redis or another database of it")
 	return false, nil
 }
 
@@ -128,7 +128,7 @@ func (e *examination) postgres(ctx context.Context, address, id string) (*stored
 	name := pgx.Identifier(strings.SplitN(e.app.table, ".", 2)).Sanitize()
 	err = pool.QueryRow(ctx, "SELECT sess::text, round(extract(epoch FROM expire::timestamptz) * 1000)::bigint FROM "+name+" WHERE sid = $1", id).Scan(&found.record, &ms)
 	if errors.Is(err, pgx.ErrNoRows) {
-		e.problem("there is no row of this id in %s: the session has ended or its time was up (then log in again and take the new cookie), or the Express app has another database, schemaName or tableName (-table %s)", e.app.table, "app.session")
+		e.problem("there is no row of this id in %s: the session has ended or expired (log in again and use the new cookie), or the Express app has another database, schemaName or tableName (-table %s)", e.app.table, "app.session")
 		return nil, nil
 	}
 	if err != nil {
