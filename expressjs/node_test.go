@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
 	"os"
@@ -24,6 +23,7 @@ import (
 
 	"github.com/coatcheck/session"
 	"github.com/coatcheck/session/expressjs"
+	"github.com/coatcheck/session/internal/testing/browsers"
 	"github.com/coatcheck/session/internal/testing/servers"
 	"github.com/redis/go-redis/v9"
 )
@@ -82,7 +82,7 @@ type pair struct {
 	node, golang string
 	log          func() string // what Node has written
 	m            *session.Manager
-	browser      *http.Client
+	browser      *browsers.Browser
 }
 
 // An express is what an Express app runs with.
@@ -139,11 +139,7 @@ func (x express) start(t *testing.T) *pair {
 	p := &pair{t: t}
 	p.startNode(dir, x, env)
 	p.startGo(x, store)
-	jar, err := cookiejar.New(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.browser = &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	p.browser = browsers.New(t, nil).WithoutRedirects()
 	return p
 }
 
@@ -315,8 +311,7 @@ func (p *pair) gate(path string) {
 
 // cookie is the browser's.
 func (p *pair) cookie() string {
-	u, _ := url.Parse(p.node)
-	for _, c := range p.browser.Jar.Cookies(u) {
+	for _, c := range p.browser.Cookies(p.node) {
 		if c.Name == "connect.sid" {
 			return c.Value
 		}
@@ -577,7 +572,7 @@ func TestRotation(t *testing.T) {
 					p.set(p.node, `{"a":1}`)
 					p.expect(`{"a":1}`)
 					p.do(p.node, "/destroy")
-					p.browser.Jar, _ = cookiejar.New(nil)
+					p.browser = browsers.New(t, nil).WithoutRedirects()
 				}
 				if len(c.theirs) > 1 || c.ours[0] == c.theirs[0] {
 					p.set(p.golang, `{"b":1}`)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/cookiejar"
 	"net/url"
 	"slices"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/coatcheck/session/expressjs"
+	"github.com/coatcheck/session/internal/testing/browsers"
 )
 
 // A visitor is a browser that counts time by the test's clock.
@@ -214,7 +214,7 @@ func TestLateRequestsOfExpress(t *testing.T) {
 							pass(late) // counted again from when Go has seen the record
 						})
 						isNobodys()
-						p.browser.Jar, _ = cookiejar.New(nil)
+						p.browser = browsers.New(t, nil).WithoutRedirects()
 					}
 				}
 			}

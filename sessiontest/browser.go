@@ -1,15 +1,14 @@
 package sessiontest
 
 import (
-	"crypto/tls"
 	"net/http"
-	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/testing/browsers"
 )
 
 // A Browser sends requests to a handler, without a network, as if the handler was at
@@ -18,8 +17,7 @@ import (
 // requests.
 type Browser struct {
 	t       testing.TB
-	handler http.Handler
-	jar     http.CookieJar
+	browser *browsers.Browser
 }
 
 const host = "example.test"
@@ -27,11 +25,7 @@ const host = "example.test"
 // NewBrowser returns a Browser without cookies.
 func NewBrowser(t testing.TB, h http.Handler) *Browser {
 	t.Helper()
-	jar, err := cookiejar.New(nil)
-	if err != nil {
-		t.Fatal("sessiontest:", err)
-	}
-	return &Browser{t, h, jar}
+	return &Browser{t, browsers.New(t, browsers.Handler(h))}
 }
 
 // Get requests a target: a path such as "/cart?page=2", or a URL such as
@@ -53,24 +47,17 @@ func (b *Browser) PostForm(target string, form url.Values) *http.Response {
 // https://example.test.
 func (b *Browser) Do(r *http.Request) *http.Response {
 	b.t.Helper()
-	r = b.prepare(r)
-	w := httptest.NewRecorder()
-	b.handler.ServeHTTP(w, r)
-	resp := w.Result()
-	b.jar.SetCookies(r.URL, resp.Cookies())
-	return resp
+	return b.exchange(r, b.browser.Transport)
 }
 
 // Session runs f in the browser's session with m, as a handler of "/" would, and keeps the
 // cookie of the response.
 func (b *Browser) Session(m *session.Manager, f func(*session.Session)) {
 	b.t.Helper()
-	r := b.prepare(b.request("GET", "/", ""))
-	resp := do(b.t, m, r, f)
+	resp := b.exchange(b.request("GET", "/", ""), browsers.Handler(running(b.t, m, f)))
 	if resp.Header.Get("Session-Token") != "" {
 		b.t.Fatal("sessiontest: a Browser keeps cookies, but this Manager has Options.Bearer; use Do")
 	}
-	b.jar.SetCookies(r.URL, resp.Cookies())
 }
 
 // request returns a request of this browser for the address target.
@@ -82,26 +69,16 @@ func (b *Browser) request(method, target, body string) *http.Request {
 	return httptest.NewRequest(method, target, strings.NewReader(body))
 }
 
-// prepare returns a copy of r in the form in which a server gets it from this browser.
-func (b *Browser) prepare(r *http.Request) *http.Request {
+// exchange sends a copy of r with the browser's cookies.
+func (b *Browser) exchange(r *http.Request, through http.RoundTripper) *http.Response {
+	b.t.Helper()
 	r = r.Clone(r.Context())
 	if r.URL.Host == "" {
 		r.URL.Scheme, r.URL.Host, r.Host = "https", host, host
 	}
-	if r.URL.Scheme == "https" && r.TLS == nil {
-		r.TLS = &tls.ConnectionState{}
+	resp, err := b.browser.Exchange(r, through)
+	if err != nil {
+		b.t.Fatal("sessiontest:", err)
 	}
-	if r.Host == "" {
-		r.Host = r.URL.Host
-	}
-	if r.Body == nil { // the request of a client may have no body, that of a server has one
-		r.Body = http.NoBody
-	}
-	if r.RequestURI == "" {
-		r.RequestURI = r.URL.RequestURI()
-	}
-	for _, c := range b.jar.Cookies(r.URL) {
-		r.AddCookie(c)
-	}
-	return r
+	return resp
 }

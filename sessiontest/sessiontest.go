@@ -39,7 +39,14 @@ func Do(t testing.TB, m *session.Manager, r *http.Request, f func(*session.Sessi
 func do(t testing.TB, m *session.Manager, r *http.Request, f func(*session.Session)) *http.Response {
 	t.Helper()
 	w := httptest.NewRecorder()
-	m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	running(t, m, f).ServeHTTP(w, r)
+	return w.Result()
+}
+
+// running returns a handler that runs f in the request's session, and saves the session.
+func running(t testing.TB, m *session.Manager, f func(*session.Session)) http.Handler {
+	t.Helper()
+	return m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		t.Helper()
 		s := m.From(r.Context())
 		if err := s.Err(); errors.Is(err, session.ErrStore) {
@@ -54,8 +61,7 @@ func do(t testing.TB, m *session.Manager, r *http.Request, f func(*session.Sessi
 		case changed: // without a change, f has seen a session that has ended, which is no error
 			t.Fatalf("sessiontest: what f changed is lost, because the session has ended: %v", err)
 		}
-	})).ServeHTTP(w, r)
-	return w.Result()
+	}))
 }
 
 // keep adds the token of a response to a request, as a client does.

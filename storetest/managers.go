@@ -7,15 +7,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/cookiejar"
 	"net/http/httptest"
-	"net/url"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/testing/browsers"
 )
 
 // RunManagers tests the promises of a [session.Manager] about concurrent requests, over a
@@ -53,7 +52,7 @@ type cluster struct {
 	managers [3]*session.Manager
 	servers  [3]*httptest.Server
 	issuer   issuer
-	browser  *http.Client
+	browser  *browsers.Browser
 	user     string // the user who logs in; unique, because the store may be in use
 
 	// A handler with do=hold sends on holding when it has loaded its session, and continues
@@ -69,7 +68,7 @@ var (
 )
 
 func newCluster(t *testing.T, store session.Store) *cluster {
-	c := &cluster{t: t, store: store, browser: newBrowser(t), user: rand.Text(), holding: make(chan struct{}, 100), release: make(chan struct{})}
+	c := &cluster{t: t, store: store, browser: browsers.New(t, nil), user: rand.Text(), holding: make(chan struct{}, 100), release: make(chan struct{})}
 	for i := range c.managers {
 		c.managers[i] = newManager(t, store, time.Minute) // long enough for a busy machine
 		c.servers[i] = c.serveWith(c.managers[i], c.serve)
@@ -98,14 +97,6 @@ func (c *cluster) serveWith(m *session.Manager, h http.HandlerFunc) *httptest.Se
 	server := httptest.NewServer(m.Handler(h))
 	c.t.Cleanup(server.Close)
 	return server
-}
-
-func newBrowser(t *testing.T) *http.Client {
-	jar, err := cookiejar.New(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &http.Client{Jar: jar}
 }
 
 // serve performs the operations in the query's "do" parameters, in order.
@@ -160,7 +151,7 @@ type reply struct {
 }
 
 // get sends a request to one of the servers.
-func (c *cluster) get(browser *http.Client, server int, query string) reply {
+func (c *cluster) get(browser *browsers.Browser, server int, query string) reply {
 	c.t.Helper()
 	resp, err := browser.Get(c.servers[server%len(c.servers)].URL + "/?" + query)
 	if err != nil {
@@ -184,15 +175,7 @@ func (c *cluster) expect(r reply, want string) {
 }
 
 // copy returns another browser with the current cookies of the first.
-func (c *cluster) copy() *http.Client {
-	other := newBrowser(c.t)
-	u, err := url.Parse(c.servers[0].URL)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	other.Jar.SetCookies(u, c.browser.Jar.Cookies(u))
-	return other
-}
+func (c *cluster) copy() *browsers.Browser { return c.browser.Copy(c.t, c.servers[0].URL) }
 
 // parallelWrites sends 50 concurrent requests with 50 different keys, 50 increments and 50
 // flashes: all must be kept.
@@ -282,7 +265,7 @@ func slowWriterOverlapsALogin(t *testing.T, c *cluster) {
 // revocationReachesAll checks that sessions that one Manager revokes have ended for the others,
 // including a session that was renewed meanwhile.
 func revocationReachesAll(t *testing.T, c *cluster) {
-	phone := newBrowser(t)
+	phone := browsers.New(t, nil)
 	c.get(c.browser, 0, "do=login:"+c.user)
 	c.get(phone, 1, "do=login:"+c.user)
 	done := make(chan reply)

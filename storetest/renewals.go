@@ -5,17 +5,18 @@ import (
 	crand "crypto/rand"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/coatcheck/session/internal/testing/browsers"
 )
 
 // This file contains the cases of RunManagers about sessions that get another token.
 
 // together sends n concurrent requests, to the servers in turn. It returns the number of
 // replies that set a cookie, and the bodies.
-func (c *cluster) together(browser *http.Client, n int, query func(i int) string) (cookies int, bodies []string) {
+func (c *cluster) together(browser *browsers.Browser, n int, query func(i int) string) (cookies int, bodies []string) {
 	var wg sync.WaitGroup
 	replies := make([]reply, n)
 	for i := range replies {
@@ -118,7 +119,7 @@ func requestsOverlapARenewal(t *testing.T, c *cluster, renewal string) {
 // before the new token was first presented and for previousToken afterwards.
 func automaticRenewal(t *testing.T, c *cluster) {
 	for !c.renewsAutomatically() { // the machine was too slow to send all requests within previousToken
-		c.user, c.browser = crand.Text(), newBrowser(t)
+		c.user, c.browser = crand.Text(), browsers.New(t, nil)
 	}
 }
 
@@ -173,7 +174,7 @@ func (c *cluster) age() {
 func logoutOverlapsARenewal(t *testing.T, c *cluster) {
 	c.get(c.browser, 0, "do=login:"+c.user)
 	old := c.copy()
-	var renewed []*http.Client
+	var renewed []*browsers.Browser
 	var wg sync.WaitGroup
 	for i, renewal := range []string{"renew", "remember", "renew"} {
 		b := c.copy()

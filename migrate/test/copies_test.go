@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/testing/browsers"
 	"github.com/coatcheck/session/migrate"
 	"github.com/gorilla/sessions"
 )
@@ -45,7 +46,7 @@ func TestCopyOfAnOldCookie(t *testing.T) {
 			respelled++
 		}
 		for _, c := range copies {
-			browser := newBrowser()
+			browser := browsers.New(t, nil)
 			browser.Jar.SetCookies(u, []*http.Cookie{{Name: "old", Value: c}})
 			if got, _ := v.get(browser, v.after+"/"); strings.HasPrefix(got, "ann") {
 				t.Errorf("logged in as %q with the copy %s after the logout", got, c)

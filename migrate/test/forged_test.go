@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/alexedwards/scs/v2"
+	"github.com/coatcheck/session/internal/testing/browsers"
 )
 
 // TestForgedCookies checks that cookies that the old library has not made cost no store call and
@@ -25,7 +26,7 @@ func TestForgedCookies(t *testing.T) {
 			"no base64":        "!",
 			"5000 bytes":       strings.Repeat("x", 5000),
 		} {
-			b := newBrowser()
+			b := browsers.New(t, nil)
 			b.Jar.SetCookies(u, []*http.Cookie{{Name: "old", Value: value}})
 			if _, resp := v.get(b, v.after+"/"); resp.StatusCode != 200 || len(resp.Cookies()) > 0 {
 				t.Errorf("%s, %s: %s, cookies %v", name, what, resp.Status, resp.Cookies())

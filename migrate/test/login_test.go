@@ -10,6 +10,7 @@ import (
 
 	"github.com/alexedwards/scs/v2"
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/testing/browsers"
 	"github.com/coatcheck/session/migrate"
 )
 
@@ -76,7 +77,7 @@ func TestMovedDeadlineBesideMaxPerUser(t *testing.T) {
 		}
 		fmt.Fprint(w, s.User())
 	})
-	other := newBrowser()
+	other := browsers.New(t, nil)
 	v.get(other, v.after+"/login")
 	v.expect(other, "ann")
 	v.expect(v.browser, "")
@@ -112,7 +113,7 @@ func TestLoginElsewhereDuringATakeover(t *testing.T) {
 		}
 		fmt.Fprint(w, s.User())
 	})
-	other := newBrowser()
+	other := browsers.New(t, nil)
 	store.before = func() {
 		time.Sleep(2 * time.Millisecond) // times are stored in milliseconds
 		v.get(other, v.after+"/login")

@@ -10,7 +10,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
 	"os"
@@ -23,6 +22,7 @@ import (
 	"github.com/alexedwards/scs/redisstore"
 	"github.com/alexedwards/scs/v2"
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/testing/browsers"
 	"github.com/coatcheck/session/internal/testing/servers"
 	"github.com/coatcheck/session/migrate"
 	ginsessions "github.com/gin-contrib/sessions"
@@ -203,7 +203,7 @@ type ginKey struct{}
 type move struct {
 	t             *testing.T
 	before, after string
-	browser       *http.Client
+	browser       *browsers.Browser
 	store         *counted
 	m             *session.Manager
 	take          *migrate.Takeover
@@ -298,7 +298,7 @@ func newMove(t *testing.T, l library, adapt func(*session.Options, *migrate.Opti
 	t.Cleanup(after.Close)
 	v.before, v.after = before.URL, after.URL
 	v.serve = whoami
-	v.browser = newBrowser()
+	v.browser = browsers.New(t, nil)
 	return v
 }
 
@@ -307,11 +307,6 @@ func (v *move) handle(f http.HandlerFunc) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.serve = f
-}
-
-func newBrowser() *http.Client {
-	jar, _ := cookiejar.New(nil)
-	return &http.Client{Jar: jar}
 }
 
 func whoami(w http.ResponseWriter, r *http.Request) {
@@ -327,7 +322,7 @@ func whoami(w http.ResponseWriter, r *http.Request) {
 
 const carried = "ann 7 [{tea 2}] 03:04:05"
 
-func (v *move) get(browser *http.Client, url string) (string, *http.Response) {
+func (v *move) get(browser *browsers.Browser, url string) (string, *http.Response) {
 	v.t.Helper()
 	resp, err := browser.Get(url)
 	if err != nil {
@@ -338,7 +333,7 @@ func (v *move) get(browser *http.Client, url string) (string, *http.Response) {
 	return string(b), resp
 }
 
-func (v *move) expect(browser *http.Client, want string) *http.Response {
+func (v *move) expect(browser *browsers.Browser, want string) *http.Response {
 	v.t.Helper()
 	got, resp := v.get(browser, v.after+"/")
 	if got != want {
@@ -348,17 +343,11 @@ func (v *move) expect(browser *http.Client, want string) *http.Response {
 }
 
 // copy returns a browser with the current cookies of v.browser.
-func (v *move) copy() *http.Client {
-	u, _ := url.Parse(v.after)
-	other := newBrowser()
-	other.Jar.SetCookies(u, v.browser.Jar.Cookies(u))
-	return other
-}
+func (v *move) copy() *browsers.Browser { return v.browser.Copy(v.t, v.after) }
 
 func (v *move) cookies() []string {
-	u, _ := url.Parse(v.after)
 	var names []string
-	for _, c := range v.browser.Jar.Cookies(u) {
+	for _, c := range v.browser.Cookies(v.after) {
 		names = append(names, c.Name)
 	}
 	return names
@@ -386,7 +375,7 @@ func TestTakeover(t *testing.T) {
 			// A browser that lost the response, and still has the old cookie, gets the same
 			// session.
 			v.get(v.browser, v.after+"/add")
-			again := v.copyOf(copied)
+			again := copied.Copy(t, v.after)
 			v.expect(again, strings.Replace(carried, "7", "8", 1))
 			if list, err := v.m.List(t.Context(), "ann"); err != nil || len(list) != 1 {
 				t.Errorf("%d sessions, %v", len(list), err)
@@ -403,13 +392,6 @@ func TestTakeover(t *testing.T) {
 	}
 }
 
-func (v *move) copyOf(b *http.Client) *http.Client {
-	u, _ := url.Parse(v.after)
-	other := newBrowser()
-	other.Jar.SetCookies(u, b.Jar.Cookies(u))
-	return other
-}
-
 // TestParallelFirstRequests checks that 20 concurrent first requests of one browser get the same
 // session, and that the browser has its cookie afterwards.
 func TestParallelFirstRequests(t *testing.T) {
@@ -423,7 +405,7 @@ func TestParallelFirstRequests(t *testing.T) {
 			for range 20 {
 				wg.Go(func() {
 					<-start
-					if got, resp := v.get(v.copyOf(first), v.after+"/add"); !strings.HasPrefix(got, "ann ") {
+					if got, resp := v.get(first.Copy(t, v.after), v.after+"/add"); !strings.HasPrefix(got, "ann ") {
 						t.Errorf("%s %q", resp.Status, got)
 					}
 				})
@@ -458,7 +440,7 @@ func TestNothingToTake(t *testing.T) {
 			u, _ := url.Parse(v.after)
 			valid := v.browser.Jar.Cookies(u)[0]
 			for _, value := range []string{"x", strings.ToUpper(valid.Value), valid.Value[:len(valid.Value)-4], valid.Value + "x", strings.Repeat("A", len(valid.Value))} {
-				b := newBrowser()
+				b := browsers.New(t, nil)
 				b.Jar.SetCookies(u, []*http.Cookie{{Name: valid.Name, Value: value}})
 				if resp := v.expect(b, " 0 [] 00:00:00"); resp.StatusCode != 200 || resp.Header.Get("Set-Cookie") != "" {
 					t.Errorf("%s %v", resp.Status, resp.Header)

@@ -354,7 +354,7 @@ func TestHungServerThroughHTTP(t *testing.T) {
 			loggedIn := func() *browser { // logs in without a short StoreTimeout, which a slow machine may exceed
 				b := patient.browser()
 				b.expect("/login", http.StatusOK)
-				return &browser{b.Client, hasty}
+				return &browser{b.Browser, hasty}
 			}
 			b := loggedIn()
 			for _, path := range []string{"/look", "/set", "/login", "/renew", "/logout"} {

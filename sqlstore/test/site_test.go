@@ -3,13 +3,12 @@ package sqlstore_test
 import (
 	"io"
 	"net/http"
-	"net/http/cookiejar"
 	"net/http/httptest"
-	"net/url"
 	"strings"
 	"testing"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/testing/browsers"
 )
 
 var count = session.NewKey[int]("count")
@@ -33,23 +32,15 @@ func newSite(t *testing.T, store session.Store, o session.Options, h http.Handle
 
 // browser is a client that keeps cookies.
 type browser struct {
-	*http.Client
+	*browsers.Browser
 	site *site
 }
 
-func (s *site) browser() *browser {
-	jar, err := cookiejar.New(nil)
-	must(s.t, err)
-	return &browser{&http.Client{Jar: jar}, s}
-}
+func (s *site) browser() *browser { return &browser{browsers.New(s.t, nil), s} }
 
 // copy returns another browser with the same cookies.
 func (b *browser) copy() *browser {
-	other := b.site.browser()
-	u, err := url.Parse(b.site.server.URL)
-	must(b.site.t, err)
-	other.Jar.SetCookies(u, b.Jar.Cookies(u))
-	return other
+	return &browser{b.Copy(b.site.t, b.site.server.URL), b.site}
 }
 
 // get returns the status and the body of a page.

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/cookiejar"
 	"net/http/httputil"
 	"net/url"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/testing/browsers"
 	"github.com/coatcheck/session/internal/testing/servers"
 )
 
@@ -42,9 +42,8 @@ func nginx(t testing.TB, locations string) string {
 }
 
 // client returns a client with a cookie jar that resolves hosts below .test.
-func client() *http.Client {
-	jar, _ := cookiejar.New(nil)
-	return &http.Client{Jar: jar, Transport: &http.Transport{
+func client(t testing.TB) *browsers.Browser {
+	return browsers.New(t, &http.Transport{
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			_, port, err := net.SplitHostPort(address)
@@ -53,11 +52,11 @@ func client() *http.Client {
 			}
 			return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort("127.0.0.1", port))
 		},
-	}}
+	})
 }
 
 // fetch requests a page and returns its body and header.
-func fetch(t testing.TB, c *http.Client, url string) (string, http.Header) {
+func fetch(t testing.TB, c *browsers.Browser, url string) (string, http.Header) {
 	t.Helper()
 	resp, err := c.Get(url)
 	if err != nil {
@@ -93,7 +92,7 @@ func TestProxyEndsTLS(t *testing.T) {
 		log := captureLog(t)
 		up := serve(t, "127.0.0.1", false, app(t, session.Options{}))
 		base := nginx(t, fmt.Sprintf("location / { proxy_pass %s; proxy_set_header Host $http_host; %s }", up, header))
-		c := client()
+		c := client(t)
 		for range 3 {
 			_, h := fetch(t, c, base+"/login?user=alice")
 			if line := h.Get("Set-Cookie"); !strings.HasPrefix(line, "__Host-Http-session=") || !strings.Contains(line, "; Secure") {
@@ -125,15 +124,15 @@ func TestProxyCache(t *testing.T) {
 		proxy_pass %s; proxy_set_header X-Forwarded-Proto $scheme;
 		proxy_cache cache; proxy_cache_valid 200 302 1m; add_header X-Cache $upstream_cache_status always;
 	}`, up))
-	fetch(t, client(), base+"/asset")
-	if _, h := fetch(t, client(), base+"/asset"); h.Get("X-Cache") != "HIT" {
+	fetch(t, client(t), base+"/asset")
+	if _, h := fetch(t, client(t), base+"/asset"); h.Get("X-Cache") != "HIT" {
 		t.Errorf("the asset is not cached: %v", h)
 	}
-	fetch(t, client(), base+"/who") // a client without a session is first
+	fetch(t, client(t), base+"/who") // a client without a session is first
 	var all sync.WaitGroup
 	for i := range 10 {
 		all.Go(func() {
-			c, user := client(), fmt.Sprint("user", i)
+			c, user := client(t), fmt.Sprint("user", i)
 			if got, _ := fetch(t, c, base+"/who"); got != "user: count:0" {
 				t.Errorf("before the login: %s", got)
 			}
@@ -151,7 +150,7 @@ func TestProxyCache(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if got, _ := fetch(t, client(), base+"/who"); got != "user: count:0" {
+	if got, _ := fetch(t, client(t), base+"/who"); got != "user: count:0" {
 		t.Errorf("a client without a session sees %s", got)
 	}
 }
@@ -179,7 +178,7 @@ func TestProxyPassesEvents(t *testing.T) {
 		fmt.Fprint(w, "data: ended\n\n")
 	})))
 	base := nginx(t, fmt.Sprintf("location / { proxy_pass %s; proxy_set_header X-Forwarded-Proto $scheme; }", up))
-	resp, err := client().Get(base)
+	resp, err := client(t).Get(base)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +211,7 @@ func TestTwoApplicationsOnOneHost(t *testing.T) {
 			location /shop/ { proxy_pass %s/; }
 			location /forum/ { proxy_pass %s/; }`,
 			serve(t, "127.0.0.1", false, app(t, session.Options{Cookie: c.shop})), serve(t, "127.0.0.1", false, app(t, session.Options{Cookie: c.forum}))))
-		b := client()
+		b := client(t)
 		fetch(t, b, base+"/shop/login?user=alice")
 		fetch(t, b, base+"/forum/login?user=bob")
 		if got, _ := fetch(t, b, base+"/shop/who"); got != c.want {

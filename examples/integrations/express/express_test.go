@@ -7,13 +7,13 @@ import (
 	"context"
 	"io"
 	"net/http"
-	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/coatcheck/session/internal/testing/browsers"
 	"github.com/coatcheck/session/internal/testing/servers"
 )
 
@@ -56,8 +56,7 @@ func start(t *testing.T) string {
 // Node.
 func TestWalk(t *testing.T) {
 	base := start(t)
-	jar, _ := cookiejar.New(nil)
-	client := &http.Client{Jar: jar}
+	client := browsers.New(t, nil)
 	expect := func(resp *http.Response, err error) func(want string) {
 		return func(want string) {
 			t.Helper()
@@ -75,13 +74,12 @@ func TestWalk(t *testing.T) {
 	expect(client.PostForm(base+"/login", url.Values{"user": {"<ann>"}}))("Hello, &lt;ann&gt;. Go has shown you this dashboard 1 times")
 	expect(client.Get(base + "/"))("and Go its dashboard 1 times")
 	expect(client.Get(base + "/dashboard"))("dashboard 2 times, and Express its page 1 times")
-	u, _ := url.Parse(base)
-	stolen := jar.Cookies(u)
+	stolen := client.Cookies(base)
 	expect(client.PostForm(base+"/logout", nil))("Nobody is logged in")
-	if len(jar.Cookies(u)) != 0 {
+	if len(client.Cookies(base)) != 0 {
 		t.Error("the cookie was not deleted")
 	}
-	jar.SetCookies(u, stolen)
+	client.SetCookies(base, stolen...)
 	expect(client.Get(base + "/"))("Nobody is logged in")
 	expect(client.Get(base + "/dashboard"))("Nobody is logged in")
 }

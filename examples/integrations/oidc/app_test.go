@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
 	"regexp"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/coatcheck/session"
 	"github.com/coatcheck/session/examples/integrations/oidc/issuer"
+	"github.com/coatcheck/session/internal/testing/browsers"
 )
 
 // world is an issuer and an application, each on a server of its own.
@@ -49,10 +49,7 @@ func newWorld(t *testing.T, formPost bool) *world {
 }
 
 // browser returns a client that keeps cookies and follows redirects.
-func (x *world) browser() *http.Client {
-	jar, _ := cookiejar.New(nil)
-	return &http.Client{Jar: jar}
-}
+func (x *world) browser() *http.Client { return browsers.New(x.t, nil).Client }
 
 // ask sends a request, and returns the status, the final address and the body.
 func (x *world) ask(c *http.Client, method, url string, form url.Values, header ...string) (int, string, string) {

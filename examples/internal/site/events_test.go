@@ -139,7 +139,7 @@ func TestHasEnded(t *testing.T) {
 	says(b, true)
 	b.page(b.get("/dashboard"))(401, hasEnded)
 	c := curl(t, site)
-	c.http.Jar = b.http.Jar
+	c.http = b.http
 	c.answer(c.get("/dashboard"))(401, "Please log in.")
 	b.post("/login")
 	says(b, false)

@@ -3,7 +3,6 @@ package site
 import (
 	"io"
 	"net/http"
-	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
 	"regexp"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/testing/browsers"
 	"github.com/coatcheck/session/sessiontest"
 )
 
@@ -21,7 +21,7 @@ type client struct {
 	t      *testing.T
 	url    string
 	header http.Header
-	http   http.Client
+	http   *browsers.Browser
 }
 
 func serve(t *testing.T) (url string) {
@@ -41,10 +41,7 @@ func listen(t *testing.T, h http.Handler) (url string) {
 
 // curl returns a client that accepts any response, as curl does.
 func curl(t *testing.T, url string) *client {
-	jar, _ := cookiejar.New(nil)
-	c := &client{t: t, url: url, header: http.Header{"Accept": {"*/*"}, "User-Agent": {"curl/8.5.0"}}}
-	c.http.Jar = jar
-	return c
+	return &client{t: t, url: url, header: http.Header{"Accept": {"*/*"}, "User-Agent": {"curl/8.5.0"}}, http: browsers.New(t, nil)}
 }
 
 // firefox returns a client that requests pages.
@@ -152,8 +149,7 @@ func TestCookiePanel(t *testing.T) {
 			b := firefox(t, serve(t))
 			status, body := b.post("/login", "remember", test.remember)
 			b.page(status, body)(200, test.want...)
-			u, _ := url.Parse(b.url)
-			value := b.http.Jar.Cookies(u)[0].Value
+			value := b.http.Cookies(b.url)[0].Value
 			if len(value) < 100 || strings.Contains(body, value[:20]) {
 				t.Errorf("the page shows the cookie's value %q", value)
 			}
@@ -212,9 +208,7 @@ func TestDevices(t *testing.T) {
 func TestReplacedCookie(t *testing.T) {
 	b, late := firefox(t, serve(t)), firefox(t, "")
 	b.post("/login")
-	u, _ := url.Parse(b.url)
-	late.url = b.url
-	late.http.Jar.SetCookies(u, b.http.Jar.Cookies(u))
+	late.url, late.http = b.url, b.http.Copy(t, b.url)
 	b.post("/login")
 	late.page(late.get("/dashboard"))(200, "Welcome back, user123!")
 	b.post("/login", "userId", "bob")

@@ -4,7 +4,6 @@ package apptest
 import (
 	"io"
 	"net/http"
-	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/testing/browsers"
 )
 
 // Run drives an application over a real server.
@@ -22,12 +22,8 @@ func Run(t *testing.T, app func(*session.Manager) http.Handler) {
 	}
 	server := httptest.NewServer(app(sessions))
 	defer server.Close()
-	jar, err := cookiejar.New(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	browser := &http.Client{Jar: jar}
-	ask := func(c *http.Client, method, path string, form url.Values) (*http.Response, string) {
+	browser := browsers.New(t, nil)
+	ask := func(c *browsers.Browser, method, path string, form url.Values) (*http.Response, string) {
 		t.Helper()
 		r, err := http.NewRequest(method, server.URL+path, strings.NewReader(form.Encode()))
 		if err != nil {
@@ -45,7 +41,7 @@ func Run(t *testing.T, app func(*session.Manager) http.Handler) {
 		}
 		return resp, strings.TrimSpace(string(body))
 	}
-	expect := func(c *http.Client, method, path string, status int, want string) http.Header {
+	expect := func(c *browsers.Browser, method, path string, status int, want string) http.Header {
 		t.Helper()
 		resp, body := ask(c, method, path, url.Values{"user": {"alice"}})
 		if resp.StatusCode != status || want != "" && body != want {
@@ -71,14 +67,9 @@ func Run(t *testing.T, app func(*session.Manager) http.Handler) {
 	expect(browser, "GET", "/panic", 500, "")
 	expect(browser, "GET", "/dashboard", 200, "Welcome back, alice!")
 
-	u, err := url.Parse(server.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	copied, _ := cookiejar.New(nil)
-	copied.SetCookies(u, jar.Cookies(u))
+	copied := browser.Copy(t, server.URL)
 	expect(browser, "POST", "/logout", 200, "")
-	for _, c := range []*http.Client{browser, {Jar: copied}, {}} {
+	for _, c := range []*browsers.Browser{browser, copied, browsers.New(t, nil)} {
 		expect(c, "GET", "/dashboard", 401, "Please log in.")
 	}
 }
