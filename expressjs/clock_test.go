@@ -14,11 +14,11 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A clock lets time pass for all that is stored, without waiting: all times of the sessions,
-// and of what Go knows of them, are set back by that much.
+// A clock moves time forward for stored sessions without waiting: it sets back all their stored
+// times by d, also those that only Go stores.
 type clock func(d time.Duration)
 
-// forever is the absolute end of a session that Express made, which no time brings nearer.
+// forever is the absolute end of a session that Express made; a clock does not change it.
 const forever = 253402300799999
 
 // redisClock is the clock of a Redis with the prefix of connect-redis.
@@ -36,7 +36,7 @@ func redisClock(t *testing.T, client *redis.Client) clock {
 				t.Fatal(err)
 			}
 			switch {
-			case life < 0: // it has no end, or has just gone
+			case life < 0: // the key has no end, or has just expired
 			case life <= d:
 				err = client.Del(ctx, key).Err()
 			default:
@@ -62,7 +62,7 @@ func redisClock(t *testing.T, client *redis.Client) clock {
 	}
 }
 
-// setBack sets the four times of what Go knows of a session back: created, seen, the absolute
+// setBack sets back the four times that only Go stores of a session: created, seen, the absolute
 // end and the idle end.
 func setBack(ctx context.Context, client *redis.Client, key string, d time.Duration) error {
 	const first, n = 8, 4

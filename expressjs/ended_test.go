@@ -11,9 +11,9 @@ import (
 	"github.com/coatcheck/session/sessiontest"
 )
 
-// What a Manager leaves of a session that has ended is no longer a record after a minute.
-// A request of Express that had loaded the session before writes it back after that: it
-// is no session, and whatever method sees the record deletes it, every time.
+// TestEndedStaysEnded checks that an ended session stays ended if a request of Express that had
+// loaded the session before writes the record again, after the tombstone of the Manager has expired
+// (a minute). Each method that sees the record deletes it, every time.
 func TestEndedStaysEnded(t *testing.T) {
 	onShelves(t, expressjs.Options{UserMember: "userId"}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, nil)
@@ -37,7 +37,7 @@ func TestEndedStaysEnded(t *testing.T) {
 			if err := s.store.Save(t.Context(), &ended, r.Version); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(time.Until(ended.Deadline)) // which in a Manager's tombstone is a minute away
+			time.Sleep(time.Until(ended.Deadline)) // the tombstone of a Manager ends after a minute
 			for range 2 {
 				for by, see := range map[string]func() error{
 					"Load":   func() error { _, err := s.store.Load(t.Context(), id); return err },
@@ -47,21 +47,21 @@ func TestEndedStaysEnded(t *testing.T) {
 					"List": func() error {
 						list, err := s.store.List(t.Context(), "ann")
 						if len(list) > 0 {
-							t.Errorf("%s: List answers %+v", how, list[0])
+							t.Errorf("%s: List returned the ended session %+v", how, list[0])
 						}
 						return err
 					},
 					"a request": func() error {
 						in(t, m, id, func(s *session.Session) {
 							if s.ID() != "" || s.User() != "" {
-								t.Errorf("%s: %q of %q is back", how, s.ID(), s.User())
+								t.Errorf("%s: the request has the ended session %q of %q", how, s.ID(), s.User())
 							}
 						})
 						return nil
 					},
 				} {
 					if got, _ := s.get(id); got != "" {
-						t.Errorf("%s: Express finds %s", how, got)
+						t.Errorf("%s: the record is still stored: %s", how, got)
 					}
 					s.keep(id, time.Minute)
 					s.put(id, strings.Replace(annAtExpress, `"x":1`, `"x":2`, 1), 24*time.Hour)
@@ -69,10 +69,10 @@ func TestEndedStaysEnded(t *testing.T) {
 						t.Errorf("%s: %s: %v", how, by, err)
 					}
 					if got, _ := s.get(id); got != "" {
-						t.Errorf("%s: after %s Express finds %s", how, by, got)
+						t.Errorf("%s: after %s the record is still stored: %s", how, by, got)
 					}
 					if d := s.kept(id); d > 25*time.Hour || d < 25*time.Hour-5*time.Minute {
-						t.Errorf("%s: after %s Go remembers it for %v", how, by, d)
+						t.Errorf("%s: after %s Go remembers the end for %v, want 25h", how, by, d)
 					}
 				}
 			}
@@ -80,8 +80,8 @@ func TestEndedStaysEnded(t *testing.T) {
 	})
 }
 
-// Go remembers that a session has ended until the later of its absolute end and the end
-// of a record that is written now, and an hour.
+// TestEndedIsRemembered checks that Go remembers the end of a session for an hour after the later
+// of its absolute end and the end of a record that is written now.
 func TestEndedIsRemembered(t *testing.T) {
 	onShelves(t, expressjs.Options{UserMember: "userId", Cookie: expressjs.Cookie{MaxAge: 2 * time.Hour}}, func(t *testing.T, s *shelf) {
 		for name, c := range map[string]struct {
@@ -106,14 +106,14 @@ func TestEndedIsRemembered(t *testing.T) {
 			}
 			b.Get("https://example.test/logout")
 			if d := s.kept(list[0].ID); d > c.want || d < c.want-5*time.Minute {
-				t.Errorf("%s: Go remembers it for %v, want %v", name, d, c.want)
+				t.Errorf("%s: Go remembers the end for %v, want %v", name, d, c.want)
 			}
 		}
 	})
 }
 
-// What Go knows of a live session is kept as long as the record is, and that of a login in
-// Redis until no record of it can be there past its absolute end.
+// TestLiveIsForgotten checks that what only Go stores of a live session is kept as long as the
+// record, and for a login in Redis until no record of the session can exist past its absolute end.
 func TestLiveIsForgotten(t *testing.T) {
 	onShelves(t, expressjs.Options{UserMember: "userId"}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, func(o *session.Options) { o.Lifetime = 48 * time.Hour })
@@ -136,7 +136,7 @@ func TestLiveIsForgotten(t *testing.T) {
 			if d := s.kept(id); d > longest || d < longest-time.Minute {
 				t.Errorf("%s: kept for %v, the record for %v", id, d, life)
 			}
-			s.keep(id, time.Minute) // and no less, if it is used
+			s.keep(id, time.Minute) // a use restores the time
 			if err := s.store.Touch(t.Context(), id, time.Now(), time.Now().Add(30*time.Hour)); err != nil {
 				t.Error(err)
 			}
@@ -147,11 +147,12 @@ func TestLiveIsForgotten(t *testing.T) {
 	})
 }
 
-// Sweep deletes what Go knows of sessions that are no longer there, and of no others.
+// TestSweep checks that Sweep deletes what only Go stores of sessions that no longer exist, and of
+// no others.
 func TestSweep(t *testing.T) {
 	store, pool := postgresStore(t, expressjs.Options{UserMember: "userId"})
 	s, m := postgresShelf(t, store, pool), service(t, store, nil)
-	for _, id := range []string{"live", "expired", "gone", "ended", "long-ended", "back"} {
+	for _, id := range []string{"live", "expired", "dropped", "ended", "long-ended", "rewritten"} {
 		s.put(id, annAtExpress, time.Hour)
 		in(t, m, id, func(s *session.Session) { session.NewKey[int]("x").Set(s, 2) })
 		s.keep(id, -time.Minute)
@@ -159,24 +160,24 @@ func TestSweep(t *testing.T) {
 	if _, err := pool.Exec(t.Context(), `UPDATE "session" SET expire = to_timestamp($1::float8) WHERE sid = 'expired'`, float64(time.Now().Add(-time.Minute).Unix())); err != nil {
 		t.Fatal(err)
 	}
-	s.drop("gone")
-	for _, id := range []string{"ended", "long-ended", "back"} {
+	s.drop("dropped")
+	for _, id := range []string{"ended", "long-ended", "rewritten"} {
 		in(t, m, id, (*session.Session).Logout)
 	}
 	s.keep("long-ended", -time.Minute)
-	s.keep("back", -time.Minute)
-	s.put("back", annAtExpress, time.Hour)
+	s.keep("rewritten", -time.Minute)
+	s.put("rewritten", annAtExpress, time.Hour)
 	if n, err := store.Sweep(t.Context()); n != 1 || err != nil {
 		t.Errorf("%d sessions, %v", n, err)
 	}
-	for id, want := range map[string]bool{"live": true, "expired": false, "gone": false, "ended": true, "long-ended": false, "back": true} {
+	for id, want := range map[string]bool{"live": true, "expired": false, "dropped": false, "ended": true, "long-ended": false, "rewritten": true} {
 		if got := s.kept(id) != notKept; got != want {
-			t.Errorf("%s: kept: %v", id, got)
+			t.Errorf("%s: Go's own row is kept: %v", id, got)
 		}
 	}
-	in(t, m, "back", func(s *session.Session) {
+	in(t, m, "rewritten", func(s *session.Session) {
 		if s.ID() != "" || s.User() != "" {
-			t.Errorf("%q of %q is back", s.ID(), s.User())
+			t.Errorf("the request has the ended session %q of %q", s.ID(), s.User())
 		}
 	})
 }

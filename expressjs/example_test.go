@@ -11,8 +11,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// The sessions of an Express app that has its cookie for 24 hours, and puts the user
-// into req.session.userId.
+// Share the sessions of an Express app whose cookie lives for 24 hours, and which stores the user
+// in req.session.userId.
 func Example() {
 	client := redis.NewClient(&redis.Options{Addr: "localhost:6379", ContextTimeoutEnabled: true})
 	tokens, err := expressjs.Tokens(os.Getenv("SESSION_SECRET"))

@@ -15,7 +15,7 @@ import (
 	"github.com/coatcheck/session/storetest"
 )
 
-// jsonbStore is a store over a table whose column sess is jsonb, as several ORMs make it.
+// jsonbStore returns a store over a table whose column sess is jsonb, as several ORMs create it.
 func jsonbStore(t *testing.T, o expressjs.Options) *expressjs.PostgresStore {
 	t.Helper()
 	o.Table = "sessions"
@@ -31,8 +31,8 @@ func TestJSONBTable(t *testing.T) {
 	storetest.RunManagers(t, func(t *testing.T) session.Store { return store })
 }
 
-// PostgreSQL stores a record in a column of type jsonb in its own spelling. It is what Go has
-// written all the same, until Express writes it.
+// TestJSONBIsWhatGoWrote checks that a record in a column of type jsonb, which PostgreSQL
+// normalizes, is recognized as Go's own write until Express writes it.
 func TestJSONBIsWhatGoWrote(t *testing.T) {
 	store := jsonbStore(t, expressjs.Options{})
 	now := time.Now().Truncate(time.Millisecond)
@@ -60,7 +60,8 @@ func TestJSONBIsWhatGoWrote(t *testing.T) {
 	}
 }
 
-// A member that names the user is in the values, as in a column of type json.
+// TestJSONBUser checks that the member that names the user is in the values, as in a column of type
+// json.
 func TestJSONBUser(t *testing.T) {
 	store := jsonbStore(t, expressjs.Options{UserMember: "userId"})
 	m := service(t, store, nil)
@@ -86,8 +87,8 @@ func TestJSONBUser(t *testing.T) {
 	}
 }
 
-// A text that jsonb cannot hold, which a user may have typed, is a mistake of the program and
-// no failure of the store.
+// TestTextsThatJSONBCannotHold checks that a text that jsonb cannot store, which a user may have
+// typed, is a mistake of the program and not a failure of the store.
 func TestTextsThatJSONBCannotHold(t *testing.T) {
 	store := jsonbStore(t, expressjs.Options{UserMember: "userId"})
 	var said error
@@ -122,18 +123,18 @@ func TestTextsThatJSONBCannotHold(t *testing.T) {
 			events = nil
 			b.Get("https://example.test/")
 			if said == nil || errors.Is(said, session.ErrStore) {
-				t.Errorf("%s, stored before: %v: %v", name, isStored, said)
+				t.Errorf("%s, session stored before: %v: %v", name, isStored, said)
 			}
 			for _, kind := range events {
 				if kind == session.EventStoreFailed {
-					t.Errorf("%s, stored before: %v: EventStoreFailed", name, isStored)
+					t.Errorf("%s, session stored before: %v: got EventStoreFailed", name, isStored)
 				}
 			}
 		}
 	}
 }
 
-// A jsonNumber is more than a numeric of PostgreSQL has digits for.
+// A jsonNumber has more digits than a numeric of PostgreSQL.
 type jsonNumber struct{}
 
 func (jsonNumber) MarshalJSON() ([]byte, error) { return []byte("1e200000"), nil }

@@ -14,11 +14,11 @@ import (
 
 const day = 24 * time.Hour
 
-// about reports whether d is want, less what a slow test takes.
+// about reports whether d is want, minus the time of a slow test.
 func about(d, want time.Duration) bool { return d <= want && d > want-want/10-time.Second }
 
-// setCookie returns the Max-Age of the cookie that a response sets, 0 for one that lasts until
-// the browser is closed, and whether it sets one.
+// setCookie returns whether a response sets a cookie, and its Max-Age, 0 for a cookie that lasts
+// until the browser is closed.
 func setCookie(resp *http.Response) (life time.Duration, ok bool) {
 	for _, c := range resp.Cookies() {
 		life, ok = time.Duration(c.MaxAge)*time.Second, true
@@ -26,8 +26,9 @@ func setCookie(resp *http.Response) (life time.Duration, ok bool) {
 	return life, ok
 }
 
-// The maxAge that Express has given a session is its idle timeout at Go too, whatever
-// IdleTimeout says: a use touches it when 1/20 has passed, and a write keeps it.
+// TestOwnMaxAge checks that the maxAge that Express has set for a session is its idle timeout at Go
+// too, independent of IdleTimeout: a use touches the session when 1/20 has passed, and a write
+// keeps the maxAge.
 func TestOwnMaxAge(t *testing.T) {
 	onShelves(t, expressjs.Options{Cookie: expressjs.Cookie{MaxAge: day}}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, nil)
@@ -48,10 +49,10 @@ func TestOwnMaxAge(t *testing.T) {
 					want = own
 				}
 				if got != record || !about(left, want) {
-					t.Errorf("%v: read %v after a use, and now %s for %v", own, used, got, left)
+					t.Errorf("%v: read %v after a use: the record is %s for %v", own, used, got, left)
 				}
 				if life, ok := setCookie(resp); ok != isTouched || ok && !about(life, cookie) {
-					t.Errorf("%v: read %v after a use, and the cookie is set: %v, for %v", own, used, ok, life)
+					t.Errorf("%v: read %v after a use: the cookie is set: %v, for %v", own, used, ok, life)
 				}
 			}
 			id := fmt.Sprint("written-", own)
@@ -59,10 +60,10 @@ func TestOwnMaxAge(t *testing.T) {
 			resp := in(t, m, id, func(s *session.Session) { session.NewKey[int]("x").Set(s, 2) })
 			got, left := s.get(id)
 			if !strings.Contains(got, fmt.Sprintf(`{"originalMaxAge":%d,"expires":"`, own.Milliseconds())) || !strings.Contains(got, `"x":2`) || !about(left, own) {
-				t.Errorf("%v: written, and now %s for %v", own, got, left)
+				t.Errorf("%v: after a write the record is %s for %v", own, got, left)
 			}
 			if life, ok := setCookie(resp); !ok || !about(life, cookie) {
-				t.Errorf("%v: written, and the cookie is set: %v, for %v", own, ok, life)
+				t.Errorf("%v: after a write the cookie is set: %v, for %v", own, ok, life)
 			}
 			in(t, m, id, func(s *session.Session) {
 				if got := fmt.Sprint(s.Names()); got != "[x]" {
@@ -71,18 +72,18 @@ func TestOwnMaxAge(t *testing.T) {
 				s.Clear()
 			})
 			if got, left := s.get(id); !strings.Contains(got, fmt.Sprintf(`{"originalMaxAge":%d,"`, own.Milliseconds())) || strings.Contains(got, `"x"`) || strings.Contains(got, "session.idle") || !about(left, own) {
-				t.Errorf("%v: cleared, and now %s for %v", own, got, left)
+				t.Errorf("%v: after a Clear the record is %s for %v", own, got, left)
 			}
 			in(t, m, id, func(s *session.Session) { session.NewKey[int]("x").Set(s, 3) })
 			if got, left := s.get(id); !about(left, own) {
-				t.Errorf("%v: written after a Clear, and now %s for %v", own, got, left)
+				t.Errorf("%v: after a Clear and a write the record is %s for %v", own, got, left)
 			}
 		}
 	})
 }
 
-// A session whose cookie has no maxAge has IdleTimeout, or without it the store's TTL, and its
-// cookie lasts until the browser is closed.
+// TestNoMaxAge checks that a session whose cookie has no maxAge lives for IdleTimeout, or without
+// it for the TTL of the store, and that its cookie lasts until the browser is closed.
 func TestNoMaxAge(t *testing.T) {
 	for _, value := range []string{"null", "false"} {
 		for _, c := range []struct{ ttl, idle, want time.Duration }{{0, 0, day}, {2 * time.Hour, 0, 2 * time.Hour}, {0, 3 * time.Hour, 3 * time.Hour}, {2 * time.Hour, 2 * time.Hour, 2 * time.Hour}} {
@@ -93,22 +94,22 @@ func TestNoMaxAge(t *testing.T) {
 				s.put(id, strings.ReplaceAll(bare+`,"x":1}`, "null", value), time.Minute)
 				resp := in(t, m, id, func(s *session.Session) { s.User() })
 				if _, left := s.get(id); !about(left, want) {
-					t.Errorf("%s: read, and now it lives for %v", value, left)
+					t.Errorf("%s: after a read the record lives for %v", value, left)
 				}
 				if life, ok := setCookie(resp); ok {
-					t.Errorf("%s: read, and the cookie is set for %v", value, life)
+					t.Errorf("%s: after a read the cookie is set for %v", value, life)
 				}
 				in(t, m, id, func(s *session.Session) { session.NewKey[int]("x").Set(s, 2) })
 				if got, left := s.get(id); got != strings.ReplaceAll(bare+`,"x":2}`, "null", value) || !about(left, want) {
-					t.Errorf("%s: written, and now %s for %v", value, got, left)
+					t.Errorf("%s: after a write the record is %s for %v", value, got, left)
 				}
 			})
 		}
 	}
 }
 
-// A session that begins at Go has the maxAge of the options, and its cookie too; one that is
-// remembered has its own. Lifetime ends a login at Go.
+// TestNewSessionsLifetime checks that a session that begins at Go and its cookie have the maxAge of
+// the options, that a remembered session has its own, and that Lifetime ends a login at Go.
 func TestNewSessionsLifetime(t *testing.T) {
 	for maxAge, want := range map[time.Duration]time.Duration{0: day, time.Hour: time.Hour, 4 * day: 4 * day} {
 		onShelves(t, expressjs.Options{UserMember: "userId", Cookie: expressjs.Cookie{MaxAge: maxAge}}, func(t *testing.T, s *shelf) {
@@ -135,7 +136,7 @@ func TestNewSessionsLifetime(t *testing.T) {
 					t.Errorf("%s with %v: the cookie is set: %v, for %v", path, maxAge, ok, life)
 				}
 				if _, left := s.get(id()); !about(left, want) {
-					t.Errorf("%s with %v: it lives for %v", path, maxAge, left)
+					t.Errorf("%s with %v: the record lives for %v", path, maxAge, left)
 				}
 			}
 			if life, ok := setCookie(b.Get("https://example.test/remember")); !ok || !about(life, 20*day) {
@@ -143,15 +144,15 @@ func TestNewSessionsLifetime(t *testing.T) {
 			}
 			b.Session(m, func(s *session.Session) { session.NewKey[int]("x").Set(s, 2) })
 			got, left := s.get(id())
-			if !about(left, 20*day) || !strings.Contains(got, `"originalMaxAge":17`) { // 1728000000, or a little less
-				t.Errorf("remembered: %s for %v", got, left)
+			if !about(left, 20*day) || !strings.Contains(got, `"originalMaxAge":17`) { // 1728000000 ms, or slightly less
+				t.Errorf("remembered: the record is %s for %v", got, left)
 			}
 		})
 	}
 }
 
-// What only the Manager's options say of a cookie is taken from there, and the other way
-// round; where both say something else, New fails.
+// TestOptionsAgree checks that cookie options that are set only for the Manager or only for the
+// store are used by both, and that New fails if both are set and differ.
 func TestOptionsAgree(t *testing.T) {
 	type cookies = session.CookieOptions
 	for _, c := range []struct {
@@ -159,8 +160,8 @@ func TestOptionsAgree(t *testing.T) {
 		o     expressjs.Options
 		idle  time.Duration
 		err   string
-		want  string // in the record
-		attrs string // of the cookie
+		want  string // part of the record
+		attrs string // attributes of the cookie
 	}{
 		{want: `"secure":true,"httpOnly":true,"path":"/","sameSite":"lax"`, attrs: "; Path=/; HttpOnly; Secure; SameSite=Lax"},
 		{ours: cookies{Insecure: true}, want: `"httpOnly":true,"path":"/","sameSite":"lax"`, attrs: "; Path=/; HttpOnly; SameSite=Lax"},
@@ -210,8 +211,8 @@ func TestOptionsAgree(t *testing.T) {
 	}
 }
 
-// What Express has stored beyond MaxDataSize does not count: its visitor writes and logs in at
-// Go, and loses nothing.
+// TestLargeRecords checks that values that Express has stored beyond MaxDataSize do not count: the
+// session can be written and logged in at Go, and loses nothing.
 func TestLargeRecords(t *testing.T) {
 	onShelves(t, expressjs.Options{UserMember: "userId"}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, nil)
@@ -220,7 +221,7 @@ func TestLargeRecords(t *testing.T) {
 		for name, c := range map[string]struct {
 			f      func(s *session.Session)
 			status int
-			want   string // in the record; "": as it was
+			want   string // part of the record; "": unchanged
 		}{
 			"a write":         {func(s *session.Session) { n.Set(s, 1) }, 200, `x","n":1}`},
 			"a flash":         {func(s *session.Session) { s.AddFlash("", "saved") }, 200, `"t":"saved"`},
@@ -233,7 +234,7 @@ func TestLargeRecords(t *testing.T) {
 				t.Errorf("%s: %s", name, resp.Status)
 			}
 			if got, _ := s.get(sid); c.want == "" && got != large || !strings.Contains(got, c.want) {
-				t.Errorf("%s: the record is %.100s…%s", name, got, got[max(0, len(got)-60):])
+				t.Errorf("%s: after it the record is %.100s…%s", name, got, got[max(0, len(got)-60):])
 			}
 		}
 		s.put(sid, large, time.Hour)
@@ -243,7 +244,7 @@ func TestLargeRecords(t *testing.T) {
 			t.Fatal(resp.Status, len(list), err)
 		}
 		if got, _ := s.get(list[0].ID); len(got) < 70_000 || !strings.Contains(got, `"n":1`) {
-			t.Errorf("%d bytes of it are left after a Login", len(got))
+			t.Errorf("after a Login %d bytes of the record are left", len(got))
 		}
 	})
 }

@@ -15,8 +15,8 @@ import (
 
 const annAtExpress = `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"userId":"ann","x":1}`
 
-// Whoever logged in at Express a moment ago, and has been here, is in the list of the
-// user, and RevokeAll ends the session.
+// TestRevokeAllAfterExpress checks that a session that was logged in at Express, and used at Go
+// once since, is in the list of the user, and that RevokeAll ends it.
 func TestRevokeAllAfterExpress(t *testing.T) {
 	onShelves(t, expressjs.Options{UserMember: "userId"}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, nil)
@@ -26,7 +26,7 @@ func TestRevokeAllAfterExpress(t *testing.T) {
 			for range 3 {
 				in(t, m, sid, func(s *session.Session) {
 					if s.User() != user {
-						t.Errorf("in as %q", s.User())
+						t.Errorf("the user is %q, want %q", s.User(), user)
 					}
 				})
 			}
@@ -35,20 +35,21 @@ func TestRevokeAllAfterExpress(t *testing.T) {
 			t.Errorf("%d sessions, %v", len(list), err)
 		}
 		if list, err := m.List(t.Context(), "ann"); err != nil || len(list) != 0 {
-			t.Errorf("%d sessions of whom it was before, %v", len(list), err)
+			t.Errorf("the previous user has %d sessions, %v, want none", len(list), err)
 		}
 		if err := m.RevokeAll(t.Context(), "bob"); err != nil {
 			t.Error(err)
 		}
 		in(t, m, sid, func(s *session.Session) {
 			if s.User() != "" {
-				t.Errorf("after RevokeAll in as %q", s.User())
+				t.Errorf("after RevokeAll the user is %q, want none", s.User())
 			}
 		})
 	})
 }
 
-// A user's index holds no more than what ended lately, as far as Go knows.
+// TestIndexForgets checks that the index of a user keeps only sessions that have not ended more
+// than 30 days ago, by the ends that Go knows.
 func TestIndexForgets(t *testing.T) {
 	store, client := redisStore(t, expressjs.Options{UserMember: "userId"})
 	s, m := redisShelf(t, store, client), service(t, store, nil)
@@ -56,19 +57,19 @@ func TestIndexForgets(t *testing.T) {
 	in(t, m, sid, func(s *session.Session) { s.User() })
 	const key = "go-session:u:sess:ann"
 	client.ZAdd(t.Context(), key,
-		redis.Z{Member: "long over", Score: float64(time.Now().Add(-31 * 24 * time.Hour).UnixMilli())},
-		redis.Z{Member: "over", Score: float64(time.Now().Add(-29 * 24 * time.Hour).UnixMilli())})
+		redis.Z{Member: "ended 31 days ago", Score: float64(time.Now().Add(-31 * 24 * time.Hour).UnixMilli())},
+		redis.Z{Member: "ended 29 days ago", Score: float64(time.Now().Add(-29 * 24 * time.Hour).UnixMilli())})
 	s.put("another", annAtExpress, 2*time.Hour)
 	in(t, m, "another", func(s *session.Session) { s.User() })
 	got := client.ZRange(t.Context(), key, 0, -1).Val()
 	slices.Sort(got)
-	if want := []string{"another", "over", sid}; !slices.Equal(got, want) {
+	if want := []string{"another", "ended 29 days ago", sid}; !slices.Equal(got, want) {
 		t.Errorf("the index is %q", got)
 	}
 }
 
-// A user's index in Redis keeps a session as long as it can live, however often it is
-// saved and never touched.
+// TestSavesKeepASessionListed checks that the index of a user in Redis keeps a session as long as
+// it can live, even if it is only saved and never touched.
 func TestSavesKeepASessionListed(t *testing.T) {
 	const day = 24 * time.Hour
 	store, client := redisStore(t, expressjs.Options{UserMember: "userId"})
@@ -77,7 +78,7 @@ func TestSavesKeepASessionListed(t *testing.T) {
 		score := client.ZScore(t.Context(), "go-session:u:sess:ann", id).Val()
 		life := client.PTTL(t.Context(), "go-session:u:sess:ann").Val()
 		if score < float64(want.UnixMilli()) || life < time.Until(want) {
-			t.Errorf("%s is listed until %v, the index for %v, want %v", id, time.UnixMilli(int64(score)), life, want)
+			t.Errorf("%s is listed until %v, the index lives for %v, want %v", id, time.UnixMilli(int64(score)), life, want)
 		}
 	}
 	now := time.Now().Truncate(time.Millisecond)
@@ -92,7 +93,7 @@ func TestSavesKeepASessionListed(t *testing.T) {
 	listed("go", r.Deadline)
 	s := redisShelf(t, store, client)
 	s.put(sid, annAtExpress, time.Hour)
-	for range 3 { // the first notes what Go knows
+	for range 3 { // the first Save stores what only Go stores
 		is, err := store.Load(t.Context(), sid)
 		if err != nil {
 			t.Fatal(err)
@@ -106,7 +107,8 @@ func TestSavesKeepASessionListed(t *testing.T) {
 	}
 }
 
-// A list that comes late, of whom a session was before, does not make it his again.
+// TestLateListing checks that a late entry in the list of the previous user does not make the
+// session one of that user again.
 func TestLateListing(t *testing.T) {
 	store, pool := postgresStore(t, expressjs.Options{UserMember: "userId"})
 	s, m := postgresShelf(t, store, pool), service(t, store, nil)
@@ -117,12 +119,12 @@ func TestLateListing(t *testing.T) {
 	}
 	in(t, m, sid, func(s *session.Session) {
 		if s.User() != "bob" {
-			t.Errorf("in as %q", s.User())
+			t.Errorf("the user is %q, want bob", s.User())
 		}
 	})
 }
 
-// An end that lies farther off than a time.Duration reaches is an end like others.
+// TestFarEnds checks that an end farther away than a time.Duration reaches works as other ends.
 func TestFarEnds(t *testing.T) {
 	store, client := redisStore(t, expressjs.Options{UserMember: "userId"})
 	m := service(t, store, nil)
@@ -149,31 +151,31 @@ func TestFarEnds(t *testing.T) {
 	}
 }
 
-// An Edit changes a session that Express has made, and leaves what it does not touch as
-// Express has written it. Express keeps its user and its end.
+// TestEditOfASessionOfExpress checks that Edit changes a session that Express has made, and keeps
+// what it does not change, with the user and the end, byte for byte.
 func TestEditOfASessionOfExpress(t *testing.T) {
 	onShelves(t, expressjs.Options{UserMember: "userId"}, func(t *testing.T, s *shelf) {
 		m, x := service(t, s.store, nil), session.NewKey[int]("x")
 		s.put(sid, annAtExpress, time.Hour)
 		if err := m.Edit(t.Context(), "ann", sid, func(s *session.Session) {
 			if s.User() != "ann" || x.Get(s) != 1 {
-				t.Errorf("Edit sees %q, %d", s.User(), x.Get(s))
+				t.Errorf("in Edit the user is %q and x is %d", s.User(), x.Get(s))
 			}
 			x.Set(s, 2)
 		}); err != nil {
 			t.Fatal(err)
 		}
 		if got, life := s.get(sid); got != strings.Replace(annAtExpress, `"x":1`, `"x":2`, 1) || life <= 0 || life > time.Hour {
-			t.Errorf("written is %s for %v", got, life)
+			t.Errorf("after Edit the record is %s for %v", got, life)
 		}
-		if err := m.Edit(t.Context(), "bob", sid, func(s *session.Session) { t.Error("the function is called") }); err != session.ErrEnded {
-			t.Errorf("of another user: %v", err)
+		if err := m.Edit(t.Context(), "bob", sid, func(s *session.Session) { t.Error("Edit called the function for the session of another user") }); err != session.ErrEnded {
+			t.Errorf("Edit for another user: %v, want ErrEnded", err)
 		}
-		in(t, m, sid, func(s *session.Session) { s.User() }) // Go learns whose session it is
+		in(t, m, sid, func(s *session.Session) { s.User() }) // Go adds the session to the list of its user
 		if list, err := m.List(t.Context(), "ann"); err != nil || len(list) != 1 {
 			t.Errorf("%d sessions, %v", len(list), err)
 		} else if got, ok := x.Of(list[0]); got != 2 || !ok {
-			t.Errorf("listed is %d, %v", got, ok)
+			t.Errorf("the listed session has x %d, %v", got, ok)
 		}
 	})
 }

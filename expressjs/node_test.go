@@ -28,8 +28,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// modules is a folder in which the programs of testdata/node are installed, once for
-// all tests, or why they are not.
+// modules is a folder in which the programs of testdata/node are installed, once for all tests, or
+// the error of the installation.
 var modules struct {
 	once sync.Once
 	dir  string
@@ -75,27 +75,26 @@ func install(t testing.TB) string {
 	return modules.dir
 }
 
-// A pair is the Express app and a Go service on the same sessions, and a browser that
-// goes to both.
+// A pair is an Express app and a Go service that share sessions, and a browser that uses both.
 type pair struct {
 	t            *testing.T
 	node, golang string
-	log          func() string // what Node has written
+	log          func() string // returns the output of Node
 	m            *session.Manager
 	browser      *browsers.Browser
 }
 
-// An express is what an Express app runs with.
+// An express is the configuration of an Express app and its Go service.
 type express struct {
 	program string // "": app.js
 	env     []string
 	store   func(t *testing.T, o expressjs.Options) (store session.Store, env string)
-	secrets []string // of Express
-	ours    []string // of Go; nil: the same
+	secrets []string // secrets of Express
+	ours    []string // secrets of Go; nil: the same
 	options expressjs.Options
-	cookie  session.CookieOptions // but for the name, and that it is Insecure
+	cookie  session.CookieOptions // Name and Insecure are set by the test
 
-	lifetime time.Duration // of Go's; 0: the default
+	lifetime time.Duration // session.Options.Lifetime; 0: the default
 }
 
 func onRedis(t *testing.T, o expressjs.Options) (session.Store, string) {
@@ -108,14 +107,14 @@ func onPostgres(t *testing.T, o expressjs.Options) (session.Store, string) {
 	return store, "POSTGRES=" + pool.Config().ConnString()
 }
 
-// versions are the programs that we share sessions with.
+// versions are the combinations of programs that the tests cover.
 var versions = map[string]express{
 	"express-session 1.17.3, connect-redis 7":      {env: []string{"EXPRESS_SESSION=express-session-117", "CONNECT_REDIS=connect-redis-7"}, store: onRedis},
 	"express-session 1.19.0, connect-redis 10":     {store: onRedis},
 	"express-session 1.19.0, connect-pg-simple 10": {store: onPostgres},
 }
 
-// withExpress runs a test with each of the versions, at the same time.
+// withExpress runs a test with each of the versions, in parallel.
 func withExpress(t *testing.T, o expressjs.Options, f func(p *pair)) {
 	for name, x := range versions {
 		t.Run(name, func(t *testing.T) {
@@ -184,7 +183,7 @@ func (p *pair) startGo(x express, store session.Store) {
 	}
 	x.cookie.Name, x.cookie.Insecure = "connect.sid", true
 	p.m = session.Must(session.New(&session.Options{
-		Store: store, Tokens: tokens, IdleTimeout: 24 * time.Hour, StoreTimeout: time.Minute, // of a busy machine
+		Store: store, Tokens: tokens, IdleTimeout: 24 * time.Hour, StoreTimeout: time.Minute, // for a busy machine
 		Lifetime: x.lifetime, Cookie: x.cookie,
 	}))
 	server := httptest.NewServer(p.m.Handler(http.HandlerFunc(goRoutes)))
@@ -194,7 +193,7 @@ func (p *pair) startGo(x express, store session.Store) {
 
 var inside, release = make(chan struct{}), make(chan struct{})
 
-// goRoutes do at Go what app.js does at Node.
+// goRoutes is the Go side of the routes of app.js.
 func goRoutes(w http.ResponseWriter, r *http.Request) {
 	s, q := session.From(r.Context()), r.URL.Query()
 	set := func() {
@@ -225,7 +224,7 @@ func goRoutes(w http.ResponseWriter, r *http.Request) {
 	case "/destroy":
 		s.Logout()
 	case "/regenerate":
-		s.Login("ann") // whoever is logged in already keeps the id
+		s.Login("ann") // a reauthentication keeps the id
 	case "/renew":
 		s.Renew()
 	case "/remember":
@@ -235,7 +234,7 @@ func goRoutes(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// An answer is what /get says.
+// An answer is the response of /get.
 type answer struct {
 	ID     string
 	User   any
@@ -244,7 +243,7 @@ type answer struct {
 	Error  string
 }
 
-// do asks one of the two to do something.
+// do sends a request to one side.
 func (p *pair) do(at, path string) *http.Response {
 	p.t.Helper()
 	resp, err := p.browser.Get(at + path)
@@ -273,10 +272,10 @@ func (p *pair) set(at, values string) *http.Response {
 	return p.do(at, "/set?values="+url.QueryEscape(values))
 }
 
-var gates atomic.Int64 // of the slow requests of all tests
+var gates atomic.Int64 // number of the last slow request, in all tests
 
-// slow is a request that has loaded its session before the function is called, and that
-// changes values, if there are any, when the function has returned.
+// slow sends a request that loads its session before it calls meanwhile, and sets values, if any,
+// after meanwhile has returned.
 func (p *pair) slow(at, values string, meanwhile func()) {
 	p.t.Helper()
 	gate := fmt.Sprint("?gate=", gates.Add(1))
@@ -299,7 +298,7 @@ func (p *pair) slow(at, values string, meanwhile func()) {
 	<-done
 }
 
-// gate asks Express about a slow request, without a cookie.
+// gate sends a request about a slow request to Express, without a cookie.
 func (p *pair) gate(path string) {
 	p.t.Helper()
 	resp, err := http.Get(p.node + path)
@@ -309,7 +308,7 @@ func (p *pair) gate(path string) {
 	resp.Body.Close()
 }
 
-// cookie is the browser's.
+// cookie returns the cookie of the browser.
 func (p *pair) cookie() string {
 	for _, c := range p.browser.Cookies(p.node) {
 		if c.Name == "connect.sid" {
@@ -319,22 +318,23 @@ func (p *pair) cookie() string {
 	return ""
 }
 
-// expect fails the test unless both see these values, as JSON, in the same session.
+// expect fails the test unless both sides have these values, as JSON, in the same session.
 func (p *pair) expect(values string) {
 	p.t.Helper()
 	ours, theirs := p.get(p.golang), p.get(p.node)
-	for who, a := range map[string]answer{"Go": ours, "Express": theirs} {
+	for side, a := range map[string]answer{"Go": ours, "Express": theirs} {
 		b, _ := json.Marshal(a.Values)
 		if string(b) != values {
-			p.t.Errorf("%s sees %s, want %s", who, b, values)
+			p.t.Errorf("%s has the values %s, want %s", side, b, values)
 		}
 	}
 	if values != "{}" && ours.ID != theirs.ID {
-		p.t.Errorf("Go has %q, Express %q", ours.ID, theirs.ID)
+		p.t.Errorf("Go has the id %q, Express %q", ours.ID, theirs.ID)
 	}
 }
 
-// A session that either begins the other one reads, changes and ends.
+// TestBothWays checks that a session that one side begins can be read, changed and ended by the
+// other.
 func TestBothWays(t *testing.T) {
 	for _, o := range []expressjs.Options{{}, {Cookie: expressjs.Cookie{MaxAge: time.Hour, SameSite: "lax"}}} {
 		withExpress(t, o, func(p *pair) {
@@ -347,12 +347,12 @@ func TestBothWays(t *testing.T) {
 				p.set(begins, `{"a":2,"c":[1,{"d":null}]}`)
 				p.expect(`{"a":2,"b":"é€😀","c":[1,{"d":null}]}`)
 				if now := p.cookie(); now != cookie {
-					p.t.Errorf("the cookie was %q and is %q", cookie, now)
+					p.t.Errorf("the cookie changed from %q to %q", cookie, now)
 				}
-				// A new id, which drops the values at Express and keeps them at Go.
+				// A new id drops the values at Express and keeps them at Go.
 				p.do(other, "/regenerate")
 				if now := p.cookie(); other == p.golang && now == cookie {
-					p.t.Error("no new id")
+					p.t.Error("the id did not change")
 				}
 				p.set(begins, `{"e":1}`)
 				want := `{"e":1}`
@@ -367,9 +367,9 @@ func TestBothWays(t *testing.T) {
 	}
 }
 
-// Express sends its cookie in each response, also of a request that only reads and that was
-// in flight while the user confirmed the password at Go. The user stays in, and may then go
-// on at either.
+// TestRolling checks that a user who reauthenticates at Go stays logged in, and may continue at
+// either side, although Express sends its cookie in each response, also in that of an in-flight
+// request that only reads.
 func TestRolling(t *testing.T) {
 	for name, x := range versions {
 		t.Run(name, func(t *testing.T) {
@@ -398,8 +398,8 @@ func TestRolling(t *testing.T) {
 	}
 }
 
-// A slow writer of Go beside a writer of Express, and beside an Express that ends the
-// session. And a slow request of Express that brings back what Go has ended.
+// TestSlowWriters checks a slow write of Go beside a write of Express, and beside an Express that
+// ends the session, and a slow request of Express that writes a session again that Go has ended.
 func TestSlowWriters(t *testing.T) {
 	for name, x := range versions {
 		t.Run(name, func(t *testing.T) {
@@ -413,16 +413,17 @@ func TestSlowWriters(t *testing.T) {
 			p.set(p.node, `{"a":1}`)
 			p.slow(p.node, `{"node":2}`, func() { p.do(p.golang, "/destroy") })
 			if a := p.get(p.golang); a.ID != "" || len(a.Values) > 0 {
-				t.Errorf("Go ended it, and has %v", a)
+				t.Errorf("Go ended the session, and Go has %v", a)
 			}
 			if a := p.get(p.node); len(a.Values) > 0 {
-				t.Errorf("Go ended it, and Express has %v", a)
+				t.Errorf("Go ended the session, and Express has %v", a)
 			}
 		})
 	}
 }
 
-// Two hundred writers of Go, with a value each, beside readers of Express.
+// TestParallelWriters checks that 200 writers of Go, with one value each, keep all values beside
+// readers of Express.
 func TestParallelWriters(t *testing.T) {
 	withExpress(t, expressjs.Options{}, func(p *pair) {
 		const n = 200
@@ -442,13 +443,14 @@ func TestParallelWriters(t *testing.T) {
 		wg.Wait()
 		for _, at := range []string{p.golang, p.node} {
 			if a := p.get(at); len(a.Values) != n+1 {
-				p.t.Errorf("%d of %d values", len(a.Values)-1, n)
+				p.t.Errorf("%d of %d values are kept", len(a.Values)-1, n)
 			}
 		}
 	})
 }
 
-// A session that either begins the other one reads, changes and ends, as with Express.
+// TestFastify checks that a session that one side begins can be read, changed and ended by the
+// other, as with Express.
 func TestFastify(t *testing.T) {
 	for _, o := range []expressjs.Options{{UserMember: "userId"}, {UserMember: "userId", Cookie: expressjs.Cookie{MaxAge: time.Hour}}} {
 		x := express{program: "fastify.js", store: onRedis, secrets: []string{strings.Repeat("keyboard cat ", 3)}, options: o}
@@ -463,7 +465,7 @@ func TestFastify(t *testing.T) {
 			p.expect(`{"a":2,"b":"é","userId":"ann"}`)
 			p.set(p.node, `{"userId":"bob"}`)
 			if a := p.get(p.golang); a.User != "bob" {
-				t.Errorf("Fastify says that the user is bob, and at Go it is %v", a.User)
+				t.Errorf("Fastify has logged in bob, and the user at Go is %v", a.User)
 			}
 			p.do(p.node, "/regenerate")
 			p.set(p.node, `{"c":1}`)
@@ -474,18 +476,18 @@ func TestFastify(t *testing.T) {
 	}
 }
 
-// What one side has said in a flash the other one shows, once.
+// TestConnectFlash checks that each side shows the flashes of the other, once.
 func TestConnectFlash(t *testing.T) {
 	withExpress(t, expressjs.Options{}, func(p *pair) {
 		for _, c := range []struct{ says, shows string }{{p.node, p.golang}, {p.golang, p.node}, {p.golang, p.golang}} {
-			for _, other := range []string{p.golang, p.node} { // both of which have said something before it is shown
+			for _, other := range []string{p.golang, p.node} { // both sides add flashes before one shows them
 				p.do(c.says, "/flash?kind=error&text=Wrong")
 				p.do(other, "/flash?kind=error&text=Again")
 				p.do(other, "/flash?kind=info&text=Hello")
 				for _, want := range []string{`{"error":["Wrong","Again"],"info":["Hello"]}`, ""} {
 					b, _ := io.ReadAll(p.do(c.shows, "/flashes").Body)
 					if got := strings.TrimSpace(string(b)); got != want && (want != "" || got != "null" && got != "{}") {
-						p.t.Errorf("shows %s, want %q", got, want)
+						p.t.Errorf("the flashes are %s, want %q", got, want)
 					}
 				}
 			}
@@ -493,13 +495,13 @@ func TestConnectFlash(t *testing.T) {
 		p.set(p.node, `{"flash":{"error":[{"id":1}]}}`)
 		p.do(p.golang, "/flash?kind=error&text=Again")
 		if b, _ := io.ReadAll(p.do(p.node, "/flashes").Body); string(b) != `{"error":[{"id":1},"Again"]}` {
-			p.t.Errorf("shows %s", b)
+			p.t.Errorf("the flashes are %s", b)
 		}
 	})
 }
 
-// How to see whether an app has resave: true, where its sessions do not tell: by what
-// express-session says that it does.
+// TestDebugTellsResave checks that the debug output of express-session shows whether an app has
+// resave: true, for apps whose sessions do not show it.
 func TestDebugTellsResave(t *testing.T) {
 	for name, x := range versions {
 		t.Run(name, func(t *testing.T) {
@@ -511,10 +513,10 @@ func TestDebugTellsResave(t *testing.T) {
 				p.set(p.node, `{"a":1}`)
 				before := len(p.log())
 				p.get(p.node)
-				said := p.log()[before:]
+				output := p.log()[before:]
 				for _, word := range []string{"touching", "saving"} {
-					if n := strings.Count(said, "express-session "+word); n > 1 || n == 1 != (word == want) {
-						t.Errorf("resave %q: %d times %s in\n%s", resave, n, word, said)
+					if n := strings.Count(output, "express-session "+word); n > 1 || n == 1 != (word == want) {
+						t.Errorf("resave %q: the output has %q %d times:\n%s", resave, word, n, output)
 					}
 				}
 			}
@@ -522,14 +524,14 @@ func TestDebugTellsResave(t *testing.T) {
 	}
 }
 
-// Who logs in on one side is logged in on the other, and logs out there.
+// TestPassport checks that a login on one side is a login on the other, and likewise a logout.
 func TestPassport(t *testing.T) {
 	withExpress(t, expressjs.Options{Passport: true}, func(p *pair) {
 		for _, at := range []string{p.golang, p.node} {
 			p.do(at, "/login?user=ann")
 			for _, other := range []string{p.golang, p.node} {
 				if a := p.get(other); a.User != "ann" {
-					p.t.Errorf("logged in, and is %v", a)
+					p.t.Errorf("after the login the user is %v", a)
 				}
 			}
 			if list, err := p.m.List(p.t.Context(), "ann"); at == p.golang && (len(list) != 1 || err != nil) {
@@ -538,21 +540,21 @@ func TestPassport(t *testing.T) {
 		}
 		p.do(p.node, "/logout")
 		if a := p.get(p.golang); a.User != "" {
-			p.t.Errorf("logged out at Express, and at Go is %v", a)
+			p.t.Errorf("after the logout at Express the user at Go is %v", a)
 		}
 		p.do(p.node, "/login?user=ann")
 		p.do(p.golang, "/destroy")
 		if a := p.get(p.node); a.User != nil {
-			p.t.Errorf("logged out at Go, and at Express is %v", a)
+			p.t.Errorf("after the logout at Go the user at Express is %v", a)
 		}
 	})
 }
 
-// Each side has the new secret first a while before the other.
+// TestRotation checks the rotation of secrets, with each side as the first to have the new one.
 func TestRotation(t *testing.T) {
 	for name, x := range versions {
 		if strings.HasSuffix(name, "connect-pg-simple 10") {
-			continue // a cookie knows nothing of where its record is
+			continue // the store does not affect the cookie
 		}
 		for _, c := range []struct{ theirs, ours []string }{
 			{[]string{"old"}, []string{"old", "new"}},
@@ -566,8 +568,8 @@ func TestRotation(t *testing.T) {
 				x := x
 				x.secrets, x.ours = c.theirs, c.ours
 				p := x.start(t)
-				// Whoever verifies more reads what the other one signs, and where both
-				// know both, either reads either's.
+				// The side with more secrets verifies the cookies of the other. If both have the
+				// same secrets, each verifies those of the other.
 				if len(c.ours) > 1 {
 					p.set(p.node, `{"a":1}`)
 					p.expect(`{"a":1}`)
@@ -583,8 +585,8 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-// Express answers before its record is stored: who comes to Go meanwhile keeps his
-// cookie, and is in as soon as the record is there.
+// TestRedirect checks that a request to Go keeps its cookie, and has the session as soon as the
+// record is stored, if Express has answered before it stored the record.
 func TestRedirect(t *testing.T) {
 	withExpress(t, expressjs.Options{}, func(p *pair) {
 		p.do(p.node, "/late?ms=300")

@@ -15,18 +15,18 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// The table of connect-pg-simple 10, as its table.sql makes it.
+// simpleTable creates the table of connect-pg-simple 10, as its table.sql does.
 const simpleTable = `
 CREATE TABLE "session" ("sid" varchar NOT NULL COLLATE "default", "sess" json NOT NULL, "expire" timestamp(6) NOT NULL);
 ALTER TABLE "session" ADD CONSTRAINT "session_pkey" PRIMARY KEY ("sid") NOT DEFERRABLE INITIALLY IMMEDIATE;
 CREATE INDEX "IDX_session_expire" ON "session" ("expire");`
 
 var (
-	postgres  servers.Shared // of all tests, each with a database of its own
+	postgres  servers.Shared // one server for all tests; each test has its own database
 	databases atomic.Int64
 )
 
-// postgresStore returns a store in a database of its own, and a pool of it.
+// postgresStore returns a store in a database of its own, and a pool of that database.
 func postgresStore(t testing.TB, o expressjs.Options) (*expressjs.PostgresStore, *pgxpool.Pool) {
 	t.Helper()
 	server := postgres.Get(t, func(t testing.TB) *servers.Server { return servers.Postgres(t, "-c", "fsync=off") })
@@ -67,8 +67,8 @@ func TestPostgresStoreManagers(t *testing.T) {
 	storetest.RunManagers(t, func(t *testing.T) session.Store { return store })
 }
 
-// There is no row of an id or a user that PostgreSQL cannot keep: it is no failure of the
-// store.
+// TestOddIDs checks ids and users that PostgreSQL cannot store: no row has them, and they cause no
+// failure of the store.
 func TestOddIDs(t *testing.T) {
 	onShelves(t, expressjs.Options{UserMember: "userId"}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, nil)

@@ -9,7 +9,7 @@ import (
 	"github.com/coatcheck/session/expressjs"
 )
 
-// The flashes of connect-flash, as README.md has them.
+// flash is the key of the flashes of connect-flash, as in README.md.
 
 var flash = session.NewKey[map[string][]any]("flash")
 
@@ -30,7 +30,8 @@ func flashes(s *session.Session) map[string][]any {
 	return all
 }
 
-// The Go of README.md is compiled, and its rights are those of Rights.
+// TestReadme checks that the Go code of README.md is compiled, and that its rights are those that
+// Rights returns.
 func TestReadme(t *testing.T) {
 	unindented := func(name string) string {
 		b, err := os.ReadFile(name)
@@ -54,18 +55,18 @@ func TestReadme(t *testing.T) {
 		n++
 		for paragraph := range strings.SplitSeq(source, "\n\n") {
 			if !strings.Contains(compiled, strings.TrimSpace(paragraph)+"\n") {
-				t.Errorf("not compiled:\n%s", paragraph)
+				t.Errorf("README.md has a paragraph that no test compiles:\n%s", paragraph)
 			}
 		}
 	}
 	if n == 0 {
-		t.Error("there is no Go in it")
+		t.Error("README.md has no Go code")
 	}
 	rd, _ := redisStore(t, expressjs.Options{})
 	pg, _ := postgresStore(t, expressjs.Options{})
 	for _, rights := range []string{rd.Rights(), pg.Rights("app")} {
 		if !strings.Contains(readme, strings.TrimSpace(rights)) {
-			t.Errorf("does not say %s", rights)
+			t.Errorf("README.md lacks the rights %s", rights)
 		}
 	}
 }

@@ -20,14 +20,14 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A shelf is where records are, as Express sees it.
+// A shelf gives a test access to the records as Express stores them.
 type shelf struct {
 	store session.Store
-	put   func(id, record string, life time.Duration) // life < 0: none of its own
+	put   func(id, record string, life time.Duration) // life < 0: the record never expires
 	get   func(id string) (record string, life time.Duration)
 	drop  func(id string)
-	kept  func(id string) time.Duration    // how long what Go knows of a session is kept, or notKept
-	keep  func(id string, d time.Duration) // keeps it no longer than that
+	kept  func(id string) time.Duration    // remaining time for which what only Go stores is kept, or notKept
+	keep  func(id string, d time.Duration) // sets that time
 }
 
 const notKept = time.Duration(math.MinInt64)
@@ -116,7 +116,7 @@ func postgresShelf(t *testing.T, store session.Store, pool *pgxpool.Pool) *shelf
 
 const secret = "keyboard cat"
 
-// service is a Go service on the shelf, whose browsers hold connect.sid.
+// service returns the Manager of a Go service over the store, with the cookie connect.sid.
 func service(t testing.TB, store session.Store, adapt func(*session.Options)) *session.Manager {
 	t.Helper()
 	tokens, err := expressjs.Tokens(secret)
@@ -130,7 +130,7 @@ func service(t testing.TB, store session.Store, adapt func(*session.Options)) *s
 	return session.Must(session.New(&o))
 }
 
-// in runs f in the session of this id, as a handler would, and returns the response.
+// in runs f as a handler in the session of this id, and returns the response.
 func in(t testing.TB, m *session.Manager, id string, f func(s *session.Session)) *http.Response {
 	t.Helper()
 	b := sessiontest.NewBrowser(t, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { f(session.From(r.Context())) })))
@@ -139,7 +139,7 @@ func in(t testing.TB, m *session.Manager, id string, f func(s *session.Session))
 	return b.Do(r)
 }
 
-// cookieOf is the cookie of an id.
+// cookieOf returns the cookie of an id.
 func cookieOf(t testing.TB, id string) string {
 	t.Helper()
 	return expressjs.SignForTest(secret, id)
@@ -147,8 +147,8 @@ func cookieOf(t testing.TB, id string) string {
 
 const sid = "r9uYVwCDIL-Qs_Ka2RXZxOFZSD8s1E9u"
 
-// What Go changes leaves the rest of the record as it was, byte for byte, and what it
-// leaves alone is not written at all.
+// TestUntouchedMembers checks that a change by Go keeps the rest of the record, byte for byte, and
+// that a request that changes nothing does not write.
 func TestUntouchedMembers(t *testing.T) {
 	const before = `{"2":1,"cookie":{"originalMaxAge":86400000,"expires":"2030-01-02T03:05:05.678Z","httpOnly":true,"path":"/","other":[1]},"big":9007199254740993,"f":1.0,"neg0":-0,"e":1e3,"lone":"\ud800","html":"<a href=\"&\">","z":{"b":1,"a":2},"\u006eame":"old","id":7,"__proto__":{"x":1}}`
 	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
@@ -166,16 +166,16 @@ func TestUntouchedMembers(t *testing.T) {
 			}
 		})
 		if got, _ := s.get(sid); got != before {
-			t.Errorf("read, and now\n%s", got)
+			t.Errorf("after a read the record is\n%s", got)
 		}
 		in(t, m, sid, func(s *session.Session) {
 			session.NewKey[string]("name").Set(s, "new")
 			session.NewKey[int]("added").Set(s, 5)
 			session.NewKey[int]("f").Delete(s)
 		})
-		asked := time.Now()
+		start := time.Now()
 		got, life := s.get(sid)
-		took := time.Since(asked)
+		took := time.Since(start)
 		want := before
 		for _, c := range []struct{ old, new string }{
 			{`"old"`, `"new"`}, {`"f":1.0,`, ``}, {`{"x":1}}`, `{"x":1},"added":5}`},
@@ -187,16 +187,17 @@ func TestUntouchedMembers(t *testing.T) {
 			t.Fatal(got)
 		}
 		expires, err := time.Parse("2006-01-02T15:04:05.000Z", got[begin:end])
-		if d := expires.Sub(asked); err != nil || d > 24*time.Hour || d < 24*time.Hour-time.Minute || life > d+time.Second || life < d-took-time.Second {
+		if d := expires.Sub(start); err != nil || d > 24*time.Hour || d < 24*time.Hour-time.Minute || life > d+time.Second || life < d-took-time.Second {
 			t.Errorf("cookie.expires in %v (%v), and the record lives for %v", d, err, life)
 		}
 		if got = strings.Replace(got, got[begin:end], "2030-01-02T03:05:05.678Z", 1); got != want {
-			t.Errorf("written is\n%s\nwant\n%s", got, want)
+			t.Errorf("after a write the record is\n%s\nwant\n%s", got, want)
 		}
 	})
 }
 
-// A session that Go begins is what Express would have written.
+// TestNewRecord checks that the record of a session that Go begins is the one that Express would
+// write.
 func TestNewRecord(t *testing.T) {
 	for name, c := range map[string]struct {
 		o    expressjs.Options
@@ -224,14 +225,14 @@ func TestNewRecord(t *testing.T) {
 				got = got[:i] + "EXPIRES" + got[i+len("2030-01-02T03:05:05.678Z"):]
 			}
 			if got != c.want || life > time.Hour || life < time.Hour-time.Minute {
-				t.Errorf("%s: %s for %v", name, got, life)
+				t.Errorf("%s: the record is %s for %v", name, got, life)
 			}
 		})
 	}
 }
 
-// The key's end is the truth, whatever the record's cookie says of it, and a use of
-// the session moves it as EXPIRE does: the record stays as it is.
+// TestTouch checks that the end of the key, and not the cookie in the record, decides when a
+// session ends, and that a use moves that end by EXPIRE and does not change the record.
 func TestTouch(t *testing.T) {
 	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, nil)
@@ -255,21 +256,22 @@ func TestTouch(t *testing.T) {
 				}
 			})
 			got, life := s.get(sid)
-			isPersistent := strings.Contains(record, `"originalMaxAge":86400000`) // such a cookie is sent again
+			isPersistent := strings.Contains(record, `"originalMaxAge":86400000`) // a cookie with a maxAge is sent again
 			if got != record || life < 23*time.Hour || life > 24*time.Hour || (resp.Header.Get("Set-Cookie") != "") != isPersistent {
-				t.Errorf("used, and now %s for %v, %v", got, life, resp.Header)
+				t.Errorf("after a use the record is %s for %v, %v", got, life, resp.Header)
 			}
 			in(t, m, sid, func(s *session.Session) {
 				if seen := time.Since(s.LastSeen()); seen > time.Minute {
-					t.Errorf("last seen %v ago, after a use", seen)
+					t.Errorf("after a use LastSeen is %v ago", seen)
 				}
 			})
 		}
 	})
 }
 
-// A Save of what was loaded before a use takes the use back neither from Express nor
-// from Go: the stored end is the key's or the column's, as Load sees it.
+// TestSaveKeepsAUse checks that a Save of a record that was loaded before a use does not revert the
+// use, neither by Express nor by Go: the stored end is that of the key or the column, as Load
+// returns it.
 func TestSaveKeepsAUse(t *testing.T) {
 	const record = `{"cookie":{"originalMaxAge":86400000,"expires":"2029-01-01T00:00:00.000Z","httpOnly":true,"path":"/"},"x":1}`
 	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
@@ -294,7 +296,7 @@ func TestSaveKeepsAUse(t *testing.T) {
 		for name, use := range map[string]func(id string){
 			"Express": func(id string) {
 				raw, _ := s.get(id)
-				s.put(id, raw, 24*time.Hour) // what a touch of Express does: the same record, with another end
+				s.put(id, raw, 24*time.Hour) // the effect of a touch of Express: the same record with another end
 			},
 			"Go": func(id string) {
 				now := time.Now()
@@ -311,7 +313,7 @@ func TestSaveKeepsAUse(t *testing.T) {
 				}
 				before := load(id)
 				if left := time.Until(before.Expires); left > time.Hour || time.Since(before.LastSeen) < 22*time.Hour {
-					t.Fatalf("%s: seen at %v, %v left before the use", id, before.LastSeen, left)
+					t.Fatalf("%s: before the use LastSeen is %v, %v left", id, before.LastSeen, left)
 				}
 				use(id)
 				save(before)
@@ -319,25 +321,25 @@ func TestSaveKeepsAUse(t *testing.T) {
 					r := load(id)
 					_, life := s.get(id)
 					if left := time.Until(r.Expires); time.Since(r.LastSeen) > time.Minute || left < 23*time.Hour || life < 23*time.Hour || r.Version != version {
-						t.Errorf("%s: saved after the use: seen %v ago, %v left, the record %v", id, time.Since(r.LastSeen), left, life)
+						t.Errorf("%s: after the use and the Save LastSeen is %v ago, %v left, the record lives for %v", id, time.Since(r.LastSeen), left, life)
 					}
 					save(r)
 				}
-				last := load(id) // and its Deadline ends it sooner, as a Remember does
+				last := load(id) // an earlier Deadline, as a Remember sets it, ends the record earlier
 				last.Deadline = time.Now().Add(time.Minute).Truncate(time.Millisecond)
 				last.Expires = last.Deadline.Add(-time.Second)
 				save(last)
 				if _, life := s.get(id); life > time.Minute || !load(id).Expires.Equal(last.Deadline) {
-					t.Errorf("%s: it lives for %v, expires %v before its Deadline", id, life, last.Deadline.Sub(load(id).Expires))
+					t.Errorf("%s: the record lives for %v, and expires %v before its Deadline", id, life, last.Deadline.Sub(load(id).Expires))
 				}
 			}
 		}
 	})
 }
 
-// A record without a good cookie would make Express answer with errors: every write of
-// Go's mends it.
-func TestEveryWriteLeavesAGoodCookie(t *testing.T) {
+// TestEveryWriteLeavesAValidCookie checks that every write of Go corrects an invalid cookie object,
+// with which Express would answer with errors.
+func TestEveryWriteLeavesAValidCookie(t *testing.T) {
 	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, nil)
 		none := strings.TrimPrefix(begun, `{"cookie":`)
@@ -352,14 +354,14 @@ func TestEveryWriteLeavesAGoodCookie(t *testing.T) {
 			s.put(sid, before, time.Hour)
 			in(t, m, sid, func(s *session.Session) { session.NewKey[int]("y").Set(s, 2) })
 			if got, _ := s.get(sid); got != want {
-				t.Errorf("%s becomes\n%s\nwant\n%s", before, got, want)
+				t.Errorf("the record %s becomes\n%s\nwant\n%s", before, got, want)
 			}
 		}
 	})
 }
 
-// What Express takes for no session is none, and what it cannot read is a failure, not
-// a stranger.
+// TestDamagedRecords checks that a record that Express treats as no session is none, and that one
+// that Express cannot read is a failure and not an anonymous session.
 func TestDamagedRecords(t *testing.T) {
 	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, func(o *session.Options) {
@@ -378,19 +380,20 @@ func TestDamagedRecords(t *testing.T) {
 				}
 			})
 			if got, _ := s.get(sid); resp.StatusCode != status || resp.Header.Get("Set-Cookie") != "" || got != record {
-				t.Errorf("%s: %s, and now %s", record, resp.Status, got)
+				t.Errorf("%s: %s, the record is %s", record, resp.Status, got)
 			}
 		}
 	})
 }
 
-// Names that every Express session has are refused, and the session stays as it was.
+// TestReservedNames checks that names that every Express session has are refused, and that the
+// session is unchanged.
 func TestReservedNames(t *testing.T) {
 	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, func(o *session.Options) {
 			o.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, err error) {
 				if errors.Is(err, session.ErrStore) {
-					t.Errorf("a failure of the store: %v", err)
+					t.Errorf("got a failure of the store: %v", err)
 				}
 			}
 			o.OnEvent = func(_ context.Context, e session.Event) {
@@ -405,7 +408,7 @@ func TestReservedNames(t *testing.T) {
 			s.put(sid, record, time.Hour)
 			resp := in(t, m, sid, func(s *session.Session) { session.NewKey[int](name).Set(s, 1) })
 			if got, _ := s.get(sid); resp.StatusCode != 500 || got != record {
-				t.Errorf("%s: %s, and now %s", name, resp.Status, got)
+				t.Errorf("%s: %s, the record is %s", name, resp.Status, got)
 			}
 		}
 		in(t, m, sid, func(s *session.Session) { session.NewKey[int]("toJSON").Set(s, 1) })
@@ -415,8 +418,8 @@ func TestReservedNames(t *testing.T) {
 	})
 }
 
-// Express destroys the session while Go is about to write: it stays dead. Express
-// changes another value: both are kept.
+// TestSlowGoWriter checks a write of Go that is concurrent to Express: if Express destroys the
+// session, it stays destroyed; if Express changes another value, both changes are kept.
 func TestSlowGoWriter(t *testing.T) {
 	const record = `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"x":1}`
 	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
@@ -434,14 +437,14 @@ func TestSlowGoWriter(t *testing.T) {
 			s.drop(sid)
 		})
 		if got, _ := s.get(sid); got != "" {
-			t.Error("destroyed, and now", got)
+			t.Error("Express destroyed the session, and the record is", got)
 		}
 	})
 }
 
-// Go logs out while a request of Express is under way that brings the record back: for
-// a minute Go does not take it for a session, and deletes it.
-func TestExpressBringsBackWhatGoEnded(t *testing.T) {
+// TestExpressWritesAnEndedSession checks that Go does not accept, and deletes, the record of a
+// session that Go has logged out and an in-flight request of Express writes again.
+func TestExpressWritesAnEndedSession(t *testing.T) {
 	const record = `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"x":1}`
 	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, nil)
@@ -449,16 +452,16 @@ func TestExpressBringsBackWhatGoEnded(t *testing.T) {
 			s.put(sid, record, time.Hour)
 			in(t, m, sid, end)
 			if got, _ := s.get(sid); got != "" {
-				t.Error("ended, and now", got)
+				t.Error("Go ended the session, and the record is", got)
 			}
 			s.put(sid, record, time.Hour)
 			in(t, m, sid, func(s *session.Session) {
 				if s.ID() != "" || s.User() != "" {
-					t.Errorf("%q of %q is back", s.ID(), s.User())
+					t.Errorf("the request has the ended session %q of %q", s.ID(), s.User())
 				}
 			})
 			if got, _ := s.get(sid); got != "" {
-				t.Error("seen again, and now", got)
+				t.Error("Go has seen the record again, and it is", got)
 			}
 			if err := s.store.Delete(t.Context(), sid); err != nil {
 				t.Error(err)
@@ -467,8 +470,8 @@ func TestExpressBringsBackWhatGoEnded(t *testing.T) {
 	})
 }
 
-// Express knows no absolute end, and goes on with a session past it: Go deletes the
-// record when it sees it.
+// TestAbsoluteEnd checks that Go deletes the record of a session that Express uses past its
+// absolute end, which Express does not know.
 func TestAbsoluteEnd(t *testing.T) {
 	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, nil)
@@ -484,26 +487,27 @@ func TestAbsoluteEnd(t *testing.T) {
 			s.put(id, record, time.Hour)
 			list, err := m.List(t.Context(), "ann")
 			if life < time.Minute && !time.Now().Before(end) {
-				continue // a slow machine
+				continue // slow machine: no result
 			}
 			if err != nil || len(list) != 1 || !list[0].Expires.Equal(end) {
-				t.Errorf("before its end %+v, %v", list, err)
+				t.Errorf("before the absolute end List returned %+v, %v", list, err)
 			}
 			time.Sleep(time.Until(end))
 			in(t, m, id, func(s *session.Session) {
 				if s.ID() != "" || !s.Ended() {
-					t.Errorf("%q of %q goes on", s.ID(), s.User())
+					t.Errorf("after the absolute end the request has the session %q of %q", s.ID(), s.User())
 				}
 			})
 			if got, _ := s.get(id); got != "" {
-				t.Error("past its end there is", got)
+				t.Error("after the absolute end the record is", got)
 			}
 			return
 		}
 	})
 }
 
-// Remember gives the record's cookie a maxAge, so that Express keeps to it too.
+// TestRemember checks that Remember sets a maxAge in the cookie of the record, so that Express uses
+// it too.
 func TestRemember(t *testing.T) {
 	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, nil)
@@ -516,13 +520,13 @@ func TestRemember(t *testing.T) {
 		sessiontest.Do(t, m, r, func(s *session.Session) { id = s.ID() })
 		got, life := s.get(id)
 		if !strings.Contains(got, `"originalMaxAge":2591999`) && !strings.Contains(got, `"originalMaxAge":2592000000`) || life < 29*24*time.Hour {
-			t.Errorf("%s for %v", got, life)
+			t.Errorf("the record is %s for %v", got, life)
 		}
 	})
 }
 
-// A signed id whose record is not there yet sets no cookie, and with AwaitWrite it is
-// looked for once more.
+// TestRedirectRace checks that a signed id without a record sets no cookie, and is loaded once more
+// with AwaitWrite.
 func TestRedirectRace(t *testing.T) {
 	const record = `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"x":1}`
 	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
@@ -538,7 +542,7 @@ func TestRedirectRace(t *testing.T) {
 		s.put(sid, record, time.Hour)
 		in(t, m, sid, func(s *session.Session) {
 			if s.ID() != sid {
-				t.Errorf("is %q", s.ID())
+				t.Errorf("the session has the id %q", s.ID())
 			}
 		})
 	})
@@ -555,9 +559,9 @@ func TestRedirectRace(t *testing.T) {
 				var x int
 				in(t, m, sid, func(s *session.Session) { x = session.NewKey[int]("x").Get(s) })
 				if after := (<-stored).Sub(begun); x != 1 && after < wait {
-					t.Errorf("x is %d, and the record was stored after %v", x, after)
+					t.Errorf("x is %d, the record was stored after %v", x, after)
 				} else if x != 1 {
-					late.Store(true) // on a slow machine
+					late.Store(true) // slow machine: no result
 				}
 			})
 		})
@@ -565,8 +569,9 @@ func TestRedirectRace(t *testing.T) {
 	}
 }
 
-// Of several members of a name the last counts, as for JSON.parse. And what begins
-// "session." in a record that Express wrote does not end a session, or give it a key.
+// TestOddNames checks that the last of several members of the same name counts, as for JSON.parse,
+// and that members that begin with "session." in a record of Express do not end the session or give
+// it a key.
 func TestOddNames(t *testing.T) {
 	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, nil)
@@ -583,14 +588,14 @@ func TestOddNames(t *testing.T) {
 				session.NewKey[int]("new").Set(s, 1)
 			})
 			if got, _ := s.get(sid); got != want {
-				t.Errorf("%s becomes %s, want %s", before, got, want)
+				t.Errorf("the record %s becomes %s, want %s", before, got, want)
 			}
 		}
 	})
 }
 
-// Names that NewKey refuses are not listed, and stand in the record as they were, byte for
-// byte. A new session of a Login has them too.
+// TestUnspeakableNames checks that members whose names NewKey refuses are not listed, and are kept
+// byte for byte, also in the new session of a Login.
 func TestUnspeakableNames(t *testing.T) {
 	const odd = `,"":1,"\ud800":2,"\udfff":3,"x\ud83dy":4,"\ude00\ud83d":5,"\\ud800":6,"\ud83d\ude00":7,"\ufffd":8,"session.":9}`
 	onShelves(t, expressjs.Options{UserMember: "userId"}, func(t *testing.T, s *shelf) {
@@ -608,7 +613,7 @@ func TestUnspeakableNames(t *testing.T) {
 			session.NewKey[int]("n").Set(s, 1)
 		})
 		if got, _ := s.get(sid); got != bare+strings.TrimSuffix(odd, "}")+`,"n":1}` {
-			t.Errorf("written is %s", got)
+			t.Errorf("after a write the record is %s", got)
 		}
 		in(t, m, sid, func(s *session.Session) { s.Login("ann") })
 		list, err := m.List(t.Context(), "ann")
@@ -624,8 +629,8 @@ func TestUnspeakableNames(t *testing.T) {
 	})
 }
 
-// A value that Express wrote in another type is absent, and an Update of it fails the
-// request: it would overwrite what Express wrote.
+// TestUpdateOfAnotherType checks that a value that Express wrote in another type is absent, and
+// that an Update of it fails the request, because it would overwrite the value of Express.
 func TestUpdateOfAnotherType(t *testing.T) {
 	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
 		m, n := service(t, s.store, nil), session.NewKey[int]("n")
@@ -654,7 +659,8 @@ func TestUpdateOfAnotherType(t *testing.T) {
 	})
 }
 
-// Pop and Take leave what Express wrote in another type, which they do not find.
+// TestPopOfAnotherType checks that Pop and Take do not find, and keep, a value that Express wrote
+// in another type.
 func TestPopOfAnotherType(t *testing.T) {
 	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
 		m, n := service(t, s.store, nil), session.NewKey[int]("n")
@@ -678,7 +684,8 @@ func TestPopOfAnotherType(t *testing.T) {
 	})
 }
 
-// What real programs wrote is read here as they read it themselves.
+// TestRecordVectors checks that records that real programs wrote are read as those programs read
+// them.
 func TestRecordVectors(t *testing.T) {
 	var all []struct {
 		Name   string
@@ -711,13 +718,13 @@ func TestRecordVectors(t *testing.T) {
 				}
 			})
 			if got, _ := s.get(id); got != record {
-				t.Errorf("%s: read, and now %s", v.Name, got)
+				t.Errorf("%s: after a read the record is %s", v.Name, got)
 			}
 			in(t, m, id, func(s *session.Session) { session.NewKey[int]("new").Set(s, 1) })
 			got, _ := s.get(id)
 			var is struct{ Cookie map[string]any }
 			if err := json.Unmarshal([]byte(got), &is); err != nil || is.Cookie == nil || !strings.HasSuffix(got, `"new":1}`) {
-				t.Errorf("%s: written is %s, %v", v.Name, got, err)
+				t.Errorf("%s: after a write the record is %s, %v", v.Name, got, err)
 			}
 		}
 	})

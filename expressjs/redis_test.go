@@ -11,7 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// redisStore returns a store on a private server, and a client of it.
+// redisStore returns a store on a Redis server of its own, and a client of that server.
 func redisStore(t testing.TB, o expressjs.Options) (*expressjs.RedisStore, *redis.Client) {
 	t.Helper()
 	client := redis.NewClient(&redis.Options{Addr: servers.Redis(t).Addr, ContextTimeoutEnabled: true})
@@ -33,8 +33,8 @@ func TestRedisStoreManagers(t *testing.T) {
 	storetest.RunManagers(t, func(t *testing.T) session.Store { return store })
 }
 
-// What is late on its way to Redis lets the record outlive its end by as much. A touch
-// moves the end all the same.
+// TestTouchAfterALateCreate checks that a touch moves the end of a record even if a late Create has
+// let the record outlive its end.
 func TestTouchAfterALateCreate(t *testing.T) {
 	store, client := redisStore(t, expressjs.Options{})
 	ctx, now := t.Context(), time.Now().Truncate(time.Millisecond)
@@ -60,7 +60,8 @@ func TestTouchAfterALateCreate(t *testing.T) {
 	}
 }
 
-// Two apps with prefixes of their own share a Redis, and have users of the same name.
+// TestPrefixes checks that two apps with different prefixes can share a Redis and have users of the
+// same name.
 func TestPrefixes(t *testing.T) {
 	shop, client := redisStore(t, expressjs.Options{Prefix: "shop:"})
 	admin, err := expressjs.NewRedisStore(client, &expressjs.Options{Prefix: "admin:"})
@@ -86,7 +87,8 @@ func TestPrefixes(t *testing.T) {
 	}
 }
 
-// In a Cluster what Go knows is in the slot of the record, whatever hash tag the prefix has.
+// TestClusterSlots checks that in a Cluster Go's own key is in the hash slot of the record, for any
+// hash tag in the prefix.
 func TestClusterSlots(t *testing.T) {
 	client := redis.NewClient(&redis.Options{Addr: servers.Redis(t, "--cluster-enabled", "yes").Addr})
 	defer client.Close()

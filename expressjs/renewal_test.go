@@ -11,8 +11,8 @@ import (
 	"github.com/coatcheck/session/expressjs"
 )
 
-// Requests that are in flight in another process when the user logs in once more, or the
-// session is renewed or remembered, keep what they change. The token stays, and there is one
+// TestRenewals checks that in-flight requests in another process keep their changes when the user
+// reauthenticates, or the session is renewed or remembered. The token stays, and there is one
 // session.
 func TestRenewals(t *testing.T) {
 	for name, renew := range map[string]func(s *session.Session){
@@ -41,7 +41,7 @@ func TestRenewals(t *testing.T) {
 						t.Errorf("%s: %s", name, resp.Status)
 					}
 					for _, c := range resp.Cookies() {
-						if c.Value != cookieOf(t, sid) || name != "Remember" { // which makes the cookie persistent, also for the others
+						if c.Value != cookieOf(t, sid) || name != "Remember" { // Remember makes the cookie persistent, also for the other requests
 							t.Errorf("%s: request %d sets %v", name, i, c)
 						}
 					}
@@ -56,7 +56,7 @@ func TestRenewals(t *testing.T) {
 					}
 				}
 				if kept != n || s.User() != "ann" {
-					t.Errorf("%s: %d of %d writes, in as %q", name, kept, n, s.User())
+					t.Errorf("%s: %d of %d writes are kept, the user is %q", name, kept, n, s.User())
 				}
 			})
 			if list, err := here.List(t.Context(), "ann"); err != nil || len(list) != 1 {
@@ -66,8 +66,9 @@ func TestRenewals(t *testing.T) {
 	}
 }
 
-// A Login from anonymous or as another user takes another id, and nobody has the session by
-// the old one: neither Go nor Express. Who logs in once more at Go keeps the id.
+// TestLoginTakesAnotherID checks that a Login of an anonymous session, or as another user, changes
+// the id, and that the old id is invalid at Go and at Express. A Login of the same user at Go keeps
+// the id.
 func TestLoginTakesAnotherID(t *testing.T) {
 	anonymous := `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"x":1}`
 	onShelves(t, expressjs.Options{UserMember: "userId"}, func(t *testing.T, s *shelf) {
@@ -86,21 +87,21 @@ func TestLoginTakesAnotherID(t *testing.T) {
 				t.Errorf("%s: sets %v", name, resp.Cookies())
 			}
 			if record, _ := s.get(name); (record != "") != c.isKept {
-				t.Errorf("%s: Express finds %q", name, record)
+				t.Errorf("%s: the record of the old id is %q", name, record)
 			}
 			in(t, m, name, func(s *session.Session) {
 				user, err := map[bool]string{true: c.user}[c.isKept], map[bool]error{false: session.ErrReplaced}[c.isKept]
 				if s.User() != user || s.Err() != err || c.isKept && time.Since(s.AuthTime()) > time.Minute {
-					t.Errorf("%s: in as %q since %v, %v", name, s.User(), s.AuthTime(), s.Err())
+					t.Errorf("%s: the user is %q since %v, error %v", name, s.User(), s.AuthTime(), s.Err())
 				}
 			})
 		}
 	})
 }
 
-// The cookie of a session that has a maxAge is sent again as it came, for as long as the
-// session lives: Express counts its maxAge from its last response, and may not have sent one
-// for hours. Options.Cookie.Persistent says nothing of it.
+// TestCookieIsSentAgain checks that the cookie of a session with a maxAge is sent again unchanged,
+// for as long as the session lives: Express counts its maxAge from its last response, and may not
+// have sent a response for hours. Options.Cookie.Persistent has no effect on it.
 func TestCookieIsSentAgain(t *testing.T) {
 	onShelves(t, expressjs.Options{UserMember: "userId"}, func(t *testing.T, s *shelf) {
 		for isPersistent, record := range map[bool]string{
@@ -109,7 +110,7 @@ func TestCookieIsSentAgain(t *testing.T) {
 		} {
 			m := service(t, s.store, func(o *session.Options) { o.Cookie.Persistent = !isPersistent })
 			for name, c := range map[string]struct {
-				life   time.Duration // of the record, which Express has last used that much less than a day ago
+				life   time.Duration // remaining life of the record, a day minus the time since the last use at Express
 				do     func(s *session.Session)
 				isSent bool
 			}{
@@ -131,8 +132,8 @@ func TestCookieIsSentAgain(t *testing.T) {
 	})
 }
 
-// Done is closed when Express gives the session to another user, logs it out in place, or
-// destroys it.
+// TestDoneOfWhatExpressDoes checks that Done is closed when Express changes the user of the
+// session, logs the session out and keeps the id, or destroys it.
 func TestDoneOfWhatExpressDoes(t *testing.T) {
 	const none = `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"x":1}`
 	for what, record := range map[string]string{"another user": "bob", "logged out": "", "destroyed": "-"} {
@@ -143,7 +144,7 @@ func TestDoneOfWhatExpressDoes(t *testing.T) {
 				done := ses.Done()
 				select {
 				case <-done:
-					t.Errorf("%s: closed before", what)
+					t.Errorf("%s: Done was closed before the change", what)
 				default:
 				}
 				switch record {
@@ -157,7 +158,7 @@ func TestDoneOfWhatExpressDoes(t *testing.T) {
 				select {
 				case <-done:
 				case <-time.After(time.Minute):
-					t.Errorf("%s: still open", what)
+					t.Errorf("%s: Done was not closed", what)
 				}
 			})
 		})

@@ -11,8 +11,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// PostgreSQL closes connections while they are idle, in a restart for example. No call fails
-// for that.
+// TestClosedConnections checks that no call fails if PostgreSQL has closed the idle connections,
+// for example in a restart.
 func TestClosedConnections(t *testing.T) {
 	store, pool := postgresStore(t, expressjs.Options{UserMember: "userId"})
 	admin := openPool(t, pool.Config().ConnString())
@@ -39,8 +39,8 @@ func TestClosedConnections(t *testing.T) {
 	}
 }
 
-// A database whose transactions are isolated more by default rolls back statements of
-// concurrent writers. That is no failure of the store.
+// TestRaisedIsolation checks that a store works on a database with a higher default isolation
+// level, which rolls statements of concurrent writers back.
 func TestRaisedIsolation(t *testing.T) {
 	for _, level := range []string{"repeatable read", "serializable"} {
 		t.Run(strings.ReplaceAll(level, " ", "-"), func(t *testing.T) {

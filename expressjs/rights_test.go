@@ -18,7 +18,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// redisUser returns a client of a Redis user who may do what the rules say.
+// redisUser returns a client of a Redis user with these rules.
 func redisUser(t *testing.T, admin *redis.Client, name string, rules []string) *redis.Client {
 	t.Helper()
 	args := []any{"ACL", "SETUSER", name, "reset", "on", ">pw"}
@@ -33,7 +33,7 @@ func redisUser(t *testing.T, admin *redis.Client, name string, rules []string) *
 	return client
 }
 
-// withRights returns a store whose client may do what Rights says, and nothing else.
+// withRights returns a store whose client has exactly the rights that Rights returns.
 func withRights(t *testing.T, o expressjs.Options) *expressjs.RedisStore {
 	t.Helper()
 	all, admin := redisStore(t, o)
@@ -44,14 +44,14 @@ func withRights(t *testing.T, o expressjs.Options) *expressjs.RedisStore {
 	return store
 }
 
-// A Redis user with the rights that are listed is enough for everything.
+// TestRedisRights checks that the rights that Rights returns are sufficient.
 func TestRedisRights(t *testing.T) {
 	store := withRights(t, expressjs.Options{})
 	storetest.Run(t, func(t *testing.T) session.Store { return store })
 	storetest.RunManagers(t, func(t *testing.T) session.Store { return store })
 }
 
-// Prefixes that are patterns of Redis.
+// TestRedisRightsOfPrefixes checks prefixes that Redis would read as patterns.
 func TestRedisRightsOfPrefixes(t *testing.T) {
 	for _, prefix := range []string{"shop:", "a*b", "what?", "[x]", `back\slash`, "{app}:sess:", "s:{", "ключ:"} {
 		store := withRights(t, expressjs.Options{Prefix: prefix, UserMember: "userId"})
@@ -61,8 +61,8 @@ func TestRedisRightsOfPrefixes(t *testing.T) {
 	}
 }
 
-// useAll calls each method of a store, and makes each script take all its ways. It returns
-// the first failure.
+// useAll calls each method of a store, and executes each branch of each script. It returns the
+// first failure.
 func useAll(ctx context.Context, store session.Store) error {
 	now := time.Now().Truncate(time.Millisecond)
 	id := rand.Text()
@@ -88,8 +88,8 @@ func useAll(ctx context.Context, store session.Store) error {
 	return nil
 }
 
-// Without one of the rights that are listed a call fails, and the error says where they are
-// listed.
+// TestRedisRightsAreNeeded checks that each right is necessary, and that the error names the method
+// that lists all rights.
 func TestRedisRightsAreNeeded(t *testing.T) {
 	o := expressjs.Options{UserMember: "userId"}
 	all, admin := redisStore(t, o)
@@ -99,8 +99,7 @@ func TestRedisRightsAreNeeded(t *testing.T) {
 	}
 	for i, rule := range rules {
 		if rule == "+eval" || rule == "+evalsha" {
-			// A script that Redis knows is called by its hash, and only one that it does
-			// not know by its text.
+			// Redis executes a known script by its hash, and needs the text only of an unknown one.
 			if err := admin.ScriptFlush(t.Context()).Err(); err != nil {
 				t.Fatal(err)
 			}
@@ -116,7 +115,8 @@ func TestRedisRightsAreNeeded(t *testing.T) {
 	}
 }
 
-// A request whose store lacks a right is answered 503, and tells why.
+// TestRequestWithoutARight checks that a request is answered 503 with an explanation if the store
+// lacks a right.
 func TestRequestWithoutARight(t *testing.T) {
 	_, admin := redisStore(t, expressjs.Options{})
 	client := redisUser(t, admin, "connect-redis", strings.Fields("~sess:* +get +set +expire +del +scan"))
@@ -137,8 +137,8 @@ func TestRequestWithoutARight(t *testing.T) {
 	}
 }
 
-// A role with the rights that are listed is enough for everything, also to sweep, and
-// without one of them a call fails, and the error says where they are listed.
+// TestPostgresRights checks that the rights that Rights returns are sufficient, also for Sweep,
+// that each of them is necessary, and that the error names the method that lists all rights.
 func TestPostgresRights(t *testing.T) {
 	admin, pool := postgresStore(t, expressjs.Options{UserMember: "userId"})
 	role := fmt.Sprint("app_", databases.Add(1))
@@ -150,7 +150,7 @@ func TestPostgresRights(t *testing.T) {
 	}
 	exec(admin.Schema())
 	exec("REVOKE CREATE ON SCHEMA public FROM PUBLIC; CREATE ROLE " + role + " LOGIN")
-	t.Cleanup(func() { // roles are the server's
+	t.Cleanup(func() { // roles belong to the server, not to the database
 		_, _ = pool.Exec(context.Background(), "DROP OWNED BY "+role+"; DROP ROLE "+role)
 	})
 	exec(admin.Rights(role))
@@ -192,18 +192,19 @@ func TestPostgresRights(t *testing.T) {
 	}
 	exec(`DROP TABLE "session_go"`)
 	if err := use(newStore(expressjs.Options{})); err == nil || !strings.Contains(err.Error(), "PostgresStore.Schema") {
-		t.Errorf("without the table that the role may not make: %v", err)
+		t.Errorf("without the table, and the right to create it: %v", err)
 	}
 }
 
-// A Cluster's client, and one of another database than the first, need some rights more.
+// TestRedisRightsOfOtherClients checks the additional rights of a client of a Cluster, and of one
+// of another database than 0.
 func TestRedisRightsOfOtherClients(t *testing.T) {
 	admin := redis.NewClient(&redis.Options{Addr: servers.Redis(t, "--cluster-enabled", "yes").Addr})
 	defer admin.Close()
 	if err := admin.Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", 0, 16383).Err(); err != nil {
 		t.Fatal(err)
 	}
-	for admin.Do(t.Context(), "SET", "a", "b").Err() != nil { // until the cluster is up
+	for admin.Do(t.Context(), "SET", "a", "b").Err() != nil { // until the cluster accepts writes
 		time.Sleep(10 * time.Millisecond)
 	}
 	rules := strings.Fields(withRights(t, expressjs.Options{}).Rights())

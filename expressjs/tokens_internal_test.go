@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// vectors reads what the real programs answered.
+// vectors reads the answers of the real programs.
 func vectors(t testing.TB, file string, into any) {
 	t.Helper()
 	b, err := os.ReadFile("testdata/" + file)
@@ -57,7 +57,7 @@ func TestCookieVectors(t *testing.T) {
 		want, ok := c["1.2.2"].(string)
 		for _, value := range []string{encodeURIComponent("s:" + input), "s:" + strings.ReplaceAll(input, "\n", "%0A")} {
 			if strings.HasSuffix(input, " ") && strings.HasSuffix(value, " ") {
-				continue // which the header's parser takes off
+				continue // the header parser removes these spaces
 			}
 			if id, got := f.Verify(value); id != want || got != ok {
 				t.Errorf("%s: %q, %v; want %q", c["name"], id, got, want)
@@ -87,25 +87,25 @@ func TestVerify(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const good = "s%3Aabc.BpxCrWRpvZMh%2Fwk%2Fdjl34N%2Bm%2BVQEU7K%2F5WenLwJCgFU"
+	const valid = "s%3Aabc.BpxCrWRpvZMh%2Fwk%2Fdjl34N%2Bm%2BVQEU7K%2F5WenLwJCgFU"
 	for value, want := range map[string]string{
-		good:             "abc",
-		`"` + good + `"`: "abc",
+		valid:             "abc",
+		`"` + valid + `"`: "abc",
 		"s:abc.BpxCrWRpvZMh/wk/djl34N+m+VQEU7K/5WenLwJCgFU": "abc",
-		strings.Replace(good, "%3A", "%3a", 1):              "abc",
-		`"` + good:                                          "",
-		good + `"`:                                          "",
-		good + "%ZZ":                                        "",
-		good + "%":                                          "",
-		good + "%FF":                                        "",
+		strings.Replace(valid, "%3A", "%3a", 1):             "abc",
+		`"` + valid:                                         "",
+		valid + `"`:                                         "",
+		valid + "%ZZ":                                       "",
+		valid + "%":                                         "",
+		valid + "%FF":                                       "",
 		"":                                                  "",
 		`"`:                                                 "",
 		"s:":                                                "",
 		"s:.":                                               "",
 		"j:{}":                                              "",
-		strings.TrimPrefix(good, "s%3A"):                    "",
-		"S" + good[1:]:                                      "",
-		// As the notes have it: signed, and no session.
+		strings.TrimPrefix(valid, "s%3A"):                   "",
+		"S" + valid[1:]:                                     "",
+		// Signed values that are not sessions, from the notes.
 		"s%3A.aJcKKTu8Uv0mRiw7LTI435t%2BpOa%2BgiU%2FWLAuLCKGEFc":                                  "",
 		"s%3A%25.kzQ6x52kKVdF35Qh62AWk4ZekS28K5XYCXKa%2FOTZ01g":                                   "%",
 		"s%3A%2Ffoo.paEKBtAHbV5s1IB8B2zPnzAgYmmnRPIqObW4VRYj%2FMQ":                                "/foo",
@@ -150,7 +150,7 @@ func FuzzVerify(f *testing.F) {
 	f.Fuzz(func(t *testing.T, value string) {
 		id, ok := tokens.Verify(value)
 		if ok && !strings.HasSuffix(parse(value), sign([]byte("keyboard cat"), id)) {
-			t.Errorf("%q opens %q", value, id)
+			t.Errorf("the invalid value %q opens the session %q", value, id)
 		}
 		if decoded, ok := decodeURIComponent(value); ok && strings.ToValidUTF8(value, "") == value {
 			if again, ok := decodeURIComponent(encodeURIComponent(decoded)); !ok || again != decoded {

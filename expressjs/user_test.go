@@ -19,8 +19,8 @@ import (
 	"github.com/coatcheck/session/sessiontest"
 )
 
-// The user stands where Passport looks for it, or in a member of the app's own, and
-// is read there.
+// TestUser checks that the user is written to, and read from, the member of Passport or the member
+// that the options name.
 func TestUser(t *testing.T) {
 	for name, c := range map[string]struct {
 		o              expressjs.Options
@@ -44,7 +44,7 @@ func TestUser(t *testing.T) {
 			if got, _ := s.get(id); !strings.Contains(got, c.member) {
 				t.Errorf("%s: %s", name, got)
 			}
-			// Somebody who logged in at Express, and has not been here.
+			// A user who has logged in at Express, and has not used Go yet.
 			record := `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},` + c.theirs + `}`
 			s.put(sid, record, time.Hour)
 			for range 2 {
@@ -61,7 +61,7 @@ func TestUser(t *testing.T) {
 			if got, _ := s.get(sid); !strings.Contains(got, c.theirs) {
 				t.Errorf("%s: %s", name, got)
 			}
-			// At Express somebody else takes the session over, and then nobody.
+			// Express changes the user of the session, and then logs the user out.
 			s.put(sid, strings.Replace(record, "7", "8", 1), time.Hour)
 			in(t, m, sid, func(s *session.Session) {
 				if s.User() != "8" {
@@ -78,14 +78,14 @@ func TestUser(t *testing.T) {
 				t.Error(err)
 			}
 			if got, _ := s.get(id); got != "" {
-				t.Errorf("%s: revoked, and now %s", name, got)
+				t.Errorf("%s: after RevokeAll the record is %s", name, got)
 			}
 		})
 	}
 }
 
-// What a request of one user changes does not get into the session of another, to whom
-// Express gives it meanwhile under the same id.
+// TestAnotherUserAtExpress checks that a change by a request of one user does not reach the session
+// of another user, if Express has changed the user and kept the id in the meantime.
 func TestAnotherUserAtExpress(t *testing.T) {
 	onShelves(t, expressjs.Options{UserMember: "userId"}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, nil)
@@ -93,7 +93,7 @@ func TestAnotherUserAtExpress(t *testing.T) {
 			s.put(sid, annAtExpress, time.Hour)
 			in(t, m, sid, func(is *session.Session) {
 				if is.User() != "ann" {
-					t.Errorf("in as %q", is.User())
+					t.Errorf("the user is %q, want ann", is.User())
 				}
 				s.put(sid, now, time.Hour)
 				session.NewKey[string]("address").Set(is, "ann's street")
@@ -102,13 +102,13 @@ func TestAnotherUserAtExpress(t *testing.T) {
 				}
 			})
 			if got, _ := s.get(sid); got != now {
-				t.Errorf("%s becomes %s", now, got)
+				t.Errorf("the record %s becomes %s", now, got)
 			}
 		}
 	})
 }
 
-// A Login leaves what else is in passport.
+// TestPassportKeepsItsMembers checks that a Login keeps the other members of passport.
 func TestPassportKeepsItsMembers(t *testing.T) {
 	onShelves(t, expressjs.Options{Passport: true}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, nil)
@@ -124,13 +124,14 @@ func TestPassportKeepsItsMembers(t *testing.T) {
 	})
 }
 
-// Records without their values, as Express begins them without options, and Go.
+// Beginnings of records, without values: of an Express app without options, and of Go.
 const (
 	bare  = `{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"}`
 	begun = `{"cookie":{"originalMaxAge":null,"expires":null,"secure":true,"httpOnly":true,"path":"/","sameSite":"lax"}`
 )
 
-// A path leads to a member of an object, which Login sets and whose other members it leaves.
+// TestUserPath checks that a Login sets the member at a path with dots, and keeps the other members
+// of the object.
 func TestUserPath(t *testing.T) {
 	for path, records := range map[string][]string{
 		"user.id":          {`,"user":{"name":"Ann","id":"7","x":[1]}}`, `,"user":{"name":"Ann","x":[1]}}`, `,"user":{"name":"Ann","id":"9","x":[1]}}`, `,"user":{"id":"9"}}`},
@@ -143,7 +144,7 @@ func TestUserPath(t *testing.T) {
 				s.put(sid, bare+spelled, time.Hour)
 				in(t, m, sid, func(s *session.Session) {
 					if s.User() != "7" {
-						t.Errorf("%s: in %s is %q", path, spelled, s.User())
+						t.Errorf("%s: the user in %s is %q", path, spelled, s.User())
 					}
 					session.NewKey[int]("y").Set(s, 1)
 				})
@@ -162,7 +163,7 @@ func TestUserPath(t *testing.T) {
 				s.put(sid, bare+before, time.Hour)
 				in(t, m, sid, func(s *session.Session) {
 					if s.User() != "" {
-						t.Errorf("%s: in %s is %q", path, before, s.User())
+						t.Errorf("%s: the user in %s is %q", path, before, s.User())
 					}
 					s.Login("9")
 				})
@@ -180,7 +181,7 @@ func TestUserPath(t *testing.T) {
 	}
 }
 
-// sameMembers fails the test unless two records are the same, in whatever order.
+// sameMembers fails the test unless two records have the same members, in any order.
 func sameMembers(t *testing.T, got, want string) {
 	t.Helper()
 	var a, b any
@@ -189,7 +190,7 @@ func sameMembers(t *testing.T, got, want string) {
 	}
 }
 
-// An object where the user should be is logged once, with the path to set.
+// TestObjectAsUser checks that an object in place of the user is logged once, with the path to set.
 func TestObjectAsUser(t *testing.T) {
 	var log bytes.Buffer
 	before := slog.Default()
@@ -225,12 +226,13 @@ func TestObjectAsUser(t *testing.T) {
 	}
 }
 
-// Only Login says who is logged in: a Key of the member would log its value in at Express.
+// TestOnlyLoginChangesTheUser checks that only Login changes the user: a Key of the member would
+// log its value in at Express.
 func TestOnlyLoginChangesTheUser(t *testing.T) {
 	raw := func(name string) session.Key[json.RawMessage] { return session.NewKey[json.RawMessage](name) }
 	for _, c := range []struct {
 		o      expressjs.Options
-		record string // its end
+		record string // end of the record
 		name   string
 		value  string
 		login  string
@@ -276,9 +278,9 @@ func TestOnlyLoginChangesTheUser(t *testing.T) {
 			}
 			in(t, m, sid, change)
 			if got, _ := s.get(sid); (failed == nil) != c.ok || failed != nil && (errors.Is(failed, session.ErrStore) || got != bare+c.record) {
-				t.Errorf("%+v: %v, and now %s", c, failed, got)
+				t.Errorf("%+v: %v, and the record is %s", c, failed, got)
 			}
-			if failed = nil; c.record == "}" { // and where it begins a session
+			if failed = nil; c.record == "}" { // the same change in a new session
 				r, _ := http.NewRequest("GET", "https://example.test/", nil)
 				var err error
 				sessiontest.Do(t, m, r, func(s *session.Session) {
@@ -295,7 +297,7 @@ func TestOnlyLoginChangesTheUser(t *testing.T) {
 	}
 }
 
-// A Login of a user takes the place of an object that names none.
+// TestLoginOverAnObject checks that a Login replaces an object that does not name a user.
 func TestLoginOverAnObject(t *testing.T) {
 	onShelves(t, expressjs.Options{UserMember: "user"}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, nil)
@@ -311,7 +313,7 @@ func TestLoginOverAnObject(t *testing.T) {
 	})
 }
 
-// A Clear, or a Delete of its member, leaves the user.
+// TestClearKeepsTheUser checks that a Clear, or a Delete of the member, keeps the user.
 func TestClearKeepsTheUser(t *testing.T) {
 	onShelves(t, expressjs.Options{UserMember: "user.id"}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, nil)
@@ -327,8 +329,8 @@ func TestClearKeepsTheUser(t *testing.T) {
 	})
 }
 
-// A user whom the record cannot hold, or whom JavaScript takes for another one, fails the
-// Login as a mistake of the program.
+// TestUsersThatCannotBeWritten checks that a user that a record cannot store, or that JavaScript
+// would round, fails the Login as a mistake of the program.
 func TestUsersThatCannotBeWritten(t *testing.T) {
 	numeric, named := expressjs.Options{UserMember: "userId", NumericUser: true}, expressjs.Options{UserMember: "user.id"}
 	for _, c := range []struct {
@@ -367,8 +369,8 @@ func TestUsersThatCannotBeWritten(t *testing.T) {
 	}
 }
 
-// With neither Passport nor UserMember Go cannot know whom Express has logged in or out: the
-// user whom Go has logged in is forgotten when Express writes the session.
+// TestUserOfGoAlone checks the user without Passport and UserMember: Go cannot know the logins and
+// logouts at Express, so it forgets the user that it has logged in when Express writes the session.
 func TestUserOfGoAlone(t *testing.T) {
 	onShelves(t, expressjs.Options{}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, nil)
@@ -385,7 +387,7 @@ func TestUserOfGoAlone(t *testing.T) {
 		}
 		expect("ann")
 		raw, life := s.get(id)
-		s.put(id, raw, life) // as a touch leaves it
+		s.put(id, raw, life) // the effect of a touch
 		expect("ann")
 		s.put(id, strings.TrimSuffix(raw, "}")+`,"views":1}`, life)
 		expect("")
@@ -397,8 +399,7 @@ func TestUserOfGoAlone(t *testing.T) {
 	})
 }
 
-// An app may name its users by something long, such as a signed token. They are users all the
-// same.
+// TestLongUsers checks users with long names, such as a signed token.
 func TestLongUsers(t *testing.T) {
 	onShelves(t, expressjs.Options{UserMember: "userId"}, func(t *testing.T, s *shelf) {
 		m := service(t, s.store, nil)
@@ -424,7 +425,7 @@ func TestLongUsers(t *testing.T) {
 				t.Errorf("%d: %.200v", n, err)
 			}
 			if got, _ := s.get(sid); got != "" {
-				t.Errorf("%d: is still there", n)
+				t.Errorf("%d bytes: the record still exists", n)
 			}
 			s.drop(sid)
 		}

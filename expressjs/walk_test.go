@@ -15,18 +15,18 @@ import (
 	"github.com/coatcheck/session/internal/testing/browsers"
 )
 
-// A visitor is a browser that counts time by the test's clock.
+// A visitor is a browser whose time is the clock of the test.
 type visitor struct {
 	p    *pair
-	door func(path string) (at string) // which side has a route
+	door func(path string) (at string) // returns the side that serves a route
 
-	now    time.Duration // by the test's clock
+	now    time.Duration // time on the clock of the test
 	cookie string
-	ends   time.Duration // of the cookie
-	n      int           // that the visitor has written last
+	ends   time.Duration // end of the cookie
+	n      int           // value of the last write
 }
 
-// get sends a request with the cookie, if that is still there.
+// get sends a request, with the cookie if it has not expired.
 func (v *visitor) get(path string) string {
 	v.p.t.Helper()
 	route, _, _ := strings.Cut(path, "?")
@@ -37,7 +37,7 @@ func (v *visitor) get(path string) string {
 	if v.cookie != "" && v.now < v.ends {
 		r.Header.Set("Cookie", v.cookie)
 	}
-	asked := time.Now()
+	start := time.Now()
 	resp, err := http.DefaultTransport.RoundTrip(r)
 	if err != nil {
 		v.p.t.Fatal(err)
@@ -55,14 +55,13 @@ func (v *visitor) get(path string) string {
 		case c.MaxAge < 0:
 			v.cookie = ""
 		default:
-			v.ends = v.now + c.Expires.Sub(asked)
+			v.ends = v.now + c.Expires.Sub(start)
 		}
 	}
 	return string(body)
 }
 
-// isIn reports whether the visitor is logged in, and the session holds what the visitor has
-// written last.
+// isIn reports whether the visitor is logged in, and the session has the value of the last write.
 func (v *visitor) isIn(user string) bool {
 	v.p.t.Helper()
 	var a answer
@@ -79,22 +78,21 @@ func (v *visitor) write() {
 	v.get("/set?values=" + url.QueryEscape(fmt.Sprintf(`{"n":%d}`, v.n)))
 }
 
-// A small app with rolling: true is moved in four steps. Its users send a request each
-// quarter of maxAge: those who only read, those who write, and those who do both. None of
-// them is logged out at any step, whenever they logged in, and whoever is away for longer
-// than maxAge is.
+// TestWalkInFourSteps moves a small app with rolling: true in four steps. The users send a request
+// every quarter of maxAge: some only read, some write, and some do both. The test checks that none
+// of them is logged out at any step, and that a user without a request for longer than maxAge is.
 func TestWalkInFourSteps(t *testing.T) {
-	const maxAge = 4 * time.Hour // "4 s, and a request each second", by a clock that does not wait
+	const maxAge = 4 * time.Hour // on the clock of the test
 	steps := []struct {
 		name  string
 		moved []string // routes
 	}{
-		{"1. look", nil},
-		{"2. the door in front", nil},
+		{"1. doctor", nil},
+		{"2. proxy in front", nil},
 		{"3. a route that reads", []string{"/get"}},
 		{"3. routes that read and write", []string{"/get", "/set"}},
 		{"3. routes that log in and out", []string{"/get", "/set", "/login", "/destroy"}},
-		{"3. back again", []string{"/get"}},
+		{"3. routes moved back", []string{"/get"}},
 		{"4. Node off", []string{"/get", "/set", "/login", "/destroy"}},
 	}
 	for name, x := range versions {
@@ -114,7 +112,7 @@ func TestWalkInFourSteps(t *testing.T) {
 						return p.golang
 					}
 					if strings.HasPrefix(step.name, "4") {
-						t.Errorf("%s: Node is asked for %s", step.name, path)
+						t.Errorf("%s: Node got a request for %s", step.name, path)
 					}
 					return p.node
 				}
@@ -138,7 +136,7 @@ func TestWalkInFourSteps(t *testing.T) {
 						if does == "writes" || does == "both" && tick%2 == 0 {
 							v.write()
 							if does == "writes" && tick < 5 {
-								continue // without a read at all
+								continue // these users never read
 							}
 						}
 						if !v.isIn(user) {
@@ -149,9 +147,9 @@ func TestWalkInFourSteps(t *testing.T) {
 				}
 				for user, v := range users {
 					if strings.HasPrefix(user, "leaves") {
-						v.ends = now + 1 // whoever has a copy of the cookie
+						v.ends = now + 1 // a copy of the cookie, without its end
 						if v.isIn(user) {
-							t.Errorf("%s: %s was away for longer than maxAge, and is in", step.name, user)
+							t.Errorf("%s: %s is still logged in after more than maxAge without a request", step.name, user)
 						}
 						delete(users, user)
 					}
@@ -159,16 +157,16 @@ func TestWalkInFourSteps(t *testing.T) {
 			}
 			for user, v := range users {
 				if v.get("/destroy"); v.isIn(user) {
-					t.Errorf("%s is in after the logout", user)
+					t.Errorf("%s is still logged in after the logout", user)
 				}
 			}
 		})
 	}
 }
 
-// A request of Express that had loaded its session before Go ended it writes it back after a
-// minute, an hour, or a day, as a slow upload or a socket may. It is nobody's session, on both
-// sides, and however often that happens.
+// TestLateRequestsOfExpress checks a request of Express that had loaded its session before Go ended
+// it, and writes it again after a minute, an hour, or a day, as a slow upload or a socket may. The
+// session stays anonymous on both sides, after each such request.
 func TestLateRequestsOfExpress(t *testing.T) {
 	for name, x := range versions {
 		t.Run(name, func(t *testing.T) {
@@ -191,18 +189,18 @@ func TestLateRequestsOfExpress(t *testing.T) {
 						what := fmt.Sprintf("logged in at %s, ended by %s, %v late", side, how, late)
 						p.do(begins, "/login?user=ann")
 						if a := p.get(p.golang); a.User != "ann" {
-							t.Fatalf("%s: is %v", what, a.User)
+							t.Fatalf("%s: after the login the user is %v", what, a.User)
 						}
 						u, _ := url.Parse(p.node)
 						stolen := p.browser.Jar.Cookies(u)
-						isNobodys := func() {
+						expectAnonymous := func() {
 							t.Helper()
 							p.browser.Jar.SetCookies(u, stolen)
 							if a := p.get(p.golang); a.ID != "" || a.User != "" {
-								t.Errorf("%s: at Go it is %v's", what, a.User)
+								t.Errorf("%s: at Go the user is %v", what, a.User)
 							}
 							if a := p.get(p.node); a.User != nil || len(a.Values) > 0 {
-								t.Errorf("%s: at Express it is %v's: %v", what, a.User, a.Values)
+								t.Errorf("%s: at Express the user is %v, the values %v", what, a.User, a.Values)
 							}
 						}
 						p.slow(p.node, `{"late":2}`, func() {
@@ -210,10 +208,10 @@ func TestLateRequestsOfExpress(t *testing.T) {
 								end()
 								pass(late)
 							})
-							isNobodys()
-							pass(late) // counted again from when Go has seen the record
+							expectAnonymous()
+							pass(late) // the time starts again when Go has seen the record
 						})
-						isNobodys()
+						expectAnonymous()
 						p.browser = browsers.New(t, nil).WithoutRedirects()
 					}
 				}
@@ -222,8 +220,8 @@ func TestLateRequestsOfExpress(t *testing.T) {
 	}
 }
 
-// Express changes the maxAge of a session, and only Go uses the session afterwards. The last
-// maxAge is the idle timeout and the life of the cookie.
+// TestChangedMaxAge checks that the last maxAge that Express has set is the idle timeout and the
+// life of the cookie while only Go uses the session.
 func TestChangedMaxAge(t *testing.T) {
 	for name, x := range versions {
 		t.Run(name, func(t *testing.T) {
@@ -247,7 +245,7 @@ func TestChangedMaxAge(t *testing.T) {
 							pass(age * 2 / 3)
 							v.get(use)
 							if !v.isIn("ann") {
-								t.Errorf("%v, use %d of %s: out", age, i, use)
+								t.Errorf("%v, use %d of %s: logged out", age, i, use)
 							}
 							if left := v.ends - v.now; left > age+time.Minute || left < age*8/10-2*time.Second {
 								t.Errorf("%v, use %d of %s: the cookie has %v left", age, i, use, left)
@@ -258,7 +256,7 @@ func TestChangedMaxAge(t *testing.T) {
 					pass(time.Hour + time.Minute)
 					v.ends = v.now + time.Hour
 					if v.isIn("ann") {
-						t.Errorf("%s is in after an hour", use)
+						t.Errorf("%s: still logged in after an hour without a use", use)
 					}
 				}
 			}

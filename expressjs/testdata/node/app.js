@@ -1,5 +1,5 @@
-// An Express app whose sessions a Go service shares. What it runs with is in the
-// environment; what it does is in the request.
+// An Express app whose sessions a Go service shares. The environment configures it, and the requests
+// say what it does.
 'use strict';
 
 const express = require('express');
@@ -8,7 +8,7 @@ const { EventEmitter } = require('node:events');
 
 const env = process.env;
 const session = require(env.EXPRESS_SESSION || 'express-session');
-const gates = new EventEmitter(); // what slow requests wait for
+const gates = new EventEmitter(); // gates that slow requests wait for
 
 async function newStore() {
   if (env.POSTGRES) {
@@ -23,7 +23,7 @@ async function newStore() {
 
 async function main() {
   const store = await newStore();
-  let late = 0; // milliseconds before a record is stored
+  let late = 0; // delay of a write of a record, in milliseconds
   const set = store.set;
   store.set = (...args) => { setTimeout(() => set.apply(store, args), late); };
 
@@ -50,14 +50,14 @@ async function main() {
     Object.assign(req.session, JSON.parse(req.query.values));
     res.json(req.sessionID);
   });
-  app.get('/slow', (req, res) => { // the session is loaded, and changed when the gate opens
+  app.get('/slow', (req, res) => { // loads the session, and changes it when the gate opens
     gates.emit(`inside${req.query.gate}`);
     gates.once(`open${req.query.gate}`, () => {
       Object.assign(req.session, JSON.parse(req.query.values));
       res.json(req.sessionID);
     });
   });
-  app.get('/inside', (req, res) => { // answers when a slow request is inside
+  app.get('/inside', (req, res) => { // answers when the slow request has loaded its session
     if (gates.listenerCount(`open${req.query.gate}`) > 0) return res.end();
     gates.once(`inside${req.query.gate}`, () => res.end());
   });

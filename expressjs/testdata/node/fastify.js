@@ -1,4 +1,4 @@
-// A Fastify app whose sessions a Go service shares, with what app.js has of routes.
+// A Fastify app whose sessions a Go service shares, with a part of the routes of app.js.
 'use strict';
 
 const env = process.env;
