@@ -45,6 +45,12 @@ func (b *browser) live(task int) {
 			if b.rng.IntN(4) == 0 { // the header leaves long after the token was stored
 				ops = append(ops, save(), works(someTime(b.rng, time.Minute)))
 			}
+			if b.rng.IntN(4) == 0 { // a script that sends the form some times at once
+				for range 3 + b.rng.IntN(3) {
+					b.send(b.prepare(false, ops...))
+				}
+				continue
+			}
 			b.doubleClick(ops...)
 		case 3:
 			b.visit(false, append(someOps(b.rng), login(b.account(b.rng.IntN(2))))...)
@@ -62,6 +68,11 @@ func (b *browser) live(task int) {
 			}
 			b.visit(false, ops...)
 		case 6:
+			if b.rng.IntN(4) == 0 { // a Logout whose session another request replaces
+				b.send(b.prepare(false, works(b.upTo(10*time.Second)), logout()))
+				b.visit(false, login(b.account(b.rng.IntN(2))))
+				continue
+			}
 			b.visit(false, append(someOps(b.rng), logout())...)
 		case 7:
 			b.visit(false, renew(), revokeOthers())

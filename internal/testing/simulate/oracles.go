@@ -324,11 +324,11 @@ func (t *truth) judgeLimit(x *exchange) {
 	if most == 0 || x.logsIn == "" || time.Since(t.failedAt) < time.Minute {
 		return
 	}
+	if slices.ContainsFunc(t.logins[x.logsIn], func(l loginCall) bool { return l.x != x && l.x.ended.IsZero() }) {
+		return // the other Login may be ending sessions now, also if its own has ended already
+	}
 	for _, s := range t.sessions {
 		if s.user == x.logsIn && s.ended.IsZero() && s.expires.After(time.Now().Add(t.skew)) {
-			if s.creator != nil && s.creator != x {
-				return // which may be counting now
-			}
 			n++
 		}
 	}
