@@ -42,7 +42,8 @@ test-faults:
 # toolchain that cannot be had is skipped, by name, and fails where CI=true: CI has
 # installed it.
 OLDEST := go1.25.14
-oldest: servers
+oldest:
+	@sh ./servers.sh stores
 	@if ! version=$$(GOTOOLCHAIN=$(OLDEST) go version 2>&1); then \
 		echo "Skipped: tests with $(OLDEST), which cannot be had here: $$version"; [ "$$CI" != true ]; exit; \
 	fi; \
