@@ -127,7 +127,8 @@ func (t *tx) install(d draft, p *pending) {
 	st := &t.stored
 	isRenewal := d.token != nil && st.rec != nil && st.rec.ID == d.rec.ID
 	if d.token != nil {
-		t.cookie = cookie{cookieSend, d.token, d.isAutomatic}
+		d.mayBind = d.mayBind || isRenewal && t.cookie.bindID != "" && !t.m.isBound(d.rec) // an earlier commit of this request was the Login
+		t.cookie = d.cookie()
 		*st = stored{ref: d.ref, isOwn: true}
 	} else {
 		movesEnd := !p.remember.IsZero() || p.user != "" && body.IsRemembered(d.rec.Data) // a Login removes the earlier end that EndBy had set

@@ -21,6 +21,7 @@ type cookies struct {
 	template    http.Cookie
 	line        string // the template as a Set-Cookie line
 	adapt       func(*http.Request, *http.Cookie)
+	device      *devices // nil: Options.DeviceBound is off
 	warnings    warnings
 }
 
@@ -85,7 +86,10 @@ func (c *cookies) withheld(r *http.Request) bool {
 }
 
 // values yields the values of the cookies of our name, as they stand in the Cookie header.
-func (c *cookies) values(h http.Header) func(yield func(string) bool) {
+func (c *cookies) values(h http.Header) func(yield func(string) bool) { return cookieValues(h, c.name) }
+
+// cookieValues yields the values of the cookies of a name, as they stand in the Cookie header.
+func cookieValues(h http.Header, wanted string) func(yield func(string) bool) {
 	return func(yield func(string) bool) {
 		pairs := 0
 		for _, line := range h["Cookie"] {
@@ -96,7 +100,7 @@ func (c *cookies) values(h http.Header) func(yield func(string) bool) {
 				var pair string
 				pair, line, _ = strings.Cut(line, ";")
 				name, value, ok := strings.Cut(pair, "=")
-				if ok && trim(name) == c.name && !yield(trim(value)) {
+				if ok && trim(name) == wanted && !yield(trim(value)) {
 					return
 				}
 			}
@@ -150,6 +154,9 @@ func (c *cookies) apply(what cookie, h http.Header, r *http.Request, life time.D
 	c.remove(h)
 	begin := len(c.name) + len("=")
 	h["Set-Cookie"] = append(h["Set-Cookie"], line[:begin]+value+line[begin:])
+	if c.device != nil {
+		c.device.complete(what, h, r, cookie)
+	}
 	return nil
 }
 

@@ -91,6 +91,7 @@ func (t *tx) draftNext(p *pending) (d draft, err error) {
 	case p.needsToken() && t.m.keyless: // the token stays: it is another program's too
 	case p.needsToken():
 		d.newToken(t.m, rec.ID, cmp.Or(d.event, EventRenewed))
+		d.mayBind = d.mayBind && !t.m.isBound(&rec)
 		b.RenewExplicitly(d.ref.Key, p.user != "", t.m.renewGrace, rec.Created, now)
 	case st.due.Renew && t.phase() == phaseOpen:
 		d.newToken(t.m, rec.ID, EventRenewed)
@@ -173,4 +174,5 @@ func (d *draft) newToken(m *Manager, id string, event EventKind) {
 	var value string
 	value, d.ref = m.tokens.New(id)
 	d.token, d.event = func() string { return value }, event
+	d.mayBind = m.device != nil && event == EventLoggedIn
 }

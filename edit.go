@@ -131,6 +131,10 @@ type edited struct{}
 func (edited) tokens() candidates     { return candidates{} }
 func (edited) allTokens() []token.Ref { return nil }
 
+// proves and skipped implement origin: an Edit needs no proof.
+func (edited) proves(string, time.Time) bool { return true }
+func (edited) skipped() string               { return "" }
+
 // allows implements origin.
 func (edited) allows(call string) error {
 	return fmt.Errorf("session: Edit: %s is for the session of a request: Edit changes values and flashes, and Manager.Revoke ends a session", call)

@@ -93,7 +93,7 @@ func (t *tx) end() error {
 // ended before, for the reason given by before.
 func (st *stored) mayHaveNewerCookie(last *Record, before body.Reason) bool {
 	switch {
-	case st.status == statusNone, st.status == statusAmbiguous:
+	case st.status == statusNone, st.status == statusAmbiguous, st.status == statusUnproven && last != nil:
 		return false
 	case last != nil:
 		return st.frozen != nil || st.status != statusLive || body.ExplicitKey(last.Data) != body.ExplicitKey(st.rec.Data)
@@ -113,7 +113,7 @@ func (t *tx) idsToEnd() (ids []string, _ error) {
 		return st.twins, nil
 	case st.status == statusLive:
 		ids = append(ids, st.rec.ID)
-	case st.status == statusReplaced && st.wasLoaded:
+	case st.status == statusUnproven, st.status == statusReplaced && st.wasLoaded:
 		ids = append(ids, st.ref.ID)
 	}
 	return ids, nil

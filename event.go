@@ -27,6 +27,16 @@ const (
 	// the session that the token once opened; Revoke ends it for both holders. Err is
 	// ErrReplaced.
 	EventReplayed EventKind = "replayed"
+	// EventDeviceBound: a browser has proved for the first time that it has the key to which the
+	// session is bound: see [Options].DeviceBound.
+	EventDeviceBound EventKind = "device_bound"
+	// EventUnproven: a request has presented a valid token of a session that is bound to a
+	// browser, without a recent proof of that browser. The request has no session. Err is
+	// ErrUnproven itself if the request gives no reason: the cookie was copied, or the browser has
+	// lost its key; Revoke ends the session for both holders. If the browser says why it could not
+	// prove itself, Err wraps ErrUnproven with the reason. A reason is no evidence, because anybody
+	// can send one.
+	EventUnproven EventKind = "unproven"
 	// EventConflict: a commit found a newer record, and reapplied its changes to it. No change
 	// was lost.
 	EventConflict EventKind = "conflict"

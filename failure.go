@@ -61,7 +61,7 @@ func (t *tx) fail(err error, isAsked bool) error {
 
 // isEnding reports whether an error says that there is no session to hold a change.
 func isEnding(err error) bool {
-	return err == ErrEnded || err == ErrReplaced || err == errTwins || err == errWithheld
+	return err == ErrEnded || err == ErrReplaced || err == ErrUnproven || err == errTwins || err == errWithheld
 }
 
 // refuse makes err the session's problem, so that nothing is stored.

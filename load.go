@@ -19,6 +19,13 @@ type origin interface {
 	// allTokens returns the tokens of ours in a request that carries too many for tokens.
 	allTokens() []token.Ref
 
+	// proves reports whether the request carries a second cookie that was good at that time: see
+	// [Options].DeviceBound.
+	proves(id string, at time.Time) bool
+
+	// skipped returns why the browser says that it could not prove itself, or "".
+	skipped() string
+
 	// allows returns an error if the program may not call this method of the Session.
 	allows(call string) error
 }
@@ -101,7 +108,7 @@ func (t *tx) carry() candidates {
 func (t *tx) find(found *candidates, was *stored) (best stored, _ problem) {
 	var closed stored // the first session that has ended or whose token was replaced
 	isClosed := false
-	var stales []*Record
+	var stales, unproven []*Record
 	var twins []string
 	isReload := was.ref.ID != ""
 	for i := range found.refs[:found.n] {
@@ -127,17 +134,22 @@ func (t *tx) find(found *candidates, was *stored) (best stored, _ problem) {
 			best = next
 		case next.status == statusLive, next.status == statusNone:
 		default:
-			if !isClosed {
+			isUnproven := next.status == statusUnproven
+			if !isClosed || isUnproven && closed.status != statusUnproven { // a Login or Logout ends an unproven session
 				isClosed, closed = true, next
 				closed.rec, closed.wasLoaded = nil, was.wasLive() // a later Reload must not take rec for a record that this request had
 			}
-			if next.status == statusStale {
+			switch {
+			case next.status == statusStale:
 				stales = append(stales, rec)
+			case isUnproven:
+				unproven = append(unproven, rec)
 			}
 		}
 	}
 	if !isReload { // only the first load reports replays: the token may have been replaced after the request arrived
 		t.noteReplays(stales, &best)
+		t.noteUnproven(unproven, &best)
 	}
 	switch {
 	case twins != nil:
@@ -166,7 +178,7 @@ func (t *tx) findAll() (ids []string, _ error) {
 		}
 		st := stored{ref: ref, rec: rec}
 		switch t.recognise(&st, new(stored)); st.status {
-		case statusLive:
+		case statusLive, statusUnproven:
 			ids = append(ids, ref.ID)
 		case statusStale:
 			stales = append(stales, rec)
@@ -233,14 +245,19 @@ func (t *tx) recognise(st, was *stored) {
 		frozen.Created, frozen.Data = was.Created, was.Values
 		st.frozen, st.frozenUntil = &frozen, was.Until
 	}
+	if st.status == statusLive && !(was.status == statusLive && was.ref.ID == ref.ID) && t.lacksProof(rec, now) {
+		*st = stored{status: statusUnproven, ref: ref}
+	}
 }
 
 // wasInFlight reports whether the request may have been in flight when its session ended at end.
 // A tombstone of the future was written before the clock was set back: it is old.
 func (t *tx) wasInFlight(end, now time.Time) bool {
-	arrived := now.Add(t.s.arrived - time.Since(t.m.start))
-	return !arrived.After(end.Add(dropAfterEnd)) && !end.After(now.Add(maxAhead))
+	return !t.arrival(now).After(end.Add(dropAfterEnd)) && !end.After(now.Add(maxAhead))
 }
+
+// arrival returns when the request arrived.
+func (t *tx) arrival(now time.Time) time.Time { return now.Add(t.s.arrived - time.Since(t.m.start)) }
 
 // keeps reports whether st, which a Reload has found, is the session that the request had, and was
 // not renewed explicitly since. A request keeps its session across automatic renewals.

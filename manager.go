@@ -19,7 +19,8 @@ type Manager struct {
 	store      Store
 	carrier    carrier
 	tokens     *token.Verified
-	keyless    bool // Options.Tokens have no key
+	device     *devices // nil: Options.DeviceBound is off
+	keyless    bool     // Options.Tokens have no key
 	lifetime   time.Duration
 	idle       time.Duration
 	timeout    time.Duration
@@ -71,6 +72,11 @@ func New(opts *Options) (*Manager, error) {
 	if s, ok := sharedStore(o.Store); ok {
 		m.isShared, m.newIdle = true, s.Lifetimes().MaxAge
 	}
+	if o.DeviceBound != 0 {
+		if m.device, err = newDevices(m, &o); err != nil {
+			return nil, err
+		}
+	}
 	m.watch = watch.New(watch.Config{Every: o.WatchEvery, Timeout: o.StoreTimeout, Check: m.check, Random: random[time.Duration], Resumed: m.resumed})
 	return m, nil
 }
@@ -93,6 +99,10 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Context().Value(m) != nil {
 			next.ServeHTTP(w, r)
+			return
+		}
+		if m.device != nil && m.device.isPath(r.URL.Path) {
+			m.device.ServeHTTP(w, r)
 			return
 		}
 		q := &request{m: m, r: r}

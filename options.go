@@ -97,6 +97,26 @@ type Options struct {
 	// 0. [TokenFormat] says what else is different. Nil: the format of this package.
 	Tokens TokenFormat
 
+	// DeviceBound binds a session to the browser that logged in, where the browser can (Device
+	// Bound Session Credentials, W3C; Chrome on Windows since version 146). Such a browser keeps a
+	// private key, in hardware if there is any, and proves from time to time that it has the key.
+	// A copy of the session cookie is then worth nothing, and a copy of all cookies is worth
+	// nothing after DeviceBound. A request without a recent proof has no session
+	// ([ErrUnproven]). Other browsers get one more response header at a Login, and nothing else
+	// changes for them. 0: off; at least 5 minutes, because browsers limit the number of their
+	// proofs; 10 minutes is a good value.
+	//
+	// [Manager.Handler] answers the proofs at DevicePath. The cookie must be Secure, without
+	// Domain and Partitioned; if Cookie.Adapt sets one of these, the session is not bound (logged
+	// once). Bearer and Tokens exclude DeviceBound. docs/device-bound-sessions.md says what the
+	// option protects from, and how to deploy it.
+	DeviceBound time.Duration
+
+	// DevicePath is the path to which browsers send their proofs, as a browser sees it: with the
+	// prefix that a proxy or http.StripPrefix removes. Another Manager of the same host needs
+	// another path. "": "/.session/device/" and the name of the cookie.
+	DevicePath string
+
 	Cookie CookieOptions
 
 	// Logger gets all log lines of the Manager; docs/operations.md lists them. Nil:
@@ -121,7 +141,9 @@ const (
 	maxSecrets    = 4
 	minRenewAfter = time.Minute
 	maxRenewGrace = time.Minute
-	maxAge        = 400 * 24 * time.Hour // RFC 6265bis, 5.5
+
+	minDeviceBound = 5 * time.Minute      // a browser signs 6 times in 9 minutes at most, and refreshes 2 minutes before the end
+	maxAge         = 400 * 24 * time.Hour // RFC 6265bis, 5.5
 )
 
 // resolve returns o with its defaults, or an error that joins every mistake.
@@ -190,6 +212,11 @@ func (o Options) resolve() (Options, error) {
 	}
 	rule(o.MaxPerUser >= 0, "MaxPerUser: must not be negative")
 	c := &o.Cookie
+	rule(o.DeviceBound == 0 || o.DeviceBound >= minDeviceBound, "DeviceBound: must be at least 5 minutes, or 0 for off")
+	rule(o.DeviceBound == 0 || !o.Bearer, "DeviceBound: must be 0 with Bearer: only browsers have such keys")
+	rule(o.DeviceBound == 0 || o.Tokens == nil, "DeviceBound: must be 0 with Tokens, which another program accepts without a proof")
+	rule(o.DevicePath == "" || o.DeviceBound != 0, "DevicePath: needs DeviceBound")
+	o.DeviceBound = o.DeviceBound.Truncate(time.Millisecond)
 	if o.Bearer {
 		rule(reflect.ValueOf(*c).IsZero(), "Cookie: must be zero with Bearer, which sets none")
 		return o, errors.Join(errs...)
@@ -218,6 +245,14 @@ func (o Options) resolve() (Options, error) {
 	rule(httpToken(c.Name), "Cookie.Name: must be letters, digits and !#$%%&'*+-.^_`|~ (RFC 6265, 4.1.1)")
 	rule(len(c.Name) <= 4096-token.MaxLength, "Cookie.Name: must leave room for the value, together at most 4096 bytes (RFC 6265bis, 5.6)")
 	errs = append(errs, cookieRules(c.template())...)
+	if o.DeviceBound != 0 {
+		rule(!c.Insecure, "DeviceBound: forbids Cookie.Insecure: browsers bind sessions over HTTPS only")
+		rule(c.Domain == "", "DeviceBound: forbids Cookie.Domain: a session is bound at one origin")
+		rule(!c.Partitioned, "DeviceBound: forbids Cookie.Partitioned: browsers do not bind such cookies")
+		isDefault := o.DevicePath == "" && c.Name != "." && c.Name != ".."
+		rule(isDefault || isDevicePath(o.DevicePath),
+			`DevicePath: must begin with "/", and consist of letters, digits and "-._~" between single slashes`)
+	}
 	return o, errors.Join(errs...)
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coatcheck/session/internal/device"
 	"github.com/coatcheck/session/internal/firstbyte"
 	"github.com/coatcheck/session/internal/token"
 )
@@ -51,6 +52,12 @@ func (q *request) tokens() candidates { return q.m.carrier.read(q.r) }
 
 // allTokens implements origin.
 func (q *request) allTokens() []token.Ref { return q.m.carrier.readAll(q.r) }
+
+// proves implements origin.
+func (q *request) proves(id string, at time.Time) bool { return q.m.device.proves(q.r, id, at) }
+
+// skipped implements origin.
+func (q *request) skipped() string { return device.Skipped(q.r.Header) }
 
 // allows implements origin: a request may call every method.
 func (q *request) allows(string) error { return nil }

@@ -180,7 +180,7 @@ func (t *tx) commitForResponse() error {
 	if !isEnding(err) {
 		return err
 	}
-	if err != ErrReplaced { // Err returns ErrReplaced in any case
+	if err != ErrReplaced && err != ErrUnproven { // Err returns these in any case
 		t.problem = problem{problemPassingReported, err}
 	}
 	return nil

@@ -9,8 +9,8 @@ import (
 // Save commits now, instead of at the first byte of the response. It counts as use: it touches
 // the session if that is due. Save takes the values and the deadline of ctx, not its cancellation.
 // The caller handles the error, which does not replace the response: an [ErrStore],
-// [ErrTooLarge], [ErrEnded] if the session has ended, or [ErrReplaced] if its token was replaced.
-// After the last two the changes are dropped.
+// [ErrTooLarge], [ErrEnded] if the session has ended, [ErrReplaced] if its token was replaced, or
+// [ErrUnproven]. After the last three the changes are dropped.
 func (s *Session) Save(ctx context.Context) error {
 	if err := s.refuses("Save"); err != nil {
 		return err
@@ -52,7 +52,8 @@ func (s *Session) saveAfter(ctx context.Context, prepare func(t *tx) error) erro
 
 // Reload drops all pending changes, Login and Logout among them, and loads the session again. A
 // long-lived request learns by it that its session has ended: Reload then returns [ErrEnded], or
-// [ErrReplaced] if a Login or an explicit renewal has replaced its token, and User returns "".
+// [ErrReplaced] if a Login or an explicit renewal has replaced its token, and User returns "". A
+// session that the request had keeps its proof ([Options].DeviceBound), however old that is.
 // Reload takes the values and the deadline of ctx, not its cancellation.
 func (s *Session) Reload(ctx context.Context) error {
 	if err := s.refuses("Reload"); err != nil {
@@ -95,7 +96,7 @@ func (t *tx) reload() error {
 	case t.problem.err != nil:
 		return t.problem.err
 	case was.unresolved != nil && t.stored.status == statusLive && t.stored.ref == was.unresolved.ref:
-		t.cookie = cookie{cookieSend, was.unresolved.token, was.unresolved.isAutomatic}
+		t.cookie = was.unresolved.cookie()
 	case t.stored.status != statusLive && t.cookie.action == cookieSend:
 		t.cookie = cookie{}
 	}

@@ -94,22 +94,25 @@ func (s *Session) Remembered() bool {
 // Ended reports whether the request carries a valid token whose session has ended: it expired, or
 // was ended by Logout, by a Revoke method or by a Login of another user. A login page can then say
 // "your session has ended, please log in again". Ended returns false on a first visit, for a
-// forged token, for a token that a renewal has replaced (see [ErrReplaced]), while the store fails
-// (see [Session.Err]), and once a user is logged in.
+// forged token, for a token that a renewal has replaced (see [ErrReplaced]), for one whose browser has
+// not proved itself ([ErrUnproven]), while the store fails (see [Session.Err]), and once a user is
+// logged in.
 func (s *Session) Ended() bool {
 	st := s.use()
 	return st.carried == carriedEnded && st.user() == ""
 }
 
 // Err loads the session and returns why it cannot be committed now: nil, a failure of the store
-// ([ErrStore]), the error of a call that was refused, [ErrReplaced], or, once the response has
+// ([ErrStore]), the error of a call that was refused, [ErrReplaced], [ErrUnproven], or, once the response has
 // begun, why changes were dropped. After a failure of the store the session looks anonymous, so
 // check errors.Is(s.Err(), ErrStore) before a handler does something outside its response. A
 // successful Save or Reload clears the error.
 func (s *Session) Err() error {
 	st := s.use()
-	if st.problem.err == nil && st.stored.err() == ErrReplaced && st.pending.user == "" && !st.pending.logout {
-		return ErrReplaced
+	err := st.stored.err()
+	hasNone := err == ErrReplaced || err == ErrUnproven
+	if st.problem.err == nil && hasNone && st.pending.user == "" && !st.pending.logout {
+		return err
 	}
 	return st.problem.err
 }

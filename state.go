@@ -70,12 +70,13 @@ const (
 	statusAmbiguous               // the tokens open two or more live sessions, or are too many to verify: no session counts
 	statusLive                    // the session exists, and the request's key opens it
 	statusStale                   // the session exists, and the request's key was replaced
+	statusUnproven                // the session exists, and the browser has not proved lately that it is bound to it
 	statusReplaced                // a Login has replaced the session by another one, or another program has given it to another user
 	statusEnded                   // a Logout or Revoke ended the session, or it expired
 )
 
 func (s status) String() string {
-	return [...]string{"unknown", "none", "ambiguous", "live", "stale", "replaced", "ended"}[s]
+	return [...]string{"unknown", "none", "ambiguous", "live", "stale", "unproven", "replaced", "ended"}[s]
 }
 
 // stored is the session in the store.
@@ -120,6 +121,8 @@ func (st *stored) err() error {
 	switch st.status {
 	case statusStale, statusReplaced:
 		return ErrReplaced
+	case statusUnproven:
+		return ErrUnproven
 	case statusEnded:
 		return ErrEnded
 	}
@@ -162,6 +165,7 @@ type cookie struct {
 	action      cookieAction
 	value       func() string // returns the token to send; nil: send the token that the request brought. A log cannot print the token that a func returns
 	isAutomatic bool          // whether the program has not asked for the new token, so that the client can do without the token
+	bindID      string        // id of the session that the browser may bind to itself; "": none
 }
 
 type cookieAction uint8
@@ -312,6 +316,7 @@ func (st *state) plan(at phase, now time.Time) action {
 	case p.hasEnded(now) && (p.user != "" || p.changes.AddValues()):
 		return actDrop
 	case s.status == statusLive && p.user != "" && p.user != s.rec.User,
+		s.status == statusUnproven && p.user != "", // or the user would find it in a list of sessions for ever
 		s.status == statusReplaced && p.user != "": // perhaps the login form was sent twice
 		return actReplace
 	case s.status == statusLive && p.hasWork(), s.isMaintenanceDue(at):
@@ -366,4 +371,14 @@ type issued struct {
 	ref         token.Ref     // id and key of the token
 	token       func() string // returns the token; nil: there is none
 	isAutomatic bool          // whether an automatic renewal made the token
+	mayBind     bool          // whether a Login made the token of a session that is not bound to a browser
+}
+
+// cookie returns the cookie that sends the token.
+func (i *issued) cookie() cookie {
+	c := cookie{action: cookieSend, value: i.token, isAutomatic: i.isAutomatic}
+	if i.mayBind {
+		c.bindID = i.ref.ID
+	}
+	return c
 }

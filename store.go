@@ -47,6 +47,14 @@ var (
 	// Reload, Take, UpdateNow and Refresh return it. It is not a failure and not given
 	// to ErrorHandler, and it is not an ErrEnded: the session may be live.
 	ErrReplaced = errors.New("session: the token was replaced")
+
+	// ErrUnproven: the session is bound to the browser that logged in ([Options].DeviceBound), and
+	// the request has no recent proof that it comes from that browser. The request is that of a
+	// copied cookie, or the browser could not prove itself: its next request may succeed. The
+	// request has no session; only a Login or Logout is obeyed. Err, Save, Reload, Take, UpdateNow
+	// and Refresh return ErrUnproven. It is not a failure and not given to ErrorHandler, and it is
+	// not an ErrEnded.
+	ErrUnproven = errors.New("session: the browser has not proved lately that it is the one that logged in")
 )
 
 // A Record is what a Store keeps of one session. All its times are in whole

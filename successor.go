@@ -75,10 +75,19 @@ func (t *tx) replace() error {
 // predecessor returns the record of the session to replace. If another Login has replaced the
 // request's session already, that is the user's present session, or nil.
 func (t *tx) predecessor() (*Record, error) {
-	if t.stored.status != statusLive {
-		return t.heir(t.stored.successor)
+	switch st := &t.stored; st.status {
+	case statusLive:
+		return st.rec, nil
+	case statusUnproven:
+		rec, err := loadRecord(t.context(), t.m.store, st.ref.ID)
+		if err != nil || isLive(rec) {
+			return rec, err
+		}
+		_, successor, _ := statusOf(rec)
+		return t.heir(successor)
+	default:
+		return t.heir(st.successor)
 	}
-	return t.stored.rec, nil
 }
 
 // nextPredecessor returns the session to replace after a conflict: rec is the newer record of old,
@@ -146,9 +155,13 @@ func (t *tx) overtaken(rec, old *Record) error {
 // inherited returns the values that a Login takes over from old, a session that is anonymous or
 // of the same user. If the request sees the session as it was before an explicit renewal,
 // inherited omits values that have changed since: the old ones may be used up, and the request
-// must not see the newer ones.
+// must not see the newer ones. A request whose browser could not prove itself has no session, and
+// takes over nothing.
 func (t *tx) inherited(old *Record) []byte {
 	st := &t.stored
+	if old != nil && st.status == statusUnproven && old.ID == st.ref.ID {
+		return nil
+	}
 	if old != nil && st.status == statusLive {
 		old = st.shown()
 	}

@@ -102,6 +102,41 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
+// TestDeviceAllocations checks that Options.DeviceBound costs a read no allocation: neither in a
+// browser that has bound its session, nor in another, nor for a request that uses no session.
+func TestDeviceAllocations(t *testing.T) {
+	atBoundSite(t, session.Options{}, func(s *boundSite) {
+		s.logIn()
+		unbound := newBrowser(t, s.h)
+		unbound.get("/login?bob")
+		h := s.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/read" {
+				benchName.Get(session.From(r.Context()))
+			}
+			answer(w)
+		}))
+		for what, c := range map[string]struct {
+			b    *browser
+			path string
+			most float64
+		}{
+			"bound":             {s.b.browser, "/read", 4},
+			"not bound":         {unbound, "/read", 4},
+			"bound, not used":   {s.b.browser, "/", 2},
+			"unbound, not used": {unbound, "/", 2},
+		} {
+			r := c.b.request(c.path)
+			w := &discard{http.Header{}}
+			if allocs := testing.AllocsPerRun(100, func() { clear(w.h); h.ServeHTTP(w, r) }); allocs > c.most {
+				t.Errorf("%s: %v allocations, want at most %v", what, allocs, c.most)
+			}
+			if isUsed := w.h["Vary"] != nil; isUsed != (c.path == "/read") {
+				t.Errorf("%s: %v", what, w.h)
+			}
+		}
+	})
+}
+
 // TestCookieIsVerifiedOnce checks that a cookie is verified once, because verification is the
 // most expensive step, even if thousands of other cookies are presented in between. A
 // verification has twelve allocations, a read without one four.

@@ -14,9 +14,10 @@ import (
 )
 
 // RequireUser returns a handler that calls next if a user is logged in, and otherwise if not. A
-// pending Login counts. If the token of the request was replaced ([Session.Err] is [ErrReplaced])
-// or the session has ended ([Session.Ended]), otherwise is called. A nil otherwise answers 401 with
-// an empty body, and with [Options].Bearer the header WWW-Authenticate: Bearer (RFC 6750, 3).
+// pending Login counts. If the token of the request was replaced ([Session.Err] is [ErrReplaced]),
+// if the browser has not proved itself ([ErrUnproven]) or if the session has ended ([Session.Ended]),
+// otherwise is called. A nil otherwise answers 401 with an empty body, and with [Options].Bearer the
+// header WWW-Authenticate: Bearer (RFC 6750, 3).
 //
 // While the store fails, RequireUser calls neither: the response is that of Options.ErrorHandler,
 // by default 503.
@@ -73,7 +74,7 @@ func (m *Manager) List(ctx context.Context, user string) ([]Info, error) {
 	}
 	infos := make([]Info, len(records))
 	for i, rec := range records {
-		infos[i] = infoOf(rec)
+		infos[i] = m.infoOf(rec)
 	}
 	return infos, nil
 }
@@ -186,15 +187,17 @@ type Info struct {
 	Expires    time.Time // the earlier of the idle and the absolute end
 	Remembered bool      // whether Remember has set the end
 
+	DeviceBound bool // whether the session is bound to the browser that logged in
+
 	data func() []byte // Record.Data; nil: there is none. A func has no contents that a log could print
 }
 
 // infoOf returns the Info of a live record.
-func infoOf(rec *Record) Info {
+func (m *Manager) infoOf(rec *Record) Info {
 	data := rec.Data
 	return Info{
 		ID: rec.ID, User: rec.User, Created: rec.Created, LastSeen: rec.LastSeen, Expires: rec.Expires,
-		Remembered: body.IsRemembered(rec.Data), data: func() []byte { return data },
+		Remembered: body.IsRemembered(rec.Data), DeviceBound: m.isBound(rec), data: func() []byte { return data },
 	}
 }
 

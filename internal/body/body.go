@@ -14,6 +14,7 @@
 //	session.idle     milliseconds               the session's own idle timeout                 a store of another    by that program
 //	                                                                                           program's records
 //	session.leases   {value: Lease}             which request refreshes a value                Key.Refresh           when the refresh has ended
+//	session.device   Device                     the key of the browser to which it is bound        a registration        by a Login as another user
 //	session.flashes  [flash]                    messages for the next page                     AddFlash              by Flashes, Clear
 //	session.ended    reason                     the record is a tombstone: see [Ending]        every ending          with the record
 //	session.at       Unix milliseconds          when the session ended                         every ending          with the record
@@ -57,6 +58,7 @@ const (
 	pastMember       = `"session.past"`
 	rememberedMember = `"session.remember"`
 	endByMember      = `"session.endby"`
+	deviceMember     = `"session.device"`
 	endedMember      = `"session.ended"`
 	endMember        = `"session.at"`
 	nextMember       = `"session.next"`
@@ -109,6 +111,7 @@ func (b *Body) Set(name string, raw []byte) { b.members = object.Set(b.members, 
 func (b *Body) Begin(key string) {
 	b.Set(rememberedMember, nil)
 	b.Set(endByMember, nil)
+	b.Set(deviceMember, nil)
 	b.Set(Leases, nil)
 	b.Set(IdleTimeout, nil)
 	b.keys = keys{}
@@ -257,7 +260,7 @@ func weight(m object.Member) int {
 // isMetadata reports whether a member is neither a value nor the flashes.
 func isMetadata(name []byte) bool {
 	switch string(name) {
-	case rememberedMember, endByMember, Leases, IdleTimeout:
+	case rememberedMember, endByMember, deviceMember, Leases, IdleTimeout:
 		return true
 	}
 	return isOfKeys(name)

@@ -44,6 +44,7 @@ func TestEveryMember(t *testing.T) {
 		`"session.tidy":1732630160000,` +
 		`"session.older":{"` + key('c') + `":{"issued":1732630020000,"login":true},"` + key('b') + `":{"until":1732630100000},"` + key('a') + `":{"until":1732630200000,"final":true}},` +
 		`"session.remember":1733000000000,"session.endby":1732999999000,"session.idle":60000,` +
+		`"session.device":{"from":1732630010000,"key":"ES256.AAAA","made":1732630000001,"used":1732630000002,"at":1732630000003,"old":1732630000000},` +
 		`"session.leases":{"tokens":{"by":"me","until":1732630035000}},` +
 		`"session.flashes":[{"text":"hi"}],"n":1,` +
 		`"session.past":{"` + key('z') + `":{"until":1732630100000,"created":1732600000000,"values":{"n":0}}},` +
@@ -54,6 +55,10 @@ func TestEveryMember(t *testing.T) {
 	}
 	if b.Remembered() != time.UnixMilli(1733000000000) || b.Limit() != time.UnixMilli(1732999999000) || body.IdleOf([]byte(data)) != time.Minute {
 		t.Errorf("remembered until %v, limited to %v, idle for %v", b.Remembered(), b.Limit(), body.IdleOf([]byte(data)))
+	}
+	want := body.Device{From: at(10 * time.Second), Key: "ES256.AAAA", Made: at(1e6), Used: at(2e6), At: at(3e6), Old: began}
+	if d := b.Device(); d != want || !body.BoundFrom([]byte(data)).Equal(want.From) {
+		t.Errorf("the device is %+v, bound from %v, want %+v", d, body.BoundFrom([]byte(data)), want)
 	}
 	if !body.IsRemembered([]byte(data)) || !body.HasKey([]byte(data)) || body.IsTombstone([]byte(data)) {
 		t.Error("the record is not recognized as remembered")
@@ -74,6 +79,7 @@ func TestBegin(t *testing.T) {
 	b.Remember(at(time.Hour))
 	b.EndBy(at(time.Hour))
 	b.SetIdle(time.Minute)
+	b.Bind(body.Device{Key: "ES256.AAAA", From: began})
 	b.Set(body.Leases, []byte(`{"tokens":{"by":"me","until":1}}`))
 	b.RenewExplicitly(key('b'), false, time.Minute, began, began)
 	b.Begin(key('c'))
@@ -109,6 +115,7 @@ func TestSize(t *testing.T) {
 	b.Begin(key('a'))
 	b.Remember(at(time.Hour))
 	b.SetIdle(time.Minute)
+	b.Bind(body.Device{Key: "ES256.AAAA", From: began})
 	b.RenewExplicitly(key('b'), false, time.Minute, began, began)
 	if b.Size() != size {
 		t.Errorf("the size is %d with metadata, and %d without", b.Size(), size)
