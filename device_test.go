@@ -485,6 +485,31 @@ func TestDeviceUnprovenErrors(t *testing.T) {
 	})
 }
 
+// The recipe "A copied cookie" signs out the attacker and the owner, and not a browser that says why it
+// has no proof.
+func TestDeviceRecipeCopiedCookie(t *testing.T) {
+	atBoundSite(t, session.Options{}, func(s *boundSite) {
+		s.logIn()
+		var m *session.Manager
+		o := s.o
+		o.OnEvent = func(ctx context.Context, e session.Event) {
+			if e.Kind == session.EventUnproven && e.Err == session.ErrUnproven {
+				m.Revoke(ctx, e.User, e.ID)
+			}
+		}
+		m = newManager(t, o)
+		s.b.h = m.Handler(deviceRoutes)
+		time.Sleep(period)
+		s.b.deliver = func(*leg) bool { return false }
+		s.expect(s.b, unproven)
+		s.b.deliver = nil
+		s.expect(s.b, bound)
+		thief := s.b.thief(s.b.cookieName())
+		s.expect(thief, unproven)
+		s.expect(s.b, nobody)
+	})
+}
+
 // Promise 19. Login and Logout are obeyed by a request without a proof: the browser has lost its key,
 // and so can never prove itself again. The old session ends.
 func TestDeviceKeyIsLost(t *testing.T) {

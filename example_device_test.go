@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -27,4 +28,17 @@ func ExampleOptions_deviceBound() {
 	h.ServeHTTP(w, httptest.NewRequest("GET", "https://example.com/", nil))
 	fmt.Println(w.Body)
 	// Output: user "", bound to this browser: false
+}
+
+// A program can sign out both the owner and an attacker when a copy of a cookie is used.
+func ExampleOptions_copiedCookie() {
+	var sessions *session.Manager
+	sessions = session.Must(session.New(&session.Options{
+		DeviceBound: 10 * time.Minute,
+		OnEvent: func(ctx context.Context, e session.Event) {
+			if e.Kind == session.EventUnproven && e.Err == session.ErrUnproven {
+				_ = sessions.Revoke(ctx, e.User, e.ID)
+			}
+		},
+	}))
 }

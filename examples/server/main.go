@@ -10,6 +10,9 @@
 //	APP_ENV         production: a Secure cookie with the __Host-Http- name, for use
 //	                behind HTTPS; anything else: a cookie for plain HTTP
 //
+// With -tls it serves HTTPS on this machine, with a certificate that it makes, and binds sessions to
+// the browser that logged in. It prints how to start a Chromium that can.
+//
 // Sessions are kept in memory. The same server with SQLite, Redis, PostgreSQL or MySQL is in
 // examples/integrations/stores, which needs their drivers.
 package main

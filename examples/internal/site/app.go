@@ -18,6 +18,7 @@ var (
 	visits    = session.NewKey[int]("visits")
 	device    = session.NewKey[string]("device")     // a name of the device for the user: "Firefox on Linux"
 	setCookie = session.NewKey[string]("set-cookie") // the Set-Cookie header of the login, with its value masked
+	offer     = session.NewKey[string]("offer")      // the header of the login that offers to bind the session, with its challenge masked
 )
 
 const remembered = 30 * 24 * time.Hour
@@ -62,8 +63,11 @@ func (a app) home(w http.ResponseWriter, r *http.Request) {
 func (a app) form(w http.ResponseWriter, r *http.Request) {
 	s := session.From(r.Context())
 	flashes := s.Flashes()
-	if s.Ended() {
+	switch {
+	case s.Ended():
 		flashes = append(flashes, session.Flash{Kind: "bad", Text: hasEnded})
+	case errors.Is(s.Err(), session.ErrUnproven):
+		flashes = append(flashes, session.Flash{Kind: "bad", Text: isNotBound})
 	}
 	render(w, http.StatusOK, page{User: s.User(), Flashes: flashes})
 }
@@ -100,6 +104,9 @@ func (a app) login(w http.ResponseWriter, r *http.Request) {
 	if line := w.Header().Get("Set-Cookie"); line != "" {
 		setCookie.Set(s, mask(line))
 	}
+	if line := w.Header().Get("Secure-Session-Registration"); line != "" {
+		offer.Set(s, maskChallenge(line))
+	}
 }
 
 // parseForm parses a small form of either encoding.
@@ -131,6 +138,8 @@ func unauthorized(w http.ResponseWriter, r *http.Request) {
 	s, reason := session.From(r.Context()), "Please log in."
 	switch {
 	case !wantsHTML(r):
+	case errors.Is(s.Err(), session.ErrUnproven):
+		reason = isNotBound
 	case errors.Is(s.Err(), session.ErrReplaced):
 		reason = "You have just logged in again in another tab. Please reload this page."
 	case s.Ended():
@@ -154,6 +163,7 @@ func (a app) dashboard(w http.ResponseWriter, r *http.Request, s *session.Sessio
 	render(w, http.StatusOK, page{
 		User: s.User(), Session: s.ID(), Dashboard: true, Flashes: s.Flashes(), Visits: visits.Get(s),
 		Devices: devices, SetCookie: line, Attributes: explain(line),
+		IsBound: s.DeviceBound(), Binding: binding(offer.Get(s), s.DeviceBound()),
 	})
 }
 

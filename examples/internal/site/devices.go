@@ -13,7 +13,7 @@ import (
 // deviceRow is one of the user's sessions on the page.
 type deviceRow struct {
 	ID, Name           string
-	Current            bool
+	Current, Bound     bool
 	LoggedIn, LastSeen moment
 	Expires            moment
 }
@@ -35,7 +35,7 @@ func (a app) devices(r *http.Request, s *session.Session) ([]deviceRow, error) {
 	rows := make([]deviceRow, len(all))
 	for i, d := range all {
 		rows[i] = deviceRow{
-			ID: d.ID, Current: d.ID == s.ID(),
+			ID: d.ID, Current: d.ID == s.ID(), Bound: d.DeviceBound,
 			LoggedIn: moment{ago(now.Sub(d.Created)), d.Created},
 			LastSeen: moment{ago(now.Sub(d.LastSeen)), d.LastSeen},
 			Expires:  moment{"in " + span(d.Expires.Sub(now)), d.Expires},

@@ -29,6 +29,8 @@ type page struct {
 	Devices    []deviceRow
 	SetCookie  string
 	Attributes []attribute
+	IsBound    bool        // the session is bound to this browser
+	Binding    []attribute // how that came about; nil: the server does not bind sessions
 }
 
 // render writes the page, completely or not at all.

@@ -5,7 +5,9 @@ package site
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -26,17 +28,22 @@ type Open func(ctx context.Context, name string) (session.Store, error)
 func Main(open Open) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Getenv, os.Stdout, open); err != nil {
+	withTLS := flag.Bool("tls", false, "serve HTTPS with a certificate made for this run, and bind sessions to the browser that logged in")
+	flag.Parse()
+	if err := run(ctx, os.Getenv, *withTLS, os.Stdout, open); err != nil {
 		fmt.Fprintln(os.Stderr, "server:", err)
 		os.Exit(1)
 	}
 }
 
 // run serves until ctx ends, and then lets in-flight requests finish.
-func run(ctx context.Context, getenv func(string) string, out io.Writer, open Open) error {
+func run(ctx context.Context, getenv func(string) string, withTLS bool, out io.Writer, open Open) error {
 	opts, err := options(getenv)
 	if err != nil {
 		return err
+	}
+	if withTLS {
+		opts.Cookie.Insecure, opts.DeviceBound = false, 10*time.Minute
 	}
 	if name := getenv("STORE"); name != "" && name != "memory" {
 		if opts.Secrets == nil {
@@ -64,11 +71,22 @@ func run(ctx context.Context, getenv func(string) string, out io.Writer, open Op
 		MaxHeaderBytes:    32 << 10,
 	}
 	server.RegisterOnShutdown(func() { close(closing) })
-	fmt.Fprintf(out, "listening on http://localhost:%d (%s)\n",
-		listener.Addr().(*net.TCPAddr).Port, mode(opts))
+	url, serve := fmt.Sprintf("://localhost:%d", listener.Addr().(*net.TCPAddr).Port), server.Serve
+	if withTLS {
+		certificate, hash, err := newCertificate()
+		if err != nil {
+			return err
+		}
+		server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{certificate}}
+		serve = func(l net.Listener) error { return server.ServeTLS(l, "", "") }
+		fmt.Fprintf(out, "listening on https%s (a certificate for this run; sessions are bound to their browsers)\n", url)
+		printChromium(out, "https"+url, hash)
+	} else {
+		fmt.Fprintf(out, "listening on http%s (%s)\n", url, mode(opts))
+	}
 
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
+	go func() { failed <- serve(listener) }()
 	select {
 	case err := <-failed:
 		return err
@@ -109,10 +127,10 @@ func options(getenv func(string) string) (*session.Options, error) {
 }
 
 // address returns where the server listens: on this machine only if the cookie is sent without
-// TLS.
+// TLS, or if the server has a certificate that only this machine can verify.
 func address(opts *session.Options, port string) string {
 	host := ""
-	if opts.Cookie.Insecure {
+	if opts.Cookie.Insecure || opts.DeviceBound > 0 {
 		host = "localhost"
 	}
 	return net.JoinHostPort(host, port)

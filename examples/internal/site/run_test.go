@@ -42,7 +42,7 @@ func TestEnvironment(t *testing.T) {
 			if test.env["PORT"] == "" {
 				test.env["PORT"] = "0"
 			}
-			err := run(ctx, test.env.get, io.Discard, nil)
+			err := run(ctx, test.env.get, false, io.Discard, nil)
 			if test.refuse == nil {
 				if err != nil {
 					t.Fatal(err)
@@ -75,7 +75,7 @@ func TestRun(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
 			r, w := io.Pipe()
 			ended := make(chan error, 1)
-			go func() { ended <- run(ctx, test.env.get, w, nil) }()
+			go func() { ended <- run(ctx, test.env.get, false, w, nil) }()
 			out := bufio.NewScanner(r)
 			out.Scan()
 			address := strings.Fields(out.Text())[2]
@@ -119,7 +119,7 @@ func TestGracefulShutdown(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	r, w := io.Pipe()
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, env{"PORT": "0"}.get, w, nil) }()
+	go func() { ended <- run(ctx, env{"PORT": "0"}.get, false, w, nil) }()
 	out := bufio.NewScanner(r)
 	out.Scan()
 	address := strings.Fields(out.Text())[2]
@@ -158,7 +158,7 @@ func TestShutdownWithAnOpenPage(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	r, w := io.Pipe()
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, env{"PORT": "0"}.get, w, nil) }()
+	go func() { ended <- run(ctx, env{"PORT": "0"}.get, false, w, nil) }()
 	out := bufio.NewScanner(r)
 	out.Scan()
 	c := firefox(t, strings.Fields(out.Text())[2])
