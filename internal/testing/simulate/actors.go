@@ -11,18 +11,18 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// A browser belongs to one person, who may have two accounts.
+// A browser belongs to one user, who may have two accounts.
 type browser struct {
 	w      *world
 	task   int
 	name   string
-	index  int // of actor in Plan.Actors
+	index  int // index of actor in Plan.Actors
 	actor  Actor
 	step   int
-	sent   int        // requests in the step
-	rng    *rand.Rand // of the step
-	isSlow bool       // its network is
-	cookie string     // "" if there is none
+	sent   int        // requests so far in the step
+	rng    *rand.Rand // randomness of the step
+	isSlow bool       // the network is slow
+	cookie string     // "": none
 }
 
 func newBrowser(w *world, i int, a Actor) *browser {
@@ -31,7 +31,7 @@ func newBrowser(w *world, i int, a Actor) *browser {
 
 func (b *browser) account(n int) string { return fmt.Sprintf("%s's account %d", b.name, n) }
 
-// live does some things, one after another, with pauses between them.
+// live executes the steps of the browser, with pauses between them.
 func (b *browser) live(task int) {
 	b.task = task
 	for _, step := range b.actor.Steps {
@@ -42,10 +42,10 @@ func (b *browser) live(task int) {
 			b.visit(false, append(someOps(b.rng), login(b.account(0)))...)
 		case 2:
 			ops := []op{login(b.account(b.rng.IntN(8) / 7))}
-			if b.rng.IntN(4) == 0 { // the header leaves long after the token was stored
+			if b.rng.IntN(4) == 0 { // the header is sent long after the token was stored
 				ops = append(ops, save(), works(someTime(b.rng, time.Minute)))
 			}
-			if b.rng.IntN(4) == 0 { // a script that sends the form some times at once
+			if b.rng.IntN(4) == 0 { // a script that sends the form several times concurrently
 				for range 3 + b.rng.IntN(3) {
 					b.send(b.prepare(false, ops...))
 				}
@@ -68,7 +68,7 @@ func (b *browser) live(task int) {
 			}
 			b.visit(false, ops...)
 		case 6:
-			if b.rng.IntN(4) == 0 { // a Logout whose session another request replaces
+			if b.rng.IntN(4) == 0 { // a Logout concurrent to a Login that replaces the session
 				b.send(b.prepare(false, works(b.upTo(10*time.Second)), logout()))
 				b.visit(false, login(b.account(b.rng.IntN(2))))
 				continue
@@ -77,7 +77,7 @@ func (b *browser) live(task int) {
 		case 7:
 			b.visit(false, renew(), revokeOthers())
 		case 8, 9:
-			if b.rng.IntN(2) == 0 { // when others do the same
+			if b.rng.IntN(2) == 0 { // at the same time as other browsers
 				b.w.sleep(b.task, time.Until(time.Now().Truncate(20*time.Minute).Add(20*time.Minute)))
 			}
 			var all []*exchange
@@ -100,7 +100,7 @@ func (b *browser) live(task int) {
 			}
 			b.visit(false, append(ops, sendHeader(), stream(someTime(b.rng, 5*time.Minute)))...)
 		case 14, 15:
-			b.isSlow = true // a bad network, and pages that take long
+			b.isSlow = true // a bad network, and slow pages
 			for range 4 + b.rng.IntN(16) {
 				var ops []op
 				if b.rng.IntN(2) == 0 {
@@ -116,7 +116,7 @@ func (b *browser) live(task int) {
 			b.reorder()
 		case 18:
 			b.visit(false, login(b.account(0)))
-			b.w.sleep(b.task, 2*time.Minute+b.upTo(time.Minute)) // the credential is to be refreshed
+			b.w.sleep(b.task, 2*time.Minute+b.upTo(time.Minute)) // then the credential has to be refreshed
 			for range 2 + b.rng.IntN(3) {
 				b.send(b.prepare(false, refresh(30*time.Second-someTime(b.rng, 2*time.Second), 0, false)))
 				b.w.sleep(b.task, b.upTo(10*time.Second))
@@ -129,22 +129,22 @@ func (b *browser) live(task int) {
 	}
 }
 
-// useOtherDevices logs in at some devices that are not seen again, at the same time. The Logins
-// may be committed in another order.
+// useOtherDevices logs in on several devices concurrently; the devices are not used again. The
+// Logins may be committed in another order.
 func (b *browser) useOtherDevices() {
 	for range 2 + b.rng.IntN(2) {
-		x := &exchange{who: "another device of " + b.name, rng: b.w.split(b.rng), ops: []op{login(b.account(0)), works(b.upTo(4 * time.Second))}}
+		x := &exchange{sender: "another device of " + b.name, rng: b.w.split(b.rng), ops: []op{login(b.account(0)), works(b.upTo(4 * time.Second))}}
 		b.w.start(func(task int) { b.w.send(task, x) })
 		b.w.sleep(b.task, someTime(b.rng, 2*time.Second))
 	}
 }
 
-// reorder lets the network turn the order of an automatic renewal's tokens around: the browser
-// gets the second one, and then the first one, while requests with the second are in flight.
+// reorder reverses the order in which two tokens of automatic renewals arrive: the browser gets the
+// second token, and then the first one, while requests with the second are in flight.
 func (b *browser) reorder() {
 	b.visit(false, login(b.account(0)))
 	b.w.sleep(b.task, time.Minute+b.upTo(time.Minute))
-	isSoon := b.rng.IntN(2) == 0 // the first token comes before a request with it may get another
+	isSoon := b.rng.IntN(2) == 0 // the first token arrives before a request with it may cause a renewal
 	first := b.prepare(false)
 	first.delay = overlap + 5*time.Second + b.upTo(arrival)
 	if isSoon {
@@ -162,7 +162,7 @@ func (b *browser) reorder() {
 		return
 	}
 	b.isSlow = true
-	for range 2 { // uploads, which a proxy keeps until they are complete
+	for range 2 { // uploads, which a proxy buffers until they are complete
 		upload := b.prepare(false)
 		upload.way = b.upTo(90 * time.Second)
 		b.send(upload)
@@ -182,12 +182,12 @@ func (b *browser) late() int {
 	return 1
 }
 
-// upTo returns a time up to most.
+// upTo returns a random time of less than most.
 func (b *browser) upTo(most time.Duration) time.Duration {
 	return time.Duration(b.rng.Int64N(int64(most)))
 }
 
-// pause is what lies between two things that a person does.
+// pause returns the time between two actions of a user.
 func (b *browser) pause() time.Duration {
 	switch b.rng.IntN(10) {
 	case 0:
@@ -200,12 +200,12 @@ func (b *browser) pause() time.Duration {
 	return someTime(b.rng, time.Minute)
 }
 
-// prepare makes a request with the cookie of now.
+// prepare returns a request with the current cookie.
 func (b *browser) prepare(passive bool, ops ...op) *exchange {
-	return &exchange{who: b.name, rng: b.w.split(b.rng), browser: b, passive: passive, ops: ops}
+	return &exchange{sender: b.name, rng: b.w.split(b.rng), browser: b, passive: passive, ops: ops}
 }
 
-// visit sends a request and mostly waits for its response.
+// visit sends a request and usually waits for its response.
 func (b *browser) visit(passive bool, ops ...op) {
 	done := b.send(b.prepare(passive, ops...))
 	if b.rng.IntN(4) > 0 {
@@ -214,24 +214,23 @@ func (b *browser) visit(passive bool, ops ...op) {
 	}
 }
 
-// doubleClick sends a form twice or more often. The browser has no use for the first
-// responses, and may throw them away.
+// doubleClick sends a form at least twice. The browser may ignore the first responses.
 func (b *browser) doubleClick(ops ...op) {
 	for range 1 + b.rng.IntN(8)/6*b.rng.IntN(5) {
 		first := b.prepare(false, append([]op{works(someTime(b.rng, time.Second))}, ops...)...)
-		first.who += " (first click)"
+		first.sender += " (first click)"
 		b.send(first)
 		b.w.sleep(b.task, someTime(b.rng, time.Second))
 	}
 	b.visit(false, append([]op{works(someTime(b.rng, time.Second))}, ops...)...)
 }
 
-// send sends a request from a goroutine of its own. The channel that it returns is closed
-// when the browser has processed the response's header, or will never see it.
+// send sends a request in a goroutine of its own. The returned channel is closed when the browser
+// has processed the header of the response, or will never get it.
 func (b *browser) send(x *exchange) <-chan struct{} {
 	done := make(chan struct{})
 	w, faults := b.w, b.w.plan.Faults
-	// As in fate, the same is drawn whatever faults there are.
+	// As in fate, the random numbers do not depend on the faults of the plan.
 	isLost := b.rng.IntN(8) == 0 && faults&LostResponses != 0
 	isLate := b.rng.IntN(4) < b.late() && faults&LostResponses != 0
 	delay := b.upTo(50 * time.Second)
@@ -249,7 +248,7 @@ func (b *browser) send(x *exchange) <-chan struct{} {
 		onWay += x.way
 	}
 	isRetried := b.rng.IntN(12) == 0 && faults&Retries != 0
-	again := &exchange{who: x.who + " (sent again by a proxy)", rng: w.split(b.rng), browser: b, passive: x.passive, ops: x.ops}
+	again := &exchange{sender: x.sender + " (repeated by a proxy)", rng: w.split(b.rng), browser: b, passive: x.passive, ops: x.ops}
 	this := Sent{b.step, b.sent}
 	b.sent++
 	if slices.Contains(b.actor.Without, this) {
@@ -285,8 +284,8 @@ func (b *browser) send(x *exchange) <-chan struct{} {
 		}
 		w.send(task, x)
 		if isRetried {
-			w.log(x, "its response is lost on the way to a proxy, which sends the request again")
-			w.truth.count("fault: a request sent again")
+			w.log(x, "its response is lost on the way to a proxy, which repeats the request")
+			w.truth.count("fault: a repeated request")
 			w.send(task, again)
 		}
 		if !last.isDelivered {
@@ -298,7 +297,7 @@ func (b *browser) send(x *exchange) <-chan struct{} {
 	return done
 }
 
-// receive keeps the cookie of a response.
+// receive stores the cookie of a response.
 func (b *browser) receive(x *exchange) {
 	c := x.cookie
 	switch {
@@ -308,32 +307,32 @@ func (b *browser) receive(x *exchange) {
 		b.w.log(x, "its response reaches %s, which deletes its cookie (%s)", b.name, b.w.truth.nameOf(b.cookie))
 		b.cookie = ""
 	default:
-		b.w.log(x, "its response reaches %s, whose cookie is %s now, and was %s", b.name, b.w.truth.nameOf(c.Value), b.w.truth.nameOf(b.cookie))
+		b.w.log(x, "its response reaches %s, whose cookie is now %s and was %s", b.name, b.w.truth.nameOf(c.Value), b.w.truth.nameOf(b.cookie))
 		b.cookie = c.Value
 	}
 }
 
-// steal lets a thief copy cookies and use them at will.
+// steal lets a thief copy cookies and use them at random times.
 func (w *world) steal(task, i int, a Actor) {
 	var stolen []string
-	own := "" // the token of an anonymous session of the thief's
-	who := fmt.Sprintf("thief %d", i)
+	own := "" // token of an anonymous session of the thief
+	sender := fmt.Sprintf("thief %d", i)
 	for _, step := range a.Steps {
 		rng := a.rng(step)
 		w.sleep(task, someTime(rng, 3*time.Minute))
 		if b := w.browsers[rng.IntN(len(w.browsers))]; b.cookie != "" && !slices.Contains(stolen, b.cookie) && rng.IntN(3) == 0 {
-			w.log(nil, "%s copies %s of %s", who, w.truth.nameOf(b.cookie), b.name)
+			w.log(nil, "%s copies %s of %s", sender, w.truth.nameOf(b.cookie), b.name)
 			stolen = append(stolen, b.cookie)
 		}
 		if len(stolen) == 0 {
 			continue
 		}
-		x := &exchange{who: who, rng: w.split(rng), token: stolen[rng.IntN(len(stolen))]}
+		x := &exchange{sender: sender, rng: w.split(rng), token: stolen[rng.IntN(len(stolen))]}
 		switch rng.IntN(10) {
-		case 4, 5, 6: // asks for many keys in a row, and uses one of them
+		case 4, 5, 6: // triggers many renewals, and uses one of the new tokens
 			var got []string
 			for range 1 + rng.IntN(100) {
-				again := &exchange{who: who, rng: w.split(rng), token: x.token}
+				again := &exchange{sender: sender, rng: w.split(rng), token: x.token}
 				w.start(func(task int) {
 					if w.send(task, again); again.cookie != nil && again.cookie.MaxAge >= 0 {
 						got = append(got, again.cookie.Value)
@@ -372,15 +371,15 @@ func (w *world) steal(task, i int, a Actor) {
 	}
 }
 
-// crawl lets a crawler ask for pages that begin a session. Some of its requests come back
-// once with their cookie. Others log a user in, at a device that is not seen again.
+// crawl lets a crawler request pages that begin a session. Some of the sessions are used once more
+// with their cookie. Some requests log a user in on a device that is not used again.
 func (w *world) crawl(task, i int, a Actor) {
 	for _, step := range a.Steps {
 		rng := a.rng(step)
 		w.sleep(task, someTime(rng, 30*time.Minute))
 		for range 1 + rng.IntN(8) {
-			x := &exchange{who: fmt.Sprintf("crawler %d", i), rng: w.split(rng), ops: []op{mark()}}
-			again := &exchange{who: x.who, rng: w.split(rng)}
+			x := &exchange{sender: fmt.Sprintf("crawler %d", i), rng: w.split(rng), ops: []op{mark()}}
+			again := &exchange{sender: x.sender, rng: w.split(rng)}
 			comesBack := rng.IntN(2) == 0
 			if rng.IntN(6) == 0 {
 				x.ops = []op{login(w.browsers[rng.IntN(len(w.browsers))].account(0))}
@@ -408,32 +407,32 @@ func (w *world) operate(task int, a Actor) {
 	}
 }
 
-// operateOnce ends all sessions of a user, or one, or changes one.
+// operateOnce ends all sessions of a user, ends one, or changes one.
 func (w *world) operateOnce(ctx context.Context, rng *rand.Rand) {
 	user := w.browsers[rng.IntN(len(w.browsers))].account(rng.IntN(2))
 	m := w.processes[rng.IntN(len(w.processes))].manager
 	if rng.IntN(2) == 0 {
 		w.log(nil, "the operator ends all sessions of %s", user)
-		w.log(nil, "the operator is told: %s", told(m.RevokeAll(ctx, user)))
+		w.log(nil, "the operator gets the result: %s", told(m.RevokeAll(ctx, user)))
 		return
 	}
 	listed, err := m.List(ctx, user)
-	w.log(nil, "the operator lists the sessions of %s and is told: %s, %d sessions", user, told(err), len(listed))
+	w.log(nil, "the operator lists the sessions of %s and gets the result: %s, %d sessions", user, told(err), len(listed))
 	if len(listed) > 0 {
 		s := listed[rng.IntN(len(listed))]
 		if rng.IntN(2) == 0 {
-			w.log(nil, "the operator ends session %d and is told: %s", w.truth.number(s.ID), told(m.Revoke(ctx, user, s.ID)))
+			w.log(nil, "the operator ends session %d and gets the result: %s", w.truth.number(s.ID), told(m.Revoke(ctx, user, s.ID)))
 			return
 		}
 		err := m.Edit(ctx, user, s.ID, func(s *session.Session) { name.Set(s, "changed by the operator") })
-		w.log(nil, "the operator changes session %d and is told: %s", w.truth.number(s.ID), told(err))
+		w.log(nil, "the operator changes session %d and gets the result: %s", w.truth.number(s.ID), told(err))
 	}
 }
 
-// setClocks sets back the clocks of the store and of all processes by up to hours, or lets the
-// clock of one process go wrong by some seconds. The records that a request has in memory would
-// have to move with the stored ones. So the actor waits for a moment without requests, or lets the
-// processes die together: their machine is started again.
+// setClocks sets back the clocks of the store and of all processes by up to hours, or changes the
+// clock of one process by some seconds. Records in the memory of a request cannot be moved together
+// with the stored ones. So the actor waits for a moment without requests, or restarts all
+// processes, as if their machine restarted.
 func (w *world) setClocks(task int, a Actor) {
 	for _, step := range a.Steps {
 		rng := a.rng(step)
@@ -444,7 +443,7 @@ func (w *world) setClocks(task int, a Actor) {
 		for n := 0; waits && w.busy > 0 && n < 1000; n++ {
 			w.sleep(task, time.Second)
 		}
-		for n := 0; !waits && !w.truth.isRefreshing() && n < 1000; n++ { // the worst moment
+		for n := 0; !waits && !w.truth.isRefreshing() && n < 1000; n++ { // the most difficult moment
 			w.sleep(task, time.Second)
 		}
 		if w.busy > 0 {
@@ -459,15 +458,15 @@ func (w *world) setClocks(task int, a Actor) {
 		case !isOne:
 			w.setBack(d)
 		case w.plan.Faults&Clocks != 0:
-			w.log(nil, "the clock of process %d is ahead by %v now", i, ahead)
+			w.log(nil, "the clock of process %d is now ahead by %v", i, ahead)
 			w.truth.count("fault: the clock of a process is set")
 			w.processes[i].ahead = ahead
 		}
 	}
 }
 
-// setBack sets back all clocks. As the virtual time cannot go back, the times of the records
-// go forward.
+// setBack sets back all clocks. Virtual time cannot go back, so the times of the records are moved
+// forward.
 func (w *world) setBack(d time.Duration) {
 	w.log(nil, "all clocks are set back by %v", d)
 	w.truth.count("fault: all clocks are set back")
@@ -475,7 +474,7 @@ func (w *world) setBack(d time.Duration) {
 	w.truth.setBack(d)
 }
 
-// deployAll lets new versions of the program be deployed, one after another.
+// deployAll deploys new versions of the program, one after another.
 func (w *world) deployAll(task int, a Actor) {
 	for _, step := range a.Steps {
 		rng := a.rng(step)
@@ -484,9 +483,9 @@ func (w *world) deployAll(task int, a Actor) {
 	}
 }
 
-// deploy replaces the processes by new ones, one after another, with the next step of a
-// rotation of the secrets: the new secret comes last everywhere before it comes first
-// anywhere. A version may have other limits. What the old processes have begun they finish.
+// deploy replaces the processes by new ones, one after another, with the next step of a rotation of
+// the secrets: the new secret is added last in all processes before it is first in any. A new
+// version may have other limits. The old processes finish their requests.
 func (w *world) deploy(task int, rng *rand.Rand) {
 	w.secrets++
 	next := w.plan.limits()
@@ -499,7 +498,7 @@ func (w *world) deploy(task int, rng *rand.Rand) {
 	for i, old := range w.processes {
 		w.sleep(task, someTime(rng, time.Minute))
 		if w.processes[i] != old {
-			continue // it has died meanwhile, and begun with them
+			continue // the process has been restarted, with the new secrets and limits
 		}
 		w.log(nil, "process %d is replaced by one with the secrets of step %d, and %v", i, w.secrets, next)
 		w.truth.deployed(old.limits, next)
@@ -518,12 +517,12 @@ func secretsOf(step int) [][]byte {
 	return [][]byte{secret(n), secret(n - 1), secret(n - 2), secret(n + 1)}
 }
 
-// split returns the randomness of a request, made by a step. It differs with Plan.Seed.
+// split returns the randomness of a request of a step. It depends on Plan.Seed.
 func (w *world) split(rng *rand.Rand) *rand.Rand {
 	return rand.New(rand.NewPCG(w.plan.Seed, rng.Uint64()))
 }
 
-// told says how a call has ended.
+// told describes the result of a call.
 func told(err error) string {
 	if err == nil {
 		return "done"

@@ -8,16 +8,16 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// NewStore returns the store of a run without faults, actors and turns: it must keep the
-// contract of session.Store like any other.
+// NewStore returns the store of a run without faults, actors and scheduling. It must fulfil the
+// contract of session.Store.
 func NewStore(library Library) session.Store {
 	w := &world{library: library, scheduler: newScheduler(0), store: session.NewMemoryStore(nil), began: time.Now(), counts: map[string]int{}}
-	w.over = true // nothing waits for its turn
+	w.over = true // no call waits for its turn
 	w.truth = newTruth(w)
 	return &lockedStore{p: &process{w: w}}
 }
 
-// A lockedStore makes one call at a time, as the scheduler does in a run.
+// A lockedStore serializes the calls, as the scheduler does in a run.
 type lockedStore struct {
 	mu sync.Mutex
 	p  *process

@@ -14,18 +14,18 @@ import (
 
 var pageURL = &url.URL{Scheme: "https", Host: "app.test", Path: "/"}
 
-// What the application keeps in a session.
+// The keys of the application.
 var (
-	marks  = session.NewKey[[]int]("marks") // each was made by one request, and is never removed
-	once   = session.NewKey[int]("once")    // a voucher, to be taken by one request
-	grants = session.NewKey[int]("grants")  // a credential that is good for one use
+	marks  = session.NewKey[[]int]("marks") // each mark was added by one request, and is never removed
+	once   = session.NewKey[int]("once")    // a voucher, which one request may take
+	grants = session.NewKey[int]("grants")  // a credential that may be used once
 	name   = session.NewKey[string]("name")
 )
 
-// An op is one thing that a handler does.
+// An op is one action of a handler.
 type op struct {
-	kind string // without what differs between two of a kind
-	name string // how the history calls it
+	kind string // the action without its parameters
+	name string // text in the history
 	do   func(x *exchange, w http.ResponseWriter)
 }
 
@@ -115,7 +115,7 @@ func remember(d time.Duration) op {
 	}}
 }
 
-// endBy caps the end of the session. A d of zero or less ends it.
+// endBy limits the end of the session. A d of zero or less ends the session.
 func endBy(d time.Duration) op {
 	return op{"ends by", "ends the session in " + d.String() + " at the latest", func(x *exchange, _ http.ResponseWriter) {
 		end := time.Now().Add(d).Truncate(time.Millisecond)
@@ -140,8 +140,8 @@ func save() op {
 	return op{"saves", "saves", func(x *exchange, _ http.ResponseWriter) { _ = x.s.Save(x.ctx()) }}
 }
 
-// saveRefused sets a value that cannot be encoded, so that Save stores nothing of what the
-// request has changed.
+// saveRefused sets a value that cannot be encoded, so that Save stores none of the changes of the
+// request.
 func saveRefused() op {
 	return op{"is refused", "saves what cannot be encoded", func(x *exchange, _ http.ResponseWriter) {
 		session.NewKey[func()]("refused").Set(x.s, func() {})
@@ -191,8 +191,9 @@ func take() op {
 	}}
 }
 
-// refresh uses a credential of an issuer that gives another for it, once. The issuer takes
-// d, the request waits for it for within at most, and reloads the session meanwhile.
+// refresh exchanges a credential for a new one at an issuer that accepts each credential once. The
+// issuer takes d, and the request waits at most within. With reloads, the request reloads the
+// session in the meantime.
 func refresh(d, within time.Duration, reloads bool) op {
 	name := "refreshes the credential"
 	if within > 0 {
@@ -217,7 +218,7 @@ func refresh(d, within time.Duration, reloads bool) op {
 			t.uses(x, n, end)
 			x.w.sleep(x.task, min(d, max(0, time.Until(end))))
 			if err := ctx.Err(); err != nil || x.p.isDead {
-				x.w.log(x, "gets no answer from the issuer in time")
+				x.w.log(x, "gets no reply from the issuer in time")
 				t.unused(x, n)
 				return 0, fmt.Errorf("issuer: %w", context.DeadlineExceeded)
 			}
@@ -233,7 +234,7 @@ func refresh(d, within time.Duration, reloads bool) op {
 	}}
 }
 
-// watch asks for the end of the session, and does not wait for it.
+// watch calls Done, and does not wait for the end of the session.
 func watch() op {
 	return op{"watches", "watches the session", func(x *exchange, _ http.ResponseWriter) { x.s.Done() }}
 }
@@ -250,31 +251,31 @@ func stream(d time.Duration) op {
 		case <-t.C:
 		}
 		x.w.park(place{task: x.task, call: "wake"})
-		select { // not the choice of the first select, which is random if both are ready
+		select { // the choice of the first select is random if both are ready
 		case <-done:
 			isDone = true
 		default:
 		}
 		if isDone {
-			x.w.log(x, "is told that the session has ended")
+			x.w.log(x, "sees that Done is closed")
 			x.w.truth.done(x)
 		} else {
-			x.w.log(x, "has waited without being told of an end")
+			x.w.log(x, "has waited, and Done is still open")
 			x.w.truth.notDone(x)
 		}
 	}}
 }
 
-// leave leaves a goroutine behind that does these steps, one after another, when the handler
-// has returned: after d at the earliest.
+// leave starts a goroutine that executes these steps after the handler has returned, at least d
+// later.
 func leave(d time.Duration, steps ...lateStep) op {
 	var does []string
 	for _, s := range steps {
 		does = append(does, s.name)
 	}
-	what := "leaves a goroutine behind, which " + strings.Join(does, ", ")
-	return op{"leaves a goroutine behind", what, func(x *exchange, _ http.ResponseWriter) {
-		if x.hasLeft { // a goroutine that waits for another one's commit would stop the scheduler
+	what := "starts a goroutine that continues after the handler and " + strings.Join(does, ", ")
+	return op{"starts a goroutine", what, func(x *exchange, _ http.ResponseWriter) {
+		if x.hasLeft { // a goroutine that waits for the commit of another one would block the scheduler
 			return
 		}
 		x.hasLeft = true
@@ -293,21 +294,21 @@ func leave(d time.Duration, steps ...lateStep) op {
 	}}
 }
 
-// A lateStep is one thing that a goroutine does whose handler has returned.
+// A lateStep is one action of a goroutine whose handler has returned.
 type lateStep struct {
 	name string
 	do   func(x *exchange, task int)
 }
 
-// markLate adds a mark and saves it after d. Whether that is later than a second decides
-// whether an event has told that the mark is dropped.
+// markLate adds a mark and saves it after d. If d is more than a second, an event must have
+// reported that the mark is dropped.
 func markLate(d time.Duration) lateStep {
 	return lateStep{"adds a mark and saves it after " + d.String(), func(x *exchange, task int) {
 		c := x.w.truth.changesLate(x)
 		n := x.addLate()
 		x.w.sleep(task, d)
 		err := x.s.Save(x.ctx())
-		x.w.log(x, "saves mark %d and is told: %s", n, told(err))
+		x.w.log(x, "saves mark %d and gets the result: %s", n, told(err))
 		if err == nil {
 			x.w.truth.expectMarks(x, []int{n})
 		}
@@ -334,7 +335,7 @@ func takeLate() lateStep {
 	return lateStep{"takes the voucher", func(x *exchange, _ int) { take().do(x, nil) }}
 }
 
-// addLate adds a mark when the handler has returned.
+// addLate adds a mark after the handler has returned.
 func (x *exchange) addLate() (n int) {
 	n = x.w.truth.next()
 	x.w.log(x, "adds mark %d after its handler has returned", n)
@@ -342,7 +343,7 @@ func (x *exchange) addLate() (n int) {
 	return n
 }
 
-// someSteps returns what a goroutine does that a handler leaves behind.
+// someSteps returns random actions of a goroutine that continues after its handler.
 func someSteps(rng *rand.Rand) (steps []lateStep) {
 	for range rng.IntN(3) {
 		switch rng.IntN(4) {
@@ -357,12 +358,12 @@ func someSteps(rng *rand.Rand) (steps []lateStep) {
 		}
 	}
 	if len(steps) == 0 || rng.IntN(2) == 0 {
-		steps = append(steps, forget()) // last, for a Save of what follows would store it
+		steps = append(steps, forget()) // last, because a Save of a later step would store the mark
 	}
 	return steps
 }
 
-// someOps returns what a request of a browser may do, but for Login and Logout.
+// someOps returns random actions of a request of a browser, except Login and Logout.
 func someOps(rng *rand.Rand) (ops []op) {
 	for range rng.IntN(4) {
 		switch rng.IntN(15) {

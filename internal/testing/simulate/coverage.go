@@ -4,15 +4,15 @@ import (
 	"slices"
 )
 
-// What the requests ask for, and what may happen to one meanwhile.
+// requested are the actions of handlers, and mishaps are what may happen to a request.
 var (
-	asked     = []string{"login", "logout", "renew", "remember", "ends by", "refreshes", "takes", "marks now", "revokes"}
+	requested = []string{"login", "logout", "renew", "remember", "ends by", "refreshes", "takes", "marks now", "revokes"}
 	mishaps   = []string{"automatic renewal", "death of the process", "lost response", "slow store"}
-	pairKinds = slices.Concat(asked, mishaps)
+	pairKinds = slices.Concat(requested, mishaps)
 )
 
-// Pairs returns all pairs that a run may count: two things that happened at the same time,
-// to requests of one session or of one browser.
+// Pairs returns all pairs that a run may count: two kinds of actions or mishaps that overlapped, in
+// requests of one session or of one browser.
 func Pairs() (all []string) {
 	for i, a := range pairKinds {
 		for _, b := range pairKinds[i:] {
@@ -25,8 +25,8 @@ func Pairs() (all []string) {
 // pair returns the name of a pair. a is not after b in pairKinds.
 func pair(a, b string) string { return a + " while " + b }
 
-// coverage counts what overlapped: a simulator that never lets a Login meet a renewal says
-// nothing about how they get on.
+// coverage counts overlaps. If no Login ever overlapped a renewal, for example, a simulator would
+// not test their combination.
 type coverage struct {
 	active []*exchange
 	pairs  map[string]int
@@ -41,8 +41,8 @@ func (c *coverage) begins(x *exchange) {
 	c.active = append(c.active, x)
 }
 
-// ends counts the pairs of x with those that have ended before it: only now are all kinds
-// of both known.
+// ends counts the pairs of x with requests that have ended before. Only then are all kinds of both
+// known.
 func (c *coverage) ends(x *exchange) {
 	c.active = slices.DeleteFunc(c.active, func(o *exchange) bool { return o == x })
 	kinds := kindsOf(x)
@@ -73,13 +73,13 @@ func (c *coverage) add(a, b string) {
 	c.pairs[pair(a, b)]++
 }
 
-// isRelated reports whether two requests may meet in a session.
+// isRelated reports whether two requests may use the same session.
 func isRelated(x, o *exchange) bool {
 	id := x.w.truth.idOf(x.token)
 	return id != "" && id == x.w.truth.idOf(o.token) || x.browser != nil && x.browser == o.browser
 }
 
-// kindsOf returns what a request that has ended asked for, and what happened to it.
+// kindsOf returns the actions of an ended request, and what happened to the request.
 func kindsOf(x *exchange) (kinds []string) {
 	add := func(kind string, is bool) {
 		if is && !slices.Contains(kinds, kind) {
@@ -88,10 +88,11 @@ func kindsOf(x *exchange) (kinds []string) {
 	}
 	isExplicit := false
 	for _, o := range x.ops {
-		add(o.kind, slices.Contains(asked, o.kind))
+		add(o.kind, slices.Contains(requested, o.kind))
 		isExplicit = isExplicit || o.kind == "login" || o.kind == "renew" || o.kind == "remember"
 	}
-	// EventRenewed is of both kinds of renewals: an automatic one is what no handler asked for.
+	// EventRenewed reports both kinds of renewals. A renewal is automatic if no handler requested
+	// one.
 	add("automatic renewal", !isExplicit && x.cookie != nil && x.cookie.MaxAge >= 0 && x.id != "" && x.id == x.idAfter && x.user != "")
 	add("death of the process", x.p.isDead)
 	add("lost response", x.isLost)

@@ -20,70 +20,70 @@ type exchange struct {
 	w       *world
 	p       *process
 	n, task int
-	who     string
-	browser *browser   // that sent it, or nil
-	token   string     // the value of its cookie, or ""
-	own     string     // another token that it brings, before that, or ""
-	rng     *rand.Rand // of what happens to it, whatever happens to others
-	passive bool       // it is not the user's doing
+	sender  string
+	browser *browser   // sender, or nil if no browser sent the request
+	token   string     // value of the cookie, or ""
+	own     string     // another token, sent before token, or ""
+	rng     *rand.Rand // randomness of what happens to this request, independent of other requests
+	passive bool       // not caused by the user
 	ops     []op
-	way     time.Duration // that it takes to the server, if the network is bad, beside what chance adds
-	delay   time.Duration // that its response takes, likewise
+	way     time.Duration // delay of the request on a bad network, in addition to the random delay
+	delay   time.Duration // delay of the response, likewise
 
-	onHeader    func() // called as the header leaves, or nil
-	isDelivered bool   // the client will see the header
+	onHeader    func() // called when the header is sent, or nil
+	isDelivered bool   // the client will get the header
 
 	sent, loaded, ended     time.Time
-	stored                  time.Time // when the newest token of this request was
+	stored                  time.Time // time at which the newest token of this request was stored
 	storedIn                *sessionTruth
-	storedNumber            int    // of that token
-	storedKey               string // the hash of its key
+	storedNumber            int    // number of that token
+	storedKey               string // hash of the key of that token
 	s                       *session.Session
-	id, user                string // as it loaded the session
+	id, user                string // after the first load of the session
 	marks                   []int  // likewise
 	err                     error  // likewise
-	idAfter                 string // as the header left, or the handler returned
-	errSent                 error  // as the header left
-	errAfter                error  // as the handler returned
+	idAfter                 string // when the header was sent, or the handler returned
+	errSent                 error  // when the header was sent
+	errAfter                error  // when the handler returned
 	status                  int
-	cookie                  *http.Cookie // of the response
+	cookie                  *http.Cookie // first cookie of the response
 	headers                 http.Header
 	events                  map[session.EventKind]int
 	calls                   int
-	isDisturbed             bool            // a call of the store failed for it
-	isRefused               bool            // the store had no room for it
-	failures, failuresAtEnd int             // how many did, and until it stored its last tombstone
-	unsure                  map[string]bool // ids of sessions that it has created, and was told an error
-	failedAt                time.Time       // when the last one did
-	hasAnswer               bool            // of the issuer, once at least
-	hasRefreshed            bool            // since its last Refresh began
-	overlaps                bool            // with another request that has the same session
+	isDisturbed             bool            // a store call of this request failed
+	isRefused               bool            // the store had no room for a record of this request
+	failures, failuresAtEnd int             // failed store calls, and those before the request stored its last tombstone
+	unsure                  map[string]bool // ids of sessions whose Create returned an error and may have been applied
+	failedAt                time.Time       // time of the last failed store call
+	hasAnswer               bool            // the issuer has answered at least once
+	hasRefreshed            bool            // the issuer was called since the last Refresh began
+	overlaps                bool            // another request of the same session overlaps this one
 	isRefreshLost           bool
-	leaseEnd                time.Time // of its last Refresh, by its process's clock
+	leaseEnd                time.Time // end of the lease of the last Refresh, by the clock of the process
 	storedByLogin           bool
-	mustReplay              bool        // EventReplayed must tell of its token
-	idleEnd                 time.Time   // of the session, as it arrived: not before that
-	isSlow                  bool        // the store was slow for it
+	mustReplay              bool        // EventReplayed must report the token
+	idleEnd                 time.Time   // earliest idle end of the session when the request arrived
+	isSlow                  bool        // a store call of this request was slow
 	isLost                  bool        // the client does not get the response
-	beside                  []*exchange // that ran at the same time: see coverage
+	beside                  []*exchange // overlapping requests: see coverage
 
-	// What its handler has asked for so far.
+	// Actions of the handler so far.
 	login          string
-	logsOut        string // the id of the session that the last Logout ends
+	logsOut        string // id of the session that the last Logout ends
 	logout, revoke bool
-	renewal        bool // explicit, and not committed yet
+	renewal        bool // an explicit renewal is pending
 	remember       time.Duration
-	endBy          time.Time // the earliest since the last Login, that was in time; zero: none
-	ends           bool      // by an EndBy whose time had passed
+	endBy          time.Time // earliest EndBy since the last Login, before the header was sent; zero: none
+	ends           bool      // an EndBy with a time in the past ended the session
 	made           []int     // marks since the last Login or Logout
-	grows          bool      // it has asked for more values than there were
-	logsIn         string    // the user of the last Login, if that was in time and nothing has taken it back
+	grows          bool      // the handler has added values
+	logsIn         string    // user of the last Login, if it was before the header was sent and was not reverted
 	panics         bool
-	reloads        bool // it has looked again for its session
-	hasLeft        bool // a goroutine behind
+	reloads        bool // the handler has reloaded the session
+	hasLeft        bool // a goroutine continues after the handler
 }
 
-// exchangeOf returns the exchange that ctx is of, or nil.
+// exchangeOf returns the exchange of ctx, or nil.
 func exchangeOf(ctx context.Context) *exchange {
 	x, _ := ctx.Value(taskKey{}).(*exchange)
 	return x
@@ -91,7 +91,7 @@ func exchangeOf(ctx context.Context) *exchange {
 
 const cookieName = "__Host-Http-session"
 
-// send carries out a request from its arrival to the end of its handler.
+// send executes a request, from its arrival to the end of its handler.
 func (w *world) send(task int, x *exchange) {
 	w.exchanges++
 	x.w, x.n, x.task, x.sent = w, w.exchanges, task, time.Now()
@@ -110,9 +110,9 @@ func (w *world) send(task int, x *exchange) {
 	if x.passive {
 		passively = " passively"
 	}
-	w.log(x, "is sent by %s%s to process %d with %s; its handler %s", x.who, passively, x.p.n, w.truth.nameOf(x.token), names(x.ops))
+	w.log(x, "is sent by %s%s to process %d with %s; its handler %s", x.sender, passively, x.p.n, w.truth.nameOf(x.token), names(x.ops))
 	if x.own != "" {
-		w.log(x, "brings %s too", w.truth.nameOf(x.own))
+		w.log(x, "also carries %s", w.truth.nameOf(x.own))
 	}
 	w.busy++
 	w.truth.begins(x)
@@ -138,8 +138,7 @@ func (w *world) send(task int, x *exchange) {
 	w.busy--
 }
 
-// panickedIn returns where a panic that was recovered from comes from: the innermost
-// function of this module.
+// panickedIn returns the origin of a recovered panic: the innermost function of this module.
 func panickedIn() string {
 	pcs := make([]uintptr, 64)
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs)])
@@ -154,13 +153,13 @@ func panickedIn() string {
 	}
 }
 
-// found says as whose request the handler began.
+// found describes the user of the session when the handler began.
 func (x *exchange) found() string {
 	switch {
 	case x.loaded.IsZero():
 		return "did not run"
 	case x.user == "":
-		return "found nobody logged in"
+		return "found an anonymous session"
 	}
 	return "found " + x.user + " logged in"
 }
@@ -168,7 +167,7 @@ func (x *exchange) found() string {
 func (x *exchange) statusText() string {
 	switch {
 	case x.p.isDead:
-		return "by nobody, for the process has died"
+		return "by no process, because the process has died"
 	case x.status == 0:
 		return "by a broken connection"
 	}
@@ -212,7 +211,7 @@ func (x *exchange) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// A responseWriter keeps the header as it leaves.
+// A responseWriter keeps the header as it is when it is sent.
 type responseWriter struct{ x *exchange }
 
 func (w *responseWriter) Header() http.Header { return w.x.headers }

@@ -5,34 +5,34 @@ import (
 	"strings"
 )
 
-// maxLines is how much of a history is printed: what a person reads at once.
+// maxLines bounds the printed part of a history to what a person can read.
 const maxLines = 60
 
-// legend explains the words of a history.
+// legend explains the words in a history.
 const legend = `How to read it: the first column is the virtual time since the beginning. Requests, sessions and the tokens of a
-session are numbered in the order in which they came. A token is the value of a session's cookie: each renewal of the
-key makes another one. A mark is a number that a request adds to a list in the session, where it must stay; a voucher
-is to be taken by one request only; a credential is to be sent to its issuer once. "found" is what a request saw as
-its handler began. A line with VIOLATION says what must not happen.`
+session are numbered in the order of their creation. A token is the value of a session's cookie: each renewal of the
+key makes a new one. A mark is a number that a request adds to a list in the session, where the mark must stay; a voucher
+may be taken by one request only; a credential may be sent to its issuer once. "found" is the user at the time when
+the handler began. A line with VIOLATION describes a broken promise.`
 
 var sessionOrRequest = regexp.MustCompile(`\b(session|request) [0-9]+`)
 
-// Explain describes the first violation of a run to a reader who does not know the
-// simulator: the plan, and of the history what concerns the sessions of the violation.
+// Explain describes the first violation of a run for readers who do not know the simulator: the
+// plan, and the part of the history that concerns the sessions of the violation.
 func (r *Result) Explain() string {
 	if len(r.Violations) == 0 {
-		return "nothing was violated"
+		return "no promise was broken"
 	}
 	lines := append([]string{
-		"Violated: " + r.Violations[0],
-		"What took part: " + r.Plan.String(),
+		"Broken promise: " + r.Violations[0],
+		"Plan: " + r.Plan.String(),
 		legend, "",
 	}, r.relevant()...)
 	return strings.Join(lines, "\n")
 }
 
-// relevant returns the last lines of the history until the first violation that concern
-// its sessions.
+// relevant returns the last lines of the history that concern the sessions of the first violation,
+// up to that violation.
 func (r *Result) relevant() (lines []string) {
 	history := r.History
 	for i, line := range history {
@@ -41,7 +41,7 @@ func (r *Result) relevant() (lines []string) {
 			break
 		}
 	}
-	// The violation's own words, then those of its request.
+	// The topics are first those of the violation, then those of its request.
 	topics := map[string]bool{}
 	note := func(line, kind string) {
 		for _, topic := range sessionOrRequest.FindAllString(line, -1) {

@@ -7,8 +7,9 @@ import (
 	"github.com/coatcheck/session/internal/testing/simulate"
 )
 
-// A reader gets what concerns the session of a violation: all of the requests that met it, what
-// happened to all, and nothing of others or of afterwards.
+// TestExplain checks that the explanation contains what concerns the session of a violation: all of
+// its requests, events that affect all requests, and nothing about other sessions or after the
+// violation.
 func TestExplain(t *testing.T) {
 	r := &simulate.Result{
 		Plan:       simulate.NewPlan(1),
@@ -32,6 +33,6 @@ func TestExplain(t *testing.T) {
 		r.History = append([]string{r.History[2]}, r.History...)
 	}
 	if n := strings.Count(r.Explain(), "of session 2 succeeds"); n > 60 {
-		t.Errorf("%d lines", n)
+		t.Errorf("the explanation has %d lines, want at most 60", n)
 	}
 }

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// A Plan is all that a run is made of. Each step of each actor has randomness of its own,
-// so that it is the same whatever other steps and actors are left out.
+// A Plan determines a run. Each step of each actor has its own randomness, so that omitting other
+// steps and actors does not change it.
 type Plan struct {
-	Seed       uint64 // of the order in which things happen, and of the faults
+	Seed       uint64 // determines the order of events, and the faults
 	Processes  int
 	Actors     []Actor
 	Faults     Fault
@@ -18,20 +18,20 @@ type Plan struct {
 	MaxPerUser int
 	Idle       time.Duration
 	Lifetime   time.Duration
-	Ahead      []time.Duration // of the clock of each process
-	MaxBytes   int64           // of the store; 0: it is never full
+	Ahead      []time.Duration // for each process, how far its clock is ahead
+	MaxBytes   int64           // limit of the store; 0: the store is never full
 }
 
-// An Actor does one thing after another: those with the numbers Steps of all the things
-// that Seed makes it do.
+// An Actor executes steps in sequence: those with the numbers Steps of all the steps that Seed
+// determines.
 type Actor struct {
 	Kind    ActorKind
 	Seed    uint64
 	Steps   []int
-	Without []Sent // requests that a browser leaves out
+	Without []Sent // requests that a browser omits
 }
 
-// Sent is a request of a browser: in which step, and which of those that the step sends.
+// Sent identifies a request of a browser by the step, and the number of the request in the step.
 type Sent struct{ Step, N int }
 
 // rng returns the randomness of a step.
@@ -40,8 +40,7 @@ func (a Actor) rng(step int) *rand.Rand { return rand.New(rand.NewPCG(a.Seed, ui
 // An ActorKind is a kind of actor.
 type ActorKind int
 
-// The kinds of actors. Browser and Thief number the browsers from 0: a thief steals from
-// any of them.
+// The kinds of actors. Browsers are numbered from 0: a thief steals cookies from any of them.
 const (
 	Browser ActorKind = iota
 	Thief
@@ -89,25 +88,25 @@ type limits struct {
 
 const defaultMaxData = 64 << 10
 
-// limits returns those of the processes that a run begins with.
+// limits returns the limits of the first processes of a run.
 func (p Plan) limits() limits { return limits{p.Idle, p.Lifetime, defaultMaxData} }
 
 func (l limits) String() string {
 	return fmt.Sprintf("idle timeout %v, lifetime %v, MaxDataSize %d", l.idle, l.lifetime, l.maxData)
 }
 
-// A Fault is a kind of mishap that may happen in a run.
+// A Fault is a kind of fault that may happen in a run.
 type Fault uint
 
 // The kinds of faults.
 const (
-	SlowStore     Fault = 1 << iota // calls take up to seconds
-	FailingStore                    // calls fail, before or after they have been applied
-	SilentStore                     // calls are answered at no time
-	LostResponses                   // the client sees no answer, or sees it late
-	Retries                         // a proxy sends a request again
-	Deaths                          // processes die and are started again
-	Clocks                          // those of the processes differ by some seconds
+	SlowStore     Fault = 1 << iota // store calls take up to seconds
+	FailingStore                    // store calls fail, before or after they are applied
+	SilentStore                     // store calls get no reply
+	LostResponses                   // the client gets no response, or a late one
+	Retries                         // a proxy repeats a request
+	Deaths                          // processes die and are restarted
+	Clocks                          // clocks of the processes differ by some seconds
 	allFaults     = Clocks<<1 - 1
 )
 
@@ -122,7 +121,7 @@ func (f Fault) names() (names []string) {
 	return names
 }
 
-// NewPlan makes the plan of a seed.
+// NewPlan returns the plan of a seed.
 func NewPlan(seed uint64) Plan {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	p := Plan{
@@ -137,7 +136,7 @@ func NewPlan(seed uint64) Plan {
 	if rng.IntN(4) == 0 {
 		p.MaxPerUser = 1 + rng.IntN(2)
 	}
-	if rng.IntN(3) > 0 { // else all goes well
+	if rng.IntN(3) > 0 { // otherwise no faults
 		p.Faults = Fault(rng.IntN(int(allFaults) + 1))
 	}
 	p.Ahead = make([]time.Duration, p.Processes)
@@ -160,7 +159,7 @@ func NewPlan(seed uint64) Plan {
 	add(Operator, rng.IntN(2), 6)
 	add(Deployer, rng.IntN(2), 6)
 	if rng.IntN(6) == 0 {
-		p.MaxBytes = 2000 << rng.IntN(3) // a record takes about 700
+		p.MaxBytes = 2000 << rng.IntN(3) // a record takes about 700 bytes
 		add(Crawler, rng.IntN(3), 20)
 	}
 	add(Clock, rng.IntN(4)/3, 3)

@@ -8,22 +8,22 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// A room is what an observer knows of a MemoryStore with Options.MaxBytes: what it must
-// keep, and what it may evict to make room.
+// A room models a MemoryStore with MemoryOptions.MaxBytes: which records it must keep, and which
+// ones it may evict.
 type room struct {
 	t    *truth
-	max  int64   // 0: there is always room
-	kept []*kept // in the order of their creation
+	max  int64   // limit in bytes; 0: none
+	kept []*kept // records in the order of their creation
 }
 
 // kept is one record.
 type kept struct {
 	r      *session.Record
-	used   time.Time // when it was last created, saved or loaded
-	isBack bool      // it was loaded since it was created, or was somebody's who was logged in
+	used   time.Time // time of the last Create, Save or Load
+	isBack bool      // loaded since its creation, or once of a logged-in user
 }
 
-// What a record takes beside its id, user and data: MemoryOptions says about 300 bytes.
+// Memory of a record in addition to its id, user and data: MemoryOptions documents about 300 bytes.
 const (
 	leastOverhead = 200
 	mostOverhead  = 300
@@ -63,7 +63,7 @@ func (m *room) loaded(id string) {
 	}
 }
 
-// touched notes that a record has other times.
+// touched updates the times of a record.
 func (m *room) touched(id string) {
 	if k, r := m.find(id), m.peek(id); k != nil && r != nil {
 		k.r = r
@@ -74,8 +74,8 @@ func (m *room) deleted(id string) {
 	m.kept = slices.DeleteFunc(m.kept, func(k *kept) bool { return k.r.ID == id })
 }
 
-// wrote judges a Create or Save of a record: what it has evicted, and whether it was
-// refused with reason.
+// wrote judges a Create or Save of a record: which records it has evicted, and whether a refusal
+// was justified.
 func (m *room) wrote(x *exchange, r *session.Record, err error) {
 	if m.max == 0 {
 		return
@@ -109,11 +109,11 @@ func (m *room) wrote(x *exchange, r *session.Record, err error) {
 		total += least(k.r)
 	}
 	if total > m.max {
-		m.t.violation(x, "bounded memory", "the store has %d bytes, and may have %d", total, m.max)
+		m.t.violation(x, "bounded memory", "the store has %d bytes, the limit is %d", total, m.max)
 	}
 }
 
-// goesBefore reports whether an anonymous session is to be evicted before another one.
+// goesBefore reports whether an anonymous session is evicted before another one.
 func (k *kept) goesBefore(o *kept) bool {
 	if k.isBack != o.isBack {
 		return o.isBack
@@ -121,7 +121,7 @@ func (k *kept) goesBefore(o *kept) bool {
 	return k.used.Before(o.used)
 }
 
-// judgeEvictions judges what has made room for r.
+// judgeEvictions judges which records were evicted to make room for r.
 func (m *room) judgeEvictions(x *exchange, r *session.Record, evicted []*kept) {
 	t := m.t
 	for _, k := range evicted {
@@ -144,7 +144,7 @@ func (m *room) judgeEvictions(x *exchange, r *session.Record, evicted []*kept) {
 	}
 }
 
-// judgeRefusal judges that there was no room for r.
+// judgeRefusal judges the refusal of r: there must be no room.
 func (m *room) judgeRefusal(x *exchange, r *session.Record) {
 	t := m.t
 	t.count("fault: the store is full")
@@ -152,7 +152,7 @@ func (m *room) judgeRefusal(x *exchange, r *session.Record) {
 		x.isRefused = true
 	}
 	for _, k := range m.kept {
-		if k.r.User == "" && most(r) <= m.max { // else it may not fit into an empty store
+		if k.r.User == "" && most(r) <= m.max { // otherwise r may not fit into an empty store
 			t.violation(x, "bounded memory", "a record was refused although session %d could be evicted", t.number(k.r.ID))
 		}
 	}
@@ -161,7 +161,7 @@ func (m *room) judgeRefusal(x *exchange, r *session.Record) {
 	}
 }
 
-// without returns how much the other records take at most.
+// without returns the maximum size of the other records.
 func (m *room) without(r *session.Record) (total int64) {
 	for _, k := range m.kept {
 		if k.r.ID != r.ID {

@@ -12,22 +12,22 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// A scheduler lets one goroutine run at a time. Each goroutine parks at its start, before
-// each call of the store, and after each wait; when all are parked or wait, the scheduler
-// resumes one of the parked ones, by the seed. If none is parked, time passes.
+// A scheduler runs one goroutine at a time. Each goroutine parks at its start, before each store
+// call, and after each wait. When all are parked or wait, the scheduler resumes one of the parked
+// ones, determined by the seed. If none is parked, virtual time passes.
 type scheduler struct {
 	rng   *rand.Rand
-	tasks int // started so far
+	tasks int // tasks started so far
 
 	mu     sync.Mutex
 	parked []parked
 	live   int           // tasks that have not ended
-	signal chan struct{} // tells run that a goroutine has parked or ended
-	over   bool          // nothing parks any more
-	turns  int           // how often run has resumed a goroutine
+	signal chan struct{} // signals to run that a goroutine has parked or ended
+	over   bool          // the run has ended: no goroutine parks
+	turns  int           // number of resumed goroutines
 
-	// complete sets the numbers in a place. The goroutine itself may not do that as it
-	// parks: the one whose turn it is may be changing what they are found in.
+	// complete sets the numbers in a place. A goroutine cannot set them when it parks, because the
+	// running goroutine may be changing the tables that contain the numbers.
 	complete func(at *place)
 }
 
@@ -37,16 +37,16 @@ type parked struct {
 	resume chan struct{}
 }
 
-// A place says where a goroutine has parked, so that the order of the parked ones does
-// not depend on the order in which they came.
+// A place is where a goroutine has parked. It sorts the parked goroutines independently of the
+// order in which they parked.
 type place struct {
 	task    int // 0: a goroutine of a Manager
 	process int
 	manager *session.Manager // or nil
 	call    string
-	id      string // of a session, or ""
-	session int    // its number
-	turn    int    // the number of turns when it parked
+	id      string // id of a session, or ""
+	session int    // number of that session
+	turn    int    // value of turns when the goroutine parked
 }
 
 func (a place) compare(b place) int {
@@ -58,7 +58,7 @@ func newScheduler(seed uint64) *scheduler {
 	return &scheduler{rng: rand.New(rand.NewPCG(seed, 1)), signal: make(chan struct{}, 1), complete: func(*place) {}}
 }
 
-// start starts a task, which must be done by a goroutine that runs alone.
+// start starts a task in a goroutine of its own, which the scheduler runs alone.
 func (s *scheduler) start(f func(task int)) {
 	s.tasks++
 	task := s.tasks
@@ -84,7 +84,7 @@ func (s *scheduler) tell() {
 	}
 }
 
-// park waits for the goroutine's turn.
+// park waits for the turn of the goroutine.
 func (s *scheduler) park(at place) {
 	s.mu.Lock()
 	if s.over {
@@ -99,15 +99,15 @@ func (s *scheduler) park(at place) {
 	<-p.resume
 }
 
-// sleep waits until d has passed and it is the goroutine's turn. No two goroutines wake
-// at the same nanosecond, but by chance.
+// sleep waits until d has passed and it is the turn of the goroutine. A random part makes it
+// unlikely that two goroutines wake at the same nanosecond.
 func (s *scheduler) sleep(task int, d time.Duration) {
 	time.Sleep(d + time.Duration(s.rng.Int64N(int64(time.Microsecond))))
 	s.park(place{task: task, call: "wake"})
 }
 
-// run resumes goroutines until all tasks have ended, and then for some hours what a
-// Manager's goroutines still do.
+// run resumes goroutines until all tasks have ended, and then, for some hours, the remaining
+// goroutines of the Managers.
 func (s *scheduler) run() {
 	var end <-chan time.Time
 	for {
@@ -145,8 +145,8 @@ func (s *scheduler) run() {
 	}
 }
 
-// taskKey is the context key of an exchange, actorKey that of the number of a task that
-// calls a Manager outside any request.
+// taskKey is the context key of an exchange. actorKey is that of the number of a task that calls a
+// Manager outside of a request.
 type (
 	taskKey  struct{}
 	actorKey struct{}

@@ -6,16 +6,15 @@ import (
 	"strings"
 )
 
-// maxShrinks bounds the runs of a Shrink: one takes about a millisecond.
+// maxShrinks bounds the runs of a Shrink: a run takes about a millisecond.
 const maxShrinks = 1500
 
-// reseeds is how many orders of events Shrink tries for one smaller plan. To leave
-// something out changes what all random choices after it are used for, and the promise
-// may be broken no more by chance.
+// reseeds is how many orders of events Shrink tries for one smaller plan. An omission changes the
+// use of all later random choices, so the promise may hold again by chance.
 const reseeds = 4
 
-// Shrink returns a smaller plan, a run of which breaks the same promise first as a run of
-// plan. It returns plan if that breaks none.
+// Shrink returns a smaller plan whose run breaks the same promise first as a run of plan. If a run
+// of plan breaks no promise, Shrink returns plan.
 func Shrink(plan Plan, run func(Plan) *Result) Plan {
 	r := run(plan)
 	if r.Promise() == "" {
@@ -27,15 +26,15 @@ func Shrink(plan Plan, run func(Plan) *Result) Plan {
 	return s.plan
 }
 
-// A shrinker makes plan smaller.
+// A shrinker reduces plan.
 type shrinker struct {
 	plan   Plan
-	result *Result // of plan
-	left   int     // runs
+	result *Result // result of plan
+	left   int     // remaining runs
 	run    func(Plan) *Result
 }
 
-// try takes a change of the plan over if the promise is still broken.
+// try accepts a change of the plan if the promise is still broken.
 func (s *shrinker) try(change func(p *Plan)) bool {
 	p := s.plan
 	p.Actors, p.Ahead = slices.Clone(p.Actors), slices.Clone(p.Ahead)
@@ -54,7 +53,7 @@ func (s *shrinker) try(change func(p *Plan)) bool {
 	return false
 }
 
-// pass tries each change once, the largest first. It reports whether one was taken over.
+// pass tries each change once, the largest first. It reports whether one was accepted.
 func (s *shrinker) pass() (isSmaller bool) {
 	try := func(change func(p *Plan)) {
 		if s.try(change) {
@@ -98,13 +97,12 @@ func (s *shrinker) pass() (isSmaller bool) {
 	return isSmaller
 }
 
-// canLose reports whether the plan can do without an actor: thieves and operators need a
-// browser.
+// canLose reports whether the plan works without an actor: thieves and operators need a browser.
 func (s *shrinker) canLose(i int) bool {
 	return slices.ContainsFunc(slices.Delete(slices.Clone(s.plan.Actors), i, i+1), func(a Actor) bool { return a.Kind == Browser })
 }
 
-// shorten leaves out steps of an actor: halves, then quarters, and so on.
+// shorten omits steps of an actor: halves, then quarters, and so on.
 func (s *shrinker) shorten(actor int) (isSmaller bool) {
 	for n := (len(s.plan.Actors[actor].Steps) + 1) / 2; n > 0; n /= 2 {
 		for at := len(s.plan.Actors[actor].Steps) - n; at >= 0; at -= n {
@@ -118,7 +116,7 @@ func (s *shrinker) shorten(actor int) (isSmaller bool) {
 	return isSmaller
 }
 
-// ofRequest is what a violation begins with that is of a request.
+// ofRequest is the prefix of a violation in a request.
 var ofRequest = regexp.MustCompile(`^request [0-9]+: `)
 
 // Promise returns the promise that the run broke first, or "".

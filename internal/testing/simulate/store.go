@@ -14,17 +14,17 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// A process is one program with a Manager, over the store of all. It implements
-// session.Store: its Manager's calls meet their fate here.
+// A process is a program with a Manager, over the shared store. It implements session.Store, and
+// applies the faults to the calls of its Manager.
 type process struct {
 	w       *world
 	n       int
-	ahead   time.Duration // of its clock
+	ahead   time.Duration // how far its clock is ahead
 	limits  limits
 	manager *session.Manager
 	isDead  bool
 
-	lateLogged int // lines of the log about changes after the handler has returned
+	lateLogged int // log lines about changes after the handler has returned
 }
 
 var (
@@ -32,15 +32,15 @@ var (
 	errDead = errors.New("the process is dead")
 )
 
-// A fate is what happens to one call of the store.
+// A fate is what happens to one store call.
 type fate struct {
-	before, after time.Duration // what it takes until it is applied, and from then on
-	refused       bool          // it fails, and is not applied
-	lost          bool          // it is applied, and fails
+	before, after time.Duration // delays before and after the call is applied
+	refused       bool          // the call fails and is not applied
+	lost          bool          // the call is applied and fails
 }
 
-// fate draws the fate of a call. It draws the same whatever faults the plan has, so that to
-// leave one out changes nothing about the others.
+// fate draws the fate of a call. The random numbers that it draws do not depend on the faults of
+// the plan, so that omitting a fault does not change the others.
 func (w *world) fate(rng *rand.Rand) (f fate) {
 	draw := func(fault Fault, n int) bool { return rng.IntN(n) == 0 && w.plan.Faults&fault != 0 }
 	isRefused, isLost := draw(FailingStore, 25), draw(FailingStore, 25)
@@ -49,10 +49,10 @@ func (w *world) fate(rng *rand.Rand) (f fate) {
 	before, after := someTime(rng, time.Second), someTime(rng, time.Second)
 	switch {
 	case isRefused:
-		w.truth.count("fault: a call of the store fails")
+		w.truth.count("fault: a store call fails")
 		f.refused = true
 	case isLost:
-		w.truth.count("fault: the answer of the store is lost")
+		w.truth.count("fault: the reply of the store is lost")
 		f.lost = true
 	case isUnreached:
 		w.truth.count("fault: a call does not reach the store")
@@ -62,17 +62,17 @@ func (w *world) fate(rng *rand.Rand) (f fate) {
 		f.after = time.Hour
 	}
 	if isSlowBefore {
-		w.truth.count("fault: a slow call of the store")
+		w.truth.count("fault: a slow store call")
 		f.before += before
 	}
 	if isSlowAfter {
-		w.truth.count("fault: a slow answer of the store")
+		w.truth.count("fault: a slow reply of the store")
 		f.after += after
 	}
 	return f
 }
 
-// do carries out a call of the store. apply must not keep ctx.
+// do executes a store call. apply must not keep ctx.
 func (p *process) do(ctx context.Context, call, id string, isWrite bool, apply func() error) error {
 	w, x := p.w, exchangeOf(ctx)
 	w.park(placeOf(ctx, p.n, call, id))
@@ -101,7 +101,7 @@ func (p *process) do(ctx context.Context, call, id string, isWrite bool, apply f
 		}
 	}
 	if !p.wait(ctx, id, f.before) {
-		p.happens(x, call, id, "is given up before it reaches the store")
+		p.happens(x, call, id, "is cancelled before it reaches the store")
 		return failed(ctx.Err())
 	}
 	switch {
@@ -112,28 +112,28 @@ func (p *process) do(ctx context.Context, call, id string, isWrite bool, apply f
 		w.truth.storeFailed(x)
 		return errDown
 	}
-	for w.plan.MaxBytes > 0 && !time.Now().After(w.applied) { // which record was used first matters
+	for w.plan.MaxBytes > 0 && !time.Now().After(w.applied) { // the store depends on the order of uses
 		p.wait(ctx, id, time.Nanosecond)
 	}
 	w.applied = time.Now()
 	err := apply()
-	switch { // now, when others can see it, and not when the answer comes
+	switch { // logged when other requests can see the result, not when the reply arrives
 	case f.lost:
-		p.happens(x, call, id, resultOf(err)+", but the answer is lost")
+		p.happens(x, call, id, resultOf(err)+", but the reply is lost")
 		return failed(errDown)
 	case isWrite && f.after > 0:
-		p.happens(x, call, id, resultOf(err)+"; the answer takes "+f.after.Round(time.Microsecond).String())
+		p.happens(x, call, id, resultOf(err)+"; the reply takes "+f.after.Round(time.Microsecond).String())
 	case isWrite:
 		p.happens(x, call, id, resultOf(err))
 	}
 	if !p.wait(ctx, id, f.after) {
-		p.happens(x, call, id, "is given up before its answer comes")
+		p.happens(x, call, id, "is cancelled before its reply arrives")
 		return failed(ctx.Err())
 	}
 	return err
 }
 
-// happens notes what became of a call.
+// happens logs the result of a call.
 func (p *process) happens(x *exchange, call, id, what string) {
 	of := "a user's sessions"
 	if n := p.w.truth.number(id); n > 0 {
@@ -148,7 +148,7 @@ func (p *process) happens(x *exchange, call, id, what string) {
 	p.w.log(x, "%s %s of %s %s", whose, call, of, what)
 }
 
-// resultOf says what a store has done.
+// resultOf describes the result of the store.
 func resultOf(err error) string {
 	if err != nil {
 		return fmt.Sprintf("is refused (%v)", err)
@@ -156,8 +156,7 @@ func resultOf(err error) string {
 	return "succeeds"
 }
 
-// wait waits for d, in a call for the session of that id. It returns false if ctx ends
-// first.
+// wait waits for d in a call for the session of this id. It returns false if ctx ends first.
 func (p *process) wait(ctx context.Context, id string, d time.Duration) bool {
 	if d == 0 {
 		return ctx.Err() == nil
@@ -228,7 +227,7 @@ func (p *process) Touch(ctx context.Context, id string, seen, expires time.Time)
 
 func (p *process) Delete(ctx context.Context, id string) error {
 	if x := exchangeOf(ctx); x != nil {
-		delete(x.unsure, id) // if that fails, nothing can be done
+		delete(x.unsure, id) // a failing Delete is not a fault of the Manager
 	}
 	return p.do(ctx, "delete", id, true, func() error {
 		p.w.truth.deleted(exchangeOf(ctx), id)
@@ -245,7 +244,7 @@ func (p *process) List(ctx context.Context, user string) (records []*session.Rec
 	if err != nil {
 		return nil, err
 	}
-	// The store's order depends on a hash with a seed of its own.
+	// The order of the store depends on a randomly seeded hash.
 	slices.SortFunc(records, func(a, b *session.Record) int {
 		return cmp.Compare(p.w.truth.number(a.ID), p.w.truth.number(b.ID))
 	})
@@ -255,13 +254,13 @@ func (p *process) List(ctx context.Context, user string) (records []*session.Rec
 	return records, nil
 }
 
-// All processes read one virtual clock. That of a process is ahead by p.ahead: what it
-// writes has later times, and what it reads has earlier ones.
+// The processes share one virtual clock. The clock of a process is ahead by p.ahead: the times that
+// it writes are later, and the times that it reads are earlier.
 
 func (p *process) global(r *session.Record) *session.Record { return shifted(r, p.ahead) }
 func (p *process) local(r *session.Record) *session.Record  { return shifted(r, -p.ahead) }
 
-// milliseconds matches the times in a record's Data: there are no other numbers of that
+// milliseconds matches the times in the Data of a record: Data contains no other numbers of this
 // size.
 var milliseconds = regexp.MustCompile(`\b[0-9]{12,13}\b`)
 

@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// Totals sum up many runs.
+// Totals are the sums over many runs.
 type Totals struct {
 	Seeds, Requests int
-	Broken          map[string]int // promises, by the runs that broke them first
-	Counts, Pairs   map[string]int // of Result
+	Broken          map[string]int // for each promise, the number of runs that broke it first
+	Counts, Pairs   map[string]int // sums of Result.Counts and Result.Pairs
 }
 
 // Add adds a run.
@@ -40,7 +40,7 @@ func (t *Totals) Merge(o *Totals) {
 	}
 }
 
-// String returns the totals as a table, and which pairs never happened.
+// String returns the totals as a table, with the pairs that never happened.
 func (t *Totals) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%10d seeds\n%10d requests\n", t.Seeds, t.Requests)
@@ -53,7 +53,7 @@ func (t *Totals) String() string {
 			never = append(never, pair)
 		}
 	}
-	fmt.Fprintf(&b, "%10d of the %d pairs of things that may overlap never did\n", len(never), len(Pairs()))
+	fmt.Fprintf(&b, "%10d of the %d pairs that may overlap never overlapped\n", len(never), len(Pairs()))
 	for _, pair := range never {
 		fmt.Fprintf(&b, "           never: %s\n", pair)
 	}

@@ -12,54 +12,54 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// truth is what an observer of everything knows: what the store has, and which token is
-// good for what by the promises. It says what a request must be answered.
+// truth is the model of an observer of all events: the content of the store, and the access of each
+// token according to the promises. It determines the correct response of a request.
 type truth struct {
 	w          *world
-	sessions   map[string]*sessionTruth // by id
-	tokens     map[string]*token        // by the cookie's value
-	numbers    int                      // of marks, vouchers and credentials
-	issued     map[int]time.Time        // credentials, and when each was given
+	sessions   map[string]*sessionTruth // sessions by id
+	tokens     map[string]*token        // tokens by the value of the cookie
+	numbers    int                      // last number of a mark, voucher or credential
+	issued     map[int]time.Time        // for each credential, the time of its issue
 	used       map[int]*exchange
 	vouchers   map[int]*exchange
-	logins     map[string][]loginCall // by user
-	unsaved    map[int]bool           // marks of goroutines that were left behind and do not save them
-	active     map[string][]*exchange // requests with a token of a session that have not ended, by its id
+	logins     map[string][]loginCall // calls of Login by user
+	unsaved    map[int]bool           // marks that goroutines have added after their handler and do not save
+	active     map[string][]*exchange // requests in progress with a token of a session, by its id
 	violations []string
-	failedAt   time.Time // when the store, the network or a process last failed
+	failedAt   time.Time // time of the last failure of the store, the network or a process
 	room       room
-	skew       time.Duration // by which clocks differ at most, and how long a write is under way
+	skew       time.Duration // maximum difference of clocks, plus the maximum duration of a write
 }
 
 // sessionTruth is one session.
 type sessionTruth struct {
 	id           string
-	number       int       // in the order of their creation
-	creator      *exchange // until its token has left; then nil
+	number       int       // number in the order of creation
+	creator      *exchange // nil after the token was sent
 	user         string
 	marks        []int
-	ended        time.Time // zero: it lives
+	ended        time.Time // zero: live
 	why, next    string
 	endedBy      *exchange     // or nil
-	behind       time.Duration // by which the clocks were set back since
-	isForgotten  bool          // its tombstone was evicted
-	leavesValues bool          // the session that has taken its place may be without its values
-	idleEnd      time.Time     // not before that: of the requests that succeeded
-	lastIdleEnd  time.Time     // not after that: likewise, or failed
-	end          time.Time     // of its life, by the last Login or its creation
-	size         int           // of the values
-	largest      int           // that size has been
-	remember     time.Time     // the end that Remember set, or zero
-	endBy        time.Time     // what EndBy has noted in the record, or zero
-	loggedIn     time.Time     // when a request with a Login last wrote the record, and
-	loggedBy     *exchange     // which one
-	key          string        // the hash of the current one
-	keys         int           // that were stored, also of responses that brought none
-	explicit     []renewal     // in their order
-	last         time.Time     // when the newest key was stored
-	lease        string        // who may refresh the credential; "": nobody
-	leasedTo     *exchange     // likewise
-	lastSeen     time.Time     // what the record says
+	behind       time.Duration // by how much the clocks were set back since the end
+	isForgotten  bool          // the tombstone was evicted
+	leavesValues bool          // the session that replaced it may lack its values
+	idleEnd      time.Time     // earliest idle end, by the successful requests
+	lastIdleEnd  time.Time     // latest idle end, by the successful and failed requests
+	end          time.Time     // end of the lifetime, since the last Login or the creation
+	size         int           // size of the values in bytes
+	largest      int           // maximum of size so far
+	remember     time.Time     // end set by Remember, or zero
+	endBy        time.Time     // end set by EndBy in the record, or zero
+	loggedIn     time.Time     // time of the last write by a request with a Login
+	loggedBy     *exchange     // that request
+	key          string        // hash of the current key
+	keys         int           // number of stored keys, including those whose response set no cookie
+	explicit     []renewal     // explicit renewals in their order
+	last         time.Time     // time at which the newest key was stored
+	lease        string        // holder of the lease of the credential; "": none
+	leasedTo     *exchange     // request that holds the lease
+	lastSeen     time.Time     // LastSeen of the record
 	expires      time.Time
 	deadline     time.Time
 }
@@ -70,50 +70,50 @@ type loginCall struct {
 	at time.Time
 }
 
-// A renewal is an explicit one.
+// A renewal is an explicit renewal.
 type renewal struct {
 	at     time.Time
 	by     *exchange
-	number int // of the key that it made
+	number int // number of the new key
 }
 
 // A token is one key of a session.
 type token struct {
 	value     string
 	s         *sessionTruth
-	number    int // of the session's keys
+	number    int // number of the key in its session
 	issued    time.Time
 	byLogin   bool
-	presented time.Time // first; zero: not yet
-	key       string    // its hash
-	noted     time.Time // when the store got to know that it was presented, or must have
-	isFinal   bool      // an older one has overtaken it, and got another: a request with this one gets none by age
+	presented time.Time // time of the first presentation; zero: none
+	key       string    // hash of the key
+	noted     time.Time // time at which the store recorded the presentation, or must have
+	isFinal   bool      // a request with an older key got a newer one: no automatic renewal for this key
 
-	// An explicit renewal has replaced it at this time: for certain, or perhaps.
+	// Times at which an explicit renewal has replaced the token: for certain, and possibly.
 	replaced, maybeReplaced time.Time
 	renewal                 int   // number of that renewal
-	before                  []int // the session's marks just before that
-	isBeforeKnown           bool  // else an earlier renewal may have replaced it
+	before                  []int // marks of the session just before that renewal
+	isBeforeKnown           bool  // false: an earlier renewal may have replaced the token
 
-	// A newer token was presented: this one has full access until the first of these
-	// times at least, and until the second at most. Zero: for as long as the session.
+	// After a newer token was presented, this one has full access at least until min and at most
+	// until max. Zero: until the session ends.
 	min, max time.Time
-	minSet   time.Time // when min was
+	minSet   time.Time // time at which min was set
 
-	behind time.Duration // by which the clocks were set back since an explicit renewal replaced the token
+	behind time.Duration // by how much the clocks were set back since an explicit renewal replaced the token
 }
 
 const (
 	grace       = 10 * time.Second // Options.RenewGrace
-	overlap     = 10 * time.Second // of two tokens after an automatic renewal
-	arrival     = time.Minute      // for which a token has full access that was not presented
+	overlap     = 10 * time.Second // of the access of two tokens after an automatic renewal
+	arrival     = time.Minute      // for which a token that was not presented has full access
 	watchEvery  = 5 * time.Second
-	maxWait     = 3 * time.Minute // of a Refresh: some leases of requests that get no answer of the issuer
-	newerWithin = 5 * time.Second // by which a Login may be later that counts as newer
-	minLease    = 2 * time.Second // without which no Refresh begins
-	maxIssued   = 16              // tokens that have full access and were not presented
-	maxRecent   = 64              // likewise, with those of the last minute
-	maxPast     = 3               // explicit renewals that the session of before is shown of
+	maxWait     = 3 * time.Minute // of a Refresh: some leases of requests without a reply of the issuer
+	newerWithin = 5 * time.Second // by which a newer Login may be later, by the clocks
+	minLease    = 2 * time.Second // a Refresh begins only with this time left
+	maxIssued   = 16              // unpresented tokens with full access
+	maxRecent   = 64              // likewise, including tokens of the last minute
+	maxPast     = 3               // explicit renewals whose previous session a request can see
 )
 
 func newTruth(w *world) *truth {
@@ -132,7 +132,7 @@ func newTruth(w *world) *truth {
 	return t
 }
 
-// violation reports that a promise was broken.
+// violation reports a broken promise.
 func (t *truth) violation(x *exchange, promise, format string, args ...any) {
 	line := promise + ": " + fmt.Sprintf(format, args...)
 	t.w.log(x, "VIOLATION %s", line)
@@ -154,7 +154,7 @@ func (t *truth) number(id string) int {
 	return 0
 }
 
-// nameOf returns how the history calls a token.
+// nameOf returns the name of a token in the history.
 func (t *truth) nameOf(value string) string {
 	k := t.tokens[value]
 	switch {
@@ -177,13 +177,13 @@ func (t *truth) newToken(x *exchange) string {
 	}
 }
 
-// disturbed notes that something failed.
+// disturbed records a failure.
 func (t *truth) disturbed() { t.failedAt = time.Now() }
 
-// storeFailed notes that a call for x failed, or has an unknown outcome.
+// storeFailed records that a store call of x failed, or has an unknown outcome.
 func (t *truth) storeFailed(x *exchange) {
 	t.disturbed()
-	t.count("failed calls of the store")
+	t.count("failed store calls")
 	if x != nil {
 		x.isDisturbed = true
 		x.failures++
@@ -191,7 +191,7 @@ func (t *truth) storeFailed(x *exchange) {
 	}
 }
 
-// begins is called as a request arrives.
+// begins is called when a request arrives.
 func (t *truth) begins(x *exchange) {
 	if k := t.tokens[x.token]; k != nil {
 		x.idleEnd = k.s.idleEnd
@@ -215,14 +215,14 @@ func (t *truth) written(p *process, x *exchange, r *session.Record) {
 		t.sessions[r.ID] = s
 		t.count("sessions")
 		if r.User != "" && (x == nil || x.login != r.User) {
-			t.violation(x, "nobody as somebody else", "session %d is of %q, who has not logged in", s.number, r.User)
+			t.violation(x, "no access as another user", "session %d has the user %q, without a Login", s.number, r.User)
 		}
 		if x != nil && x.remember != 0 {
 			s.remember = time.Now().Add(x.remember)
 		}
 	}
 	if !s.ended.IsZero() {
-		t.violation(x, "logout wins", "session %d was written after its end", s.number)
+		t.violation(x, "an ended session stays ended", "session %d was written after its end", s.number)
 		return
 	}
 	var data struct {
@@ -240,10 +240,10 @@ func (t *truth) written(p *process, x *exchange, r *session.Record) {
 		} `json:"session.leases"`
 	}
 	if err := json.Unmarshal(r.Data, &data); err != nil {
-		t.violation(x, "json", "the data of session %d is no JSON object: %v", s.number, err)
+		t.violation(x, "valid JSON", "the data of session %d is not a JSON object: %v", s.number, err)
 	}
 	if r.Expires.After(r.Deadline) {
-		t.violation(x, "two clocks", "the record of session %d expires after its deadline", s.number)
+		t.violation(x, "idle timeout and lifetime", "the record of session %d expires after its deadline", s.number)
 	}
 	if data.Ended != "" {
 		t.endedBy(x, s, data.Ended, data.Next)
@@ -251,19 +251,19 @@ func (t *truth) written(p *process, x *exchange, r *session.Record) {
 	}
 	t.ends(x, s, r, data.EndBy)
 	if !isNew && r.User != s.user {
-		t.violation(x, "nobody as somebody else", "session %d is of %q and not of %q now", s.number, r.User, s.user)
+		t.violation(x, "no access as another user", "session %d has the user %q, and had %q", s.number, r.User, s.user)
 	}
-	// A Login creates its session with the values of the one before, and takes them back
-	// if that has ended meanwhile: another request may have used them up.
+	// A Login creates its session with the values of the previous one, and removes them again if
+	// that session has ended in the meantime, because another request may have consumed the values.
 	if lost := missing(s.marks, data.Marks); lost != 0 && (x == nil || s.creator != x) {
-		t.violation(x, "no lost update", "mark %d of session %d is gone", lost, s.number)
+		t.violation(x, "no lost update", "session %d has lost mark %d", s.number, lost)
 	}
 	if twice := repeated(data.Marks); twice != 0 {
-		t.violation(x, "no doubled update", "mark %d is in session %d twice", twice, s.number)
+		t.violation(x, "no duplicate update", "mark %d is twice in session %d", twice, s.number)
 	}
 	for _, n := range data.Marks {
 		if t.unsaved[n] {
-			t.violation(x, "late changes", "mark %d is stored, of a goroutine that was left behind and does not save it", n)
+			t.violation(x, "late changes", "mark %d is stored, which a goroutine has added after its handler without a Save", n)
 		}
 	}
 	if x != nil {
@@ -291,16 +291,16 @@ func (t *truth) written(p *process, x *exchange, r *session.Record) {
 			}
 		}
 		if presented > maxIssued || recent > maxRecent || old > 0 && recent+old > maxIssued {
-			t.violation(x, "bounded records", "session %d has older keys: %d presented, and of the others %d of the last minute and %d older", s.number, presented, recent, old)
+			t.violation(x, "bounded records", "session %d has too many older keys: %d presented; of the others, %d of the last minute and %d older", s.number, presented, recent, old)
 		}
 		if !isNew {
 			t.renewed(x, s, was)
 		}
 	}
 	if end := later(s.end, s.remember); r.Deadline.After(end.Add(t.skew)) {
-		t.violation(x, "two clocks", "the record of session %d has its deadline at %v, and must end at %v", s.number, r.Deadline.Sub(t.w.began), end.Sub(t.w.began))
+		t.violation(x, "idle timeout and lifetime", "the record of session %d has its deadline at %v, and must end by %v", s.number, r.Deadline.Sub(t.w.began), end.Sub(t.w.began))
 	}
-	isRenewed := !isNew && x != nil && x.storedKey == data.Key // by x, whose own token is perhaps not in data any more
+	isRenewed := !isNew && x != nil && x.storedKey == data.Key // by x, whose own token may have left data
 	for _, k := range t.tokens {
 		older, isOlder := data.Older[k.key]
 		if k.s == s && (k.key == data.Key && data.Unseen == 0 || isOlder && older.Issued == 0 || isRenewed && k.value == x.token) {
@@ -313,7 +313,7 @@ func (t *truth) written(p *process, x *exchange, r *session.Record) {
 	t.touched(x, r.ID)
 }
 
-// judgeSize checks that a record's values are no larger than they were, or than they may be.
+// judgeSize checks that the values of a record are no larger than before, or than the limit.
 func (t *truth) judgeSize(p *process, x *exchange, s *sessionTruth, r *session.Record) {
 	var members map[string]json.RawMessage
 	if json.Unmarshal(r.Data, &members) != nil {
@@ -329,16 +329,16 @@ func (t *truth) judgeSize(p *process, x *exchange, s *sessionTruth, r *session.R
 	s.largest = max(s.largest, s.size)
 	most := p.limits.maxData
 	if x != nil && x.login != "" && s.creator == x && s.size > most {
-		t.count("excused: a Login inherits values that are larger than MaxDataSize")
+		t.count("excused: a Login inherits values larger than MaxDataSize")
 		most = max(most, t.largestOf(x))
 	}
 	if s.size > most && s.size > was {
-		t.violation(x, "bounded records", "the values of session %d have %d bytes, had %d, and may have %d", s.number, s.size, was, most)
+		t.violation(x, "bounded records", "the values of session %d have %d bytes, had %d, the limit is %d", s.number, s.size, was, most)
 	}
 }
 
-// largestOf returns the most bytes that the values of a session had whose values a Login of a
-// request may take over: the one of its token, or one that another Login has begun in its place.
+// largestOf returns the maximum size of the values that a Login may inherit: those of the session
+// of its token, and of the sessions with which other Logins have replaced it.
 func (t *truth) largestOf(x *exchange) (size int) {
 	for s := t.sessions[t.idOf(x.token)]; s != nil; s = t.sessions[s.next] {
 		size = max(size, s.largest)
@@ -346,9 +346,8 @@ func (t *truth) largestOf(x *exchange) (size int) {
 	return size
 }
 
-// setBack is called when the clocks were set back by d, at a moment without requests. What ends
-// at a time that a record says, and what is as old as a record says, moves with the records. What
-// tells the order of events does not.
+// setBack is called when the clocks were set back by d, at a moment without requests. Ends and ages
+// that depend on times in records move with the records. Times that order events do not move.
 func (t *truth) setBack(d time.Duration) {
 	move := func(all ...*time.Time) {
 		for _, at := range all {
@@ -365,7 +364,7 @@ func (t *truth) setBack(d time.Duration) {
 	}
 	for _, k := range t.tokens {
 		move(&k.issued, &k.max)
-		if time.Now().Before(k.min) { // else an explicit renewal may have removed what could have access again
+		if time.Now().Before(k.min) { // otherwise an explicit renewal may have removed a key that would have access again
 			move(&k.min)
 		}
 		if !k.replaced.IsZero() || !k.maybeReplaced.IsZero() {
@@ -377,7 +376,7 @@ func (t *truth) setBack(d time.Duration) {
 			move(&all[i].at)
 		}
 	}
-	// What had expired lives again, if the store has not removed it yet.
+	// Expired sessions are live again, if the store has not removed them yet.
 	for id, s := range t.sessions {
 		if s.ended.IsZero() && t.room.peek(id) == nil {
 			s.ended, s.why = time.Now(), "expired"
@@ -392,7 +391,7 @@ func (t *truth) setBack(d time.Duration) {
 	})
 }
 
-// isRefreshing reports whether a request has the lease of a live session.
+// isRefreshing reports whether a request holds the lease of a live session.
 func (t *truth) isRefreshing() bool {
 	for _, s := range t.sessions {
 		if s.lease != "" && s.ended.IsZero() && s.expires.After(time.Now()) && s.leasedTo != nil && s.leasedTo.ended.IsZero() {
@@ -402,8 +401,8 @@ func (t *truth) isRefreshing() bool {
 	return false
 }
 
-// graceEnd returns when the grace of an explicit renewal is over that has replaced the token at
-// that time; zero for zero.
+// graceEnd returns the end of the grace of an explicit renewal that has replaced the token at this
+// time. It returns zero for zero.
 func (k *token) graceEnd(at time.Time) time.Time {
 	if at.IsZero() {
 		return at
@@ -411,19 +410,19 @@ func (k *token) graceEnd(at time.Time) time.Time {
 	return at.Add(grace + k.behind)
 }
 
-// used notes a use of a session by a request of a process that succeeded. A request that
-// comes within a twentieth of the idle timeout after another one counts as that.
+// used records a use of a session by a successful request of a process. The store records a use
+// only when a twentieth of the idle timeout has passed since the last one.
 func (s *sessionTruth) used(p *process, at time.Time) {
 	s.idleEnd = later(s.idleEnd, earlier(at.Add(p.limits.idle*19/20), s.end))
 	s.lastIdleEnd = later(s.lastIdleEnd, at.Add(p.limits.idle))
 }
 
-// maybeUsed notes that a request of a process has perhaps used a session until now.
+// maybeUsed records that a request of a process may have used a session until now.
 func (s *sessionTruth) maybeUsed(p *process) {
 	s.lastIdleEnd = later(s.lastIdleEnd, time.Now().Add(p.limits.idle))
 }
 
-// deployed counts what a deployment has changed.
+// deployed counts the changes by a deployment.
 func (t *truth) deployed(old, is limits) {
 	for _, c := range []struct {
 		what     string
@@ -442,28 +441,28 @@ func (t *truth) deployed(old, is limits) {
 	}
 }
 
-// ends checks that a record ends when EndBy says, and that only a Login removes that.
+// ends checks that a record ends by the time of EndBy, and that only a Login removes that end.
 func (t *truth) ends(x *exchange, s *sessionTruth, r *session.Record, unixMilli int64) {
 	var endBy time.Time
 	if unixMilli != 0 {
 		endBy = time.UnixMilli(unixMilli)
-		s.idleEnd = earlier(s.idleEnd, endBy) // a Login that removes it counts from its own time, which may be earlier if the clocks were set back
-		t.count("writes of sessions that EndBy ends")
+		s.idleEnd = earlier(s.idleEnd, endBy) // the idle time of a Login that removes the end starts at that Login, which may be earlier if the clocks were set back
+		t.count("writes of sessions with an EndBy")
 		if r.Deadline.After(endBy) {
-			t.violation(x, "EndBy", "session %d ends at %v, later than EndBy says", s.number, r.Deadline.Sub(t.w.began))
+			t.violation(x, "EndBy", "session %d ends at %v, later than its EndBy", s.number, r.Deadline.Sub(t.w.began))
 		}
 	}
 	switch isLost := !s.endBy.IsZero() && (endBy.IsZero() || endBy.After(s.endBy)); {
 	case x != nil && x.login != "":
 		s.loggedIn, s.loggedBy = time.Now(), x
 	case isLost:
-		t.violation(x, "EndBy", "session %d forgets its end at %v", s.number, s.endBy.Sub(t.w.began))
+		t.violation(x, "EndBy", "session %d has lost its end at %v", s.number, s.endBy.Sub(t.w.began))
 	}
 	s.endBy = endBy
 }
 
-// touched checks that the clocks of a session's record were not set back, and that a
-// passive request has not set them at all.
+// touched checks that the times of a record did not move back, and that a passive request did not
+// move them at all.
 func (t *truth) touched(x *exchange, id string) {
 	s := t.sessions[id]
 	r := t.w.library.Peek(t.w.store, id)
@@ -471,11 +470,11 @@ func (t *truth) touched(x *exchange, id string) {
 		return
 	}
 	if r.LastSeen.Before(s.lastSeen) {
-		t.violation(nil, "clocks never back", "session %d was last seen at %v, and now at %v", s.number, s.lastSeen, r.LastSeen)
+		t.violation(nil, "times never move back", "LastSeen of session %d was %v, and is %v", s.number, s.lastSeen, r.LastSeen)
 	}
 	isFirst := s.lastSeen.IsZero()
 	if x != nil && x.passive && x.login == "" && !isFirst && r.LastSeen.After(s.lastSeen) {
-		t.violation(x, "two clocks", "a passive request is a use of session %d", s.number)
+		t.violation(x, "idle timeout and lifetime", "a passive request has counted as a use of session %d", s.number)
 	}
 	s.lastSeen, s.expires, s.deadline = r.LastSeen, r.Expires, r.Deadline
 }
@@ -484,7 +483,7 @@ func (t *truth) deleted(x *exchange, id string) {
 	if x != nil {
 		for _, s := range t.sessions {
 			if s.next == id && s.why == "login" && x.login != "" && x.failures-x.failuresAtEnd < 2 && !t.isForgotten(s) {
-				t.violation(x, "a lost answer signs nobody out", "session %d, which has taken the place of session %d, is deleted", t.number(id), s.number)
+				t.violation(x, "a lost reply logs no user out", "session %d, which has replaced session %d, is deleted", t.number(id), s.number)
 			}
 		}
 	}
@@ -493,10 +492,10 @@ func (t *truth) deleted(x *exchange, id string) {
 	}
 }
 
-// evicted notes that a session has made room for another one. Its tombstone may go likewise:
-// then nobody knows any more that it has ended, and what has taken its place.
+// evicted records that a session was evicted for another one. If a tombstone is evicted, the end of
+// its session and the session that replaced it are unknown from then on.
 func (t *truth) evicted(x *exchange, k *kept) {
-	s, what := t.sessions[k.r.ID], "an anonymous session that never came back"
+	s, what := t.sessions[k.r.ID], "an anonymous session without a second request"
 	switch {
 	case !s.ended.IsZero():
 		what, s.isForgotten = "a tombstone", true
@@ -521,27 +520,28 @@ func (t *truth) endedBy(x *exchange, s *sessionTruth, why, next string) {
 	switch {
 	case x == nil:
 	case why == "logout" && !x.logout && !x.ends && x.login == "":
-		t.violation(x, "ends only what was asked", "session %d was ended by a request without a Logout", s.number)
+		t.violation(x, "only requested sessions end", "session %d was ended by a request without a Logout", s.number)
 	case why == "logout" && errors.Is(x.err, session.ErrReplaced) && s.id == t.idOf(x.token):
-		t.violation(x, "a replaced token ends nothing", "session %d was ended by a request that has no session", s.number)
+		t.violation(x, "a replaced token ends no session", "session %d was ended by a request that has no session", s.number)
 	case why == "login" && x.login == "":
-		t.violation(x, "ends only what was asked", "session %d was ended by a request without a Login", s.number)
+		t.violation(x, "only requested sessions end", "session %d was ended by a request without a Login", s.number)
 	case why == "revoked" && !x.revoke && x.login == "":
-		t.violation(x, "ends only what was asked", "session %d was revoked by a request that asked for no such thing", s.number)
+		t.violation(x, "only requested sessions end", "session %d was revoked by a request without a Revoke", s.number)
 	}
 	if x == nil {
 		return
 	}
-	// Values that have changed since a renewal stay behind, and those that do not fit.
+	// A Login does not inherit values that have changed since a renewal, nor values that exceed the
+	// limit.
 	s.leavesValues = x.isFrozen() || s.size+maxAdded > x.p.limits.maxData
 	if heir := t.sessions[s.next]; why == "login" && heir != nil && (s.user == "" || s.user == heir.user) && !s.leavesValues {
 		if lost := missing(s.marks, heir.marks); lost != 0 {
-			t.violation(x, "no lost update", "mark %d of session %d is not in session %d, which takes its place", lost, s.number, heir.number)
+			t.violation(x, "no lost update", "mark %d of session %d is not in session %d, which replaces it", lost, s.number, heir.number)
 		}
 	}
 }
 
-// idOf returns the id of a token's session, or "".
+// idOf returns the id of the session of a token, or "".
 func (t *truth) idOf(value string) string {
 	if k := t.tokens[value]; k != nil {
 		return k.s.id
@@ -555,15 +555,15 @@ func (x *exchange) isFrozen() bool {
 	return k != nil && !k.maybeReplaced.IsZero()
 }
 
-// issuedTo notes the token of a response.
+// issuedTo records the token of a response.
 func (t *truth) issuedTo(x *exchange) {
 	value, s := x.cookie.Value, x.storedIn
 	if s == nil {
-		t.violation(x, "stored before the cookie leaves", "the cookie is of no stored session")
+		t.violation(x, "stored before the cookie is sent", "the cookie does not belong to a stored session")
 		return
 	}
 	if t.tokens[value] != nil {
-		return // the same once more
+		return // the cookie is sent again
 	}
 	s.creator = nil
 	k := &token{value: value, s: s, number: x.storedNumber, key: x.storedKey, issued: x.stored, byLogin: x.storedByLogin}
@@ -572,12 +572,12 @@ func (t *truth) issuedTo(x *exchange) {
 		if r.by == x {
 			own++
 		}
-		if r.by == x && own > 1 && x.isDisturbed { // it may not know that its last renewal was stored
+		if r.by == x && own > 1 && x.isDisturbed { // the request may not know that its last renewal was stored
 			k.maybeReplaced, k.renewal = r.at, i+1
 		}
 		isLeft := k.byLogin && r.by.login != ""
 		if r.by != x && r.number > k.number && !isLeft {
-			t.count("cookies of before an explicit renewal, sent after it")
+			t.count("cookies from before an explicit renewal, sent after it")
 			k.maybeReplaced, k.renewal = r.at, i+1
 			break
 		}
@@ -591,11 +591,11 @@ func (t *truth) issuedTo(x *exchange) {
 	t.count("tokens")
 }
 
-// renewed is called when a session got another key. marks are those of just before.
+// renewed is called when a session got another key. marks are the marks just before.
 func (t *truth) renewed(x *exchange, s *sessionTruth, marks []int) {
 	if !x.renewal {
 		t.count("automatic renewals")
-		if old := t.tokens[x.token]; old != nil && old.s == s { // also if the response never leaves
+		if old := t.tokens[x.token]; old != nil && old.s == s { // also if the response is never sent
 			for _, k := range t.tokens {
 				if k.s == s && k.number > old.number && !k.noted.IsZero() {
 					k.isFinal = true
@@ -608,7 +608,7 @@ func (t *truth) renewed(x *exchange, s *sessionTruth, marks []int) {
 	t.count("explicit renewals")
 	isFirst := !slices.ContainsFunc(s.explicit, func(r renewal) bool { return r.by == x })
 	if k := t.tokens[x.token]; x.login == "" && isFirst && k != nil && k.s == s && !k.replaced.IsZero() {
-		t.violation(x, "a renewal lets nobody in", "a request renews session %d with %s, which was replaced at %v", s.number, t.nameOf(k.value), k.replaced.Sub(t.w.began))
+		t.violation(x, "a previous token has limited access", "a request renews session %d with %s, which was replaced at %v", s.number, t.nameOf(k.value), k.replaced.Sub(t.w.began))
 	}
 	x.renewal = false
 	s.explicit = append(s.explicit, renewal{time.Now(), x, s.keys})
@@ -631,7 +631,7 @@ func (t *truth) renewed(x *exchange, s *sessionTruth, marks []int) {
 	}
 }
 
-// event is Options.OnEvent.
+// event implements Options.OnEvent.
 func (w *world) event(ctx context.Context, e session.Event) {
 	w.truth.count("event " + string(e.Kind))
 	if x := exchangeOf(ctx); x != nil {
@@ -639,8 +639,8 @@ func (w *world) event(ctx context.Context, e session.Event) {
 	}
 }
 
-// replacedBy returns the tokens of a session that an explicit renewal replaces, perhaps
-// or for certain. A Login leaves those of other Logins that were not presented.
+// replacedBy returns the tokens of a session that an explicit renewal replaces, for certain or
+// possibly. A Login keeps unpresented tokens of other Logins.
 func (t *truth) replacedBy(x *exchange, s *sessionTruth, certain bool) (all []*token) {
 	for _, k := range t.tokens {
 		isLeft := x.login != "" && k.byLogin && k.noted.IsZero() && (certain || k.presented.IsZero())
@@ -651,14 +651,14 @@ func (t *truth) replacedBy(x *exchange, s *sessionTruth, certain bool) (all []*t
 	return all
 }
 
-// grant makes a credential.
+// grant issues a credential.
 func (t *truth) grant() int {
 	n := t.next()
 	t.issued[n] = time.Now()
 	return n
 }
 
-// isFresh reports whether a credential is good still.
+// isFresh reports whether a credential can be used without a refresh.
 func (t *truth) isFresh(n int) bool { return n == 0 || time.Since(t.issued[n]) < 2*time.Minute }
 
 func missing(want, got []int) int {
@@ -685,8 +685,8 @@ func repeated(all []int) int {
 	return 0
 }
 
-// record returns a session's record as it is stored, or that of the session that took
-// its place; nil if there is none. hasValues is whether that must have its values.
+// record returns the stored session with this id, or the live session that replaced it; nil if
+// there is none. hasValues reports whether it must have the values of the first.
 func (t *truth) record(id string) (_ *sessionTruth, hasValues bool) {
 	user, hasValues := "", true
 	for s := t.sessions[id]; s != nil && (user == "" || s.user == user); s = t.sessions[s.next] {

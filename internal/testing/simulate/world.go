@@ -1,7 +1,7 @@
-// Package simulate runs browsers, thieves and operators against several processes over
-// one store, in virtual time. One seed decides all that happens: in which order the
-// requests go on, what the store and the network do, and what each actor does. What was
-// answered is compared with what the promises of package session say.
+// Package simulate runs browsers, thieves and operators against several processes over one store,
+// in virtual time. One seed determines all events: the order in which requests continue, the
+// behaviour of the store and the network, and the steps of each actor. The responses are compared
+// with the promises of package session.
 package simulate
 
 import (
@@ -16,27 +16,27 @@ import (
 	"github.com/coatcheck/session"
 )
 
-// A Library is what the simulator needs of package session beside what that exports.
+// A Library is what the simulator needs of package session in addition to its exported names.
 type Library struct {
-	// Simulate sets what the simulator decides inside the package: see simulated.go there.
+	// Simulate sets the hooks by which the simulator controls the package: see simulated.go there.
 	Simulate func(random func(n int64) int64, resumed func(ctx context.Context, m *session.Manager, what, id string))
 
-	// Peek returns a live record, or nil. A full store does not take it for a use.
+	// Peek returns a live record, or nil. For a full store it does not count as a use.
 	Peek func(store *session.MemoryStore, id string) *session.Record
 
-	// SetBack makes the times of all records later by d, and those in their data by shift.
+	// SetBack makes the times of all records later by d, and transforms their data by shift.
 	SetBack func(store *session.MemoryStore, d time.Duration, shift func(data []byte) []byte)
 }
 
-// A Result is what a run was like.
+// A Result describes a run.
 type Result struct {
 	Plan       Plan
 	Violations []string
 	History    []string
 	Requests   int
-	Sent       map[int][]Sent // by the browsers: their indices in Plan.Actors
-	Counts     map[string]int // of what happened
-	Pairs      map[string]int // of what happened at the same time
+	Sent       map[int][]Sent // requests of each browser, by its index in Plan.Actors
+	Counts     map[string]int // number of events of each kind
+	Pairs      map[string]int // number of overlaps of each pair: see Pairs
 }
 
 // world is one run.
@@ -46,21 +46,21 @@ type world struct {
 	plan      Plan
 	store     *session.MemoryStore
 	processes []*process
-	managers  []*session.Manager // of all processes, those that have died included
+	managers  []*session.Manager // Managers of all processes, including dead ones
 	browsers  []*browser
 	truth     *truth
 	began     time.Time
 	history   []string
 	exchanges int
-	busy      int // requests, and others that have records in memory
-	secrets   int // the step of their rotation
+	busy      int // requests and operator calls in progress, which have records in memory
+	secrets   int // current step of the rotation of secrets
 	counts    map[string]int
 	coverage  coverage
 	sent      map[int][]Sent
-	applied   time.Time // when the last call of the store was
+	applied   time.Time // time of the last store call
 }
 
-// Run carries out a plan. It must be called in a bubble of testing/synctest.
+// Run executes a plan. It must be called in a bubble of testing/synctest.
 func Run(plan Plan, library Library) *Result {
 	w := &world{
 		scheduler: newScheduler(plan.Seed), library: library, plan: plan,
@@ -102,15 +102,15 @@ func Run(plan Plan, library Library) *Result {
 	return &Result{Plan: plan, Violations: w.truth.violations, History: w.history, Requests: w.exchanges, Sent: w.sent, Counts: w.counts, Pairs: w.coverage.pairs}
 }
 
-// resumed is called by package session where a goroutine goes on after a wait. A
-// goroutine of a Manager's own has no request, but m: then the process is the one of m.
+// resumed is called by package session when a goroutine continues after a wait. A goroutine of a
+// Manager has no request; m identifies its process.
 func (w *world) resumed(ctx context.Context, m *session.Manager, what, id string) {
 	at := placeOf(ctx, 0, "resumed "+what, id)
 	at.manager = m
 	w.park(at)
 }
 
-// complete is scheduler.complete.
+// complete implements scheduler.complete.
 func (w *world) complete(at *place) {
 	if at.manager != nil {
 		at.process = slices.Index(w.managers, at.manager)
@@ -118,7 +118,7 @@ func (w *world) complete(at *place) {
 	at.session = w.truth.number(at.id)
 }
 
-// start makes the process's Manager.
+// start creates the Manager of the process.
 func (p *process) start() {
 	m, err := session.New(&session.Options{
 		Store:       p,
@@ -138,7 +138,7 @@ func (p *process) start() {
 	p.w.managers = append(p.w.managers, m)
 }
 
-// A log is the slog.Handler of a process. It counts the lines that a promise speaks of.
+// A log is the slog.Handler of a process. It counts the lines that a promise limits.
 type log struct{ p *process }
 
 func (l log) Enabled(context.Context, slog.Level) bool { return true }
@@ -156,7 +156,7 @@ func (l log) Handle(ctx context.Context, r slog.Record) error {
 func (l log) WithAttrs([]slog.Attr) slog.Handler { return l }
 func (l log) WithGroup(string) slog.Handler      { return l }
 
-// kill lets a process die now and then, and another one take its place at once.
+// kill ends a process at random times, and starts another one in its place at once.
 func (w *world) kill(task int) {
 	for range 1 + w.rng.IntN(3) {
 		w.sleep(task, w.someTime(time.Hour))
@@ -164,7 +164,7 @@ func (w *world) kill(task int) {
 	}
 }
 
-// restart lets a process die, and another one take its place.
+// restart ends a process, and starts another one in its place.
 func (w *world) restart(i int) {
 	old := w.processes[i]
 	w.log(nil, "process %d dies, and a new one takes its place at once", i)
@@ -175,7 +175,7 @@ func (w *world) restart(i int) {
 	w.processes[i].start()
 }
 
-// someTime returns a time up to most, of any order of magnitude.
+// someTime returns a random time of less than most, of any order of magnitude.
 func (w *world) someTime(most time.Duration) time.Duration { return someTime(w.rng, most) }
 
 func someTime(rng *rand.Rand, most time.Duration) time.Duration {
@@ -183,7 +183,7 @@ func someTime(rng *rand.Rand, most time.Duration) time.Duration {
 	return time.Duration(rng.Int64N(int64(d)))
 }
 
-// log adds a line to the history. x is the request that it is about, or nil.
+// log adds a line to the history. x is the request of the line, or nil.
 func (w *world) log(x *exchange, format string, args ...any) {
 	line := fmt.Sprintf("%-12v ", time.Since(w.began).Round(time.Millisecond))
 	if x != nil {

@@ -1,6 +1,6 @@
-// Command many runs the simulator for a range of seeds on all cores, from the root
-// directory: one process per core, a part of the range each. It prints what happened in
-// all of them, and fails if any fails. See CONTRIBUTING.md.
+// Command many runs the simulator for a range of seeds on all cores, from the root directory: one
+// process per core, each with a part of the range. It prints the totals, and fails if any process
+// fails. See CONTRIBUTING.md.
 package main
 
 import (
@@ -19,7 +19,7 @@ import (
 
 func main() {
 	from := flag.Uint64("from", 0, "the first seed")
-	seeds := flag.Uint64("seeds", 20000, "how many seeds")
+	seeds := flag.Uint64("seeds", 20000, "number of seeds")
 	flag.Parse()
 	if err := run(*from, *seeds); err != nil {
 		fmt.Fprintln(os.Stderr, "simulate:", err)
@@ -50,7 +50,7 @@ func run(from, seeds uint64) error {
 		p := <-parts
 		if p.err != nil {
 			failed++
-			fmt.Printf("The seeds from %d: %v\n%s\n", p.from, p.err, p.out)
+			fmt.Printf("Seeds from %d: %v\n%s\n", p.from, p.err, p.out)
 		}
 		totals.Merge(&p.totals)
 	}
@@ -61,7 +61,7 @@ func run(from, seeds uint64) error {
 	return nil
 }
 
-// part is what one process has done.
+// part is the result of one process.
 type part struct {
 	from   uint64
 	totals simulate.Totals
@@ -73,9 +73,9 @@ func simulatePart(binary, file string, from, seeds uint64) part {
 	p := part{from: from}
 	c := exec.Command(binary, "-test.run=^TestSimulate$", "-test.timeout=0", "-simulate.totals="+file,
 		"-simulate.from="+strconv.FormatUint(from, 10), "-simulate.seeds="+strconv.FormatUint(seeds, 10))
-	c.Env = append(os.Environ(), "GOMAXPROCS=1") // one goroutine runs at a time anyway
+	c.Env = append(os.Environ(), "GOMAXPROCS=1") // only one goroutine runs at a time
 	if p.out, p.err = c.CombinedOutput(); p.err != nil {
-		// Then there may be no totals: a panic ends the process.
+		// There may be no totals: a panic ends the process.
 		if b, err := os.ReadFile(file); err == nil {
 			_ = json.Unmarshal(b, &p.totals)
 		}

@@ -1,6 +1,6 @@
-// Command teeth shows that the simulator bites: it puts one fault after another into
-// package session, and fails if the simulator does not find each of them within a number of
-// seeds. It is run from the root directory. See CONTRIBUTING.md.
+// Command teeth tests the simulator: it puts one fault after another into package session, and
+// fails if the simulator does not find each of them within a number of seeds. Run it from the root
+// directory. See CONTRIBUTING.md.
 package main
 
 import (
@@ -21,21 +21,21 @@ import (
 	"github.com/coatcheck/session/internal/testing/simulate"
 )
 
-// A fault is a mistake that somebody might make.
+// A fault is a plausible mistake in package session.
 type fault struct {
-	name    string // what is wrong
-	file    string // of the root directory
-	old     string // what the file has once
-	new     string // what stands there in its place
-	promise string // that is broken
+	name    string // description of the mistake
+	file    string // path from the root directory
+	old     string // text that occurs once in the file
+	new     string // replacement of that text
+	promise string // promise that the fault breaks
 }
 
 var (
 	from   = flag.Uint64("from", 0, "the first seed")
-	seeds  = flag.Uint64("seeds", 1000, "how many seeds may pass before a fault is found")
-	limit  = flag.Duration("limit", 2*time.Minute, "how long the seeds of one fault may take")
-	only   = flag.String("only", "", "a regular expression: only faults with such a name")
-	atOnce = flag.Int("parallel", 2, "how many faults are tried at once")
+	seeds  = flag.Uint64("seeds", 1000, "number of seeds within which a fault must be found")
+	limit  = flag.Duration("limit", 2*time.Minute, "time limit for the seeds of one fault")
+	only   = flag.String("only", "", "a regular expression: only faults with a matching name")
+	atOnce = flag.Int("parallel", 2, "number of faults that are tried concurrently")
 )
 
 func main() {
@@ -114,8 +114,8 @@ func report(tried []fault, results []result) error {
 
 var oracle = regexp.MustCompile(`\bviolation\(\w+, "([^"]+)"`)
 
-// unbroken returns an error if the simulator judges a promise that none of the faults has
-// broken first: nobody knows whether that oracle works.
+// unbroken returns an error if the simulator judges a promise that no fault has broken first: the
+// oracle of such a promise is untested.
 func unbroken(broken map[string]bool) error {
 	files, err := filepath.Glob("internal/testing/simulate/*.go")
 	if err != nil {
@@ -144,10 +144,10 @@ func unbroken(broken map[string]bool) error {
 	return fmt.Errorf("no fault breaks these promises first: %s", strings.Join(names, ", "))
 }
 
-// A result is what became of a fault.
+// A result is the outcome of a fault.
 type result struct {
-	promise string // that was broken first; "": none
-	seeds   int    // that it took; 0: not known
+	promise string // promise that was broken first; "": none
+	seeds   int    // number of seeds until then; 0: unknown
 	err     error
 }
 
@@ -170,7 +170,7 @@ func (f fault) apply() ([]byte, error) {
 		return nil, err
 	}
 	if n := strings.Count(string(b), f.old); n != 1 {
-		return nil, fmt.Errorf("fault %q: the old text is %d times in %s, and must be once: adapt the table to the code", f.name, n, f.file)
+		return nil, fmt.Errorf("fault %q: the old text occurs %d times in %s, want 1: adapt the table to the code", f.name, n, f.file)
 	}
 	return []byte(strings.Replace(string(b), f.old, f.new, 1)), nil
 }
@@ -184,7 +184,7 @@ func (f fault) try(dir string) result {
 	totals := filepath.Join(dir, "totals")
 	c := exec.Command(binary, "-test.run=^TestSimulate$", "-test.timeout="+limit.String(), "-simulate.first", "-simulate.totals="+totals,
 		"-simulate.from="+strconv.FormatUint(*from, 10), "-simulate.seeds="+strconv.FormatUint(*seeds, 10))
-	c.Env = append(os.Environ(), "GOMAXPROCS=1") // one goroutine runs at a time anyway
+	c.Env = append(os.Environ(), "GOMAXPROCS=1") // only one goroutine runs at a time
 	out, failed := c.CombinedOutput()
 	b, err := os.ReadFile(totals)
 	if err != nil { // the process has ended in a panic
@@ -203,19 +203,19 @@ func (f fault) try(dir string) result {
 
 var unended = regexp.MustCompile(`(?m)^seed (\d+) did not end`)
 
-// ofPanic is the result of a process that wrote no totals. If all goroutines of a run wait
-// for each other, testing/synctest panics, and a request has not ended.
+// ofPanic returns the result of a process that has written no totals. If all goroutines of a run
+// wait for each other, testing/synctest panics: a request has not ended.
 func ofPanic(out []byte, err error) result {
 	if m := unended.FindSubmatch(out); m != nil {
 		if seed, err := strconv.ParseUint(string(m[1]), 10, 64); err == nil {
-			return result{promise: "ends", seeds: int(seed - *from + 1)}
+			return result{promise: "every request ends", seeds: int(seed - *from + 1)}
 		}
 	}
 	return result{err: fmt.Errorf("%w: %.500s", err, out)}
 }
 
-// build compiles the simulator's tests of the root module as it is, but for the fault. It
-// changes no file of it: the go command reads another one in its place.
+// build compiles the tests of the simulator in the root module, with the fault. It changes no file:
+// an overlay of the go command replaces it.
 func (f fault) build(dir string) (binary string, err error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return "", err
@@ -239,7 +239,7 @@ func (f fault) build(dir string) (binary string, err error) {
 	}
 	for _, test := range tests {
 		if !strings.HasPrefix(test, "simulate") && test != "export_test.go" {
-			replace[filepath.Join(root, test)] = "" // as if it were not there, so that the build is fast
+			replace[filepath.Join(root, test)] = "" // omitted, for a fast build
 		}
 	}
 	overlay, err := json.Marshal(map[string]any{"Replace": replace})

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// What a fault replaces stands in the library once: else a change of it has taken the
-// fault's place.
+// TestFaultsApply checks that the text that a fault replaces occurs once in the library. Otherwise
+// a change of the library needs a change of the table.
 func TestFaultsApply(t *testing.T) {
 	t.Chdir("../../../..")
 	for _, f := range faults {
