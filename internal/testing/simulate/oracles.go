@@ -426,13 +426,14 @@ func (s *sessionTruth) isLiveIn(p *process) bool {
 
 // judgeOvertaken judges a request that got a new token because of the age of k. It must not get one
 // if another request with an older token has got one, or has presented its own token since this
-// request loaded the session. A request whose first load failed has loaded it later.
+// request loaded the session, unless k was presented after that: then the client has k again. A
+// request whose first load failed has loaded it later.
 func (t *truth) judgeOvertaken(x *exchange, k *token) {
-	isPasttaken := k.isFinal
+	isOvertaken := k.isFinal
 	for _, o := range t.tokens {
-		isPasttaken = isPasttaken || o.s == k.s && o.number < k.number && x.id == k.s.id && o.noted.After(x.loaded)
+		isOvertaken = isOvertaken || o.s == k.s && o.number < k.number && x.id == k.s.id && o.noted.After(x.loaded) && !k.noted.After(o.noted)
 	}
-	if isPasttaken {
+	if isOvertaken {
 		t.violation(x, "a previous token has limited access", "%s was overtaken by an older one, and got a new token", t.nameOf(k.value))
 	}
 }
