@@ -17,50 +17,50 @@ import (
 // what only Go stores. Unchanged members keep their place and their bytes.
 func (o *Options) write(r *session.Record, before []byte) (raw []byte, w *own, err error) {
 	w = &own{version: r.Version, user: r.User, created: r.Created, seen: r.LastSeen, deadline: r.Deadline, expires: r.Expires}
-	var was []named
+	var old []named
 	if before != nil {
-		if was, err = members(before); err != nil {
+		if old, err = members(before); err != nil {
 			return nil, nil, err
 		}
 	}
-	is, err := members(r.Data)
+	values, err := members(r.Data)
 	if err != nil || !utf8.Valid(r.Data) { // not written by a Manager
-		is, w.isExact = nil, true
+		values, w.isExact = nil, true
 	}
-	idle, _ := object.Int(find(is, idleName))
-	is = slices.DeleteFunc(is, func(n named) bool { return n.name == idleName })
-	for i := range is {
-		if !is[i].isShared() && !strings.HasPrefix(is[i].name, "session.") {
-			return nil, nil, mistake.New("expressjs: a value cannot have the name %q: it is a property of every Express session", is[i].name)
+	idle, _ := object.Int(find(values, idleName))
+	values = slices.DeleteFunc(values, func(n named) bool { return n.name == idleName })
+	for i := range values {
+		if !values[i].isShared() && !strings.HasPrefix(values[i].name, "session.") {
+			return nil, nil, mistake.New("expressjs: a value cannot have the name %q: it is a property of every Express session", values[i].name)
 		}
 	}
-	if is, err = o.withUser(is, was, r.User); err != nil {
+	if values, err = o.withUser(values, old, r.User); err != nil {
 		return nil, nil, err
 	}
 	c := o.newCookie()
-	if old := find(was, "cookie"); old != nil {
-		c = o.cookieOf(old)
+	if raw := find(old, "cookie"); raw != nil {
+		c = o.cookieOf(raw)
 	}
 	c.until(r.Expires, idle)
-	all := make([]object.Member, 0, len(was)+len(is)+1)
-	if find(was, "cookie") == nil {
+	all := make([]object.Member, 0, len(old)+len(values)+1)
+	if find(old, "cookie") == nil {
 		all = append(all, object.Member{Name: []byte(`"cookie"`), Raw: c.json()})
 	}
-	for i := range was {
-		switch n := &was[i]; {
+	for i := range old {
+		switch n := &old[i]; {
 		case n.name == "cookie":
 			all = append(all, object.Member{Name: n.Name, Raw: c.json()})
 		case !n.isShared():
 			all = append(all, n.Member)
 		default:
-			if v := find(is, n.name); v != nil {
+			if v := find(values, n.name); v != nil {
 				all = append(all, object.Member{Name: n.Name, Raw: v})
 			}
 		}
 	}
-	for i := range is {
-		if find(was, is[i].name) == nil {
-			all = append(all, is[i].Member)
+	for i := range values {
+		if find(old, values[i].name) == nil {
+			all = append(all, values[i].Member)
 		}
 	}
 	raw = object.Write(all)

@@ -17,7 +17,7 @@ import (
 
 // carry begins the new session, seals its cookie in the record of the claim, and ends the old
 // session. If it fails, it deletes the new session and releases the claim.
-func (t *Takeover) carry(ctx context.Context, r *http.Request, k ticket, claim *session.Record, old *oldSession, user string) (is begun, err error) {
+func (t *Takeover) carry(ctx context.Context, r *http.Request, k ticket, claim *session.Record, old *oldSession, user string) (made begun, err error) {
 	sealed := false
 	defer func() {
 		if sealed {
@@ -25,27 +25,27 @@ func (t *Takeover) carry(ctx context.Context, r *http.Request, k ticket, claim *
 		}
 		ctx := context.WithoutCancel(ctx)
 		t.release(ctx, claim) // another request may take the session over
-		if is.ID != "" {
-			_ = t.o.Store.Delete(ctx, is.ID)
+		if made.ID != "" {
+			_ = t.o.Store.Delete(ctx, made.ID)
 		}
 	}()
-	if is, err = t.begin(ctx, r, old, user); err != nil {
-		return is, err
+	if made, err = t.begin(ctx, r, old, user); err != nil {
+		return made, err
 	}
 	// Allow is called again: RevokeAll may have listed the sessions of the user just before this
 	// one was stored.
 	if !t.allows(user, old) {
-		is.Cookie = nothing
+		made.Cookie = nothing
 	}
-	if is.Cookie != nothing {
-		if err := t.seal(ctx, k, claim, is, old.ends); err != nil {
-			return is, err
+	if made.Cookie != nothing {
+		if err := t.seal(ctx, k, claim, made, old.ends); err != nil {
+			return made, err
 		}
 		sealed = true
 		t.count.Add(1)
 	}
 	t.end(ctx, old)
-	return is, nil
+	return made, nil
 }
 
 // end ends an old session in its store.
@@ -56,7 +56,7 @@ func (t *Takeover) end(ctx context.Context, old *oldSession) {
 }
 
 // begin begins a session with the user and the values of the old one, in a request of its own.
-func (t *Takeover) begin(ctx context.Context, r *http.Request, old *oldSession, user string) (is begun, err error) {
+func (t *Takeover) begin(ctx context.Context, r *http.Request, old *oldSession, user string) (made begun, err error) {
 	var begins *session.Session
 	resp := t.apart(r, nil, func(s *session.Session) {
 		begins = s
@@ -66,8 +66,8 @@ func (t *Takeover) begin(ctx context.Context, r *http.Request, old *oldSession, 
 		if err = t.fill(ctx, s, old); err != nil {
 			return
 		}
-		if is.ID = s.ID(); is.ID != "" {
-			is.Key, err = t.adjust(ctx, s, old)
+		if made.ID = s.ID(); made.ID != "" {
+			made.Key, err = t.adjust(ctx, s, old)
 		}
 	})
 	switch lines := resp.Header["Set-Cookie"]; {
@@ -76,16 +76,16 @@ func (t *Takeover) begin(ctx context.Context, r *http.Request, old *oldSession, 
 		err = begins.Err()
 	case resp.StatusCode != http.StatusOK:
 		err = mistake{fmt.Errorf("the Manager answers %s: see its log", resp.Status)}
-	case is.ID == "":
-		is.Cookie = nothing
+	case made.ID == "":
+		made.Cookie = nothing
 	case len(lines) != 1:
 		err = errors.New("the Manager sets no cookie: unset session.Options.Bearer")
 	case strings.HasPrefix(lines[0], t.o.Old.cookie()+"="):
 		err = fmt.Errorf("the old cookie and the Manager's are both named %q: set session.Options.Cookie.Name", t.o.Old.cookie())
 	default:
-		is.Cookie = lines[0]
+		made.Cookie = lines[0]
 	}
-	return is, err
+	return made, err
 }
 
 // fill sets the values of an old session in a new one and saves it. It reports each value that it

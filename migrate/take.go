@@ -31,19 +31,19 @@ func (t *Takeover) take(r *http.Request) (cookies func() []string, err error) {
 	if err != nil || cookie.Value == "" {
 		return nil, nil
 	}
-	has, err := t.whose(r, r.Header["Cookie"])
+	has, err := t.holderOf(r, r.Header["Cookie"])
 	if err != nil {
 		return nil, nil // the handler gets the same error from the session
 	}
 	deletion := func() []string { return []string{t.o.Old.deletion(r).String()} }
-	if has == aUsers {
+	if has == holderUser {
 		return deletion, nil
 	}
 	old, err := t.o.Old.read(r)
 	if old == nil {
 		return nil, err
 	}
-	isForeign := has == noSession && crosssite.Is(r)
+	isForeign := has == holderNone && crosssite.Is(r)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 2*claimLife)
 	defer cancel()
 	begun, err := t.become(ctx, r, newTicket(cookie.Name, t.o.Old.spelled(cookie.Value)), old, has)
@@ -62,8 +62,8 @@ func (t *Takeover) take(r *http.Request) (cookies func() []string, err error) {
 	if isForeign && crosssite.Withholds(r, ours.SameSite) {
 		return nil, nil // the browser may have another session of the Manager
 	}
-	if has == anonymous {
-		if is, err := t.whose(r, []string{ours.Name + "=" + ours.Value}); err != nil || is != aUsers {
+	if has == holderAnonymous {
+		if h, err := t.holderOf(r, []string{ours.Name + "=" + ours.Value}); err != nil || h != holderUser {
 			return deletion, err // taken over earlier, and ended since
 		}
 	}
@@ -90,28 +90,28 @@ func (t *Takeover) isNewest(r *http.Request, b begun) bool {
 	return err == nil && body.IsCurrent(rec.Data, b.Key)
 }
 
-// whose classifies the session of the Manager that a request carries.
-type whose int
+// A holder says whether a request carries a session of the Manager, and whether that is a user's.
+type holder int
 
 const (
-	noSession whose = iota
-	anonymous       // replaced by an old session of a user
-	aUsers
+	holderNone      holder = iota
+	holderAnonymous        // replaced by an old session of a user
+	holderUser
 )
 
-// whose classifies the session of the Manager that these cookies identify.
-func (t *Takeover) whose(r *http.Request, cookies []string) (is whose, err error) {
+// holderOf classifies the session of the Manager that these cookies identify.
+func (t *Takeover) holderOf(r *http.Request, cookies []string) (h holder, err error) {
 	t.apart(r, cookies, func(s *session.Session) {
 		switch err = s.Err(); {
 		case err == session.ErrReplaced:
-			is, err = aUsers, nil // another response sets the newer token
+			h, err = holderUser, nil // another response sets the newer token
 		case s.User() != "":
-			is = aUsers
+			h = holderUser
 		case !s.IsNew():
-			is = anonymous
+			h = holderAnonymous
 		}
 	})
-	return is, err
+	return h, err
 }
 
 // apart runs f in a separate request with these cookies, and returns the response. The session of r
@@ -148,9 +148,9 @@ var errSlow = errors.New("another request is taking this session over and has no
 
 // become returns the session that an old one was taken over into, and takes it over if necessary.
 // The result is zero if the old session is missing and was never taken over.
-func (t *Takeover) become(ctx context.Context, r *http.Request, k ticket, old *oldSession, has whose) (begun, error) {
+func (t *Takeover) become(ctx context.Context, r *http.Request, k ticket, old *oldSession, has holder) (begun, error) {
 	for try := 0; ; try++ {
-		is, err := t.taken(ctx, k)
+		made, err := t.taken(ctx, k)
 		switch {
 		case errors.Is(err, session.ErrNotFound) && old.isMissing:
 			return begun{}, nil
@@ -159,7 +159,7 @@ func (t *Takeover) become(ctx context.Context, r *http.Request, k ticket, old *o
 			if err != nil {
 				return begun{}, err
 			}
-			if user == "" && (has == anonymous || !t.hasValues(old)) {
+			if user == "" && (has == holderAnonymous || !t.hasValues(old)) {
 				return begun{Cookie: nothing}, nil
 			}
 			if !t.allows(user, old) {
@@ -173,8 +173,8 @@ func (t *Takeover) become(ctx context.Context, r *http.Request, k ticket, old *o
 			if !errors.Is(err, session.ErrExists) {
 				return begun{}, err
 			}
-		case err != nil || is.Cookie != "":
-			return is, err
+		case err != nil || made.Cookie != "":
+			return made, err
 		}
 		if err := pause(ctx, try); err != nil {
 			return begun{}, errSlow

@@ -56,22 +56,22 @@ type taken struct {
 
 // taken returns the session that was taken over, or zero while another request is taking it over,
 // or session.ErrNotFound.
-func (t *Takeover) taken(ctx context.Context, k ticket) (is begun, err error) {
+func (t *Takeover) taken(ctx context.Context, k ticket) (made begun, err error) {
 	rec, err := t.o.Store.Load(ctx, k.id)
 	if err != nil {
-		return is, err
+		return made, err
 	}
 	var sealed taken
 	if err = json.Unmarshal(rec.Data, &sealed); err == nil && sealed.Begun != nil {
 		var b []byte
 		if b, err = k.seal.Open(nil, nil, sealed.Begun, nil); err == nil {
-			err = json.Unmarshal(b, &is)
+			err = json.Unmarshal(b, &made)
 		}
 	}
 	if err != nil {
-		return is, mistake{fmt.Errorf("the record of a takeover, %s: %w", k.id, err)}
+		return made, mistake{fmt.Errorf("the record of a takeover, %s: %w", k.id, err)}
 	}
-	return is, nil
+	return made, nil
 }
 
 // claim creates the record that reserves the takeover for this request, or returns
@@ -98,8 +98,8 @@ func (t *Takeover) release(ctx context.Context, claim *session.Record) {
 
 // seal stores the cookie of the new session in the record of the claim, sealed with the old cookie,
 // until the old session would have ended.
-func (t *Takeover) seal(ctx context.Context, k ticket, claim *session.Record, is begun, until time.Time) error {
-	b, err := json.Marshal(is)
+func (t *Takeover) seal(ctx context.Context, k ticket, claim *session.Record, made begun, until time.Time) error {
+	b, err := json.Marshal(made)
 	if err != nil {
 		return err
 	}

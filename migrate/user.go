@@ -69,12 +69,12 @@ func userText(v any) (string, error) {
 // several users would have the same text.
 func showsAll(of reflect.Value) bool {
 	text := func(v reflect.Value) string { return v.Interface().(fmt.Stringer).String() }
-	is := text(of)
+	original := text(of)
 	for i := range of.Len() {
 		other := reflect.New(of.Type()).Elem()
 		other.Set(of)
 		other.Index(i).SetUint(of.Index(i).Uint() ^ 0xff)
-		if text(other) == is {
+		if text(other) == original {
 			return false
 		}
 	}

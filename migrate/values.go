@@ -64,9 +64,9 @@ func keeps(now, before any) bool {
 		if !ok {
 			return true // the type encodes itself
 		}
-		is, _ := new(big.Rat).SetString(now.String())
-		was, _ := new(big.Rat).SetString(before.String())
-		return is.Cmp(was) == 0
+		changed, _ := new(big.Rat).SetString(now.String())
+		original, _ := new(big.Rat).SetString(before.String())
+		return changed.Cmp(original) == 0
 	case []any:
 		now, ok := now.([]any)
 		if !ok {
@@ -80,7 +80,7 @@ func keeps(now, before any) bool {
 	case map[string]any:
 		now, _ := now.(map[string]any)
 		for name, v := range before {
-			if is, ok := now[name]; ok && !keeps(is, v) {
+			if changed, ok := now[name]; ok && !keeps(changed, v) {
 				return false
 			}
 		}
