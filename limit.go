@@ -165,7 +165,7 @@ func (t *tx) endBeyondLimit(records []*Record) error {
 			t.note(EventRevoked, rec, nil)
 		}
 	}()
-	return parallel.Do(len(records), func(i int) (err error) {
+	return parallel.Do(len(records), maxParallel(), func(i int) (err error) {
 		ended[i], _, err = t.m.end(c, records[i].ID, records[i].User, body.ReasonRevoke, records[i])
 		return err
 	})

@@ -24,6 +24,16 @@ func random[N ~int | ~int64](n N) N {
 	return rand.N(n)
 }
 
+// maxParallel returns how many sessions of a user are ended concurrently. 16 is smaller than usual
+// connection pools, so that other requests find free connections. In the simulator, in which one
+// goroutine runs at a time, the order of several would not follow from the seed.
+func maxParallel() int {
+	if simulated.resumed != nil {
+		return 1
+	}
+	return 16
+}
+
 // resumed is called where a goroutine goes on after a wait. ctx is the request's.
 func resumed(ctx context.Context) {
 	if simulated.resumed != nil {

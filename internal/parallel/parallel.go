@@ -3,15 +3,16 @@ package parallel
 
 import "sync"
 
-// most is how many calls run concurrently. It is smaller than usual connection pools, so that
-// other requests find free connections.
-const most = 16
-
-// Do calls f for each number below n, up to 16 concurrently. After the first
+// Do calls f for each number below n, up to most of them concurrently. After the first
 // error it begins no further call, and returns that error. A panic of f is passed to the caller.
-func Do(n int, f func(i int) error) error {
-	if n == 1 {
-		return f(0)
+func Do(n, most int, f func(i int) error) error {
+	if n == 1 || most == 1 {
+		for i := range n {
+			if err := f(i); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	var (
 		all      sync.WaitGroup
