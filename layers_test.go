@@ -20,7 +20,8 @@ const modulePath = "github.com/coatcheck/session"
 // this project that each may import. None of them may import what is for tests:
 // internal/testing, sessiontest, storetest.
 var layers = map[string][]string{
-	".":                  {"internal/body", "internal/crosssite", "internal/device", "internal/firstbyte", "internal/mistake", "internal/object", "internal/parallel", "internal/shared", "internal/storectx", "internal/token", "internal/watch"},
+	".":                  {"internal/batch", "internal/body", "internal/crosssite", "internal/device", "internal/firstbyte", "internal/mistake", "internal/object", "internal/parallel", "internal/shared", "internal/storectx", "internal/token", "internal/watch"},
+	"internal/batch":     {},
 	"internal/body":      {"internal/object", "internal/token"},
 	"internal/crosssite": {},
 	"internal/device":    {},

@@ -37,18 +37,21 @@ func (s *Session) Login(user string) {
 		s.refuse(fmt.Errorf("session: Login: the user has %d bytes, the limit is %d", len(user), maxUser))
 		return
 	}
-	s.revise("Login", func(t *tx, p *pending) {
-		was := t.record().User
-		if p.user != "" {
-			was = p.user
-		}
-		if was != "" && was != user {
-			*p = pending{logout: p.logout, remember: p.remember}
-		}
-		p.endBy = time.Time{}
-		p.logout = p.logout || t.stored.status == statusAmbiguous
-		p.user, p.at = strings.Clone(user), milliseconds(time.Now())
-	})
+	s.revise("Login", func(t *tx, p *pending) { t.login(p, user) })
+}
+
+// login adds a Login to p.
+func (t *tx) login(p *pending, user string) {
+	was := t.record().User
+	if p.user != "" {
+		was = p.user
+	}
+	if was != "" && was != user {
+		*p = pending{logout: p.logout, remember: p.remember}
+	}
+	p.endBy = time.Time{}
+	p.logout = p.logout || t.stored.status == statusAmbiguous
+	p.user, p.at = strings.Clone(user), milliseconds(time.Now())
 }
 
 // Logout ends the session: once the response has reached the client, no request of any process
@@ -62,15 +65,18 @@ func (s *Session) Logout() {
 	if s.refuses("Logout") != nil {
 		return
 	}
-	s.revise("", func(t *tx, p *pending) {
-		*p = pending{logout: true}
-		t.awaitSave("Logout")
-		if errors.Is(t.problem.err, ErrStore) {
-			t.problem.kind = problemPassing // a successful Save clears the problem, which does not prevent the ending
-		} else {
-			t.problem = problem{}
-		}
-	})
+	s.revise("", func(t *tx, p *pending) { t.logout(p) })
+}
+
+// logout makes p a Logout.
+func (t *tx) logout(p *pending) {
+	*p = pending{logout: true}
+	t.awaitSave("Logout")
+	if errors.Is(t.problem.err, ErrStore) {
+		t.problem.kind = problemPassing // a successful Save clears the problem, which does not prevent the ending
+	} else {
+		t.problem = problem{}
+	}
 }
 
 // EndBy makes the session end at t at the latest, whatever [Options].Lifetime and

@@ -31,7 +31,12 @@ func (s *Session) Renew() {
 	if s.refuses("Renew") != nil || s.m.keyless {
 		return
 	}
-	s.revise("Renew", func(t *tx, p *pending) { p.renew = p.renew || !p.logout && t.stored.status != statusNone })
+	s.revise("Renew", func(t *tx, p *pending) { t.renew(p) })
+}
+
+// renew adds a Renew to p. A session that is not stored needs none.
+func (t *tx) renew(p *pending) {
+	p.renew = p.renew || !p.logout && t.stored.status != statusNone
 }
 
 // Remember makes the session end d from now, instead of by [Options].IdleTimeout and Lifetime,

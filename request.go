@@ -6,7 +6,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"weak"
 
+	"github.com/coatcheck/session/internal/batch"
 	"github.com/coatcheck/session/internal/device"
 	"github.com/coatcheck/session/internal/firstbyte"
 	"github.com/coatcheck/session/internal/token"
@@ -33,6 +35,9 @@ type innermost struct{} // the key of the innermost session in a context
 func (q *request) Value(key any) any {
 	if key == (innermost{}) || key == any(q.m) {
 		return &q.session
+	}
+	if k, ok := key.(batch.Key); ok && k.Manager == any(q.m) {
+		return batched{weak.Make(&q.session)}
 	}
 	return q.session.ctx.Value(key)
 }

@@ -30,24 +30,29 @@ func (s *Session) saveAfter(ctx context.Context, prepare func(t *tx) error) erro
 		if t.phase() != phaseOpen {
 			t.takeBack() // calls that an earlier Save has failed to commit in time
 		}
-		err := t.commit()
-		if err == nil && !asksEnd {
-			err = t.stored.err()
-		}
-		if err == nil {
-			err = t.touch(time.Now())
-		}
-		switch {
-		case err == nil && t.problem.isLate():
-			err = t.problem.err // all is saved but the call that came too late
-		case err == nil:
-			t.problem = problem{}
-		case !isEnding(err) && t.problem.err == nil:
-			t.problem = problem{problemPassing, err}
-		}
-		t.problem.report()
-		return err
+		return t.saved(t.commit(), asksEnd)
 	})
+}
+
+// saved completes a Save whose commit has returned err: it touches the session if that is due,
+// and returns what the program is told. asksEnd is whether the commit had to end the session.
+func (t *tx) saved(err error, asksEnd bool) error {
+	if err == nil && !asksEnd {
+		err = t.stored.err()
+	}
+	if err == nil {
+		err = t.touch(time.Now())
+	}
+	switch {
+	case err == nil && t.problem.isLate():
+		err = t.problem.err // all is saved but the call that came too late
+	case err == nil:
+		t.problem = problem{}
+	case !isEnding(err) && t.problem.err == nil:
+		t.problem = problem{problemPassing, err}
+	}
+	t.problem.report()
+	return err
 }
 
 // Reload drops all pending changes, Login and Logout among them, and loads the session again. A

@@ -105,7 +105,7 @@ var faults = []fault{
 	{"a Save limits the user's sessions", "commit.go",
 		"if n.leave(); isLogin {\n", "if n.leave(); isLogin || true {\n", endsRequested},
 	{"a Renew first logs out", "renewal.go",
-		"{ p.renew = p.renew || !p.logout && t.stored.status != statusNone }", "{ p.renew, p.logout = true, t.stored.status == statusLive }", endsRequested},
+		"p.renew = p.renew || !p.logout && t.stored.status != statusNone\n", "p.renew, p.logout = true, t.stored.status == statusLive\n", endsRequested},
 
 	// Renewals.
 	{"a key of an automatic renewal counts as presented by its own request", "renewal.go",
