@@ -38,6 +38,7 @@ var layers = map[string][]string{
 	"otel":               {"."},
 	"expressjs":          {".", "internal/body", "internal/mistake", "internal/object", "internal/shared"},
 	"expressjs/doctor":   {".", "expressjs"},
+	"gorillastore":       {".", "internal/batch", "internal/object"},
 	"migrate":            {".", "internal/body", "internal/crosssite", "internal/firstbyte", "internal/object"},
 }
 

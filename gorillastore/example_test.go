@@ -1,0 +1,28 @@
+package gorillastore_test
+
+import (
+	"log"
+	"net/http"
+
+	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/gorillastore"
+)
+
+var mux = http.NewServeMux()
+
+// An application that had sessions.NewCookieStore changes the line that makes its store, and wraps
+// its handler.
+func ExampleNew() {
+	manager := session.Must(session.New(&session.Options{Store: session.NewMemoryStore(nil), Secrets: [][]byte{secret}}))
+	store := gorillastore.New(manager, &gorillastore.Options{
+		UserKey: gorillastore.UserKey{Session: "session-name", Key: "user"}, // Login when it is set, Logout when it is deleted
+	})
+	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
+		session, _ := store.Get(r, "session-name")
+		session.Values["user"] = r.PostFormValue("user")
+		if err := session.Save(r, w); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+	})
+	log.Fatal(http.ListenAndServe("localhost:8080", manager.Handler(mux)))
+}

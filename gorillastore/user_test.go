@@ -1,0 +1,313 @@
+package gorillastore_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/gorillastore"
+	"github.com/gorilla/sessions"
+)
+
+var userKey = gorillastore.Options{UserKey: gorillastore.UserKey{Session: "a", Key: "user"}}
+
+// user returns the user whom a request of its own sees.
+func (a *app) user() (user string) {
+	a.t.Helper()
+	a.do(func(_ http.ResponseWriter, r *http.Request) { user = a.manager.From(r.Context()).User() })
+	return user
+}
+
+func (a *app) id() (id string) {
+	a.t.Helper()
+	a.do(func(_ http.ResponseWriter, r *http.Request) { id = a.manager.From(r.Context()).ID() })
+	return id
+}
+
+func TestLogin(t *testing.T) {
+	for _, test := range []struct {
+		v    any
+		want string
+	}{
+		{"alice", "alice"}, {7, "7"}, {int64(8), "8"}, {uint8(9), "9"}, {role("admin"), "admin"}, {number{1, 2}, "no-1-2"},
+	} {
+		a := newApp(t, &userKey, session.Options{})
+		a.edit("a", func(gs *sessions.Session) { gs.Values["cart"] = "tea" })
+		a.set("b", "k", "v")
+		anonymous := a.id()
+		a.edit("a", func(gs *sessions.Session) {
+			gs.Values["user"] = test.v
+			gs.AddFlash("Hello!")
+		})
+		check(t, "user", a.user(), test.want)
+		check(t, "Values", a.values("a"), map[any]any{"user": test.v, "cart": "tea", "_flash": []any{"Hello!"}})
+		check(t, "Values of the other name", a.values("b"), map[any]any{"k": "v"})
+		if a.id() == anonymous {
+			t.Error("the session has its id of before the login")
+		}
+		list, err := a.manager.List(t.Context(), test.want)
+		if err != nil || len(list) != 1 {
+			t.Errorf("List returned %v, %v", list, err)
+		}
+		if err := a.manager.RevokeAll(t.Context(), test.want); err != nil {
+			t.Error(err)
+		}
+		check(t, "Values after RevokeAll", a.values("a"), map[any]any{})
+	}
+}
+
+// Session fixation: a copy of the cookie from before the login is worth nothing after it.
+func TestLoginGivesANewToken(t *testing.T) {
+	a := newApp(t, &userKey, session.Options{})
+	resp := a.do(func(w http.ResponseWriter, r *http.Request) {
+		gs := a.get(r, "a")
+		gs.Values["k"] = "v"
+		a.save(gs, w, r)
+	})
+	planted := resp.Cookies()[0]
+	resp = a.do(func(w http.ResponseWriter, r *http.Request) {
+		gs := a.get(r, "a")
+		gs.Values["user"] = "alice"
+		a.save(gs, w, r)
+		check(t, "ID", gs.ID, a.manager.From(r.Context()).ID())
+	})
+	if n := len(resp.Cookies()); n != 1 || resp.Cookies()[0].Value == planted.Value {
+		t.Fatalf("the login set %d cookies", n)
+	}
+	r := requestWith(planted)
+	a.calls.Store(r.URL.Path, func(w http.ResponseWriter, r *http.Request) {
+		check(t, "Values of the attacker", a.get(r, "a").Values, map[any]any{})
+		check(t, "user of the attacker", a.manager.From(r.Context()).User(), "")
+	})
+	a.handler.ServeHTTP(discard{http.Header{}}, r)
+	check(t, "user", a.user(), "alice")
+}
+
+// After the first byte the new token cannot be sent. A value that says who is logged in must not
+// be stored under the token of before, which an attacker may have planted.
+func TestLoginAfterTheFirstByte(t *testing.T) {
+	for _, before := range []any{nil, "bob"} {
+		a := newApp(t, &userKey, session.Options{})
+		a.set("a", "k", "v")
+		if before != nil {
+			a.set("a", "user", before)
+		}
+		want := a.values("a")
+		a.do(func(w http.ResponseWriter, r *http.Request) {
+			gs, other := a.get(r, "a"), a.get(r, "b")
+			w.Write([]byte("x"))
+			gs.Values["user"], gs.Values["admin"] = "alice", true
+			gs.AddFlash("Hello!")
+			for range 2 {
+				if err := gs.Save(r, w); err == nil || !strings.Contains(err.Error(), "Login") {
+					t.Errorf("Save returned %v", err)
+				}
+			}
+			other.Values["k"] = "v"
+			_ = other.Save(r, w)
+		})
+		check(t, "Values", a.values("a"), want)
+		if before == nil {
+			check(t, "user", a.user(), "")
+		} else {
+			check(t, "user", a.user(), before)
+			check(t, "Values of the other name, meant for the other user", a.values("b"), map[any]any{})
+		}
+	}
+}
+
+// "Nobody" is written in three ways.
+func TestLogout(t *testing.T) {
+	for what, end := range map[string]func(gs *sessions.Session){
+		"delete": func(gs *sessions.Session) { delete(gs.Values, "user") },
+		"empty":  func(gs *sessions.Session) { gs.Values["user"] = "" },
+		"nil":    func(gs *sessions.Session) { gs.Values["user"] = nil },
+		"zero":   func(gs *sessions.Session) { gs.Values["user"] = 0 },
+		"false":  func(gs *sessions.Session) { gs.Values["user"] = false },
+	} {
+		a := newApp(t, &userKey, session.Options{})
+		a.edit("a", func(gs *sessions.Session) {
+			gs.Values["user"], gs.Values["cart"], gs.Values[point{1, 1}] = "alice", "tea", 1
+			gs.Values["list"] = []any{1, 2}
+		})
+		a.set("b", "k", "v")
+		before := a.id()
+		want := map[any]any{"cart": "tea", point{1, 1}: 1, "_flash": []any{"bye"}, "list": []any{1, 2}}
+		a.edit("a", func(gs *sessions.Session) {
+			end(gs)
+			gs.AddFlash("bye")
+			if v, ok := gs.Values["user"]; ok {
+				want["user"] = v
+			}
+		})
+		check(t, what+": user", a.user(), "")
+		check(t, what+": Values", a.values("a"), want)
+		check(t, what+": Values of the other name", a.values("b"), map[any]any{})
+		if a.id() == before {
+			t.Errorf("%s: the session has not ended", what)
+		}
+		list, err := a.manager.List(t.Context(), "alice")
+		if err != nil || len(list) > 0 {
+			t.Errorf("%s: List returned %v, %v", what, list, err)
+		}
+		a.set("a", "user", "carol") // and in again
+		check(t, what+": user", a.user(), "carol")
+	}
+}
+
+// A logout that ends what belongs to the name, and so the whole session.
+func TestLogoutByMaxAge(t *testing.T) {
+	a := newApp(t, &userKey, session.Options{})
+	a.set("a", "user", "alice")
+	a.set("b", "k", "v")
+	a.edit("b", func(gs *sessions.Session) { gs.Options.MaxAge = -1 })
+	check(t, "user", a.user(), "alice")
+	a.edit("a", func(gs *sessions.Session) { gs.Options.MaxAge = -1 })
+	check(t, "user", a.user(), "")
+	check(t, "Values", a.values("a"), map[any]any{})
+	list, err := a.manager.List(t.Context(), "alice")
+	if err != nil || len(list) > 0 {
+		t.Errorf("List returned %v, %v", list, err)
+	}
+}
+
+// A Logout after the first byte ends the session, and says that what is left was not stored.
+func TestLogoutAfterTheFirstByte(t *testing.T) {
+	a := newApp(t, &userKey, session.Options{})
+	a.set("a", "user", "alice")
+	a.do(func(w http.ResponseWriter, r *http.Request) {
+		gs := a.get(r, "a")
+		w.Write([]byte("x"))
+		delete(gs.Values, "user")
+		gs.AddFlash("bye")
+		if err := gs.Save(r, w); err == nil {
+			t.Error("Save returned nil, though the flash has no session")
+		}
+	})
+	check(t, "user", a.user(), "")
+	check(t, "Values", a.values("a"), map[any]any{})
+}
+
+// An anonymous visitor whose user is set to a zero value keeps what other names have.
+func TestNobodyOfAnAnonymousSession(t *testing.T) {
+	a := newApp(t, &userKey, session.Options{})
+	a.set("b", "k", "v")
+	a.set("a", "user", "")
+	a.edit("a", func(gs *sessions.Session) { delete(gs.Values, "user") })
+	check(t, "Values of the other name", a.values("b"), map[any]any{"k": "v"})
+	check(t, "Values", a.values("a"), map[any]any{})
+}
+
+func TestLoginOfAnotherUser(t *testing.T) {
+	a := newApp(t, &userKey, session.Options{})
+	a.edit("a", func(gs *sessions.Session) {
+		gs.Values["user"], gs.Values["secret"], gs.Values["theme"] = "alice", "of alice", "dark"
+		gs.AddFlash("for alice")
+	})
+	a.set("b", "k", "of alice")
+	want := map[any]any{"user": "bob", "theme": "light", "_flash": []any{"for bob"}}
+	a.edit("a", func(gs *sessions.Session) {
+		gs.Values["user"], gs.Values["theme"] = "bob", "light"
+		gs.AddFlash("for bob")
+	})
+	a.do(func(w http.ResponseWriter, r *http.Request) {
+		gs := a.get(r, "a")
+		check(t, "Values", gs.Values, want)
+		gs.Values["user"] = "carol"
+		a.save(gs, w, r)
+		check(t, "Values in memory", gs.Values, map[any]any{"user": "carol"})
+		gs.Values["more"] = 1
+		a.save(gs, w, r)
+	})
+	check(t, "Values", a.values("a"), map[any]any{"user": "carol", "more": 1})
+	check(t, "Values of the other name", a.values("b"), map[any]any{})
+	check(t, "user", a.user(), "carol")
+}
+
+// Values that are no user.
+func TestUsersThatAreRefused(t *testing.T) {
+	for _, v := range []any{true, 1.5, profile{Name: "alice"}, &point{1, 2}, []any{"alice"}, []byte("alice"), strings.Repeat("x", 2000)} {
+		a := newApp(t, &userKey, session.Options{})
+		a.set("a", "k", "v")
+		a.do(func(w http.ResponseWriter, r *http.Request) {
+			gs := a.get(r, "a")
+			gs.Values["user"], gs.Values["k"] = v, "w"
+			if err := gs.Save(r, w); err == nil {
+				t.Errorf("Save of %T returned nil", v)
+			}
+		})
+		check(t, "Values", a.values("a"), map[any]any{"k": "v"})
+	}
+}
+
+// UserKey in a running system: a value that was there before logs nobody in, so that a Logout by
+// other means stays one.
+func TestUserOfBeforeUserKey(t *testing.T) {
+	store := session.NewMemoryStore(nil)
+	a := newApp(t, nil, session.Options{Store: store})
+	a.set("a", "user", "alice")
+	a.store = gorillastore.New(a.manager, &userKey)
+	a.set("a", "k", "v")
+	check(t, "user", a.user(), "")
+	a.set("a", "user", "bob")
+	check(t, "user", a.user(), "bob")
+	a.do(func(w http.ResponseWriter, r *http.Request) {
+		gs := a.get(r, "a")
+		a.manager.From(r.Context()).Logout()
+		gs.Values["k"] = "w"
+		a.save(gs, w, r)
+	})
+	check(t, "user after a Logout", a.user(), "")
+}
+
+// An ID that is set to "" gives the session a new token. A request in flight loses nothing by it.
+func TestRenew(t *testing.T) {
+	a := newApp(t, &userKey, session.Options{})
+	a.edit("a", func(gs *sessions.Session) { gs.Values["user"], gs.Values["k"] = "alice", 1 })
+	finish := a.inRequest(func(w http.ResponseWriter, r *http.Request, pause func()) {
+		gs := a.get(r, "a")
+		pause()
+		gs.Values["in flight"] = 1
+		gs.AddFlash("in flight")
+		a.save(gs, w, r)
+	})
+	var ids [2]string
+	resp := a.do(func(w http.ResponseWriter, r *http.Request) {
+		gs := a.get(r, "a")
+		ids[0] = gs.ID
+		gs.ID = ""
+		gs.Values["renewed"] = 1
+		a.save(gs, w, r)
+		ids[1] = gs.ID
+	})
+	check(t, "cookies", len(resp.Cookies()), 1)
+	if ids[0] == "" || ids[0] != ids[1] {
+		t.Errorf("the ids are %q", ids)
+	}
+	finish()
+	check(t, "Values", a.values("a"), map[any]any{"user": "alice", "k": 1, "renewed": 1, "in flight": 1, "_flash": []any{"in flight"}})
+	a.do(func(w http.ResponseWriter, r *http.Request) {
+		gs := a.get(r, "a")
+		w.Write([]byte("x"))
+		gs.ID = ""
+		gs.Values["k"] = 2
+		if err := gs.Save(r, w); err == nil || !strings.Contains(err.Error(), "Renew") {
+			t.Errorf("Save after the first byte returned %v", err)
+		}
+	})
+	check(t, "k", a.values("a")["k"], 1)
+}
+
+func requestWith(c *http.Cookie) *http.Request {
+	r, _ := http.NewRequest("GET", "https://example.test/planted", nil)
+	r.AddCookie(c)
+	return r
+}
+
+// A discard is a response that is not looked at.
+type discard struct{ header http.Header }
+
+func (w discard) Header() http.Header         { return w.header }
+func (w discard) Write(b []byte) (int, error) { return len(b), nil }
+func (w discard) WriteHeader(int)             {}
