@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 		child()
 		return
 	}
-	for _, v := range []any{role(""), profile{}, point{}, number{}, time.Time{}, map[string]any{}} {
+	for _, v := range []any{role(""), profile{}, point{}, number{}, nameless(0), time.Time{}, map[string]any{}} {
 		gob.Register(v)
 	}
 	os.Exit(m.Run())
@@ -348,6 +348,16 @@ func TestSaveNoticesChangesInPlace(t *testing.T) {
 func TestTwoGetsAreOneSession(t *testing.T) {
 	a := newApp(t, nil, session.Options{})
 	a.set("a", "k", "v")
+	a.edit("new", func(gs *sessions.Session) {
+		check(t, "IsNew", gs.IsNew, true)
+		gs.Values["k"] = "v"
+	})
+	a.do(func(w http.ResponseWriter, r *http.Request) {
+		gs := a.get(r, "other")
+		gs.Values["k"] = "v"
+		a.save(gs, w, r)
+		check(t, "IsNew after Save", gs.IsNew, false)
+	})
 	a.do(func(w http.ResponseWriter, r *http.Request) {
 		gs, again := a.get(r, "a"), a.get(r, "a")
 		if gs != again {
@@ -440,6 +450,10 @@ func TestKeysThatCannotBeToldApart(t *testing.T) {
 		}
 	})
 	check(t, "Values", a.values("a"), map[any]any{})
+	for i := range 20 { // one of them at a time is no problem, in whatever order they are compared
+		a.edit("a", func(gs *sessions.Session) { gs.Values = map[any]any{silent{i}: 1} })
+		check(t, "Values", a.values("a"), map[any]any{silent{i}: 1})
+	}
 }
 
 type silent struct{ N int }

@@ -220,6 +220,21 @@ func TestFlashesThatAreShownAndAdded(t *testing.T) {
 	check(t, "flashes", a.values("a")["_flash"], []any{"last"})
 }
 
+// The same for a request that adds none.
+func TestFlashesThatAreShownOnly(t *testing.T) {
+	a := newApp(t, nil, session.Options{})
+	a.edit("a", func(gs *sessions.Session) { gs.AddFlash("one") })
+	finish := a.inRequest(func(w http.ResponseWriter, r *http.Request, pause func()) {
+		gs := a.get(r, "a")
+		gs.Flashes()
+		pause()
+		a.save(gs, w, r)
+	})
+	a.edit("a", func(gs *sessions.Session) { gs.AddFlash("two") })
+	finish()
+	check(t, "flashes", a.values("a"), map[any]any{"_flash": []any{"two"}})
+}
+
 // A list that takes the place of a value of another type, and the reverse.
 func TestListsInPlaceOfValues(t *testing.T) {
 	a := newApp(t, nil, session.Options{})
@@ -263,6 +278,20 @@ func TestMaxAge(t *testing.T) {
 		check(t, "IsNew", a.get(r, "a").IsNew, true)
 		check(t, "IsNew", a.get(r, "b").IsNew, false)
 	})
+}
+
+// MaxAge < 0 ends what another session of the same name and request has stored.
+func TestMaxAgeOfASessionThatWasEmpty(t *testing.T) {
+	a := newApp(t, nil, session.Options{})
+	a.do(func(w http.ResponseWriter, r *http.Request) {
+		gs := a.get(r, "a")
+		other, _ := a.store.New(r, "a")
+		other.Values["k"] = 1
+		a.save(other, w, r)
+		gs.Options.MaxAge = -1
+		a.save(gs, w, r)
+	})
+	check(t, "a", a.values("a"), map[any]any{})
 }
 
 // MaxAge < 0 also ends what other requests have added since Get.
@@ -389,6 +418,27 @@ func TestEntriesThatDoNotDecode(t *testing.T) {
 	}
 }
 
+// Items of a list that do not decode are kept, and so is an entry whose name needs a key.
+func TestItemsThatDoNotDecode(t *testing.T) {
+	list, named := session.NewKey[json.RawMessage]("gorilla/a/list"), session.NewKey[string]("gorilla/a//x")
+	a := newApp(t, nil, session.Options{})
+	a.do(func(w http.ResponseWriter, r *http.Request) {
+		s := a.manager.From(r.Context())
+		list.Set(s, json.RawMessage(`{"l":[["1","sone"],["2","zzz"],["3","sthree"]]}`))
+		named.Set(s, "stext")
+	})
+	check(t, "Values", a.values("a"), map[any]any{"list": []any{"one", "three"}})
+	a.set("a", "list", []any{"three", "four"})
+	check(t, "Values", a.values("a"), map[any]any{"list": []any{"three", "four"}})
+	a.do(func(w http.ResponseWriter, r *http.Request) {
+		s := a.manager.From(r.Context())
+		if got := string(list.Get(s)); !strings.HasPrefix(got, `{"l":[["2","zzz"],["3","sthree"],[`) {
+			t.Errorf("the list is %s", got)
+		}
+		check(t, "the other entry", named.Get(s), "stext")
+	})
+}
+
 // A Save after the first byte of the response.
 func TestSaveAfterTheFirstByte(t *testing.T) {
 	a := newApp(t, nil, session.Options{})
@@ -425,6 +475,10 @@ func TestSaveOfASessionThatHasEnded(t *testing.T) {
 		if err := gs.Save(r, w); !errors.Is(err, session.ErrEnded) {
 			t.Errorf("Save returned %v", err)
 		}
+		delete(gs.Values, "k")
+		a.save(gs, w, r) // nothing is no error
+		gs.Options.MaxAge = -1
+		a.save(gs, w, r)
 	})
 	check(t, "Values", a.values("a"), map[any]any{})
 }

@@ -99,8 +99,7 @@ func (s *snapshot) compare(values map[any]any) (d difference, err error) {
 		}
 		change := batch.Change{Name: s.prefix + was.name}
 		if was.isList() {
-			items := was.Items
-			change.Merge = func(in []byte) ([]byte, error) { return merge(in, was.Key, items, nil, true) }
+			change.Merge = func(in []byte) ([]byte, error) { return merge(in, was.Key, was.Items, nil, true) }
 		}
 		d.changes = append(d.changes, change)
 	}
@@ -149,10 +148,7 @@ func (s *snapshot) compareList(d *difference, was, is seen, isKnown bool, key an
 	if change.Raw, err = merge(nil, is.Key, nil, is.Items, false); err != nil {
 		return err
 	}
-	if !isKnown || was.isList() { // else the list replaces a value of another type
-		seen := was.Items
-		change.Merge = func(in []byte) ([]byte, error) { return merge(in, is.Key, seen, is.Items, false) }
-	}
+	change.Merge = func(in []byte) ([]byte, error) { return merge(in, is.Key, was.Items, is.Items, false) }
 	d.changes = append(d.changes, change)
 	return nil
 }

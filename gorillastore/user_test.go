@@ -1,12 +1,14 @@
 package gorillastore_test
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/coatcheck/session"
 	"github.com/coatcheck/session/gorillastore"
+	"github.com/coatcheck/session/sessiontest"
 	"github.com/gorilla/sessions"
 )
 
@@ -36,12 +38,17 @@ func TestLogin(t *testing.T) {
 		a.edit("a", func(gs *sessions.Session) { gs.Values["cart"] = "tea" })
 		a.set("b", "k", "v")
 		anonymous := a.id()
-		a.edit("a", func(gs *sessions.Session) {
-			gs.Values["user"] = test.v
+		a.do(func(w http.ResponseWriter, r *http.Request) {
+			gs := a.get(r, "a")
+			values := gs.Values
+			values["user"] = test.v
+			a.save(gs, w, r)
 			gs.AddFlash("Hello!")
+			values["same map"] = true // an application may keep it
+			a.save(gs, w, r)
 		})
 		check(t, "user", a.user(), test.want)
-		check(t, "Values", a.values("a"), map[any]any{"user": test.v, "cart": "tea", "_flash": []any{"Hello!"}})
+		check(t, "Values", a.values("a"), map[any]any{"user": test.v, "cart": "tea", "_flash": []any{"Hello!"}, "same map": true})
 		check(t, "Values of the other name", a.values("b"), map[any]any{"k": "v"})
 		if a.id() == anonymous {
 			t.Error("the session has its id of before the login")
@@ -172,6 +179,52 @@ func TestLogoutByMaxAge(t *testing.T) {
 	}
 }
 
+// A browser with two live sessions has none, until MaxAge < 0 or a login ends both.
+func TestTwoLiveSessions(t *testing.T) {
+	a := newApp(t, &userKey, session.Options{})
+	var cookies []string
+	for range 2 {
+		a.browser = sessiontest.NewBrowser(t, a.handler)
+		resp := a.do(func(w http.ResponseWriter, r *http.Request) {
+			gs := a.get(r, "a")
+			gs.Values["user"] = "alice"
+			a.save(gs, w, r)
+		})
+		cookies = append(cookies, resp.Cookies()[0].Name+"="+resp.Cookies()[0].Value)
+	}
+	r := requestWith(nil)
+	r.Header.Set("Cookie", strings.Join(cookies, "; "))
+	a.calls.Store(r.URL.Path, func(w http.ResponseWriter, r *http.Request) {
+		gs := a.get(r, "a")
+		check(t, "Values", gs.Values, map[any]any{})
+		gs.Options.MaxAge = -1
+		a.save(gs, w, r)
+	})
+	a.handler.ServeHTTP(discard{http.Header{}}, r)
+	list, err := a.manager.List(t.Context(), "alice")
+	if err != nil || len(list) > 0 {
+		t.Errorf("List returned %v, %v", list, err)
+	}
+}
+
+// MaxAge < 0 on the session of the user, while no user is logged in, ends what belongs to it only.
+func TestMaxAgeOfAnAnonymousSession(t *testing.T) {
+	a := newApp(t, &userKey, session.Options{})
+	a.set("a", "k", "v")
+	a.set("b", "k", "v")
+	a.edit("a", func(gs *sessions.Session) { gs.Options.MaxAge = -1 })
+	check(t, "a", a.values("a"), map[any]any{})
+	check(t, "b", a.values("b"), map[any]any{"k": "v"})
+}
+
+// A Save logs nobody out who was logged in by other means.
+func TestUserWithoutAnEntry(t *testing.T) {
+	a := newApp(t, &userKey, session.Options{})
+	a.do(func(w http.ResponseWriter, r *http.Request) { a.manager.From(r.Context()).Login("alice") })
+	a.set("a", "k", "v")
+	check(t, "user", a.user(), "alice")
+}
+
 // A Logout after the first byte ends the session, and says that what is left was not stored.
 func TestLogoutAfterTheFirstByte(t *testing.T) {
 	a := newApp(t, &userKey, session.Options{})
@@ -227,7 +280,7 @@ func TestLoginOfAnotherUser(t *testing.T) {
 
 // Values that are no user.
 func TestUsersThatAreRefused(t *testing.T) {
-	for _, v := range []any{true, 1.5, profile{Name: "alice"}, &point{1, 2}, []any{"alice"}, []byte("alice"), strings.Repeat("x", 2000)} {
+	for _, v := range []any{true, 1.5, profile{Name: "alice"}, &point{1, 2}, []any{"alice"}, []byte("alice"), strings.Repeat("x", 2000), nameless(1)} {
 		a := newApp(t, &userKey, session.Options{})
 		a.set("a", "k", "v")
 		a.do(func(w http.ResponseWriter, r *http.Request) {
@@ -299,9 +352,35 @@ func TestRenew(t *testing.T) {
 	check(t, "k", a.values("a")["k"], 1)
 }
 
+// A Save that has stored a session lets the next one of the request renew it.
+func TestRenewAfterTheFirstSave(t *testing.T) {
+	renewed := 0
+	a := newApp(t, nil, session.Options{OnEvent: func(_ context.Context, e session.Event) {
+		if e.Kind == session.EventRenewed {
+			renewed++
+		}
+	}})
+	a.do(func(w http.ResponseWriter, r *http.Request) {
+		gs := a.get(r, "a")
+		gs.Values["k"] = "v"
+		a.save(gs, w, r)
+		check(t, "renewed", renewed, 0)
+		gs.ID = ""
+		a.save(gs, w, r)
+		check(t, "renewed", renewed, 1)
+	})
+}
+
+type nameless int
+
+func (nameless) String() string { return "" }
+
+// requestWith returns a request with a cookie, unless that is nil.
 func requestWith(c *http.Cookie) *http.Request {
 	r, _ := http.NewRequest("GET", "https://example.test/planted", nil)
-	r.AddCookie(c)
+	if c != nil {
+		r.AddCookie(c)
+	}
 	return r
 }
 
