@@ -81,7 +81,6 @@ func (t *tx) commitBatch(c *batch.Commit) error {
 	}
 	for isFirst := true; ; isFirst = false {
 		before := t.pending
-		before.changes = before.changes[:len(before.changes):len(before.changes)] // so that an Add copies
 		t.keepBatch(c, isFirst)
 		if t.phase() != phaseOpen {
 			t.takeBack()
@@ -101,7 +100,7 @@ func (t *tx) commitBatch(c *batch.Commit) error {
 // refusesBatch returns an error if nothing of c may become pending.
 func (t *tx) refusesBatch(c *batch.Commit) error {
 	switch {
-	case !t.stored.isKnown(), t.problem.isLasting(), t.problem.kind == problemLateLogin:
+	case !t.stored.isKnown(), t.problem.isLasting() && !c.Logout:
 		return t.problem.err
 	case len(c.Login) > maxUser:
 		return fmt.Errorf("session: Login: the user has %d bytes, the limit is %d", len(c.Login), maxUser)
@@ -121,7 +120,6 @@ func (t *tx) refusesBatch(c *batch.Commit) error {
 // of the values with the prefix of c.
 func (t *tx) keepBatch(c *batch.Commit, isFirst bool) {
 	p := &t.pending
-	t.problem.retry()
 	if isFirst && c.Logout {
 		t.logout(p)
 	}

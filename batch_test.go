@@ -82,6 +82,58 @@ func TestBatchIsTakenBack(t *testing.T) {
 	)
 }
 
+// A Logout that fails stays pending, and nothing of before it does.
+func TestBatchLogoutThatFails(t *testing.T) {
+	key, inner := session.NewKey[int]("key"), sessiontest.NewStore(nil)
+	o := session.Options{Store: inner, Secrets: [][]byte{[]byte("0123456789abcdef0123456789abcdef")}}
+	batched(t, o,
+		func(w http.ResponseWriter, s *session.Session, b batch.Session) {
+			s.Login("alice")
+			key.Set(s, 1)
+		},
+		func(w http.ResponseWriter, s *session.Session, b batch.Session) {
+			key.Set(s, 2)
+			inner.Fail(errors.New("down"))
+			c := set("a", "1")
+			c.Logout = true
+			if _, err := b.Commit(ofRequest, c); !errors.Is(err, session.ErrStore) {
+				t.Errorf("Commit returned %v", err)
+			}
+			inner.Fail(nil)
+			if err := s.Save(t.Context()); err != nil {
+				t.Error(err)
+			}
+		},
+		func(w http.ResponseWriter, s *session.Session, b batch.Session) {
+			if got := batchedValues(t, b); s.User() != "" || got != "" {
+				t.Errorf("%q is logged in, with %s", s.User(), got)
+			}
+		},
+	)
+}
+
+// A value that cannot be stored fails later commits, but not a Logout.
+func TestBatchAfterARefusedCall(t *testing.T) {
+	bad := session.NewKey[func()]("bad")
+	batched(t, session.Options{},
+		func(w http.ResponseWriter, s *session.Session, b batch.Session) { s.Login("alice") },
+		func(w http.ResponseWriter, s *session.Session, b batch.Session) {
+			bad.Set(s, func() {})
+			if _, err := b.Commit(ofRequest, set("a", "1")); err == nil || err != s.Err() {
+				t.Errorf("Commit returned %v", err)
+			}
+			if _, err := b.Commit(ofRequest, batch.Commit{Logout: true}); err != nil {
+				t.Error(err)
+			}
+		},
+		func(w http.ResponseWriter, s *session.Session, b batch.Session) {
+			if s.User() != "" {
+				t.Error("the user is logged in")
+			}
+		},
+	)
+}
+
 // A Login or Renew after the first byte stores nothing of its commit.
 func TestBatchAfterTheFirstByte(t *testing.T) {
 	var before string

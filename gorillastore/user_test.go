@@ -124,6 +124,23 @@ func TestLoginAfterTheFirstByte(t *testing.T) {
 	}
 }
 
+// A Logout that follows a Login that came too late ends the session.
+func TestLogoutAfterALateLogin(t *testing.T) {
+	a := newApp(t, &userKey, session.Options{})
+	a.set("a", "user", "bob")
+	a.do(func(w http.ResponseWriter, r *http.Request) {
+		gs := a.get(r, "a")
+		w.Write([]byte("x"))
+		gs.Values["user"] = "alice"
+		if err := gs.Save(r, w); err == nil {
+			t.Error("a Login after the first byte returned nil")
+		}
+		delete(gs.Values, "user")
+		_ = gs.Save(r, w)
+	})
+	check(t, "user", a.user(), "")
+}
+
 // "Nobody" is written in three ways.
 func TestLogout(t *testing.T) {
 	for what, end := range map[string]func(gs *sessions.Session){
