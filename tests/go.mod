@@ -5,6 +5,7 @@ go 1.26.0
 replace (
 	github.com/coatcheck/session => ../
 	github.com/coatcheck/session/expressjs => ../expressjs
+	github.com/coatcheck/session/gorillastore => ../gorillastore
 	github.com/coatcheck/session/redisstore => ../redisstore
 	github.com/coatcheck/session/sqlstore => ../sqlstore
 )
@@ -16,6 +17,7 @@ require (
 	github.com/chromedp/chromedp v0.23.0
 	github.com/coatcheck/session v0.1.0
 	github.com/coatcheck/session/expressjs v0.1.0
+	github.com/coatcheck/session/gorillastore v0.1.0
 	github.com/coatcheck/session/redisstore v0.1.0
 	github.com/coatcheck/session/sqlstore v0.1.0
 	github.com/gin-contrib/sessions v1.0.4

@@ -9,6 +9,7 @@ var Libraries = []struct{ Name, Module, Text string }{
 	{"scs", "github.com/alexedwards/scs/v2", "its memory store; tokens are not signed"},
 	{"gorilla-files", "github.com/gorilla/sessions", "FilesystemStore; for the 4 KB its MaxLength is raised"},
 	{"gorilla-cookies", "github.com/gorilla/sessions", "CookieStore: the values are in the cookie, signed; the server stores nothing"},
+	{"gorillastore", "github.com/coatcheck/session/gorillastore", "the same handlers as gorilla-*, over our MemoryStore"},
 	{"gin", "github.com/gin-contrib/sessions", "memstore, under gin.New()"},
 	{"fiber", "github.com/gofiber/fiber/v3", "middleware/session in memory, on fasthttp; tokens are not signed"},
 	{"icza", "github.com/icza/session", "live pointers in one process's memory; tokens are not signed: the lower bound"},

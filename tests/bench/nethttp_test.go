@@ -9,6 +9,7 @@ import (
 
 	"github.com/alexedwards/scs/v2"
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/gorillastore"
 	gorilla "github.com/gorilla/sessions"
 	icza "github.com/icza/session"
 )
@@ -176,21 +177,28 @@ func newSCS(string) app {
 	})
 }
 
-func newGorillaCookies(string) app { return newGorilla(gorilla.NewCookieStore(secret)) }
+func newGorillaCookies(string) app {
+	return newGorilla(nil, "session-name", gorilla.NewCookieStore(secret))
+}
+
+func newGorillastore(string) app {
+	m := session.Must(session.New(nil))
+	return newGorilla(m.Handler, "__Host-Http-session", gorillastore.New(m, nil))
+}
 
 func newGorillaFiles(dir string) app {
 	store := gorilla.NewFilesystemStore(dir, secret)
 	store.MaxLength(16 << 10) // allows the value of 4 KB
-	return newGorilla(store)
+	return newGorilla(nil, "session-name", store)
 }
 
-func newGorilla(store gorilla.Store) app {
+func newGorilla(wrap func(http.Handler) http.Handler, cookieName string, store gorilla.Store) app {
 	save := func(w http.ResponseWriter, r *http.Request, s *gorilla.Session) {
 		if err := s.Save(r, w); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		}
 	}
-	return newHTTPApp(nil, "session-name", &pages{
+	return newHTTPApp(wrap, cookieName, &pages{
 		fill: func(w http.ResponseWriter, r *http.Request, b string) {
 			s, _ := store.Get(r, "session-name")
 			s.Values["name"] = small

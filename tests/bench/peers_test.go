@@ -37,6 +37,7 @@ var apps = map[string]func(dir string) app{
 	"scs":             newSCS,
 	"gorilla-files":   newGorillaFiles,
 	"gorilla-cookies": newGorillaCookies,
+	"gorillastore":    newGorillastore,
 	"gin":             newGin,
 	"fiber":           newFiber,
 	"icza":            newIcza,
@@ -103,7 +104,7 @@ func BenchmarkPeers(b *testing.B) {
 						b.Skip("4 KB do not fit into a cookie")
 					case l.Name == "gorilla-files" && strings.HasPrefix(c.Name, "read-100k"):
 						b.Skip("the creation of 100 000 files takes too long")
-					case strings.HasPrefix(l.Name, "gorilla") && c.Name == "heap":
+					case strings.HasPrefix(l.Name, "gorilla-") && c.Name == "heap":
 						b.Skip("not in memory")
 					}
 					if page, ok := strings.CutPrefix(c.Name, "server-"); ok {

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"errors"
 	"net/http"
 	"strconv"
 	"time"
 
 	"github.com/alexedwards/scs/v2"
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/gorillastore"
 	gorilla "github.com/gorilla/sessions"
 	icza "github.com/icza/session"
 )
@@ -45,6 +47,10 @@ var libraries = []library{
 	}},
 	{"gorilla/sessions, cookies,", "github.com/gorilla/sessions", func(string) (middleware, func(http.ResponseWriter, *http.Request) handle) {
 		return nil, gorillaHandler(gorilla.NewCookieStore(secret))
+	}},
+	{"gorillastore", "github.com/coatcheck/session/gorillastore", func(string) (middleware, func(http.ResponseWriter, *http.Request) handle) {
+		m := session.Must(session.New(nil))
+		return m.Handler, gorillaHandler(gorillastore.New(m, &gorillastore.Options{UserKey: gorillastore.UserKey{Session: "session-name", Key: "user"}}))
 	}},
 	{"icza/session", "github.com/icza/session", func(string) (middleware, func(http.ResponseWriter, *http.Request) handle) {
 		m := icza.NewCookieManager(icza.NewInMemStoreOptions(&icza.InMemStoreOptions{Logger: icza.NoopLogger}))
@@ -119,6 +125,14 @@ func gorillaHandler(store gorilla.Store) func(http.ResponseWriter, *http.Request
 	}
 }
 
+// save accepts the errors that gorillastore returns in a request whose session has ended or was
+// replaced meanwhile.
+func (h gorillaHandle) save() {
+	if err := h.s.Save(h.r, h.w); !errors.Is(err, session.ErrEnded) && !errors.Is(err, session.ErrReplaced) {
+		check(err)
+	}
+}
+
 func (h gorillaHandle) get(key string) string {
 	v, _ := h.s.Values[key].(string)
 	return v
@@ -126,7 +140,7 @@ func (h gorillaHandle) get(key string) string {
 
 func (h gorillaHandle) set(key, value string) {
 	h.s.Values[key] = value
-	check(h.s.Save(h.r, h.w))
+	h.save()
 }
 
 func (h gorillaHandle) count() int {
@@ -138,7 +152,7 @@ func (h gorillaHandle) add(between func()) {
 	n := h.count()
 	between()
 	h.s.Values["count"] = n + 1
-	check(h.s.Save(h.r, h.w))
+	h.save()
 }
 
 func (h gorillaHandle) login(user string) { h.set("user", user) } // the library has no call for a new token
@@ -147,12 +161,12 @@ func (h gorillaHandle) login(user string) { h.set("user", user) } // the library
 // a session in a cookie has no ID.
 func (h gorillaHandle) renew() {
 	h.s.ID = ""
-	check(h.s.Save(h.r, h.w))
+	h.save()
 }
 
 func (h gorillaHandle) logout() {
 	h.s.Options.MaxAge = -1
-	check(h.s.Save(h.r, h.w))
+	h.save()
 }
 
 func (h gorillaHandle) user() string { return h.get("user") }
