@@ -63,7 +63,7 @@ func newDevices(m *Manager, o *Options) (*devices, error) {
 	}
 	d := &devices{
 		m: m, cookies: m.carrier.(*cookies), stamps: stamps, period: o.DeviceBound,
-		name: o.Cookie.Name + "-bound", path: o.DevicePath, paths: [2]string{o.DevicePath, o.DevicePath},
+		name: secondName(o.Cookie.Name), path: o.DevicePath, paths: [2]string{o.DevicePath, o.DevicePath},
 	}
 	usual := devicePath + o.Cookie.Name
 	switch {
@@ -74,6 +74,17 @@ func newDevices(m *Manager, o *Options) (*devices, error) {
 	}
 	d.cookies.device = d
 	return d, nil
+}
+
+// secondName returns the name of the second cookie. Chromium does not maintain a cookie whose name
+// begins with __Host-Http- or __Http-, because it checks the name outside of a response.
+func secondName(name string) string {
+	for prefix, other := range map[string]string{"__host-http-": "__Host-Bound-", "__http-": "__Secure-Bound-"} {
+		if n := len(prefix); len(name) >= n && strings.EqualFold(name[:n], prefix) {
+			return other + name[n:]
+		}
+	}
+	return name + "-bound"
 }
 
 // isPath reports whether a request of this path is one for the endpoint.

@@ -292,7 +292,7 @@ func (b *boundBrowser) send(l *leg) bool {
 	l.status, l.header, l.body = resp.StatusCode, resp.Header, string(text)
 	b.legs = append(b.legs, l)
 	for _, c := range resp.Cookies() {
-		if !strings.HasSuffix(c.Name, "-bound") {
+		if !strings.Contains(strings.ToLower(c.Name), "bound") {
 			b.t.Errorf("the endpoint sets the cookie %s", c.Name)
 		}
 	}
@@ -329,6 +329,9 @@ func (b *boundBrowser) accepted(s *boundSession, l *leg) {
 	}
 	if len(is.Credentials) != 1 || is.Credentials[0].Type != "cookie" || is.Scope["include_site"] != false || is.Scope["origin"] != nil || !slices.Equal(is.Initiators, []string{"*"}) {
 		b.t.Fatalf("the instructions are %s", l.body)
+	}
+	if name := strings.ToLower(is.Credentials[0].Name); strings.HasPrefix(name, "__host-http-") || strings.HasPrefix(name, "__http-") {
+		b.t.Errorf("the name of the cookie is %s, which Chromium does not maintain (InvalidCredentialsCookie)", name)
 	}
 	b.forget(s) // the same identifier replaces
 	s.identifier, s.url, s.cookie, s.attributes = is.Identifier, is.URL, is.Credentials[0].Name, is.Credentials[0].Attributes

@@ -1144,6 +1144,121 @@ func TestDeviceRequestsInFlight(t *testing.T) {
 	})
 }
 
+// Promise 19. A Reload keeps the session that the request had, even if the clock of another process says
+// that it is bound for longer than the request is there.
+func TestDeviceReloadAfterTheBinding(t *testing.T) {
+	atBoundSite(t, session.Options{}, func(s *boundSite) {
+		s.b.get("/login?alice")
+		b := s.b.thief(s.b.cookieName())
+		b.h = s.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			is := session.From(r.Context())
+			if is.User() != "alice" {
+				t.Errorf("before: %q", is.User())
+			}
+			s.expect(s.b, loggedIn)
+			rec := s.record()
+			before, rest, _ := bytes.Cut(rec.Data, []byte(`"from":`))
+			_, after, _ := bytes.Cut(rest, []byte(","))
+			old := rec.Version
+			rec.Version++
+			rec.Data = fmt.Appendf(nil, `%s"from":%d,%s`, before, time.Now().Add(-time.Minute).UnixMilli(), after)
+			if err := s.spy.Store.Save(t.Context(), rec, old); err != nil {
+				t.Fatal(err)
+			}
+			if err := is.Reload(r.Context()); err != nil || is.User() != "alice" {
+				t.Errorf("after: %q, %v", is.User(), err)
+			}
+		}))
+		b.get("/")
+		b.h = s.h
+		s.expect(b, unproven)
+	})
+}
+
+// A request with several session cookies: a live session counts, and of the others a Login or Logout ends
+// the one that is unproven.
+func TestDeviceAndOtherCookies(t *testing.T) {
+	const second = "__Secure-session" // a browser may have several cookies of a name without __Host-
+	setup := func(t *testing.T, f func(s *boundSite, copied, other *browser, get func(path string, cookies ...string) *http.Response)) {
+		atBoundSite(t, session.Options{Cookie: session.CookieOptions{Name: second}}, func(s *boundSite) {
+			s.logIn()
+			other := newBrowser(t, s.h)
+			other.get("/login?bob")
+			get := func(path string, cookies ...string) *http.Response {
+				r := httptest.NewRequest("GET", "https://localhost"+path, nil)
+				r.Header.Set("Cookie", strings.Join(cookies, "; "))
+				w := httptest.NewRecorder()
+				s.h.ServeHTTP(w, r)
+				return w.Result()
+			}
+			f(s, s.b.thief(second), other, get)
+		})
+	}
+	all := func(s *boundSite, user string) int {
+		list, err := s.m.List(s.t.Context(), user)
+		if err != nil {
+			s.t.Error(err)
+		}
+		return len(list)
+	}
+	setup(t, func(s *boundSite, copied, other *browser, get func(string, ...string) *http.Response) {
+		for _, cookies := range [][]string{{copied.cookie(), other.cookie()}, {other.cookie(), copied.cookie()}} {
+			if got := body(get("/", cookies...)); got != "bob false <nil>" {
+				t.Errorf("beside a live session: %q", got)
+			}
+		}
+		if n := s.told.count(session.EventUnproven); n > 0 {
+			t.Errorf("%d events", n)
+		}
+	})
+	setup(t, func(s *boundSite, copied, other *browser, get func(string, ...string) *http.Response) {
+		stale := other.cookie()
+		other.get("/renew")
+		time.Sleep(11 * time.Second)
+		if got := body(get("/", stale, copied.cookie())); got != unproven {
+			t.Errorf("beside a replaced token: %q", got)
+		}
+		get("/logout", stale, copied.cookie())
+		if all(s, "alice") != 0 || all(s, "bob") != 1 {
+			t.Errorf("alice has %d sessions, bob %d", all(s, "alice"), all(s, "bob"))
+		}
+	})
+	setup(t, func(s *boundSite, copied, other *browser, get func(string, ...string) *http.Response) {
+		crowd := []string{copied.cookie(), other.cookie()}
+		for range 4 {
+			b := newBrowser(t, s.h)
+			b.get("/login?carol")
+			crowd = append(crowd, b.cookie())
+		}
+		get("/logout", crowd...)
+		if all(s, "alice")+all(s, "bob")+all(s, "carol") != 0 {
+			t.Error("sessions of a crowd are left")
+		}
+	})
+}
+
+// Of a Login whose token another call of the same request has replaced, the response still makes the offer.
+func TestDeviceLoginThatIsSavedEarly(t *testing.T) {
+	atBoundSite(t, session.Options{}, func(s *boundSite) {
+		s.b.h = s.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			is := session.From(r.Context())
+			is.Login("alice")
+			if err := is.Save(r.Context()); err != nil {
+				t.Error(err)
+			}
+			is.Renew()
+			if err := is.Save(r.Context()); err != nil {
+				t.Error(err)
+			}
+			is.Remember(48 * time.Hour)
+		}))
+		s.b.get("/")
+		s.b.h = s.h
+		s.expect(s.b, loggedIn)
+		s.expect(s.b, bound)
+	})
+}
+
 // Within ten seconds of its end a second cookie that was sent in time still counts.
 func TestDeviceCookieInFlight(t *testing.T) {
 	atBoundSite(t, session.Options{}, func(s *boundSite) {
