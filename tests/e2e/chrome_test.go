@@ -26,22 +26,27 @@ type chrome struct {
 // startChrome starts a browser with a profile, or with a new one for "".
 func startChrome(t testing.TB, profile string) *chrome {
 	t.Helper()
+	return startChromeWith(t, profile, chromedp.IgnoreCertErrors)
+}
+
+// startChromeWith is startChrome with other options, which must say what certificates count.
+func startChromeWith(t testing.TB, profile string, options ...chromedp.ExecAllocatorOption) *chrome {
+	t.Helper()
 	if profile == "" {
 		profile = t.TempDir()
 	}
-	allocator, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
+	allocator, stop := chromedp.NewExecAllocator(context.Background(), append(append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(servers.Program(t, "chromium")),
 		chromedp.UserDataDir(profile),
 		chromedp.WSURLReadTimeout(startLimit),
 		chromedp.DisableGPU,
 		chromedp.NoSandbox, // root cannot use the sandbox
-		chromedp.IgnoreCertErrors,
 		chromedp.Flag("host-resolver-rules", "MAP *.test 127.0.0.1"),
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("disable-sync", true),
-	)...)
+	), options...)...)
 	ctx, cancel := chromedp.NewContext(allocator)
 	closed := false
 	c := &chrome{t: t, ctx: ctx, close: func() {

@@ -1,0 +1,321 @@
+package e2e
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/chromedp"
+	"github.com/coatcheck/session"
+)
+
+// A boundApp is an application with Options.DeviceBound over HTTPS. It notes what browsers send to
+// the endpoint.
+type boundApp struct {
+	base string
+	mu   sync.Mutex
+	legs []endpointLeg
+	lose int // how many answers of the endpoint are still to be lost
+}
+
+// An endpointLeg is one request to the endpoint.
+type endpointLeg struct {
+	status                int
+	isRefresh, hasCookies bool
+	site                  string // Sec-Fetch-Site
+}
+
+const (
+	sessionCookie = "__Host-Http-session"
+	boundCookie   = "__Host-Bound-session"
+)
+
+func serveBound(t testing.TB, o session.Options) *boundApp {
+	t.Helper()
+	o.DeviceBound = 5 * time.Minute
+	m, err := session.New(&o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/login", func(w http.ResponseWriter, r *http.Request) {
+		session.From(r.Context()).Login(r.FormValue("user"))
+		http.Redirect(w, r, "/who", http.StatusSeeOther)
+	})
+	mux.HandleFunc("/logout", func(w http.ResponseWriter, r *http.Request) { session.From(r.Context()).Logout(); fmt.Fprint(w, "ok") })
+	mux.HandleFunc("/who", func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		fmt.Fprintf(w, "user:%s bound:%v err:%v", s.User(), s.DeviceBound(), s.Err())
+	})
+	h, a := http.NewCrossOriginProtection().Handler(m.Handler(mux)), &boundApp{}
+	h2 := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.URL.Path, "/.session/") {
+			if r.URL.Path == "/login" { // a login may come from another site
+				m.Handler(mux).ServeHTTP(w, r)
+				return
+			}
+			h.ServeHTTP(w, r)
+			return
+		}
+		answer := httptest.NewRecorder()
+		h.ServeHTTP(answer, r)
+		a.mu.Lock()
+		a.legs = append(a.legs, endpointLeg{answer.Code, r.Header.Get("Sec-Secure-Session-Id") != "", len(r.Cookies()) > 0, r.Header.Get("Sec-Fetch-Site")})
+		isLost := a.lose > 0
+		if isLost {
+			a.lose--
+		}
+		a.mu.Unlock()
+		if isLost {
+			panic(http.ErrAbortHandler) // the connection ends
+		}
+		for name, values := range answer.Header() {
+			w.Header()[name] = values
+		}
+		w.WriteHeader(answer.Code)
+		w.Write(answer.Body.Bytes())
+	})
+	a.base = serve(t, "app.test", true, h2)
+	return a
+}
+
+// count returns how many requests to the endpoint were of this kind.
+func (a *boundApp) count(isIt func(l endpointLeg) bool) (n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, l := range a.legs {
+		if isIt(l) {
+			n++
+		}
+	}
+	return n
+}
+
+func isAccepted(l endpointLeg) bool { return l.isRefresh && l.status == http.StatusOK }
+
+// startBinder starts a Chromium that can bind sessions, with keys in software. The hash of the
+// certificate makes it valid: with ignore-certificate-errors Chromium ignores the headers.
+func startBinder(t testing.TB, profile string) *chrome {
+	t.Helper()
+	return startBinderWith(t, profile, "DeviceBoundSessions:RefreshQuota/false,"+softwareKeys) // the tests sign more often than users do
+}
+
+const softwareKeys = "EnableBoundSessionCredentialsSoftwareKeysForManualTesting"
+
+func startBinderWith(t testing.TB, profile, features string) *chrome {
+	t.Helper()
+	s := httptest.NewTLSServer(nil) // all servers of httptest have one certificate
+	sum := sha256.Sum256(s.Certificate().RawSubjectPublicKeyInfo)
+	s.Close()
+	return startChromeWith(t, profile,
+		chromedp.Flag("ignore-certificate-errors-spki-list", base64.StdEncoding.EncodeToString(sum[:])),
+		chromedp.Flag("enable-features", features),
+	)
+}
+
+// who visits a page until it says this.
+func (c *chrome) who(a *boundApp, want string) {
+	c.t.Helper()
+	eventually(c.t, callLimit, func() bool { c.open(a.base + "/who"); return strings.Contains(c.text(), want) }, func() string {
+		return fmt.Sprintf("the page says %q, want %q; the endpoint had %+v", c.text(), want, a.legs)
+	})
+}
+
+// value returns the value of a cookie, or "".
+func (c *chrome) value(name string) string {
+	for _, k := range c.cookies() {
+		if k.Name == name {
+			return k.Value
+		}
+	}
+	return ""
+}
+
+// forget deletes the second cookie, as if it had run out.
+func (c *chrome) forget(a *boundApp) {
+	c.t.Helper()
+	if _, err := chromedp.Call(c.ctx, network.DeleteCookies, network.DeleteCookiesParams{Name: boundCookie, URL: a.base}); err != nil {
+		c.t.Fatal(err)
+	}
+	if c.value(boundCookie) != "" {
+		c.t.Fatal("the second cookie is still there")
+	}
+}
+
+// steal asks with a copy of the session cookie alone, and returns what the page says.
+func (a *boundApp) steal(t testing.TB, value string) string {
+	t.Helper()
+	r, err := http.NewRequest("GET", strings.Replace(a.base, "app.test", "localhost", 1)+"/who", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Cookie", sessionCookie+"="+value)
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	resp, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(resp.Body)
+	return string(text)
+}
+
+// TestDeviceBound binds a session in a real browser: it registers and refreshes unnoticed, a copy of
+// the cookie becomes worthless, four requests at once need one refresh, and a logout is final.
+func TestDeviceBound(t *testing.T) {
+	a := serveBound(t, session.Options{})
+	c := startBinder(t, "")
+	c.open(a.base + "/login?user=alice")
+	c.expect("user:alice")
+	c.who(a, "user:alice bound:true")
+	value := c.value(sessionCookie)
+	eventually(t, callLimit, func() bool { return strings.Contains(a.steal(t, value), session.ErrUnproven.Error()) }, func() string {
+		return "the copy of the cookie still opens: " + a.steal(t, value)
+	})
+	c.who(a, "user:alice bound:true")
+
+	c.forget(a)
+	before := a.count(isAccepted)
+	got := c.js(`(async () => (await Promise.all([1, 2, 3, 4].map(() => fetch("/who").then(r => r.text())))).join(";"))()`)
+	if want := "user:alice bound:true err:<nil>"; got != strings.Join([]string{want, want, want, want}, ";") {
+		t.Errorf("four requests at once: %s", got)
+	}
+	if n := a.count(isAccepted) - before; n != 1 {
+		t.Errorf("%d refreshes for four requests, want 1", n)
+	}
+
+	c.open(a.base + "/logout")
+	c.open(a.base + "/who")
+	c.expect("user: bound:false err:<nil>")
+	if all := c.cookies(); len(all) > 0 {
+		t.Errorf("after the logout: %+v", all)
+	}
+	c.open(a.base + "/login?user=bob")
+	c.who(a, "user:bob bound:true")
+	if n := a.count(func(l endpointLeg) bool { return l.status != 200 && l.status != 403 || l.site != "same-origin" }); n > 0 {
+		t.Errorf("the endpoint had %+v", a.legs)
+	}
+}
+
+// TestDeviceBoundAfterARestart closes the browser and opens it again: the first request is proved.
+func TestDeviceBoundAfterARestart(t *testing.T) {
+	a := serveBound(t, session.Options{Cookie: session.CookieOptions{Persistent: true}})
+	profile := t.TempDir()
+	c := startBinder(t, profile)
+	c.open(a.base + "/login?user=alice")
+	c.who(a, "user:alice bound:true")
+	c.forget(a)
+	c.close()
+	before := a.count(isAccepted)
+	c = startBinder(t, profile)
+	c.open(a.base + "/who")
+	c.expect("user:alice bound:true err:<nil>")
+	if a.count(isAccepted) == before {
+		t.Error("the browser has not refreshed, so this test proves nothing")
+	}
+}
+
+// TestDeviceBoundByAnotherSite logs in by a form of another site, and follows a link of that site after
+// the second cookie has run out: neither proof has a cookie.
+func TestDeviceBoundByAnotherSite(t *testing.T) {
+	a := serveBound(t, session.Options{})
+	other := serve(t, "other.test", true, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		fmt.Fprintf(w, `<form method=post action="%s/login?user=alice"><button>win</button></form><a href="%s/who">go</a>`, a.base, a.base)
+	}))
+	c := startBinder(t, "")
+	c.open(other)
+	c.click("button")
+	c.expect("user:")
+	eventually(t, callLimit, func() bool { return a.count(func(l endpointLeg) bool { return !l.isRefresh && l.status == 200 }) > 0 }, func() string {
+		return fmt.Sprintf("the browser registers nothing: %+v", a.legs)
+	})
+	c.who(a, "user:alice bound:true")
+	value := c.value(sessionCookie)
+	eventually(t, callLimit, func() bool { return strings.Contains(a.steal(t, value), session.ErrUnproven.Error()) }, func() string {
+		return "the second cookie is not needed yet"
+	})
+	c.forget(a)
+	c.open(other)
+	c.click("a")
+	c.expect("user:alice bound:true err:<nil>")
+	if a.count(func(l endpointLeg) bool { return !l.isRefresh && !l.hasCookies }) == 0 || a.count(func(l endpointLeg) bool { return l.isRefresh && !l.hasCookies }) == 0 {
+		t.Errorf("every proof had cookies, so this test proves nothing: %+v", a.legs)
+	}
+}
+
+// TestDeviceBoundLostAnswer loses the answer to the registration. On a connection that was used before,
+// the browser repeats it and binds the session; otherwise it gives up. The user stays logged in.
+func TestDeviceBoundLostAnswer(t *testing.T) {
+	for _, isReused := range []bool{true, false} {
+		a := serveBound(t, session.Options{})
+		a.lose = 1
+		c := startBinder(t, "")
+		c.open(a.base + "/who")
+		if isReused {
+			c.js(`Promise.all([1, 2, 3, 4, 5, 6].map(() => fetch("/who").then(r => r.text())))`)
+		}
+		c.open(a.base + "/login?user=alice")
+		if isReused {
+			c.who(a, "user:alice bound:true")
+			if n := a.count(func(l endpointLeg) bool { return !l.isRefresh }); n < 2 {
+				t.Errorf("%d registrations: the browser has not repeated it, so this test proves nothing", n)
+			}
+			continue
+		}
+		eventually(t, callLimit, func() bool { return a.count(func(l endpointLeg) bool { return true }) > 0 }, func() string {
+			return "the browser registers nothing"
+		})
+		for range 3 {
+			c.open(a.base + "/who")
+			c.expect("user:alice")
+		}
+	}
+}
+
+// TestDeviceBoundQuota asks every five seconds for ten minutes, with the shortest period and the quota of
+// signatures that users' browsers have: the user is logged in each time. It runs if E2E_QUOTA is set.
+func TestDeviceBoundQuota(t *testing.T) {
+	if os.Getenv("E2E_QUOTA") == "" {
+		t.Skip("takes ten minutes; set E2E_QUOTA=1")
+	}
+	a := serveBound(t, session.Options{})
+	c := startBinderWith(t, "", "DeviceBoundSessions,"+softwareKeys)
+	c.open(a.base + "/login?user=alice")
+	c.expect("user:alice")
+	for i := range 120 {
+		time.Sleep(5 * time.Second)
+		if got := c.js(`fetch("/who").then(r => r.text())`); !strings.HasPrefix(got, "user:alice") {
+			t.Errorf("request %d: %s", i, got)
+		}
+	}
+	t.Logf("the endpoint had %+v", a.legs)
+}
+
+// TestDeviceBoundUnsupported logs in with a browser that binds nothing: it has one cookie, and never calls
+// the endpoint.
+func TestDeviceBoundUnsupported(t *testing.T) {
+	a := serveBound(t, session.Options{})
+	c := startChrome(t, "")
+	c.open(a.base + "/login?user=alice")
+	for range 3 {
+		c.open(a.base + "/who")
+		c.expect("user:alice bound:false err:<nil>")
+	}
+	if k := c.only(); k.Name != sessionCookie {
+		t.Errorf("the browser stored %+v", k)
+	}
+	if len(a.legs) > 0 {
+		t.Errorf("the endpoint had %+v", a.legs)
+	}
+}
