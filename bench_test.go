@@ -110,6 +110,48 @@ func benchRead(b *testing.B, path string) {
 	serve(b, h, cookie)
 }
 
+// BenchmarkReadBound is BenchmarkRead with Options.DeviceBound: without the option, in a browser that binds
+// nothing, and in one that has bound its session.
+func BenchmarkReadBound(b *testing.B) {
+	for _, c := range []struct {
+		name   string
+		period time.Duration
+		binds  bool
+	}{{"off", 0, false}, {"unbound", 10 * time.Minute, false}, {"bound", 10 * time.Minute, true}} {
+		store := session.NewMemoryStore(nil)
+		m := newManager(b, session.Options{Store: store, DeviceBound: c.period})
+		browser := newBoundBrowser(b, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s := session.From(r.Context())
+			s.Login("alice")
+			benchName.Set(s, "0123456789abcdef")
+		})))
+		browser.register = func() bool { return c.binds }
+		browser.get("/")
+		if c.binds {
+			browser.refresh(browser.sessions[0])
+			rec, err := store.List(b.Context(), "alice")
+			if err != nil || len(rec) != 1 {
+				b.Fatal(err)
+			}
+			old := rec[0].Version
+			rec[0].Version++
+			rec[0].Data = boundFrom(rec[0].Data, time.Now().Add(-time.Minute)) // or the benchmark would have to wait
+			if err := store.Save(b.Context(), rec[0], old); err != nil {
+				b.Fatal(err)
+			}
+		}
+		cookie := browser.request("/").Header.Get("Cookie")
+		b.Run(c.name, func(b *testing.B) {
+			serve(b, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if benchName.Get(session.From(r.Context())) == "" {
+					b.Fatal("no value")
+				}
+				answer(w)
+			})), cookie)
+		})
+	}
+}
+
 func BenchmarkReadWrite(b *testing.B) {
 	h, cookie := benchSetup("/", func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())

@@ -444,6 +444,13 @@ func (s *boundSite) record() *session.Record {
 	return all[0]
 }
 
+// boundFrom returns data of a bound session, with another time from which on it needs proofs.
+func boundFrom(data []byte, from time.Time) []byte {
+	before, rest, _ := bytes.Cut(data, []byte(`"from":`))
+	_, after, _ := bytes.Cut(rest, []byte(","))
+	return fmt.Appendf(nil, `%s"from":%d,%s`, before, from.UnixMilli(), after)
+}
+
 // withoutDevice removes the binding from Record.Data.
 func withoutDevice(data []byte) []byte {
 	before, rest, _ := strings.Cut(string(data), `"session.device":{`)
@@ -813,6 +820,18 @@ func TestDeviceRotation(t *testing.T) {
 				s.b.get("/renew")
 			}
 		}
+		o := s.o
+		o.Secrets = [][]byte{second, first}
+		m := newManager(t, o)
+		s.b.h = m.Handler(deviceRoutes)
+		s.b.get("/login?alice") // gives the cookie the newer secret, and keeps the binding
+		s.b.get("/")
+		time.Sleep(11 * time.Minute)
+		before := m.SecretUses()
+		s.expect(s.b, bound)
+		if after := m.SecretUses(); after[1] == before[1] {
+			t.Errorf("the older secret has verified %d proofs, and before %d: nobody knows that it is needed", after[1], before[1])
+		}
 		s.b.get("/login?bob") // by the newer secret, which is the only one in the end
 		s.b.get("/")
 		h := process(second)
@@ -1157,11 +1176,9 @@ func TestDeviceReloadAfterTheBinding(t *testing.T) {
 			}
 			s.expect(s.b, loggedIn)
 			rec := s.record()
-			before, rest, _ := bytes.Cut(rec.Data, []byte(`"from":`))
-			_, after, _ := bytes.Cut(rest, []byte(","))
 			old := rec.Version
 			rec.Version++
-			rec.Data = fmt.Appendf(nil, `%s"from":%d,%s`, before, time.Now().Add(-time.Minute).UnixMilli(), after)
+			rec.Data = boundFrom(rec.Data, time.Now().Add(-time.Minute))
 			if err := s.spy.Store.Save(t.Context(), rec, old); err != nil {
 				t.Fatal(err)
 			}

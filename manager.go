@@ -137,8 +137,19 @@ func (m *Manager) From(ctx context.Context) *Session {
 // order of Secrets. A token is counted when this process first verifies it, and again if it
 // was evicted meanwhile from a cache of hundreds of thousands. It shows how far a rotation is:
 // if the last secret has verified no token in any process for as long as Options.Lifetime, or
-// the longest Remember, it can be removed. With Options.Tokens, SecretUses returns nil.
-func (m *Manager) SecretUses() []int64 { return m.tokens.Uses() }
+// the longest Remember, it can be removed. With Options.Tokens, SecretUses returns nil. With
+// Options.DeviceBound it also counts each proof of a browser whose session was bound while the
+// secret was the first: such a browser needs the secret until its session has ended, even if the
+// user has logged in again since.
+func (m *Manager) SecretUses() []int64 {
+	uses := m.tokens.Uses()
+	if m.device != nil {
+		for i, n := range m.device.stamps.Uses() {
+			uses[i] += n
+		}
+	}
+	return uses
+}
 
 // newCarrier returns the carrier for the options, and the format of the tokens that it
 // carries. A token of a cookie is not valid as a bearer token, nor the other way round.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -26,7 +27,8 @@ const (
 // the session, in base64url. So nothing about a challenge or a cookie has to be stored, and a
 // leaked store does not help to make one.
 type Stamps struct {
-	keys []*macs // the first makes stamps, all verify
+	keys []*macs        // the first makes stamps, all verify
+	uses []atomic.Int64 // number of identifiers that each key has verified
 }
 
 const (
@@ -40,7 +42,7 @@ const (
 // secrets (HKDF, RFC 5869), so that other signatures made with the same secrets are not valid. An
 // error begins with the number of the secret and never contains the secret.
 func NewStamps(name string, secrets [][]byte) (*Stamps, error) {
-	s := new(Stamps)
+	s := &Stamps{uses: make([]atomic.Int64, len(secrets))}
 	for i, secret := range secrets {
 		key, err := hkdf.Key(sha256.New, secret, nil, "github.com/coatcheck/session device "+name, sha256.Size)
 		if err != nil {
@@ -71,9 +73,12 @@ func (s *Stamps) Verify(kind Kind, stamp, id string) (at time.Time, ok bool) {
 	if n, err := encoding.Decode(raw[:], text[:]); n != rawLength || err != nil || raw[0] != byte(kind) {
 		return time.Time{}, false
 	}
-	for _, key := range s.keys {
+	for i, key := range s.keys {
 		key.sum(want[8:], raw[:8], id)
 		if hmac.Equal(want[8:], raw[8:]) {
+			if kind == KindIdentifier {
+				s.uses[i].Add(1)
+			}
 			ms := raw
 			ms[0] = 0
 			return time.UnixMilli(int64(binary.BigEndian.Uint64(ms[:8]))), true
@@ -91,6 +96,16 @@ func (s *Stamps) Identifier(id string) string {
 func (s *Stamps) ParseIdentifier(identifier string) (id string, ok bool) {
 	id, _, ok = s.parse(KindIdentifier, identifier)
 	return id, ok
+}
+
+// Uses returns how many identifiers each secret has verified. Browsers keep an identifier for as long
+// as the session lives, which is longer than other stamps are valid.
+func (s *Stamps) Uses() []int64 {
+	all := make([]int64, len(s.uses))
+	for i := range s.uses {
+		all[i] = s.uses[i].Load()
+	}
+	return all
 }
 
 // RegistrationChallenge returns a challenge that contains the id of the session: a browser that

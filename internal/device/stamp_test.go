@@ -107,6 +107,15 @@ func TestIdentifierAndChallenge(t *testing.T) {
 	if got, made, ok := s.ParseRegistrationChallenge(challenge); !ok || got != id || !made.Equal(at) {
 		t.Errorf("the challenge: %q, %v, %v", got, made, ok)
 	}
+	rotated := newStamps(t, "name", two, one)
+	for range 3 {
+		rotated.ParseIdentifier(identifier)
+	}
+	rotated.ParseIdentifier(rotated.Identifier(id))
+	rotated.ParseRegistrationChallenge(challenge)
+	if got := rotated.Uses(); got[0] != 1 || got[1] != 3 {
+		t.Errorf("the secrets have verified %v identifiers", got)
+	}
 	for _, text := range []string{challenge, "", id, identifier[1:], identifier + "A", other + identifier[idLength:]} {
 		if _, ok := s.ParseIdentifier(text); ok {
 			t.Errorf("%q is an identifier", text)
