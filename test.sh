@@ -21,9 +21,9 @@ run() {
 		{ grep -v -e '^=== ' -e '^ *--- PASS' -e '^PASS$' || true; }
 }
 
-# The root's tests run twice: allocations are counted without the race detector.
+# Allocations are counted without the race detector.
 unit() {
-	[ -z "$race" ] || go test .
+	[ -z "$race" ] || go test . ./internal/device ./internal/token
 	run . "$race" ./...
 }
 
