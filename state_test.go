@@ -42,12 +42,15 @@ func TestPlan(t *testing.T) {
 			}
 		}
 	}
-	for _, is := range []status{statusAmbiguous, statusStale, statusReplaced, statusEnded} {
+	for _, is := range []status{statusAmbiguous, statusStale, statusUnproven, statusReplaced, statusEnded} {
 		for what, want := range map[string]action{"Set": actDrop, "Delete": actDrop, "Renew": actDrop, "Remember": actDrop, "EndBy": actDrop,
 			"Login": actCreate, "Login as another": actCreate, "Logout": actEnd, "Logout and Login": actEnd} {
 			todo := every[what]
-			if is == statusReplaced && want == actCreate {
+			switch {
+			case is == statusReplaced && want == actCreate:
 				want = actReplace // because the Login may take over the values
+			case is == statusUnproven && want == actCreate:
+				want = actReplace // because nobody could end the old session by its cookie any more
 			}
 			if got := (&state{stored: stored{status: is}, pending: todo}).plan(phaseOpen, time.Time{}); got != want {
 				t.Errorf("%s, %s: %s, want %s", is, what, got, want)

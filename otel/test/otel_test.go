@@ -85,6 +85,7 @@ func TestEvents(t *testing.T) {
 	kinds := []session.EventKind{
 		session.EventCreated, session.EventLoggedIn, session.EventLoggedOut, session.EventRenewed, session.EventRevoked,
 		session.EventRejected, session.EventReplayed, session.EventConflict, session.EventDropped, session.EventStoreFailed,
+		session.EventDeviceBound, session.EventUnproven,
 	}
 	ctx, span := w.tracer.Tracer("test").Start(t.Context(), "request")
 	for i, kind := range kinds {
@@ -102,7 +103,7 @@ func TestEvents(t *testing.T) {
 	if len(got) != len(kinds) {
 		t.Errorf("%v", got)
 	}
-	if n := len(w.spans.Ended()[0].Events()); n != 55 || w.spans.Ended()[0].Events()[0].Name != "session.created" {
+	if n := len(w.spans.Ended()[0].Events()); n != 78 || w.spans.Ended()[0].Events()[0].Name != "session.created" {
 		t.Errorf("%d events of the span", n)
 	}
 }
