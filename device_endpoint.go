@@ -54,9 +54,13 @@ type exchange struct {
 // browser that gets a 403 then does not know that the session is bound.
 func (x *exchange) register() error {
 	proof, _ := device.Field(x.r.Header, device.ResponseHeader)
-	key, challenge, err := device.Register(proof)
-	id, made, ok := x.d.stamps.ParseRegistrationChallenge(challenge)
-	if err != nil || !ok || !x.isRecent(made, maxRegistration, x.now) {
+	id, made, ok := x.d.stamps.ParseRegistrationChallenge(device.Claimed(proof))
+	if !ok || !x.isRecent(made, maxRegistration, x.now) {
+		x.refuse("")
+		return nil
+	}
+	key, _, err := device.Register(proof)
+	if err != nil {
 		x.refuse("")
 		return nil
 	}

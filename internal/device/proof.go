@@ -52,6 +52,16 @@ func Register(proof string) (key Key, challenge string, err error) {
 	return key, challenge, err
 }
 
+// Claimed returns the challenge in a proof that was not verified, or "". It lets the caller refuse a
+// challenge that it has not made before it pays for a signature.
+func Claimed(proof string) string {
+	p, err := parse(proof)
+	if err != nil {
+		return ""
+	}
+	return stringOf(p.claims["jti"])
+}
+
 // Challenge verifies a proof that must be signed by the key. It returns the challenge in the
 // proof.
 func (k Key) Challenge(proof string) (challenge string, err error) {

@@ -87,6 +87,9 @@ func TestProofsOfBothAlgorithms(t *testing.T) {
 		if !strings.HasPrefix(string(key), s.alg+".") {
 			t.Errorf("the key of %s is %s", s.alg, key)
 		}
+		if got := Claimed(s.registration("c1")); got != "c1" {
+			t.Errorf("%s: the proof claims the challenge %q", s.alg, got)
+		}
 		keys = append(keys, key)
 	}
 	for i, s := range signers {
@@ -189,6 +192,9 @@ func TestProofsThatAreRefused(t *testing.T) {
 		"two objects":             s.proof(header("ES256", s.jwk), claims+claims),
 		"the header is no object": s.proof(`[]`, claims),
 		"more than 8 KiB":         s.proof(header("ES256", s.jwk), `{"jti":"c","x":"`+strings.Repeat("x", maxField)+`"}`),
+	}
+	if got := Claimed("a.b.c"); got != "" {
+		t.Errorf("garbage claims the challenge %q", got)
 	}
 	for what, proof := range malformed {
 		if key, challenge, err := Register(proof); err == nil || challenge != "" {
