@@ -11,12 +11,17 @@ func Simulate(random func(n int64) int64, resumed func(ctx context.Context, m *M
 }
 
 // SetBack makes all times of the records later by d: so they look after the clocks of the store
-// and of all processes have been set back by d. shift does the same for Record.Data.
+// and of all processes have been set back by d. shift does the same for Record.Data. Expired
+// records are removed: which of them a sweep has removed before depends on their shards, which
+// are random.
 func SetBack(m *MemoryStore, d time.Duration, shift func(data []byte) []byte) {
 	for i := range m.shards {
 		sh := &m.shards[i]
 		sh.mu.Lock()
-		for _, e := range sh.entries {
+		for id, e := range sh.entries {
+			if m.live(sh, id, time.Now()) == nil {
+				continue
+			}
 			e.created, e.seen = e.created+d.Milliseconds(), e.seen+d.Milliseconds()
 			e.deadline, e.expires = e.deadline+d.Milliseconds(), e.expires+d.Milliseconds()
 			e.data = shift(e.data)

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -173,7 +174,9 @@ func (m *Manager) live(c *storectx.Context, user string) ([]*Record, error) {
 	records = slices.DeleteFunc(records, func(r *Record) bool {
 		return !isLive(r) || r.User != user || r.hasExpired(now)
 	})
-	slices.SortStableFunc(records, func(a, b *Record) int { return b.LastSeen.Compare(a.LastSeen) })
+	slices.SortFunc(records, func(a, b *Record) int { // by ID too: a store lists in any order
+		return cmp.Or(b.LastSeen.Compare(a.LastSeen), cmp.Compare(a.ID, b.ID))
+	})
 	return records, nil
 }
 

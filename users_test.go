@@ -131,6 +131,29 @@ func TestListInOrder(t *testing.T) {
 	})
 }
 
+// TestListOrderOfEqualTimes checks that sessions that were last seen at the same time have the same
+// order in each list, in whatever order the store returns them.
+func TestListOrderOfEqualTimes(t *testing.T) {
+	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+		h := m.Handler(clockRoutes)
+		var want []string
+		for range 20 {
+			b := newBrowser(t, h)
+			b.get("/login")
+			want = append(want, body(b.get("/id")))
+		}
+		slices.Sort(want)
+		listed, err := m.List(t.Context(), "alice")
+		var got []string
+		for _, s := range listed {
+			got = append(got, s.ID)
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("listed %v (%v), want %v", got, err, want)
+		}
+	})
+}
+
 // TestLoginOfALongName: promise 7. A user name that no store can keep is a mistake of the
 // program, not a failure of the store.
 func TestLoginOfALongName(t *testing.T) {
