@@ -255,7 +255,8 @@ func (t *truth) loggedIn(x *exchange, isNew bool) {
 		return
 	}
 	for s := t.sessions[k.s.next]; s != nil && s != x.storedIn; s = t.sessions[s.next] {
-		if s.ended.IsZero() && s.user == x.logsIn && s.expires.After(time.Now()) {
+		isLater := s.loggedIn.After(x.stored) // another Login began it after this one
+		if s.ended.IsZero() && s.user == x.logsIn && !isLater && s.expires.After(time.Now()) {
 			t.violation(x, "a Login logs in", "session %d is live, which another Login has made of session %d", s.number, k.s.number)
 			return
 		}

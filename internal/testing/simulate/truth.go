@@ -284,6 +284,7 @@ func (t *truth) written(p *process, x *exchange, r *session.Record) {
 			switch {
 			case o.Issued == 0:
 				presented++
+			case time.Until(time.UnixMilli(o.Issued)) > t.skew: // the clocks were set back since: older than its time says
 			case time.Since(time.UnixMilli(o.Issued)) < arrival+2*t.skew:
 				recent++
 			default:
