@@ -21,13 +21,13 @@ import (
 // compiled and, if it is a test or an example, run. A blank line in a document can stand for
 // any code.
 func TestDocuments(t *testing.T) {
-	var sources [][]string
+	var sources []string
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, ".go") {
 			return err
 		}
 		text, err := os.ReadFile(path)
-		sources = append(sources, bare(string(text)))
+		sources = append(sources, wholeLines(string(text)))
 		return err
 	})
 	if err != nil {
@@ -42,7 +42,7 @@ func TestDocuments(t *testing.T) {
 			}
 			blocks++
 			for _, paragraph := range strings.Split(block, "\n\n") {
-				if !stands(bare(paragraph), sources) {
+				if lines := wholeLines(paragraph); !slices.ContainsFunc(sources, func(source string) bool { return strings.Contains(source, lines) }) {
 					t.Errorf("%s: this code is in no Go file:\n%s", document, paragraph)
 				}
 			}
@@ -132,17 +132,9 @@ func bare(text string) []string {
 	return lines
 }
 
-// stands reports whether a source contains these lines, one after the other.
-func stands(lines []string, sources [][]string) bool {
-	for _, source := range sources {
-		for i := range source {
-			if n := len(lines); i+n <= len(source) && strings.Join(source[i:i+n], "\n") == strings.Join(lines, "\n") {
-				return true
-			}
-		}
-	}
-	return false
-}
+// wholeLines returns the lines of bare, each between line breaks, so that one text contains
+// another only by whole lines.
+func wholeLines(text string) string { return "\n" + strings.Join(bare(text), "\n") + "\n" }
 
 // TestOperationsKnowsWhatIsLogged checks that docs/operations.md lists every log line of the
 // package, and every event.
