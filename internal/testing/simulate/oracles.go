@@ -313,6 +313,7 @@ func (t *truth) judgeEnd(x *exchange, k *token, isFine bool) {
 		t.violation(x, "a new session begins after an end", "a request after the end of session %d (%s) at %v cannot begin another session", s.number, s.why, s.ended.Sub(t.w.began))
 	}
 	isLate := !s.ended.IsZero() && x.sent.Before(s.ended.Add(2*time.Second-t.skew)) && (s.why == "logout" || s.why == "revoked" || s.why == "deleted")
+	isLate = isLate && s.behind+t.skew < newerWithin // a tombstone further in the future is older than its time says
 	if isLate && x.id == "" && x.login == "" && !x.logout && x.cookie != nil && x.cookie.MaxAge >= 0 && !t.isForgotten(s) {
 		t.violation(x, "an ended session stays ended", "a request that was in flight when session %d ended has begun another session", s.number)
 	}

@@ -231,6 +231,7 @@ func (t *truth) written(p *process, x *exchange, r *session.Record) {
 		Key    string `json:"session.key"`
 		Unseen int64  `json:"session.unseen"`
 		EndBy  int64  `json:"session.endby"`
+		First  string `json:"session.first"`
 		Marks  []int  `json:"marks"`
 		Older  map[string]struct {
 			Issued int64 `json:"issued"`
@@ -278,7 +279,8 @@ func (t *truth) written(p *process, x *exchange, r *session.Record) {
 	if data.Key != s.key && x != nil {
 		s.key, s.last, x.stored, x.storedIn = data.Key, time.Now(), time.Now(), s
 		s.keys++
-		x.storedNumber, x.storedKey, x.storedByLogin = s.keys, data.Key, x.login != "" && (isNew || x.renewal)
+		isExplicit := x.renewal && data.First == "" // a refused Login or Renew may be followed by an automatic renewal
+		x.storedNumber, x.storedKey, x.storedByLogin = s.keys, data.Key, x.login != "" && (isNew || isExplicit)
 		recent, old, presented := 0, 0, 0
 		for _, o := range data.Older {
 			switch {
@@ -295,7 +297,7 @@ func (t *truth) written(p *process, x *exchange, r *session.Record) {
 			t.violation(x, "bounded records", "session %d has too many older keys: %d presented; of the others, %d of the last minute and %d older", s.number, presented, recent, old)
 		}
 		if !isNew {
-			t.renewed(x, s, was)
+			t.renewed(x, s, was, isExplicit)
 		}
 	}
 	if end := later(s.end, s.remember); r.Deadline.After(end.Add(t.skew)) {
@@ -593,8 +595,8 @@ func (t *truth) issuedTo(x *exchange) {
 }
 
 // renewed is called when a session got another key. marks are the marks just before.
-func (t *truth) renewed(x *exchange, s *sessionTruth, marks []int) {
-	if !x.renewal {
+func (t *truth) renewed(x *exchange, s *sessionTruth, marks []int, isExplicit bool) {
+	if !isExplicit {
 		t.count("automatic renewals")
 		if old := t.tokens[x.token]; old != nil && old.s == s { // also if the response is never sent
 			for _, k := range t.tokens {
