@@ -103,33 +103,6 @@ func replay(p simulate.Plan) string {
 	return fmt.Sprintf("go test -run '^TestSimulate$' . -simulate.plan='%s'", b)
 }
 
-// TestSimulateTwice checks that a seed does the same every time, so that a failure can be
-// replayed and shrunk. Decisions of the Go runtime (the order of a map, which of two goroutines
-// continues first, which of two ready cases a select takes) must not affect a history.
-func TestSimulateTwice(t *testing.T) {
-	for seed := range uint64(50) {
-		p := simulate.NewPlan(seed)
-		if p.MaxPerUser > 0 && !areIDsSeeded {
-			continue
-		}
-		first, second := simulated(t, p).History, simulated(t, p).History
-		for i := range max(len(first), len(second)) {
-			if a, b := lineOf(first, i), lineOf(second, i); a != b {
-				t.Errorf("seed %d: the histories differ in line %d:\n%s\n%s", seed, i, a, b)
-				break
-			}
-		}
-	}
-}
-
-// lineOf returns a line of a history, or "" after its end.
-func lineOf(history []string, i int) string {
-	if i < len(history) {
-		return history[i]
-	}
-	return ""
-}
-
 // TestSimulatedStore checks that the store of the simulator keeps the contract, without which
 // its results would mean nothing.
 func TestSimulatedStore(t *testing.T) {

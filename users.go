@@ -174,8 +174,8 @@ func (m *Manager) live(c *storectx.Context, user string) ([]*Record, error) {
 	records = slices.DeleteFunc(records, func(r *Record) bool {
 		return !isLive(r) || r.User != user || r.hasExpired(now)
 	})
-	slices.SortFunc(records, func(a, b *Record) int { // by ID too: a store lists in any order
-		return cmp.Or(b.LastSeen.Compare(a.LastSeen), cmp.Compare(a.ID, b.ID))
+	slices.SortFunc(records, func(a, b *Record) int { // by login and ID too: a store lists in any order
+		return cmp.Or(b.LastSeen.Compare(a.LastSeen), b.Created.Compare(a.Created), cmp.Compare(a.ID, b.ID))
 	})
 	return records, nil
 }
