@@ -182,6 +182,8 @@ func (t *truth) excuse(x *exchange, k *token, now time.Time, isAutomaticValid bo
 		why = "ended"
 	case !k.maybeReplaced.IsZero() && after(k.graceEnd(k.maybeReplaced)), !k.replaced.IsZero() && after(k.graceEnd(k.replaced)):
 		why = "replaced by an explicit renewal"
+	case k.behind > 0 && now.After(k.replaced) && !k.replaced.IsZero():
+		why = "replaced before the clocks were set back, and perhaps removed"
 	case !k.maybeReplaced.IsZero() && len(s.explicit) >= k.renewal+maxPast:
 		why = "replaced by an explicit renewal, and by further ones"
 	case isAutomaticValid && after(k.min):
@@ -378,7 +380,8 @@ func (t *truth) finished(x *exchange) {
 		return
 	}
 	t.judgeEnd(x, k, isFine)
-	if isFine && k.s.leasedTo == x && k.s.lease != "" && k.s.isLiveIn(x.p) && x.failures == 0 && !x.hasAnswer {
+	hasWaited := x.events[session.EventStoreFailed] > 0 // in vain for its turn, behind a commit whose store call hangs
+	if isFine && k.s.leasedTo == x && k.s.lease != "" && k.s.isLiveIn(x.p) && x.failures == 0 && !hasWaited && !x.hasAnswer {
 		t.violation(x, "a lease is released", "session %d has the lease of a request that has ended", k.s.number)
 	}
 	if x.id == k.s.id && !x.passive {
