@@ -326,7 +326,7 @@ func (t *truth) judgeSize(p *process, x *exchange, s *sessionTruth, r *session.R
 	s.size = 0
 	for name, raw := range members {
 		if name == "session.flashes" || !strings.HasPrefix(name, "session.") {
-			s.size += len(name) + len(raw)
+			s.size += len(`"":,`) + len(name) + len(raw) // as Options.MaxDataSize counts
 		}
 	}
 	s.largest = max(s.largest, s.size)
