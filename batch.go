@@ -150,12 +150,10 @@ func (t *tx) keepBatch(c *batch.Commit, isFirst bool) {
 // withdraw drops what keepBatch has made pending, after a commit that failed. A Logout stays
 // pending, and then nothing of before is.
 func (t *tx) withdraw(c *batch.Commit, before pending) {
-	switch {
-	case !c.Logout:
-		t.pending = before
-	default:
-		t.pending = pending{logout: t.pending.logout}
+	if c.Logout {
+		before = pending{logout: t.pending.logout}
 	}
+	t.pending = before
 }
 
 // namesWith returns the names, in JSON, of the values whose names begin with prefix.

@@ -19,7 +19,7 @@ import (
 // second cookie, which is good for a minute, so that the browser refreshes it soon. Refreshing it
 // needs a signature by the key. From 10 seconds after the first refresh a request needs a good
 // second cookie: only then is it known that the browser has got an answer, and a lost answer signs
-// no user out. Browsers that do not register are never asked for anything.
+// no user out. Browsers that do not register need no proof.
 //
 // The session cookie stays, because a request whose second cookie has run out must be
 // distinguishable from a first visit: it gets ErrUnproven and no new session, whose cookie would

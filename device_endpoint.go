@@ -221,7 +221,7 @@ func (x *exchange) refuse(challenge string) {
 // fail answers 503, after which a browser keeps the session and tries again.
 func (x *exchange) fail(err error) {
 	x.event = EventStoreFailed
-	x.d.m.log.ErrorContext(x.r.Context(), "session: request failed", "err", err, "status", http.StatusServiceUnavailable, "method", x.r.Method, "path", x.r.URL.Path)
+	logFailure(x.d.m.log, x.r, err, http.StatusServiceUnavailable)
 	x.w.Header()["Retry-After"] = []string{retryAfter}
 	x.answer(http.StatusServiceUnavailable, nil)
 }

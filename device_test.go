@@ -44,7 +44,7 @@ var deviceRoutes = routes{
 const (
 	loggedIn = "alice false <nil>"
 	bound    = "alice true <nil>"
-	nobody   = " false <nil>"
+	noUser   = " false <nil>"
 )
 
 var unproven = " false " + session.ErrUnproven.Error()
@@ -190,19 +190,19 @@ func TestDeviceThiefAtTheEndpoint(t *testing.T) {
 		}
 		made := challenge.FindStringSubmatch(ask("").header.Get("Secure-Session-Challenge"))[1]
 		for what, proof := range map[string]string{
-			"no proof":                        "",
-			"garbage":                         "a.b.c",
-			"another key":                     own.proof(is.challenge, false),
-			"another key, in the proof":       own.proof(is.challenge, true),
-			"a fresh challenge, another key":  own.proof(made, true),
-			"the proof of the last refresh":   used,
-			"the proof of the registration":   offered,
-			"the challenge of another":        is.key.proof(foreign.challenge, false),
-			"another's proof":                 foreign.key.proof(foreign.challenge, false),
-			"a challenge that nobody made":    is.key.proof("x"+is.challenge[1:], false),
-			"the cookie as a challenge":       is.key.proof(s.b.value(is.cookie), false),
-			"the identifier as a challenge":   is.key.proof(is.identifier, false),
-			"a challenge with something else": is.key.proof(is.challenge+"x", false),
+			"no proof":                           "",
+			"garbage":                            "a.b.c",
+			"another key":                        own.proof(is.challenge, false),
+			"another key, in the proof":          own.proof(is.challenge, true),
+			"a fresh challenge, another key":     own.proof(made, true),
+			"the proof of the last refresh":      used,
+			"the proof of the registration":      offered,
+			"the challenge of another":           is.key.proof(foreign.challenge, false),
+			"another's proof":                    foreign.key.proof(foreign.challenge, false),
+			"a challenge that was not made here": is.key.proof("x"+is.challenge[1:], false),
+			"the cookie as a challenge":          is.key.proof(s.b.value(is.cookie), false),
+			"the identifier as a challenge":      is.key.proof(is.identifier, false),
+			"a challenge with something else":    is.key.proof(is.challenge+"x", false),
 		} {
 			l := ask(proof)
 			if l.status != http.StatusForbidden || len(l.header["Set-Cookie"]) > 0 || l.header.Get("Secure-Session-Challenge") == "" || l.header.Get("Secure-Session-Registration") != "" {
@@ -235,7 +235,7 @@ func (b *browser) value(name string) string {
 	return ""
 }
 
-// Promise 18. Nobody who holds only cookies can bind a session: no call but Login offers it.
+// Promise 18. An attacker who holds only cookies cannot bind a session: no call but Login offers it.
 func TestDeviceIsOfferedByLoginOnly(t *testing.T) {
 	atBoundSite(t, session.Options{RenewAfter: time.Minute}, func(s *boundSite) {
 		b := newBrowser(t, s.h) // never registers
@@ -513,7 +513,7 @@ func TestDeviceRecipeCopiedCookie(t *testing.T) {
 		s.expect(s.b, bound)
 		thief := s.b.thief(s.b.cookieName())
 		s.expect(thief, unproven)
-		s.expect(s.b, nobody)
+		s.expect(s.b, noUser)
 	})
 }
 
@@ -566,7 +566,7 @@ func TestDeviceKeyIsLost(t *testing.T) {
 			time.Sleep(period)
 			s.expect(s.b, unproven)
 			s.b.get("/logout")
-			s.expect(s.b, nobody)
+			s.expect(s.b, noUser)
 			if s.b.cookie() != "" {
 				t.Error("the cookie stays")
 			}
@@ -738,7 +738,7 @@ func TestDeviceLogout(t *testing.T) {
 		if c := s.b.jar.Cookies(origin); len(c) > 0 {
 			t.Errorf("the browser has %v", c)
 		}
-		s.expect(s.b, nobody)
+		s.expect(s.b, noUser)
 		if len(s.b.sessions) > 0 {
 			t.Error("the browser still maintains the session")
 		}
@@ -791,9 +791,9 @@ func TestDeviceRestart(t *testing.T) {
 	atBoundSite(t, session.Options{}, func(s *boundSite) {
 		s.logIn()
 		s.b.restart(s.b.sessions[0].cookie)
-		s.expect(s.b, nobody)
+		s.expect(s.b, noUser)
 		time.Sleep(30 * time.Minute)
-		s.expect(s.b, nobody) // the browser still has the key, and refreshes
+		s.expect(s.b, noUser) // the browser still has the key, and refreshes
 		s.b.get("/login?bob")
 		s.expect(s.b, "bob false <nil>")
 		s.expect(s.b, "bob true <nil>")
@@ -830,7 +830,7 @@ func TestDeviceRotation(t *testing.T) {
 		before := m.SecretUses()
 		s.expect(s.b, bound)
 		if after := m.SecretUses(); after[1] == before[1] {
-			t.Errorf("the older secret has verified %d proofs, and before %d: nobody knows that it is needed", after[1], before[1])
+			t.Errorf("the older secret has verified %d proofs, and before %d: SecretUses does not show that it is needed", after[1], before[1])
 		}
 		s.b.get("/login?bob") // by the newer secret, which is the only one in the end
 		s.b.get("/")
@@ -963,7 +963,7 @@ func TestDeviceRefreshIsNoUse(t *testing.T) {
 		if len(s.b.sessions) > 0 {
 			t.Error("the session goes on")
 		}
-		s.expect(s.b, nobody)
+		s.expect(s.b, noUser)
 	})
 }
 
@@ -1353,9 +1353,9 @@ func TestDeviceMaxPerUser(t *testing.T) {
 		other.get("/login?alice")
 		other.get("/")
 		s.expect(other, bound)
-		s.expect(s.b, nobody)
+		s.expect(s.b, noUser)
 		time.Sleep(9 * time.Minute)
-		s.expect(s.b, nobody)
+		s.expect(s.b, noUser)
 		if len(s.b.sessions) > 0 {
 			t.Error("the browser maintains a session that has ended")
 		}

@@ -15,12 +15,17 @@ import (
 func answerError(log *slog.Logger) func(http.ResponseWriter, *http.Request, error) {
 	return func(w http.ResponseWriter, r *http.Request, err error) {
 		status := errorStatus(err)
-		log.ErrorContext(r.Context(), "session: request failed", "err", err, "status", status, "method", r.Method, "path", r.URL.Path)
+		logFailure(log, r, err, status)
 		if status == http.StatusServiceUnavailable {
 			w.Header().Set("Retry-After", retryAfter)
 		}
 		http.Error(w, http.StatusText(status), status)
 	}
+}
+
+// logFailure logs why a request is answered with an error.
+func logFailure(log *slog.Logger, r *http.Request, err error, status int) {
+	log.ErrorContext(r.Context(), "session: request failed", "err", err, "status", status, "method", r.Method, "path", r.URL.Path)
 }
 
 // retryAfter is the Retry-After header in seconds: about the time of a failover.

@@ -185,8 +185,8 @@ func TestForeignLoginTakesAnotherToken(t *testing.T) {
 }
 
 // TestForeignLoginMeetsALoginOfAnotherProgram covers a Login during which another program gives
-// the session to another user under the same id. An anonymous session ends, whoever it was
-// given to, because its id may be planted. A session that was taken from its user is left to
+// the session to another user under the same id. An anonymous session ends, to whichever user it was
+// given, because its id may be planted. A session that was taken from its user is left to
 // the new user.
 func TestForeignLoginMeetsALoginOfAnotherProgram(t *testing.T) {
 	for _, c := range []struct{ first, other, want string }{

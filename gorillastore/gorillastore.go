@@ -53,7 +53,7 @@ import (
 	"github.com/gorilla/sessions"
 )
 
-// Options configure New. The zero value stores values and logs nobody in.
+// Options configure New. The zero value stores values and logs no user in.
 type Options struct {
 	// UserKey names the entry of Values that identifies the logged-in user. Zero: none. When Save
 	// finds the entry added or changed, it calls [session.Session.Login] with fmt.Sprint of the

@@ -141,7 +141,7 @@ func TestLogoutAfterALateLogin(t *testing.T) {
 	check(t, "user", a.user(), "")
 }
 
-// "Nobody" is written in three ways.
+// The absence of a user is written in three ways.
 func TestLogout(t *testing.T) {
 	for what, end := range map[string]func(gs *sessions.Session){
 		"delete": func(gs *sessions.Session) { delete(gs.Values, "user") },
@@ -234,7 +234,7 @@ func TestMaxAgeOfAnAnonymousSession(t *testing.T) {
 	check(t, "b", a.values("b"), map[any]any{"k": "v"})
 }
 
-// A Save logs nobody out who was logged in by other means.
+// A Save does not log out a user who was logged in by other means.
 func TestUserWithoutAnEntry(t *testing.T) {
 	a := newApp(t, &userKey, session.Options{})
 	a.do(func(w http.ResponseWriter, r *http.Request) { a.manager.From(r.Context()).Login("alice") })
@@ -311,7 +311,7 @@ func TestUsersThatAreRefused(t *testing.T) {
 	}
 }
 
-// UserKey in a running system: a value that was there before logs nobody in, so that a Logout by
+// UserKey in a running system: a value that was there before logs no user in, so that a Logout by
 // other means stays one.
 func TestUserOfBeforeUserKey(t *testing.T) {
 	store := session.NewMemoryStore(nil)

@@ -74,7 +74,7 @@ func TestField(t *testing.T) {
 	}
 }
 
-// The reason that a browser gives is a word, whoever sends it.
+// The reason that a browser gives is a word, even if an attacker sends the header.
 func TestSkipped(t *testing.T) {
 	for line, want := range map[string]string{
 		`quota_exceeded;session_identifier="abc"`: "quota_exceeded",
