@@ -181,13 +181,12 @@ func (k Key[T]) UpdateNow(ctx context.Context, s *Session, f func(T) T) (T, erro
 //
 // The request that calls f holds a lease. f has 30 seconds, or until the deadline of ctx if that is
 // earlier; then the context of f ends, and f must return. The lease lasts [Options].StoreTimeout
-// longer, for the Save. The context of f has the values of ctx, not its cancellation, so a user who
-// leaves the page loses nothing. The value that f returns is saved at once, with all pending
-// changes, unless another request has changed the value meanwhile. Refresh returns the value
-// together with an error of that Save. If f fails or panics, nothing is saved, and the next request
-// calls f. If the process dies, other requests wait until the lease ends. The clocks of the
-// processes should agree to about a second, because each process compares the end of the lease
-// with its own clock.
+// longer, for the Save, and another second, because each process compares the end of the lease with
+// its own clock: the clocks must agree to a second. The context of f has the values of ctx, not its
+// cancellation, so a user who leaves the page loses nothing. The value that f returns is saved at
+// once, with all pending changes, unless another request has changed the value meanwhile. Refresh
+// returns the value together with an error of that Save. If f fails or panics, nothing is saved,
+// and the next request calls f. If the process dies, other requests wait until the lease ends.
 //
 // A request that has less than two seconds left does not begin f, because f could use up a
 // credential and then be canceled. Such a request waits while another request holds the lease, and

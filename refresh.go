@@ -27,9 +27,12 @@ type lease struct {
 }
 
 const (
-	// maxLease is how long f may take. The lease lasts for StoreTimeout longer, so that no
-	// other request refreshes the value before the result of f is saved.
+	// maxLease is how long f may take. The lease lasts for StoreTimeout and leaseSkew longer, so
+	// that no other request refreshes the value before the result of f is saved.
 	maxLease = 30 * time.Second
+
+	// leaseSkew is by how much the clocks of the processes may differ.
+	leaseSkew = time.Second
 
 	// maxSurplus is by how much the lease of another request may end later than a lease of this
 	// one could: the clock of the other process is ahead, or its StoreTimeout is longer. A lease
@@ -91,8 +94,8 @@ func (l *lease) claim() error {
 	if d, ok := l.ctx.Deadline(); ok && d.Before(until) {
 		until = d
 	}
-	mine := body.Lease{By: l.by, Until: until.Add(l.m.timeout).UnixMilli()}
-	latest := now.Add(maxLease + l.m.timeout)
+	mine := body.Lease{By: l.by, Until: until.Add(l.m.timeout + leaseSkew).UnixMilli()}
+	latest := now.Add(maxLease + l.m.timeout + leaseSkew)
 	isOther := false
 	isStored, err := l.store(l.ctx, func(has body.Lease) (body.Lease, error) {
 		isOther = has.Until > latest.Add(maxSurplus).UnixMilli()

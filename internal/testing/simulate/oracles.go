@@ -234,6 +234,9 @@ func (t *truth) loggedIn(x *exchange, isNew bool) {
 		return
 	case !isNew && (t.w.plan.MaxPerUser > 0 || x.storedIn != nil && !x.storedIn.ended.IsZero()):
 		return // the session has ended since
+	case !isNew && x.storedIn != nil && time.Now().Add(t.skew).After(x.storedIn.expires):
+		t.count("Logins whose session expired before the header was sent")
+		return
 	case !isNew && x.storedIn != nil && x.storedIn.isRenewedSince(x):
 		t.count("Logins whose token was replaced before the header was sent")
 		return
@@ -601,9 +604,9 @@ func (t *truth) uses(x *exchange, n int, end time.Time) {
 		t.violation(x, "Refresh has time", "credential %d has only %v left", n, left)
 	}
 	t.count("refreshes")
-	x.leaseEnd = end.Add(5 * time.Second) // StoreTimeout
-	// Refresh requires clocks that agree to about a second: by a clock that is further ahead, a
-	// lease may have ended while the store does not answer the Save.
+	x.leaseEnd = end.Add(6 * time.Second) // StoreTimeout, and a second for clocks that differ
+	// Refresh requires clocks that agree to a second: by a clock that is further ahead, a lease may
+	// have ended while the store does not answer the Save.
 	skew := func(first *exchange) time.Duration { return x.p.ahead - first.p.ahead }
 	switch first := t.used[n]; {
 	case first == nil, first.p.isDead, first.isRefreshLost:
