@@ -27,7 +27,9 @@ import (
 //
 // The second cookie is a stamp: the time until which it is good, and an HMAC over it and the id of
 // the record. So nothing about it is stored, it survives every renewal of the session cookie, and
-// several may be good at a time: those that are in flight.
+// several may be good at a time: those that are in flight. Its name contains a part of the id,
+// because a browser may hold the keys of several live sessions, after a double click on a login
+// form for example, and refreshes the cookies of all of them.
 
 // devices is what a Manager needs to bind sessions to browsers.
 type devices struct {
@@ -35,7 +37,7 @@ type devices struct {
 	cookies *cookies
 	stamps  *device.Stamps
 	period  time.Duration // how long a second cookie is good for
-	name    string        // of the second cookie
+	prefix  string        // of the names of second cookies
 	path    string        // where browsers send their proofs, escaped
 	paths   [2]string     // the same as Handler sees it: the whole path, and without a prefix that was removed
 	unbound atomic.Bool   // whether the line of this name was logged
@@ -63,7 +65,7 @@ func newDevices(m *Manager, o *Options) (*devices, error) {
 	}
 	d := &devices{
 		m: m, cookies: m.carrier.(*cookies), stamps: stamps, period: o.DeviceBound,
-		name: secondName(o.Cookie.Name), path: o.DevicePath, paths: [2]string{o.DevicePath, o.DevicePath},
+		prefix: secondPrefix(o.Cookie.Name), path: o.DevicePath, paths: [2]string{o.DevicePath, o.DevicePath},
 	}
 	usual := devicePath + o.Cookie.Name
 	switch {
@@ -76,16 +78,22 @@ func newDevices(m *Manager, o *Options) (*devices, error) {
 	return d, nil
 }
 
-// secondName returns the name of the second cookie. Chromium does not maintain a cookie whose name
-// begins with __Host-Http- or __Http-, because it checks the name outside of a response.
-func secondName(name string) string {
+// secondPrefix returns the prefix of the names of second cookies. Chromium does not maintain a cookie
+// whose name begins with __Host-Http- or __Http-, because it checks the name outside of a response.
+func secondPrefix(name string) string {
 	for prefix, other := range map[string]string{"__host-http-": "__Host-Bound-", "__http-": "__Secure-Bound-"} {
 		if n := len(prefix); len(name) >= n && strings.EqualFold(name[:n], prefix) {
-			return other + name[n:]
+			return other + name[n:] + "-"
 		}
 	}
-	return name + "-bound"
+	return name + "-bound-"
 }
+
+// secondLength is how much of the id of its session is in the name of a second cookie, in bytes.
+const secondLength = 8
+
+// secondPart returns the part of an id that the name of a second cookie ends with.
+func secondPart(id string) string { return id[:min(len(id), secondLength)] }
 
 // isPath reports whether a request of this path is one for the endpoint.
 func (d *devices) isPath(path string) bool { return path == d.paths[0] || path == d.paths[1] }
@@ -118,7 +126,7 @@ func (s *Session) DeviceBound() bool {
 // lacksProof reports whether the request needs a second cookie for the session of rec and has
 // none that is good. The time that counts is that of the request's arrival, because a handler may
 // load the session late: after a slow upload, for example.
-func (t *tx) lacksProof(rec *Record, now time.Time) bool {
+func (t *tx) lacksProof(rec *Record) bool {
 	if t.m.device == nil {
 		return false
 	}
@@ -126,7 +134,7 @@ func (t *tx) lacksProof(rec *Record, now time.Time) bool {
 	if from.IsZero() {
 		return false
 	}
-	arrived := t.arrival(now)
+	arrived := t.arrival()
 	return !arrived.Before(from) && !t.s.origin.proves(rec.ID, arrived)
 }
 
@@ -149,7 +157,10 @@ func (t *tx) noteUnproven(unproven []*Record, best *stored) {
 // good at that time.
 func (d *devices) proves(r *http.Request, id string, at time.Time) (proven bool) {
 	tried := 0
-	for value := range cookieValues(r.Header, d.name) {
+	for name, value := range cookiePairs(r.Header) {
+		if part, ok := strings.CutPrefix(name, d.prefix); !ok || part != secondPart(id) {
+			continue
+		}
 		if tried++; tried > maxCandidates {
 			break
 		}
@@ -161,13 +172,16 @@ func (d *devices) proves(r *http.Request, id string, at time.Time) (proven bool)
 }
 
 // complete adds to the header of a response what goes with its session cookie: after a Login the
-// offer to register a key, and after a Logout the deletion of the second cookie.
+// offer to register a key, and after a Logout the deletion of the second cookies.
 func (d *devices) complete(what cookie, h http.Header, r *http.Request, sent http.Cookie) {
 	switch {
 	case what.action == cookieDelete:
-		for range cookieValues(r.Header, d.name) {
-			d.setCookie(h, sent, "", -1)
-			break
+		deleted := 0
+		for name := range cookiePairs(r.Header) {
+			if len(name) == len(d.prefix)+secondLength && strings.HasPrefix(name, d.prefix) && deleted < maxCandidates {
+				d.setCookie(h, sent, name, "", -1)
+				deleted++
+			}
 		}
 	case what.bindID == "":
 	case sent.Domain != "" || sent.Partitioned || !sent.Secure:
@@ -180,8 +194,10 @@ func (d *devices) complete(what cookie, h http.Header, r *http.Request, sent htt
 	}
 }
 
-// setCookie sets the second cookie, with the attributes of the session cookie.
-func (d *devices) setCookie(h http.Header, like http.Cookie, value string, maxAge int) {
-	like.Name, like.Value, like.MaxAge = d.name, value, maxAge
-	h["Set-Cookie"] = append(h["Set-Cookie"], like.String())
+// setCookie sets a second cookie, with the attributes of the session cookie.
+func (d *devices) setCookie(h http.Header, like http.Cookie, name, value string, maxAge int) {
+	like.Name, like.Value, like.MaxAge = name, value, maxAge
+	if line := like.String(); line != "" { // otherwise the browser's name is malformed
+		h["Set-Cookie"] = append(h["Set-Cookie"], line)
+	}
 }

@@ -190,6 +190,13 @@ func (b *boundBrowser) has(s *boundSession) bool {
 	return slices.ContainsFunc(b.jar.Cookies(origin), func(c *http.Cookie) bool { return c.Name == s.cookie })
 }
 
+// withCookies returns a request of a path with the cookies of the browser.
+func (b *boundBrowser) withCookies(path string) *http.Request {
+	r := httptest.NewRequest("GET", "https://localhost"+path, nil)
+	b.addCookies(r)
+	return r
+}
+
 func (b *boundBrowser) addCookies(r *http.Request) {
 	for _, c := range b.jar.Cookies(origin) {
 		r.AddCookie(c)

@@ -75,16 +75,15 @@ func (x *exchange) register() error {
 		*b = body.Device{Key: string(key), Made: made}
 		return true
 	})
-	identifier := x.d.stamps.Identifier(id)
 	switch {
 	case err != nil:
 		return err
 	case bound == nil:
-		x.end(identifier)
+		x.end(x.d.stamps.Identifier(id, made))
 	case isRefused:
 		x.refuse("")
 	default:
-		x.accept(identifier, id, bound, firstProof+deviceGrace)
+		x.accept(x.d.stamps.Identifier(id, bound.Made), id, bound, firstProof+deviceGrace)
 	}
 	return nil
 }
@@ -93,7 +92,7 @@ func (x *exchange) register() error {
 // The proof must contain a challenge of this session that was not used. It is answered again for
 // deviceGrace, because answers are lost and several tabs refresh at the same time.
 func (x *exchange) refresh(identifier string) error {
-	id, ok := x.d.stamps.ParseIdentifier(identifier)
+	id, registration, ok := x.d.stamps.ParseIdentifier(identifier)
 	if !ok {
 		x.end(identifier)
 		return nil
@@ -102,7 +101,7 @@ func (x *exchange) refresh(identifier string) error {
 	isProven, isFirst := false, false
 	bound, err := x.change(id, func(b *body.Device) bool {
 		isProven, isFirst = false, false
-		if !hasProof || b.Key == "" {
+		if !hasProof || !b.Made.Equal(registration) {
 			return false
 		}
 		challenge, err := device.Key(b.Key).Challenge(proof)
@@ -128,7 +127,7 @@ func (x *exchange) refresh(identifier string) error {
 	switch {
 	case err != nil:
 		return err
-	case bound == nil || bound.Key == "":
+	case bound == nil || !bound.Made.Equal(registration): // ended, or bound to the key of a later registration
 		x.end(identifier)
 	case !isProven:
 		x.refuse(x.challenge(identifier, id, bound))
@@ -197,17 +196,17 @@ func (x *exchange) challenge(identifier, id string, b *body.Device) string {
 func (x *exchange) accept(identifier, id string, b *body.Device, life time.Duration) {
 	like := x.d.cookies.adapted(x.r)
 	like.Domain, like.Partitioned, like.Secure = "", false, true // it is bound, so it was sent that way
-	like.Name, like.Value = x.d.name, ""
+	like.Name, like.Value = x.d.prefix+secondPart(id), ""
 	_, attributes, _ := strings.Cut(like.String(), "; ")
 	h := x.w.Header()
 	until := x.now.Add(life)
-	x.d.setCookie(h, like, x.d.stamps.New(device.KindCookie, until, id), int((life-deviceGrace)/time.Second))
+	x.d.setCookie(h, like, like.Name, x.d.stamps.New(device.KindCookie, until, id), int((life-deviceGrace)/time.Second))
 	h[device.ChallengeHeader] = []string{x.challenge(identifier, id, b)}
-	x.answer(http.StatusOK, device.Instructions{Identifier: identifier, Path: x.d.path, Cookie: x.d.name, Attributes: attributes}.JSON())
+	x.answer(http.StatusOK, device.Instructions{Identifier: identifier, Path: x.d.path, Cookie: like.Name, Attributes: attributes}.JSON())
 }
 
-// end answers that there is no such session, so that the browser forgets it. It sets no cookie,
-// because a newer session has a second cookie of the same name.
+// end answers that there is no such session, so that the browser forgets it. Its second cookie runs
+// out by itself.
 func (x *exchange) end(identifier string) { x.answer(http.StatusOK, device.Ended(identifier)) }
 
 // refuse answers 403, with a challenge unless it is "".

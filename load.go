@@ -245,7 +245,7 @@ func (t *tx) recognise(st, was *stored) {
 		frozen.Created, frozen.Data = was.Created, was.Values
 		st.frozen, st.frozenUntil = &frozen, was.Until
 	}
-	if st.status == statusLive && !(was.status == statusLive && was.ref.ID == ref.ID) && t.lacksProof(rec, now) {
+	if st.status == statusLive && !(was.status == statusLive && was.ref.ID == ref.ID) && t.lacksProof(rec) {
 		*st = stored{status: statusUnproven, ref: ref}
 	}
 }
@@ -253,11 +253,11 @@ func (t *tx) recognise(st, was *stored) {
 // wasInFlight reports whether the request may have been in flight when its session ended at end.
 // A tombstone of the future was written before the clock was set back: it is old.
 func (t *tx) wasInFlight(end, now time.Time) bool {
-	return !t.arrival(now).After(end.Add(dropAfterEnd)) && !end.After(now.Add(maxAhead))
+	return !t.arrival().After(end.Add(dropAfterEnd)) && !end.After(now.Add(maxAhead))
 }
 
 // arrival returns when the request arrived.
-func (t *tx) arrival(now time.Time) time.Time { return now.Add(t.s.arrived - time.Since(t.m.start)) }
+func (t *tx) arrival() time.Time { return time.Now().Add(t.s.arrived - time.Since(t.m.start)) }
 
 // keeps reports whether st, which a Reload has found, is the session that the request had, and was
 // not renewed explicitly since. A request keeps its session across automatic renewals.

@@ -19,7 +19,7 @@ const (
 	KindCookie       Kind = 1 + iota // the short-lived cookie; its time is the end
 	KindRegistration                 // the challenge of a registration; its time is when it was made
 	KindRefresh                      // the challenge of a refresh; its time is when it was made
-	KindIdentifier                   // the identifier of a session; it has no time
+	KindIdentifier                   // the identifier of a binding; its time is that of the registration's challenge
 )
 
 // Stamps make and verify stamps. A stamp says that the server has made it, for a purpose, with a
@@ -87,15 +87,15 @@ func (s *Stamps) Verify(kind Kind, stamp, id string) (at time.Time, ok bool) {
 	return time.Time{}, false
 }
 
-// Identifier returns the name by which a browser knows the session with this id.
-func (s *Stamps) Identifier(id string) string {
-	return id + s.New(KindIdentifier, time.UnixMilli(0), id)
+// Identifier returns the name by which a browser knows that it has bound the session with this id
+// to a key, in the registration whose challenge was made at this time.
+func (s *Stamps) Identifier(id string, registration time.Time) string {
+	return id + s.New(KindIdentifier, registration, id)
 }
 
-// ParseIdentifier returns the id in an identifier that [Stamps.Identifier] made.
-func (s *Stamps) ParseIdentifier(identifier string) (id string, ok bool) {
-	id, _, ok = s.parse(KindIdentifier, identifier)
-	return id, ok
+// ParseIdentifier returns what is in an identifier that [Stamps.Identifier] made.
+func (s *Stamps) ParseIdentifier(identifier string) (id string, registration time.Time, ok bool) {
+	return s.parse(KindIdentifier, identifier)
 }
 
 // Uses returns how many identifiers each secret has verified. Browsers keep an identifier for as long

@@ -97,12 +97,12 @@ func TestStampFormat(t *testing.T) {
 // valid as the other.
 func TestIdentifierAndChallenge(t *testing.T) {
 	s := newStamps(t, "name", one)
-	identifier, challenge := s.Identifier(id), s.RegistrationChallenge(id, at)
-	if identifier != newStamps(t, "name", one).Identifier(id) {
-		t.Error("the identifier of a session changes")
+	identifier, challenge := s.Identifier(id, at), s.RegistrationChallenge(id, at)
+	if identifier != newStamps(t, "name", one).Identifier(id, at) {
+		t.Error("the identifier of a binding changes")
 	}
-	if got, ok := s.ParseIdentifier(identifier); !ok || got != id {
-		t.Errorf("the identifier: %q, %v", got, ok)
+	if got, made, ok := s.ParseIdentifier(identifier); !ok || got != id || !made.Equal(at) {
+		t.Errorf("the identifier: %q, %v, %v", got, made, ok)
 	}
 	if got, made, ok := s.ParseRegistrationChallenge(challenge); !ok || got != id || !made.Equal(at) {
 		t.Errorf("the challenge: %q, %v, %v", got, made, ok)
@@ -111,13 +111,13 @@ func TestIdentifierAndChallenge(t *testing.T) {
 	for range 3 {
 		rotated.ParseIdentifier(identifier)
 	}
-	rotated.ParseIdentifier(rotated.Identifier(id))
+	rotated.ParseIdentifier(rotated.Identifier(id, at))
 	rotated.ParseRegistrationChallenge(challenge)
 	if got := rotated.Uses(); got[0] != 1 || got[1] != 3 {
 		t.Errorf("the secrets have verified %v identifiers", got)
 	}
 	for _, text := range []string{challenge, "", id, identifier[1:], identifier + "A", other + identifier[idLength:]} {
-		if _, ok := s.ParseIdentifier(text); ok {
+		if _, _, ok := s.ParseIdentifier(text); ok {
 			t.Errorf("%q is an identifier", text)
 		}
 	}
@@ -143,7 +143,7 @@ func BenchmarkVerifyStamp(b *testing.B) {
 func FuzzStamp(f *testing.F) {
 	s := newStamps(f, "name", one)
 	made := map[string]bool{
-		s.New(KindCookie, at, id): true, s.Identifier(id): true, s.RegistrationChallenge(id, at): true,
+		s.New(KindCookie, at, id): true, s.Identifier(id, at): true, s.RegistrationChallenge(id, at): true,
 	}
 	for text := range made {
 		f.Add(byte(KindCookie), text, id)
@@ -152,7 +152,7 @@ func FuzzStamp(f *testing.F) {
 		if _, ok := s.Verify(Kind(kind), text, of); ok && !made[text] && !made[of+text] {
 			t.Fatalf("%q is valid", text)
 		}
-		if _, ok := s.ParseIdentifier(text); ok && !made[text] {
+		if _, _, ok := s.ParseIdentifier(text); ok && !made[text] {
 			t.Fatalf("%q is an identifier", text)
 		}
 		if _, _, ok := s.ParseRegistrationChallenge(text); ok && !made[text] {

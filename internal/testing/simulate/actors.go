@@ -23,6 +23,9 @@ type browser struct {
 	rng    *rand.Rand // randomness of the step
 	isSlow bool       // the network is slow
 	cookie string     // "": none
+
+	bindings []*binding // sessions for which the browser has a key
+	proofs   int        // requests to the endpoint so far
 }
 
 func newBrowser(w *world, i int, a Actor) *browser {
@@ -276,8 +279,10 @@ func (b *browser) send(x *exchange) <-chan struct{} {
 		})
 	}
 	w.start(func(task int) {
-		x.token = b.cookie
-		again.token = x.token
+		skipped := b.proves(task)
+		x.left, again.left = time.Now(), time.Now()
+		x.token, x.seconds, x.skipped = b.cookie, b.seconds(), skipped
+		again.token, again.seconds, again.skipped = x.token, x.seconds, x.skipped
 		if onWay > 0 {
 			w.truth.count("fault: a late request")
 			w.sleep(task, onWay)
@@ -300,6 +305,12 @@ func (b *browser) send(x *exchange) <-chan struct{} {
 // receive stores the cookie of a response.
 func (b *browser) receive(x *exchange) {
 	c := x.cookie
+	for _, s := range b.bindings {
+		if slices.Contains(x.deletes, s.cookie.name) {
+			s.cookie = secondCookie{}
+		}
+	}
+	b.register(x)
 	switch {
 	case c == nil:
 		return
@@ -312,27 +323,38 @@ func (b *browser) receive(x *exchange) {
 	}
 }
 
+// A jar contains the cookies that a thief has copied from a browser.
+type jar struct {
+	token   string
+	seconds []secondCookie
+}
+
 // steal lets a thief copy cookies and use them at random times.
 func (w *world) steal(task, i int, a Actor) {
-	var stolen []string
+	var stolen []jar
 	own := "" // token of an anonymous session of the thief
 	sender := fmt.Sprintf("thief %d", i)
 	for _, step := range a.Steps {
 		rng := a.rng(step)
 		w.sleep(task, someTime(rng, 3*time.Minute))
-		if b := w.browsers[rng.IntN(len(w.browsers))]; b.cookie != "" && !slices.Contains(stolen, b.cookie) && rng.IntN(3) == 0 {
-			w.log(nil, "%s copies %s of %s", sender, w.truth.nameOf(b.cookie), b.name)
-			stolen = append(stolen, b.cookie)
+		if b := w.browsers[rng.IntN(len(w.browsers))]; b.cookie != "" && !slices.ContainsFunc(stolen, func(j jar) bool { return j.token == b.cookie }) && rng.IntN(3) == 0 {
+			w.log(nil, "%s copies %s of %s, and all other cookies", sender, w.truth.nameOf(b.cookie), b.name)
+			stolen = append(stolen, jar{b.cookie, b.seconds()})
+			if b.canBind() {
+				w.start(func(task int) { w.stealProof(task, sender, b) })
+			}
 		}
 		if len(stolen) == 0 {
 			continue
 		}
-		x := &exchange{sender: sender, rng: w.split(rng), token: stolen[rng.IntN(len(stolen))]}
+		x := &exchange{sender: sender, rng: w.split(rng)}
+		from := stolen[rng.IntN(len(stolen))]
+		x.token, x.seconds = from.token, from.seconds
 		switch rng.IntN(10) {
 		case 4, 5, 6: // triggers many renewals, and uses one of the new tokens
 			var got []string
 			for range 1 + rng.IntN(100) {
-				again := &exchange{sender: sender, rng: w.split(rng), token: x.token}
+				again := &exchange{sender: sender, rng: w.split(rng), token: x.token, seconds: x.seconds}
 				w.start(func(task int) {
 					if w.send(task, again); again.cookie != nil && again.cookie.MaxAge >= 0 {
 						got = append(got, again.cookie.Value)
@@ -365,7 +387,7 @@ func (w *world) steal(task, i int, a Actor) {
 				return
 			}
 			if keeps && x.cookie != nil && x.cookie.MaxAge >= 0 {
-				stolen = append(stolen, x.cookie.Value)
+				stolen = append(stolen, jar{x.cookie.Value, x.seconds})
 			}
 		})
 	}

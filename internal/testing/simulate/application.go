@@ -5,14 +5,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
 	"github.com/coatcheck/session"
 )
-
-var pageURL = &url.URL{Scheme: "https", Host: "app.test", Path: "/"}
 
 // The keys of the application.
 var (

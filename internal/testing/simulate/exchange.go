@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -21,18 +22,24 @@ type exchange struct {
 	p       *process
 	n, task int
 	sender  string
-	browser *browser   // sender, or nil if no browser sent the request
-	token   string     // value of the cookie, or ""
-	own     string     // another token, sent before token, or ""
+	browser *browser // sender, or nil if no browser sent the request
+	token   string   // value of the cookie, or ""
+	own     string   // another token, sent before token, or ""
+	seconds []secondCookie
+	skipped string     // why the browser could not refresh the second cookie, or ""
 	rng     *rand.Rand // randomness of what happens to this request, independent of other requests
 	passive bool       // not caused by the user
 	ops     []op
 	way     time.Duration // delay of the request on a bad network, in addition to the random delay
 	delay   time.Duration // delay of the response, likewise
 
+	proves *sessionTruth // the session of a request to the endpoint; nil: another request
+	does   string        // what such a request does, in words
+
 	onHeader    func() // called when the header is sent, or nil
 	isDelivered bool   // the client will get the header
 
+	left                    time.Time // when a browser sent it, before it was on its way
 	sent, loaded, ended     time.Time
 	stored                  time.Time // time at which the newest token of this request was stored
 	storedIn                *sessionTruth
@@ -65,6 +72,7 @@ type exchange struct {
 	idleEnd                 time.Time   // earliest idle end of the session when the request arrived
 	isSlow                  bool        // a store call of this request was slow
 	isLost                  bool        // the client does not get the response
+	deletes                 []string    // names of the second cookies that the response deletes
 	beside                  []*exchange // overlapping requests: see coverage
 
 	// Actions of the handler so far.
@@ -93,18 +101,15 @@ const cookieName = "__Host-Http-session"
 
 // send executes a request, from its arrival to the end of its handler.
 func (w *world) send(task int, x *exchange) {
-	w.exchanges++
-	x.w, x.n, x.task, x.sent = w, w.exchanges, task, time.Now()
-	x.p = w.processes[x.rng.IntN(len(w.processes))]
-	x.events, x.headers, x.status, x.unsure = map[session.EventKind]int{}, http.Header{}, 0, map[string]bool{}
-	r := &http.Request{
-		Method: "POST", URL: pageURL, Host: "app.test", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: http.Header{"Sec-Fetch-Site": {"same-origin"}}, RemoteAddr: "192.0.2.1:1234", RequestURI: "/",
-	}
+	w.prepare(task, x)
+	r := newRequest("/", http.Header{})
 	for _, token := range []string{x.own, x.token} {
 		if token != "" {
 			r.Header.Add("Cookie", cookieName+"="+token)
 		}
+	}
+	for _, c := range x.seconds {
+		r.Header.Add("Cookie", c.name+"="+c.value)
 	}
 	passively := ""
 	if x.passive {
@@ -117,14 +122,7 @@ func (w *world) send(task int, x *exchange) {
 	w.busy++
 	w.truth.begins(x)
 	w.coverage.begins(x)
-	func() {
-		defer func() {
-			if v := recover(); v != nil && v != http.ErrAbortHandler {
-				w.truth.violation(x, "no panic", "%v, in %s", v, panickedIn())
-			}
-		}()
-		x.p.manager.Handler(http.HandlerFunc(x.serve)).ServeHTTP(&responseWriter{x}, r.WithContext(context.WithValue(context.Background(), taskKey{}, x)))
-	}()
+	w.handle(x, &responseWriter{x}, r, x.serve)
 	x.ended = time.Now()
 	if x.status == 0 && !x.panics {
 		(&responseWriter{x}).WriteHeader(http.StatusOK)
@@ -136,6 +134,32 @@ func (w *world) send(task int, x *exchange) {
 	w.truth.finished(x)
 	w.coverage.ends(x)
 	w.busy--
+}
+
+// prepare chooses the process of a request that is about to arrive.
+func (w *world) prepare(task int, x *exchange) {
+	w.exchanges++
+	x.w, x.n, x.task, x.sent = w, w.exchanges, task, time.Now()
+	x.p = w.processes[x.rng.IntN(len(w.processes))]
+	x.events, x.headers, x.status, x.unsure = map[session.EventKind]int{}, http.Header{}, 0, map[string]bool{}
+}
+
+func newRequest(path string, h http.Header) *http.Request {
+	h.Set("Sec-Fetch-Site", "same-origin")
+	return &http.Request{
+		Method: "POST", URL: &url.URL{Scheme: "https", Host: "app.test", Path: path}, Host: "app.test", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: h, RemoteAddr: "192.0.2.1:1234", RequestURI: path,
+	}
+}
+
+// handle lets the process of a request handle it.
+func (w *world) handle(x *exchange, rw http.ResponseWriter, r *http.Request, f http.HandlerFunc) {
+	defer func() {
+		if v := recover(); v != nil && v != http.ErrAbortHandler {
+			w.truth.violation(x, "no panic", "%v, in %s", v, panickedIn())
+		}
+	}()
+	x.p.manager.Handler(f).ServeHTTP(rw, r.WithContext(context.WithValue(context.Background(), taskKey{}, x)))
 }
 
 // panickedIn returns the origin of a recovered panic: the innermost function of this module.
@@ -227,6 +251,16 @@ func (w *responseWriter) WriteHeader(status int) {
 	}
 	x.status, x.headers = status, x.headers.Clone()
 	cookies := (&http.Response{Header: x.headers}).Cookies()
+	cookies = slices.DeleteFunc(cookies, func(c *http.Cookie) bool {
+		if !strings.HasPrefix(c.Name, secondPrefix) {
+			return false
+		}
+		x.deletes = append(x.deletes, c.Name)
+		if c.MaxAge >= 0 {
+			x.w.truth.violation(x, "the endpoint", "a response of another path sets the second cookie")
+		}
+		return true
+	})
 	if len(cookies) > 1 {
 		x.w.truth.violation(x, "one cookie", "the response has %d cookies", len(cookies))
 	}

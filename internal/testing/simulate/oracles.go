@@ -31,6 +31,7 @@ func (t *truth) loaded(x *exchange) {
 	}
 	if isIn {
 		t.judgeAccess(x, k)
+		t.judgeProof(x, s)
 		if !x.passive {
 			s.maybeUsed(x.p)
 		}
@@ -38,6 +39,9 @@ func (t *truth) loaded(x *exchange) {
 			t.presents(x, k)
 		}
 		return
+	}
+	if x.isUnproven() {
+		t.judgeUnproven(x, s)
 	}
 	if s.user != "" && !errors.Is(x.err, session.ErrStore) && t.excuse(x, k, now, true) == "" {
 		t.violation(x, "a renewal logs no user out", "no user with %s of %q, which must be valid (%v)", t.nameOf(k.value), s.user, x.err)
@@ -180,6 +184,8 @@ func (t *truth) excuse(x *exchange, k *token, now time.Time, isAutomaticValid bo
 	switch {
 	case !s.ended.IsZero():
 		why = "ended"
+	case s.isDemanded(x) && !t.isProven(x, s):
+		why = "unproven"
 	case !k.maybeReplaced.IsZero() && after(k.graceEnd(k.maybeReplaced)), !k.replaced.IsZero() && after(k.graceEnd(k.replaced)):
 		why = "replaced by an explicit renewal"
 	case k.behind > 0 && now.After(k.replaced) && !k.replaced.IsZero():
@@ -213,6 +219,9 @@ func (t *truth) headerLeft(x *exchange) {
 		return
 	}
 	t.loggedIn(x, isNew)
+	if x.headers.Get("Secure-Session-Registration") != "" && x.login == "" {
+		t.violation(x, "only the key opens a bound session", "a response to another request than a Login offers a registration")
+	}
 	cache := x.headers.Get("Cache-Control")
 	switch {
 	case !strings.Contains(strings.Join(x.headers["Vary"], ","), "Cookie"):

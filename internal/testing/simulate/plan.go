@@ -3,6 +3,7 @@ package simulate
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 )
@@ -20,6 +21,10 @@ type Plan struct {
 	Lifetime   time.Duration
 	Ahead      []time.Duration // for each process, how far its clock is ahead
 	MaxBytes   int64           // limit of the store; 0: the store is never full
+
+	// DeviceBound is the option of this name. Clocks agree in plans with it: the times in stamps are
+	// signed, so the simulator cannot move them.
+	DeviceBound time.Duration
 }
 
 // An Actor executes steps in sequence: those with the numbers Steps of all the steps that Seed
@@ -73,6 +78,9 @@ func (p Plan) String() string {
 	}
 	if p.Faults&Clocks != 0 {
 		s += fmt.Sprintf(", clocks ahead by %v", p.Ahead)
+	}
+	if p.DeviceBound > 0 {
+		s += fmt.Sprintf(", sessions bound to keys for %v", p.DeviceBound)
 	}
 	if p.MaxBytes > 0 {
 		s += fmt.Sprintf(", room in the store: %d bytes", p.MaxBytes)
@@ -163,5 +171,11 @@ func NewPlan(seed uint64) Plan {
 		add(Crawler, rng.IntN(3), 20)
 	}
 	add(Clock, rng.IntN(4)/3, 3)
+	if rng.IntN(3) == 0 {
+		p.DeviceBound = []time.Duration{5 * time.Minute, 10 * time.Minute}[rng.IntN(2)]
+		p.Faults &^= Clocks
+		clear(p.Ahead)
+		p.Actors = slices.DeleteFunc(p.Actors, func(a Actor) bool { return a.Kind == Clock })
+	}
 	return p
 }

@@ -83,6 +83,9 @@ func (s *shrinker) pass() (isSmaller bool) {
 	if s.plan.MaxPerUser != 0 {
 		try(func(p *Plan) { p.MaxPerUser = 0 })
 	}
+	if s.plan.DeviceBound != 0 {
+		try(func(p *Plan) { p.DeviceBound = 0 })
+	}
 	if s.plan.MaxBytes != 0 {
 		try(func(p *Plan) { p.MaxBytes = 0 })
 	}

@@ -22,9 +22,10 @@ type truth struct {
 	issued     map[int]time.Time        // for each credential, the time of its issue
 	used       map[int]*exchange
 	vouchers   map[int]*exchange
-	logins     map[string][]loginCall // calls of Login by user
-	unsaved    map[int]bool           // marks that goroutines have added after their handler and do not save
-	active     map[string][]*exchange // requests in progress with a token of a session, by its id
+	seconds    map[string]*secondTruth // second cookies by their value
+	logins     map[string][]loginCall  // calls of Login by user
+	unsaved    map[int]bool            // marks that goroutines have added after their handler and do not save
+	active     map[string][]*exchange  // requests in progress with a token of a session, by its id
 	violations []string
 	failedAt   time.Time // time of the last failure of the store, the network or a process
 	room       room
@@ -62,6 +63,8 @@ type sessionTruth struct {
 	lastSeen     time.Time     // LastSeen of the record
 	expires      time.Time
 	deadline     time.Time
+	bound        time.Time // from when on a second cookie is demanded; zero: never
+	boundStored  time.Time // when that was stored
 }
 
 // A loginCall is a call of Login.
@@ -126,7 +129,7 @@ func newTruth(w *world) *truth {
 	}
 	t := &truth{
 		w: w, skew: skew, sessions: map[string]*sessionTruth{}, tokens: map[string]*token{}, issued: map[int]time.Time{},
-		used: map[int]*exchange{}, vouchers: map[int]*exchange{}, logins: map[string][]loginCall{}, unsaved: map[int]bool{}, active: map[string][]*exchange{},
+		used: map[int]*exchange{}, vouchers: map[int]*exchange{}, seconds: map[string]*secondTruth{}, logins: map[string][]loginCall{}, unsaved: map[int]bool{}, active: map[string][]*exchange{},
 	}
 	t.room = room{t: t, max: w.plan.MaxBytes}
 	return t
@@ -236,6 +239,9 @@ func (t *truth) written(p *process, x *exchange, r *session.Record) {
 		Older  map[string]struct {
 			Issued int64 `json:"issued"`
 		} `json:"session.older"`
+		Device struct {
+			From int64 `json:"from"`
+		} `json:"session.device"`
 		Leases map[string]struct {
 			By string `json:"by"`
 		} `json:"session.leases"`
@@ -267,9 +273,10 @@ func (t *truth) written(p *process, x *exchange, r *session.Record) {
 			t.violation(x, "late changes", "mark %d is stored, which a goroutine has added after its handler without a Save", n)
 		}
 	}
-	if x != nil {
+	if x != nil && x.proves == nil {
 		s.maybeUsed(p)
 	}
+	t.judgeBinding(x, s, r, data.Device.From)
 	t.judgeSize(p, x, s, r)
 	was := s.marks
 	s.marks = data.Marks
@@ -535,8 +542,8 @@ func (t *truth) endedBy(x *exchange, s *sessionTruth, why, next string) {
 		return
 	}
 	// A Login does not inherit values that have changed since a renewal, nor values that exceed the
-	// limit.
-	s.leavesValues = x.isFrozen() || s.size+maxAdded > x.p.limits.maxData
+	// limit, nor those of a session for which the browser lacks a second cookie.
+	s.leavesValues = x.isFrozen() || x.isUnproven() || s.size+maxAdded > x.p.limits.maxData
 	if heir := t.sessions[s.next]; why == "login" && heir != nil && (s.user == "" || s.user == heir.user) && !s.leavesValues {
 		if lost := missing(s.marks, heir.marks); lost != 0 {
 			t.violation(x, "no lost update", "mark %d of session %d is not in session %d, which replaces it", lost, s.number, heir.number)

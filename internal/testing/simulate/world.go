@@ -128,6 +128,7 @@ func (p *process) start() {
 		RenewAfter:  p.w.plan.RenewAfter,
 		MaxPerUser:  p.w.plan.MaxPerUser,
 		MaxDataSize: p.limits.maxData,
+		DeviceBound: p.w.plan.DeviceBound,
 		OnEvent:     p.w.event,
 		Logger:      slog.New(log{p}),
 	})
