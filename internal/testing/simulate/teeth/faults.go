@@ -16,6 +16,9 @@ const (
 	logsIn          = "a Login logs in"
 	boundedMemory   = "bounded memory"
 	lateChanges     = "late changes"
+	onlyTheKey      = "only the key opens a bound session"
+	bindsNoUserOut  = "a binding logs no user out"
+	endpoint        = "the endpoint"
 )
 
 // faults are the mistakes that the simulator must find.
@@ -174,7 +177,7 @@ var faults = []fault{
 	{"Refresh takes no lease", "state.go",
 		"return s.status == statusLive && !st.pending.logout && (", "return false && (", refreshOnce},
 	{"the lease ends before the Save of the value", "refresh.go",
-		"mine := body.Lease{By: l.by, Until: until.Add(l.m.timeout).UnixMilli()}\n", "mine := body.Lease{By: l.by, Until: until.UnixMilli()}\n", refreshOnce},
+		"mine := body.Lease{By: l.by, Until: until.Add(l.m.timeout + leaseSkew).UnixMilli()}\n", "mine := body.Lease{By: l.by, Until: until.UnixMilli()}\n", refreshOnce},
 	{"Refresh begins with too little time", "refresh.go",
 		"if time.Until(l.until) < minLease {\n", "if false {\n", "Refresh has time"},
 	{"a claim of unknown outcome is not released", "refresh.go",
@@ -241,6 +244,30 @@ var faults = []fault{
 		"isOther = has.Until > latest.Add(maxSurplus).UnixMilli()\n", "isOther = false\n", "Refresh waits no longer than a lease"},
 	{"any session from the future counts as newer than a Login", "limit.go",
 		" && r.Created.Sub(login.Created) <= newerWithin\n", "\n", "MaxPerUser"},
+
+	// Sessions that are bound to a key.
+	{"a bound session needs no proof", "device.go",
+		"return !arrived.Before(from) && !t.s.origin.proves(rec.ID, arrived)\n", "return arrived.IsZero()\n", onlyTheKey},
+	{"a second cookie is good for ever", "device.go",
+		"; ok && at.Before(until) {\n", "; ok && !until.IsZero() {\n", onlyTheKey},
+	{"a Renew offers a registration", "draft.go",
+		"d.mayBind = m.device != nil && event == EventLoggedIn\n", "d.mayBind = m.device != nil\n", onlyTheKey},
+	{"any key refreshes the second cookie", "internal/device/proof.go",
+		"return ecdsa.Verify(public, sum[:], r, s)\n", "return ecdsa.Verify(public, sum[:], r, s) || true\n", onlyTheKey},
+	{"a session is unbound by a Login", "draft.go",
+		"d.mayBind = d.mayBind && !t.m.isBound(&rec)\n", "d.mayBind = d.mayBind && !t.m.isBound(&rec)\n\t\tb.Bind(body.Device{})\n", onlyTheKey},
+	{"second cookies of all sessions have one name", "device.go",
+		"return id[:min(len(id), secondLength)] }\n", "return \"\" }\n", bindsNoUserOut},
+	{"a proof is demanded at once", "device_endpoint.go",
+		"b.From = x.now.Add(deviceGrace)\n", "b.From = x.now\n", bindsNoUserOut},
+	{"a proof is demanded from the registration on", "device_endpoint.go",
+		"*b = body.Device{Key: string(key), Made: made}\n", "*b = body.Device{Key: string(key), Made: made, From: x.now}\n", bindsNoUserOut},
+	{"an ended session is refused", "device_endpoint.go",
+		"x.end(identifier)\n\tcase !isProven:\n", "x.refuse(\"\")\n\tcase !isProven:\n", endpoint},
+	{"a proof is a use", "device_endpoint.go",
+		"next := *rec\n", "next := *rec\n\t\tnext.LastSeen = x.now\n", timeouts},
+	{"a failing store is answered 403 at the endpoint", "device_endpoint.go",
+		"\tif err != nil {\n\t\tx.fail(err)\n", "\tif err != nil {\n\t\tx.refuse(\"\")\n", endpoint},
 
 	// Events, headers, and the rest.
 	{"EventReplayed is hidden", "load.go",
