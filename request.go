@@ -17,7 +17,6 @@ import (
 // A request holds the state of one HTTP request in one allocation: the context that carries the
 // session, the session, and the response writer that commits it.
 type request struct {
-	m             *Manager
 	r             *http.Request // the request that Handler received
 	sent          *http.Request // the copy of r that the handler gets, with the context
 	session       Session
@@ -33,10 +32,10 @@ type innermost struct{} // the key of the innermost session in a context
 
 // Value implements context.Context.
 func (q *request) Value(key any) any {
-	if key == (innermost{}) || key == any(q.m) {
+	if key == (innermost{}) || key == any(q.session.m) {
 		return &q.session
 	}
-	if k, ok := key.(batch.Key); ok && k.Manager == any(q.m) {
+	if k, ok := key.(batch.Key); ok && k.Manager == any(q.session.m) {
 		return batched{weak.Make(&q.session)}
 	}
 	return q.session.ctx.Value(key)
@@ -53,13 +52,13 @@ func (q *request) Err() error { return q.session.ctx.Err() }
 func (q *request) String() string { return "session.Manager.Handler" }
 
 // tokens implements origin.
-func (q *request) tokens() candidates { return q.m.carrier.read(q.r) }
+func (q *request) tokens() candidates { return q.session.m.carrier.read(q.r) }
 
 // allTokens implements origin.
-func (q *request) allTokens() []token.Ref { return q.m.carrier.readAll(q.r) }
+func (q *request) allTokens() []token.Ref { return q.session.m.carrier.readAll(q.r) }
 
 // proves implements origin.
-func (q *request) proves(id string, at time.Time) bool { return q.m.device.proves(q.r, id, at) }
+func (q *request) proves(id string, at time.Time) bool { return q.session.m.device.proves(q.r, id, at) }
 
 // skipped implements origin.
 func (q *request) skipped() string { return device.Skipped(q.r.Header) }
@@ -98,9 +97,9 @@ func (q *request) complete(h header) error {
 	}
 	q.tellCaches(to, control)
 	if h.cookie.action == cookieSend {
-		q.m.warnNested(&q.session)
+		q.session.m.warnNested(&q.session)
 	}
-	return q.m.carrier.apply(h.cookie, to, q.r, h.life)
+	return q.session.m.carrier.apply(h.cookie, to, q.r, h.life)
 }
 
 // canonicalize merges header fields that the handler has set by another spelling with the
@@ -128,7 +127,7 @@ func canonicalize(h http.Header) {
 // (RFC 9111, 7.3).
 func (q *request) tellCaches(h http.Header, control string) {
 	vary := h["Vary"]
-	on := q.m.carrier.depends()
+	on := q.session.m.carrier.depends()
 	if !slices.ContainsFunc(vary, func(v string) bool { return strings.EqualFold(v, on) || v == "*" }) {
 		q.vary[0] = on
 		h["Vary"] = append(q.vary[:1:1], vary...)
@@ -158,7 +157,7 @@ func (q *request) finish() {
 		if q.bypassed() {
 			q.session.headerLeft(q.r.URL.Path)
 		} else if err := q.writer.Begin(); err != nil && q.panicked {
-			q.m.log.ErrorContext(q, "session: commit after a panic of the handler failed", "err", err)
+			q.session.m.log.ErrorContext(q, "session: commit after a panic of the handler failed", "err", err)
 		}
 	}
 	q.restore()
@@ -176,17 +175,13 @@ func (q *request) bypassed() bool {
 // A field is one value of a header field.
 type field struct{ name, value string }
 
-// fieldsOf returns the fields of a header, those of the same name in order. It allocates once
-// if there are any.
+// fieldsOf returns the fields of a header, those of the same name in order. It allocates once,
+// unless a name has several values.
 func fieldsOf(h http.Header) (fields []field) {
-	n := 0
-	for _, values := range h {
-		n += len(values)
-	}
-	if n == 0 {
+	if len(h) == 0 {
 		return nil
 	}
-	fields = make([]field, 0, n)
+	fields = make([]field, 0, len(h))
 	for name, values := range h {
 		for _, v := range values {
 			fields = append(fields, field{name, v})
@@ -217,7 +212,7 @@ func (q *request) replace(err error) {
 	}
 	q.tellCaches(h, "")
 	w := &errorWriter{ResponseWriter: q.writer.ResponseWriter, status: errorStatus(err)}
-	q.m.onError(w, q.sent, err)
+	q.session.m.onError(w, q.sent, err)
 	w.Write(nil)
 	q.kept = h.Clone()
 }

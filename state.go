@@ -81,8 +81,8 @@ func (s status) String() string {
 
 // stored is the session in the store.
 type stored struct {
+	ref         token.Ref // the token by which the request has the session
 	status      status
-	ref         token.Ref   // the token by which the request has the session
 	isOwn       bool        // whether this request made the token of ref: the token did not come with the request
 	isOvertaken bool        // whether a client has presented an older key since this request loaded the session: the key of ref then ends no older key, and is not renewed
 	wasLoaded   bool        // whether this request had the session live before the session ended or was replaced, or before a Reload failed

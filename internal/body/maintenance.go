@@ -24,14 +24,14 @@ func MaintenanceFor(data []byte, key string, created time.Time, renewAfter time.
 	issued, isCurrent := created, IsCurrent(data, key)
 	if hasReserved(data) {
 		for name, raw := range reservedMembers(data) {
-			n, ok := object.Int(raw)
 			switch name {
 			case unseenMember, renewedMember:
-				if ok {
+				if n, ok := object.Int(raw); ok {
 					issued = time.UnixMilli(n)
 				}
 				due.Present = isCurrent && name == unseenMember
 			case tidyMember:
+				n, ok := object.Int(raw)
 				due.Tidy = ok && now.UnixMilli() >= n
 			}
 		}
