@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/coatcheck/session/internal/body"
+	"github.com/coatcheck/session/internal/parallel"
 	"github.com/coatcheck/session/internal/storectx"
 )
 
@@ -100,9 +101,13 @@ func (m *Manager) RevokeOthers(ctx context.Context, s *Session) error {
 	return m.revokeAll(ctx, user, id)
 }
 
-// RevokeAll ends all sessions of a user. It does not end the session of a concurrent login that
-// has checked the password before this call and creates its session after it: the recipe for a
-// change of password in docs/recipes/login.md refuses such a login.
+// RevokeAll ends all sessions of a user, 16 of them at a time, each within Options.StoreTimeout. If
+// some endings fail, the other sessions still end, and RevokeAll returns the errors joined. It
+// gives up after 16 failures in a row. RevokeOthers does the same.
+//
+// RevokeAll does not end the session of a concurrent login that has checked the password before
+// this call and creates its session after it: the recipe for a change of password in
+// docs/recipes/login.md refuses such a login.
 func (m *Manager) RevokeAll(ctx context.Context, user string) error {
 	if user == "" {
 		return errNoUser
@@ -127,30 +132,39 @@ func (m *Manager) revokeAll(ctx context.Context, user, but string) error {
 		if len(records) == 0 {
 			return nil
 		}
+		if err := m.revoke(ctx, user, records...); err != nil {
+			return err
+		}
 		for _, rec := range records {
-			if err := m.revoke(ctx, user, rec); err != nil {
-				return err
-			}
 			done[rec.ID] = true
 		}
 	}
 }
 
-// revoke ends one session. If rec is not loaded, only its ID is set.
-func (m *Manager) revoke(ctx context.Context, user string, rec *Record) error {
-	c := storectx.Within(ctx, m.timeout)
-	defer c.Release()
-	known := rec
-	if rec.Version == 0 {
-		known = nil
-	}
-	ended, _, err := m.end(c, rec.ID, user, body.ReasonRevoke, known)
-	if err != nil {
-		m.emit(ctx, EventStoreFailed, rec, err)
-	} else if ended != nil {
-		m.emit(ctx, EventRevoked, ended, nil)
-	}
-	return err
+// revoke ends sessions of a user, several of them concurrently. Of a record that is not loaded,
+// only the ID is set.
+func (m *Manager) revoke(ctx context.Context, user string, records ...*Record) error {
+	ended, failed := make([]*Record, len(records)), make([]error, len(records))
+	defer func() { // also if the store panics
+		for i, rec := range records {
+			switch {
+			case failed[i] != nil:
+				m.emit(ctx, EventStoreFailed, rec, failed[i])
+			case ended[i] != nil:
+				m.emit(ctx, EventRevoked, ended[i], nil)
+			}
+		}
+	}()
+	return parallel.Do(len(records), maxParallel(), func(i int) error {
+		c := storectx.Within(ctx, m.timeout)
+		defer c.Release()
+		known := records[i]
+		if known.Version == 0 {
+			known = nil
+		}
+		ended[i], _, failed[i] = m.end(c, records[i].ID, user, body.ReasonRevoke, known)
+		return failed[i]
+	})
 }
 
 // list returns the live records of a user, most recently seen first.

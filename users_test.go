@@ -1362,3 +1362,164 @@ func TestLimitOverASlowList(t *testing.T) {
 		})
 	}
 }
+
+// TestEndsSeveralAtOnce checks that RevokeAll, RevokeOthers and MaxPerUser end 16 sessions at a
+// time, and no more.
+func TestEndsSeveralAtOnce(t *testing.T) {
+	for call, end := range manyEndings {
+		inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+			logInOften(t, m, 100)
+			var mu sync.Mutex
+			var now, most int
+			spy.hook(func(_ context.Context, call, _ string) error {
+				if call == "Save" {
+					mu.Lock()
+					now++
+					most = max(most, now)
+					mu.Unlock()
+					time.Sleep(100 * time.Millisecond)
+					mu.Lock()
+					now--
+					mu.Unlock()
+				}
+				return nil
+			})
+			err := end(t, m, spy)
+			if listed, _ := m.List(t.Context(), "alice"); err != nil || most != 16 || len(listed) > 1 {
+				t.Errorf("%s: %v, %d endings at once, want 16; %d sessions are left", call, err, most, len(listed))
+			}
+		})
+	}
+}
+
+// TestEndsTheOthersDespiteFailures checks that sessions that cannot be ended prevent no other
+// session from ending, and that all failures are reported.
+func TestEndsTheOthersDespiteFailures(t *testing.T) {
+	for call, end := range manyEndings {
+		inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+			logInOften(t, m, 100)
+			listed, err := m.List(t.Context(), "alice")
+			if err != nil {
+				t.Fatal(err)
+			}
+			stays := map[string]error{}
+			for i, in := range listed {
+				if i%3 == 1 {
+					stays[in.ID] = fmt.Errorf("no answer for %s", in.ID)
+				}
+			}
+			spy.hook(func(_ context.Context, call, id string) error {
+				if call == "Save" {
+					return stays[id]
+				}
+				return nil
+			})
+			err = end(t, m, spy)
+			spy.hook(nil)
+			if !errors.Is(err, session.ErrStore) {
+				t.Errorf("%s: %v", call, err)
+			}
+			for id, failure := range stays {
+				if !errors.Is(err, failure) {
+					t.Errorf("%s: the error does not contain that of %s", call, id)
+				}
+			}
+			if listed, _ = m.List(t.Context(), "alice"); len(listed) < len(stays) || len(listed) > len(stays)+1 {
+				t.Errorf("%s: %d sessions are left, want %d and the one that stays", call, len(listed), len(stays))
+			}
+		})
+	}
+}
+
+// TestEndsNothingOverADeadStore checks that endings stop soon if the store has failed: if it
+// hangs, after twice StoreTimeout.
+func TestEndsNothingOverADeadStore(t *testing.T) {
+	for call, end := range manyEndings {
+		for _, hangs := range []bool{false, true} {
+			inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+				logInOften(t, m, 100)
+				before, began := spy.count("Save"), time.Now()
+				spy.hook(func(ctx context.Context, call, _ string) error {
+					switch {
+					case call != "Save":
+						return nil
+					case !hangs:
+						return errDown
+					}
+					<-ctx.Done()
+					return ctx.Err()
+				})
+				err := end(t, m, spy)
+				took, tries := time.Since(began), spy.count("Save")-before
+				if !errors.Is(err, session.ErrStore) || tries < 16 || tries > 31 || took > 10*time.Second {
+					t.Errorf("%s, hangs: %v: %v, %d calls in %v", call, hangs, err, tries, took)
+				}
+				spy.hook(nil)
+			})
+		}
+	}
+}
+
+// manyEndings are ways to end all sessions of alice but one at most. Each returns what has failed.
+var manyEndings = map[string]func(t *testing.T, m *session.Manager, spy *spyStore) error{
+	"RevokeAll": func(t *testing.T, m *session.Manager, _ *spyStore) error { return m.RevokeAll(t.Context(), "alice") },
+	"RevokeOthers": func(t *testing.T, m *session.Manager, _ *spyStore) (err error) {
+		newBrowser(t, m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			s := session.From(r.Context())
+			s.Login("alice")
+			if err := s.Save(r.Context()); err != nil {
+				t.Error(err)
+			}
+			err = m.RevokeOthers(r.Context(), s)
+		}))).get("/")
+		return err
+	},
+	"MaxPerUser": func(t *testing.T, m *session.Manager, spy *spyStore) error {
+		var failed error
+		one := newManager(t, session.Options{Store: spy, MaxPerUser: 1, OnEvent: func(_ context.Context, e session.Event) { failed = errors.Join(failed, e.Err) }})
+		newBrowser(t, one.Handler(clockRoutes)).get("/login")
+		return failed
+	},
+}
+
+// logInOften logs alice in n times.
+func logInOften(t *testing.T, m *session.Manager, n int) {
+	for range n {
+		newBrowser(t, m.Handler(clockRoutes)).get("/login")
+		time.Sleep(time.Second) // so that no session is as new as the next one
+	}
+	time.Sleep(time.Minute)
+}
+
+// TestPanicWhileManyEnd checks that RevokeAll passes a panic of the store on, and reports the
+// sessions that it has ended.
+func TestPanicWhileManyEnd(t *testing.T) {
+	var told events
+	inBubble(t, session.Options{OnEvent: told.on}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+		logInOften(t, m, 40)
+		saves := 0
+		spy.hook(func(_ context.Context, call, _ string) error {
+			spy.mu.Lock()
+			defer spy.mu.Unlock()
+			if call == "Save" {
+				if saves++; saves == 20 {
+					panic("the store panics")
+				}
+			}
+			return nil
+		})
+		func() {
+			defer func() {
+				if v := recover(); v != "the store panics" {
+					t.Errorf("the panic is %v", v)
+				}
+			}()
+			_ = m.RevokeAll(t.Context(), "alice")
+		}()
+		spy.hook(nil)
+		listed, err := m.List(t.Context(), "alice")
+		if n := told.count(session.EventRevoked); err != nil || n < 19 || n != 40-len(listed) {
+			t.Errorf("%d events, %d of 40 sessions are left: %v", n, len(listed), err)
+		}
+	})
+}

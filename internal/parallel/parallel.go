@@ -1,26 +1,46 @@
-// Package parallel runs a function for a number of things, several of them concurrently.
+// Package parallel runs a function for a number of things, several of them at once.
 package parallel
 
-import "sync"
+import (
+	"errors"
+	"sync"
+)
 
-// Do calls f for each number below n, up to most of them concurrently. After the first
-// error it begins no further call, and returns that error. A panic of f is passed to the caller.
+// Do calls f for each number below n, up to most of them concurrently. If calls fail, the others
+// are still made, and Do returns the errors joined. After most failures in a row Do begins no
+// further call, because whatever f needs is down. A panic of f is passed to the caller.
 func Do(n, most int, f func(i int) error) error {
-	if n == 1 || most == 1 {
-		for i := range n {
-			if err := f(i); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
 	var (
 		all      sync.WaitGroup
 		mu       sync.Mutex // guards the following
 		next     int
-		err      error
+		errs     []error
+		inARow   int // failures since the last success
 		panicked any
 	)
+	work := func() {
+		for {
+			mu.Lock()
+			i := next
+			next++
+			stop := i >= n || inARow >= most || panicked != nil
+			mu.Unlock()
+			if stop {
+				return
+			}
+			err := f(i)
+			mu.Lock()
+			if inARow++; err == nil {
+				inARow = 0
+			}
+			errs = append(errs, err)
+			mu.Unlock()
+		}
+	}
+	if n == 1 || most == 1 {
+		work() // without a goroutine: a simulator runs one at a time
+		return errors.Join(errs...)
+	}
 	for range min(n, most) {
 		all.Go(func() {
 			defer func() {
@@ -30,26 +50,12 @@ func Do(n, most int, f func(i int) error) error {
 					panicked = v
 				}
 			}()
-			for {
-				mu.Lock()
-				i := next
-				next++
-				stop := i >= n || err != nil || panicked != nil
-				mu.Unlock()
-				if stop {
-					return
-				}
-				if failed := f(i); failed != nil {
-					mu.Lock()
-					err = failed
-					mu.Unlock()
-				}
-			}
+			work()
 		})
 	}
 	all.Wait()
 	if panicked != nil {
 		panic(panicked)
 	}
-	return err
+	return errors.Join(errs...)
 }
