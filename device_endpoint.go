@@ -1,6 +1,7 @@
 package session
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -31,20 +32,22 @@ func (d *devices) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if err != nil {
 		x.fail(err)
+		d.m.emit(r.Context(), EventStoreFailed, x.rec, err)
 	}
-	if x.event != "" {
-		d.m.emit(r.Context(), x.event, x.rec, err)
+	if x.isFirst {
+		d.m.emit(r.Context(), EventDeviceBound, x.rec, nil)
 	}
 }
 
 // An exchange is one request to the endpoint.
 type exchange struct {
-	d     *devices
-	w     http.ResponseWriter
-	r     *http.Request
-	now   time.Time
-	rec   *Record // the session, as far as it is known
-	event EventKind
+	d           *devices
+	w           http.ResponseWriter
+	r           *http.Request
+	now         time.Time
+	rec         *Record // the session, as far as it is known
+	isFirst     bool    // the request contains the first proof of the session's browser
+	mayBeStored bool    // the change was or may have been stored, although the Save failed
 }
 
 // register answers the proof of a browser that registers its key. The challenge in the proof comes
@@ -124,6 +127,7 @@ func (x *exchange) refresh(identifier string) error {
 		b.Used = made
 		return true
 	})
+	x.isFirst = isFirst && (bound != nil || x.mayBeStored)
 	switch {
 	case err != nil:
 		return err
@@ -132,9 +136,6 @@ func (x *exchange) refresh(identifier string) error {
 	case !isProven:
 		x.refuse(x.challenge(identifier, id, bound))
 	default:
-		if isFirst {
-			x.event = EventDeviceBound
-		}
 		x.accept(identifier, id, bound, x.d.period)
 	}
 	return nil
@@ -176,6 +177,10 @@ func (x *exchange) change(id string, f func(b *body.Device) bool) (*body.Device,
 		next.Data, next.Version = b.Bytes(), newVersion()
 		if err = n.save(&next, rec.Version); err == nil {
 			return &bound, nil
+		}
+		if errors.Is(err, ErrIndeterminate) { // a repeated proof does not find out that it was the first
+			x.mayBeStored = n.load() != nil || n.last.rec != nil && body.BoundFrom(n.last.rec.Data).Equal(bound.From)
+			return nil, storeError("save", err)
 		}
 		if rec, err = n.reread(err); err != nil {
 			return nil, err
@@ -219,7 +224,6 @@ func (x *exchange) refuse(challenge string) {
 
 // fail answers 503, after which a browser keeps the session and tries again.
 func (x *exchange) fail(err error) {
-	x.event = EventStoreFailed
 	logFailure(x.d.m.log, x.r, err, http.StatusServiceUnavailable)
 	x.w.Header()["Retry-After"] = []string{retryAfter}
 	x.answer(http.StatusServiceUnavailable, nil)

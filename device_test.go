@@ -1518,3 +1518,64 @@ func TestDeviceAndMaxDataSize(t *testing.T) {
 		}
 	})
 }
+
+// EventDeviceBound is reported once, also if the reply of the store to the first proof is lost, and the
+// browser has to repeat the proof. If the store cannot be asked either, it may be reported twice.
+func TestDeviceBoundIsReported(t *testing.T) {
+	for _, c := range []struct {
+		isStored, isAsked bool // whether the Save had its effect, and whether the Load after it works
+		most              int
+	}{{true, true, 1}, {true, false, 1}, {false, true, 1}, {false, false, 2}} {
+		t.Run(fmt.Sprintf("stored %v, asked %v", c.isStored, c.isAsked), func(t *testing.T) {
+			atBoundSite(t, session.Options{}, func(s *boundSite) {
+				s.b.get("/login?alice")
+				hasFailed := false
+				fail := func(call string, err error) error {
+					if call == "Save" || hasFailed && !c.isAsked && call == "Load" {
+						hasFailed = true
+						return session.ErrIndeterminate
+					}
+					return err
+				}
+				if c.isStored {
+					s.spy.hookAfter(func(_ context.Context, call, _ string, err error) error { return fail(call, err) })
+				} else {
+					s.spy.hook(func(_ context.Context, call, _ string) error { return fail(call, nil) })
+				}
+				if s.b.refresh(s.b.sessions[0]); s.b.legs[len(s.b.legs)-1].status != 503 {
+					t.Errorf("the first proof: %d", s.b.legs[len(s.b.legs)-1].status)
+				}
+				s.spy.hook(nil)
+				s.spy.hookAfter(nil)
+				s.b.get("/")
+				s.expect(s.b, bound)
+				if got := s.told.count(session.EventDeviceBound); got < 1 || got > c.most {
+					t.Errorf("%d times %s, want 1 to %d", got, session.EventDeviceBound, c.most)
+				}
+				for _, e := range s.told.all {
+					if e.Kind == session.EventDeviceBound && (e.User != "alice" || e.ID != s.record().ID || e.Err != nil) {
+						t.Errorf("%+v", e)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A session that ends while its first proof is stored was never bound.
+func TestDeviceBoundIsNotReportedAfterTheEnd(t *testing.T) {
+	atBoundSite(t, session.Options{}, func(s *boundSite) {
+		s.b.get("/login?alice")
+		id := s.record().ID
+		s.spy.hook(func(ctx context.Context, call, _ string) error {
+			if call == "Save" {
+				s.spy.hook(nil)
+				return s.m.Revoke(ctx, "alice", id)
+			}
+			return nil
+		})
+		if s.b.refresh(s.b.sessions[0]); len(s.b.sessions) > 0 || s.told.count(session.EventDeviceBound) > 0 {
+			t.Errorf("%d sessions, %v", len(s.b.sessions), s.told.all)
+		}
+	})
+}

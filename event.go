@@ -28,7 +28,8 @@ const (
 	// ErrReplaced.
 	EventReplayed EventKind = "replayed"
 	// EventDeviceBound: a browser has proved for the first time that it has the key to which the
-	// session is bound: see [Options].DeviceBound.
+	// session is bound: see [Options].DeviceBound. If the store cannot say whether it has stored that,
+	// the event may come twice.
 	EventDeviceBound EventKind = "device_bound"
 	// EventUnproven: a request has presented a valid token of a session that is bound to a
 	// browser, without a recent proof of that browser. The request has no session. Err is
