@@ -1,20 +1,27 @@
 package e2e
 
 import (
+	"bytes"
+	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/base64"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/storage"
 	"github.com/chromedp/chromedp"
 	"github.com/coatcheck/session"
 )
@@ -38,11 +45,75 @@ type endpointLeg struct {
 const (
 	sessionCookie = "__Host-Http-session"
 	boundCookie   = "__Host-Bound-session"
+	period        = 5 * time.Minute // Options.DeviceBound
 )
 
 func serveBound(t testing.TB, o session.Options) *boundApp {
 	t.Helper()
-	o.DeviceBound = 5 * time.Minute
+	a := &boundApp{}
+	a.base = serve(t, "app.test", true, a.handler(t, o))
+	return a
+}
+
+// serveBoundAhead is serveBound with a server whose clock the test moves ahead: the application runs in
+// the virtual time of testing/synctest, beside the real time of the browsers. advance waits until the
+// requests in progress have ended.
+func serveBoundAhead(t *testing.T, o session.Options) (a *boundApp, advance func(d time.Duration)) {
+	t.Helper()
+	a = &boundApp{}
+	calls, ended := make(chan func()), make(chan struct{})
+	do := func(f func(done func())) {
+		done := make(chan struct{})
+		calls <- func() { f(func() { close(done) }) }
+		<-done
+	}
+	began := time.Now()
+	go func() {
+		defer close(ended)
+		synctest.Test(t, func(t *testing.T) {
+			time.Sleep(time.Until(began)) // virtual time begins in the year 2000
+			for f := range calls {
+				f()
+			}
+		})
+	}()
+	t.Cleanup(func() {
+		close(calls)
+		<-ended
+	})
+	var h http.Handler
+	do(func(done func()) { h = a.handler(t, o); done() })
+	a.base = serve(t, "app.test", true, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		form, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		// Inside, the request must not wait for anything outside: neither for its body nor for its end.
+		r = r.WithContext(context.WithoutCancel(r.Context()))
+		r.Body = io.NopCloser(bytes.NewReader(form))
+		answer := httptest.NewRecorder()
+		do(func(done func()) {
+			go func() {
+				defer done()
+				h.ServeHTTP(answer, r)
+			}()
+		})
+		replay(w, answer)
+	}))
+	return a, func(d time.Duration) { do(func(done func()) { time.Sleep(d); done() }) }
+}
+
+// replay writes a recorded response.
+func replay(w http.ResponseWriter, answer *httptest.ResponseRecorder) {
+	maps.Copy(w.Header(), answer.Header())
+	w.WriteHeader(answer.Code)
+	w.Write(answer.Body.Bytes())
+}
+
+// handler returns the application, which notes what the endpoint gets and loses some of its answers.
+func (a *boundApp) handler(t testing.TB, o session.Options) http.Handler {
+	t.Helper()
+	o.DeviceBound = period
 	m, err := session.New(&o)
 	if err != nil {
 		t.Fatal(err)
@@ -57,36 +128,29 @@ func serveBound(t testing.TB, o session.Options) *boundApp {
 		s := session.From(r.Context())
 		fmt.Fprintf(w, "user:%s bound:%v err:%v", s.User(), s.DeviceBound(), s.Err())
 	})
-	h, a := http.NewCrossOriginProtection().Handler(m.Handler(mux)), &boundApp{}
-	h2 := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !strings.HasPrefix(r.URL.Path, "/.session/") {
-			if r.URL.Path == "/login" { // a login may come from another site
-				m.Handler(mux).ServeHTTP(w, r)
-				return
+	protected := http.NewCrossOriginProtection().Handler(m.Handler(mux))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/login": // a login may come from another site
+			m.Handler(mux).ServeHTTP(w, r)
+		case !strings.HasPrefix(r.URL.Path, "/.session/"):
+			protected.ServeHTTP(w, r)
+		default:
+			answer := httptest.NewRecorder()
+			protected.ServeHTTP(answer, r)
+			a.mu.Lock()
+			a.legs = append(a.legs, endpointLeg{answer.Code, r.Header.Get("Sec-Secure-Session-Id") != "", len(r.Cookies()) > 0, r.Header.Get("Sec-Fetch-Site")})
+			isLost := a.lose > 0
+			if isLost {
+				a.lose--
 			}
-			h.ServeHTTP(w, r)
-			return
+			a.mu.Unlock()
+			if isLost {
+				panic(http.ErrAbortHandler) // the connection ends
+			}
+			replay(w, answer)
 		}
-		answer := httptest.NewRecorder()
-		h.ServeHTTP(answer, r)
-		a.mu.Lock()
-		a.legs = append(a.legs, endpointLeg{answer.Code, r.Header.Get("Sec-Secure-Session-Id") != "", len(r.Cookies()) > 0, r.Header.Get("Sec-Fetch-Site")})
-		isLost := a.lose > 0
-		if isLost {
-			a.lose--
-		}
-		a.mu.Unlock()
-		if isLost {
-			panic(http.ErrAbortHandler) // the connection ends
-		}
-		for name, values := range answer.Header() {
-			w.Header()[name] = values
-		}
-		w.WriteHeader(answer.Code)
-		w.Write(answer.Body.Bytes())
 	})
-	a.base = serve(t, "app.test", true, h2)
-	return a
 }
 
 // count returns how many requests to the endpoint were of this kind.
@@ -141,9 +205,16 @@ func (c *chrome) value(name string) string {
 	return ""
 }
 
-// forget deletes the second cookie, as if it had run out.
+// forget deletes the second cookie, as if it had run out. It waits until the browser has one that lasts, so
+// that no answer on its way brings it back.
 func (c *chrome) forget(a *boundApp) {
 	c.t.Helper()
+	isLasting := func(k *network.Cookie) bool {
+		return k.Name == boundCookie && time.Until(time.Unix(int64(k.Expires), 0)) > 2*time.Minute
+	}
+	eventually(c.t, callLimit, func() bool { return slices.ContainsFunc(c.cookies(), isLasting) }, func() string {
+		return fmt.Sprintf("the browser has not refreshed: %+v", c.cookies())
+	})
 	if _, err := chromedp.Call(c.ctx, network.DeleteCookies, network.DeleteCookiesParams{Name: boundCookie, URL: a.base}); err != nil {
 		c.t.Fatal(err)
 	}
@@ -168,6 +239,25 @@ func (a *boundApp) steal(t testing.TB, value string) string {
 	defer resp.Body.Close()
 	text, _ := io.ReadAll(resp.Body)
 	return string(text)
+}
+
+// plant stores copies of all cookies of another browser.
+func (c *chrome) plant(all []*network.Cookie) {
+	c.t.Helper()
+	var copies []*network.CookieParam
+	for _, k := range all {
+		copied := &network.CookieParam{Name: k.Name, Value: k.Value, URL: "https://" + k.Domain + "/", Path: k.Path, Secure: k.Secure, HTTPOnly: k.HTTPOnly, SameSite: k.SameSite}
+		if !k.Session {
+			copied.Expires = cdp.TimeSinceEpoch(k.Expires)
+		}
+		copies = append(copies, copied)
+	}
+	if _, err := chromedp.CallBrowser(c.ctx, storage.SetCookies, storage.SetCookiesParams{Cookies: copies}); err != nil {
+		c.t.Fatal(err)
+	}
+	if got := c.cookies(); len(got) != len(all) {
+		c.t.Fatalf("the browser has the cookies %+v, want copies of %+v", got, all)
+	}
 }
 
 // TestDeviceBound binds a session in a real browser: it registers and refreshes unnoticed, a copy of
@@ -283,8 +373,48 @@ func TestDeviceBoundLostAnswer(t *testing.T) {
 	}
 }
 
+// TestDeviceBoundCopiedJar copies all cookies of a browser to a second one, which has not the key: they
+// open the session for DeviceBound at most, by the clock of the server, and the owner notices nothing.
+func TestDeviceBoundCopiedJar(t *testing.T) {
+	a, advance := serveBoundAhead(t, session.Options{})
+	owner, thief := startBinder(t, ""), startBinder(t, "")
+	owner.open(a.base + "/login?user=alice")
+	owner.who(a, "user:alice bound:true")
+	owner.forget(a)
+	advance(11 * time.Second) // from now on the session cookie alone opens nothing
+	owner.open(a.base + "/who")
+	owner.expect("user:alice bound:true err:<nil>")
+	jar := owner.cookies()
+	if len(jar) != 2 {
+		t.Fatalf("the owner has the cookies %+v", jar)
+	}
+	thief.plant(jar)
+	isAny := func(endpointLeg) bool { return true }
+	legs := a.count(isAny)
+	thief.open(a.base + "/who")
+	thief.expect("user:alice bound:true err:<nil>")
+	advance(period - 30*time.Second)
+	thief.open(a.base + "/who")
+	thief.expect("user:alice bound:true err:<nil>")
+	advance(30 * time.Second)
+	thief.open(a.base + "/who")
+	thief.expect("user: bound:false err:" + session.ErrUnproven.Error())
+	if n := a.count(isAny) - legs; n > 0 {
+		t.Errorf("the thief's browser has called the endpoint %d times", n)
+	}
+	if all := thief.cookies(); len(all) != 2 {
+		t.Errorf("the thief's browser has the cookies %+v", all)
+	}
+	owner.forget(a) // by the owner's clock, which has not moved, it has not run out
+	owner.open(a.base + "/who")
+	owner.expect("user:alice bound:true err:<nil>")
+	thief.open(a.base + "/who")
+	thief.expect("user: bound:false err:" + session.ErrUnproven.Error())
+}
+
 // TestDeviceBoundQuota asks every five seconds for ten minutes, with the shortest period and the quota of
-// signatures that users' browsers have: the user is logged in each time. It runs if E2E_QUOTA is set.
+// signatures that users' browsers have: the user is logged in each time. A second browser, to which all
+// cookies were copied after a minute, is refused five minutes later. The test runs if E2E_QUOTA is set.
 func TestDeviceBoundQuota(t *testing.T) {
 	if os.Getenv("E2E_QUOTA") == "" {
 		t.Skip("takes ten minutes; set E2E_QUOTA=1")
@@ -293,12 +423,31 @@ func TestDeviceBoundQuota(t *testing.T) {
 	c := startBinderWith(t, "", "DeviceBoundSessions,"+softwareKeys)
 	c.open(a.base + "/login?user=alice")
 	c.expect("user:alice")
+	thief := startBinderWith(t, "", "DeviceBoundSessions,"+softwareKeys)
+	var copied, refused time.Time
 	for i := range 120 {
 		time.Sleep(5 * time.Second)
 		if got := c.js(`fetch("/who").then(r => r.text())`); !strings.HasPrefix(got, "user:alice") {
 			t.Errorf("request %d: %s", i, got)
 		}
+		switch {
+		case i < 12:
+			continue
+		case i == 12:
+			copied = time.Now()
+			thief.plant(c.cookies())
+		}
+		isLate := time.Since(copied) >= period
+		thief.open(a.base + "/who")
+		isIn := strings.Contains(thief.text(), "user:alice")
+		if !isIn && refused.IsZero() {
+			refused = time.Now()
+		}
+		if i == 12 && !isIn || isIn && (isLate || !refused.IsZero()) {
+			t.Errorf("request %d, %v after the copy: the thief sees %s", i, time.Since(copied), thief.text())
+		}
 	}
+	t.Logf("the copy was worthless after %v", refused.Sub(copied))
 	t.Logf("the endpoint had %+v", a.legs)
 }
 
