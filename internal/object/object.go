@@ -188,6 +188,9 @@ func text(d []byte, i int) int {
 }
 
 func value(d []byte, i int) int {
+	if end := flat(d, i); end > 0 {
+		return end
+	}
 	start, depth := i, 0
 	for i < len(d) {
 		switch d[i] {
@@ -214,6 +217,25 @@ func value(d []byte, i int) int {
 	}
 	return -1
 }
+
+// flat skips an object at i in which there is neither an object, an array nor an escape. It returns 0 for
+// another value. It is much faster than a loop over the bytes.
+func flat(d []byte, i int) int {
+	if at(d, i) != '{' {
+		return 0
+	}
+	n := bytes.IndexByte(d[i:], '}')
+	if n < 0 {
+		return 0
+	}
+	inside := d[i+1 : i+n]
+	if bytes.Count(inside, quote)%2 > 0 || bytes.IndexByte(inside, '\\') >= 0 || bytes.IndexByte(inside, '{') >= 0 || bytes.IndexByte(inside, '[') >= 0 {
+		return 0
+	}
+	return i + n + 1
+}
+
+var quote = []byte{'"'}
 
 // word returns i, the end of a number, true, false or null, or -1 if the word is empty.
 func word(start, i int) int {
