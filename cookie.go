@@ -86,19 +86,22 @@ func (c *cookies) withheld(r *http.Request) bool {
 }
 
 // values yields the values of the cookies of our name, as they stand in the Cookie header.
-func (c *cookies) values(h http.Header) func(yield func(string) bool) {
+func (c *cookies) values(h http.Header) func(yield func(string) bool) { return cookieValues(h, c.name) }
+
+// cookieValues yields the values of the cookies of a name, as they stand in the Cookie header.
+func cookieValues(h http.Header, wanted string) func(yield func(string) bool) {
 	return func(yield func(string) bool) {
 		for name, value := range cookiePairs(h) {
-			if name == c.name && !yield(value) {
+			if name == wanted && !yield(value) {
 				return
 			}
 		}
 	}
 }
 
-// cookiePairs yields the names and values of the cookies, as they stand in the Cookie header.
+// cookiePairs yields the names and values of all cookies, as they stand in the Cookie header.
 func cookiePairs(h http.Header) func(yield func(name, value string) bool) {
-	return func(yield func(name, value string) bool) {
+	return func(yield func(string, string) bool) {
 		pairs := 0
 		for _, line := range h["Cookie"] {
 			for line != "" {

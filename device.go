@@ -27,9 +27,7 @@ import (
 //
 // The second cookie is a stamp: the time until which it is good, and an HMAC over it and the id of
 // the record. So nothing about it is stored, it survives every renewal of the session cookie, and
-// several may be good at a time: those that are in flight. Its name contains a part of the id,
-// because a browser may hold the keys of several live sessions, after a double click on a login
-// form for example, and refreshes the cookies of all of them.
+// several may be good at a time: those that are in flight.
 
 // devices is what a Manager needs to bind sessions to browsers.
 type devices struct {
@@ -37,7 +35,7 @@ type devices struct {
 	cookies *cookies
 	stamps  *device.Stamps
 	period  time.Duration // how long a second cookie is good for
-	prefix  string        // of the names of second cookies
+	name    string        // beginning of the name of a second cookie
 	path    string        // where browsers send their proofs, escaped
 	paths   [2]string     // the same as Handler sees it: the whole path, and without a prefix that was removed
 	unbound atomic.Bool   // whether the line of this name was logged
@@ -65,7 +63,7 @@ func newDevices(m *Manager, o *Options) (*devices, error) {
 	}
 	d := &devices{
 		m: m, cookies: m.carrier.(*cookies), stamps: stamps, period: o.DeviceBound,
-		prefix: secondPrefix(o.Cookie.Name), path: o.DevicePath, paths: [2]string{o.DevicePath, o.DevicePath},
+		name: secondName(o.Cookie.Name), path: o.DevicePath, paths: [2]string{o.DevicePath, o.DevicePath},
 	}
 	usual := devicePath + o.Cookie.Name
 	switch {
@@ -78,22 +76,35 @@ func newDevices(m *Manager, o *Options) (*devices, error) {
 	return d, nil
 }
 
-// secondPrefix returns the prefix of the names of second cookies. Chromium does not maintain a cookie
+// secondName returns the beginning of the name of a second cookie. Chromium does not maintain a cookie
 // whose name begins with __Host-Http- or __Http-, because it checks the name outside of a response.
-func secondPrefix(name string) string {
+func secondName(name string) string {
 	for prefix, other := range map[string]string{"__host-http-": "__Host-Bound-", "__http-": "__Secure-Bound-"} {
 		if n := len(prefix); len(name) >= n && strings.EqualFold(name[:n], prefix) {
-			return other + name[n:] + "-"
+			return other + name[n:]
 		}
 	}
-	return name + "-bound-"
+	return name + "-bound"
 }
 
-// secondLength is how much of the id of its session is in the name of a second cookie, in bytes.
-const secondLength = 8
+// nameOfSession is the number of characters of a session's id in the name of its second cookie.
+const nameOfSession = 8
 
-// secondPart returns the part of an id that the name of a second cookie ends with.
-func secondPart(id string) string { return id[:min(len(id), secondLength)] }
+// cookieName returns the name of the second cookie of the session with this id. Each session has a name
+// of its own, because a browser may maintain several: it was closed and lost the session cookie, but
+// not the key, or two tabs have logged in. If they had one name, the browser would refresh only the
+// first session, and send its cookie with the session cookie of the other one.
+func (d *devices) cookieName(id string) string { return d.name + "-" + id[:nameOfSession] }
+
+// sessionOf returns the part of a second cookie's name that cookieName took from an id, or "" for
+// another cookie.
+func (d *devices) sessionOf(name string) string {
+	part, ok := strings.CutPrefix(name, d.name)
+	if !ok || len(part) != 1+nameOfSession || part[0] != '-' {
+		return ""
+	}
+	return part[1:]
+}
 
 // isPath reports whether a request of this path is one for the endpoint.
 func (d *devices) isPath(path string) bool { return path == d.paths[0] || path == d.paths[1] }
@@ -158,7 +169,7 @@ func (t *tx) noteUnproven(unproven []*Record, best *stored) {
 func (d *devices) proves(r *http.Request, id string, at time.Time) (proven bool) {
 	tried := 0
 	for name, value := range cookiePairs(r.Header) {
-		if part, ok := strings.CutPrefix(name, d.prefix); !ok || part != secondPart(id) {
+		if d.sessionOf(name) != id[:nameOfSession] {
 			continue
 		}
 		if tried++; tried > maxCandidates {
@@ -178,10 +189,13 @@ func (d *devices) complete(what cookie, h http.Header, r *http.Request, sent htt
 	case what.action == cookieDelete:
 		deleted := 0
 		for name := range cookiePairs(r.Header) {
-			if len(name) == len(d.prefix)+secondLength && strings.HasPrefix(name, d.prefix) && deleted < maxCandidates {
-				d.setCookie(h, sent, name, "", -1)
-				deleted++
+			if d.sessionOf(name) == "" {
+				continue
 			}
+			if deleted++; deleted > maxEnded {
+				break
+			}
+			setSecond(h, sent, name, "", -1)
 		}
 	case what.bindID == "":
 	case sent.Domain != "" || sent.Partitioned || !sent.Secure:
@@ -194,10 +208,10 @@ func (d *devices) complete(what cookie, h http.Header, r *http.Request, sent htt
 	}
 }
 
-// setCookie sets a second cookie, with the attributes of the session cookie.
-func (d *devices) setCookie(h http.Header, like http.Cookie, name, value string, maxAge int) {
+// setSecond sets a second cookie, with the attributes of the session cookie.
+func setSecond(h http.Header, like http.Cookie, name, value string, maxAge int) {
 	like.Name, like.Value, like.MaxAge = name, value, maxAge
-	if line := like.String(); line != "" { // otherwise the browser's name is malformed
+	if line := like.String(); line != "" { // otherwise the name, which may be from a request, is malformed
 		h["Set-Cookie"] = append(h["Set-Cookie"], line)
 	}
 }

@@ -41,7 +41,7 @@ type boundBrowser struct {
 	isQuoted    bool                // send headers as the draft has them, not as Chromium does
 	register    func() bool         // whether to register, each time that it is offered; nil: always
 	deliver     func(leg *leg) bool // whether an answer of the endpoint arrives; nil: always
-	sessions    []*boundSession     // in the order of registration
+	sessions    []*boundSession     // in the order of refreshes, which in Chromium is none that a server knows
 	legs        []*leg              // all requests to the endpoint
 	isCrossSite bool                // the request in progress was caused by another site
 	noProactive bool                // do not refresh before the cookie is gone
@@ -340,11 +340,13 @@ func (b *boundBrowser) accepted(s *boundSession, l *leg) {
 	if name := strings.ToLower(is.Credentials[0].Name); strings.HasPrefix(name, "__host-http-") || strings.HasPrefix(name, "__http-") {
 		b.t.Errorf("the name of the cookie is %s, which Chromium does not maintain (InvalidCredentialsCookie)", name)
 	}
-	b.forget(s) // the same identifier replaces
 	s.identifier, s.url, s.cookie, s.attributes = is.Identifier, is.URL, is.Credentials[0].Name, is.Credentials[0].Attributes
 	s.challenge = b.challengeOf(s, l.header.Get("Secure-Session-Challenge"))
-	b.sessions = slices.DeleteFunc(b.sessions, func(o *boundSession) bool { return o.identifier == s.identifier })
-	b.sessions = append(b.sessions, s)
+	if i := slices.IndexFunc(b.sessions, func(o *boundSession) bool { return o.identifier == s.identifier }); i >= 0 {
+		b.sessions[i] = s // the same identifier replaces
+	} else {
+		b.sessions = append(b.sessions, s)
+	}
 	lines := l.header["Set-Cookie"]
 	if len(lines) != 1 {
 		b.t.Fatalf("%d cookies in an answer", len(lines))

@@ -201,11 +201,11 @@ func (x *exchange) challenge(identifier, id string, b *body.Device) string {
 func (x *exchange) accept(identifier, id string, b *body.Device, life time.Duration) {
 	like := x.d.cookies.adapted(x.r)
 	like.Domain, like.Partitioned, like.Secure = "", false, true // it is bound, so it was sent that way
-	like.Name, like.Value = x.d.prefix+secondPart(id), ""
+	like.Name, like.Value = x.d.cookieName(id), ""
 	_, attributes, _ := strings.Cut(like.String(), "; ")
 	h := x.w.Header()
 	until := x.now.Add(life)
-	x.d.setCookie(h, like, like.Name, x.d.stamps.New(device.KindCookie, until, id), int((life-deviceGrace)/time.Second))
+	setSecond(h, like, like.Name, x.d.stamps.New(device.KindCookie, until, id), int((life-deviceGrace)/time.Second))
 	h[device.ChallengeHeader] = []string{x.challenge(identifier, id, b)}
 	x.answer(http.StatusOK, device.Instructions{Identifier: identifier, Path: x.d.path, Cookie: like.Name, Attributes: attributes}.JSON())
 }

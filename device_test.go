@@ -1579,3 +1579,120 @@ func TestDeviceBoundIsNotReportedAfterTheEnd(t *testing.T) {
 		}
 	})
 }
+
+// Promise 19. A browser maintains the keys of two sessions that are both alive: it was closed and lost
+// the cookie of the first one, or both tabs sent the login form. The user is logged in for as long as
+// with one, whichever of them the browser refreshes first.
+func TestDeviceTwoSessions(t *testing.T) {
+	for what, log := range map[string]func(s *boundSite){
+		"closed": func(s *boundSite) {
+			s.logIn()
+			s.b.restart(s.b.sessions[0].cookie)
+		},
+		"closed for half an hour": func(s *boundSite) {
+			s.logIn()
+			time.Sleep(30 * time.Minute)
+			s.b.restart()
+		},
+		"two tabs": func(s *boundSite) {
+			first := newBoundBrowser(s.t, s.h)
+			first.get("/login?alice") // its Set-Cookie is overwritten by that of the second tab
+			s.b.sessions = first.sessions
+			for _, c := range first.jar.Cookies(origin) {
+				if c.Name == first.sessions[0].cookie {
+					s.b.jar.SetCookies(origin, []*http.Cookie{{Name: c.Name, Value: c.Value, Path: "/", Secure: true, MaxAge: 60}})
+				}
+			}
+		},
+	} {
+		for _, isReversed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, reversed %v", what, isReversed), func(t *testing.T) {
+				atBoundSite(t, session.Options{}, func(s *boundSite) {
+					log(s)
+					s.b.get("/login?bob")
+					if len(s.b.sessions) != 2 {
+						t.Fatalf("the browser maintains %d sessions, so this test proves nothing", len(s.b.sessions))
+					}
+					if isReversed {
+						slices.Reverse(s.b.sessions)
+					}
+					s.expect(s.b, "bob false <nil>")
+					for range 90 {
+						s.expect(s.b, "bob true <nil>")
+						time.Sleep(time.Minute)
+					}
+					if len(s.b.sessions) != 1 {
+						t.Errorf("the browser maintains %d sessions, although one has ended", len(s.b.sessions))
+					}
+					s.b.get("/logout")
+					if c := s.b.jar.Cookies(origin); len(c) > 0 {
+						t.Errorf("the browser has %v", c)
+					}
+				})
+			})
+		}
+	}
+}
+
+// What docs/device-bound-sessions.md says of the cost, with default names: bytes, round trips, calls of the
+// store.
+func TestDeviceCost(t *testing.T) {
+	type cost struct{ offer, registration, proof, identifier, answer, cookie, record int } // bytes
+	for alg, c := range map[string]struct {
+		newKey func(testing.TB) *deviceKey
+		want   cost
+	}{
+		"ES256": {newES256, cost{155, 421, 214, 79, 633, 64, 222}},
+		"RS256": {newRS256, cost{155, 1007, 470, 79, 633, 64, 478}},
+	} {
+		t.Run(alg, func(t *testing.T) {
+			c.newKey(t)
+			atBoundSite(t, session.Options{}, func(s *boundSite) {
+				time.Sleep(26 * 365 * 24 * time.Hour) // times have 13 digits since 2001
+				calls := func(what, want string) {
+					t.Helper()
+					if got := s.spy.summary(); got != want {
+						t.Errorf("%s: the store got %q, want %q", what, got, want)
+					}
+					s.spy.forget()
+				}
+				line := func(h http.Header, name string) (n int) {
+					for _, value := range h[name] {
+						n += len(name + ": " + value + "\r\n")
+					}
+					return n
+				}
+				s.b.newKey = c.newKey
+				var got cost
+				got.offer = line(s.b.get("/login?alice").Header, "Secure-Session-Registration")
+				calls("login and registration", "Load Create Save")
+				got.registration = line(s.b.legs[0].request.Header, "Secure-Session-Response")
+				for range 3 { // the record is complete after the third
+					s.b.refresh(s.b.sessions[0])
+					calls("a refresh", "Load Save")
+					time.Sleep(11 * time.Second)
+				}
+				if len(s.b.legs) != 4 {
+					t.Errorf("%d requests to the endpoint, want 4", len(s.b.legs))
+				}
+				last := s.b.legs[3]
+				got.proof = line(last.request.Header, "Secure-Session-Response")
+				got.identifier = line(last.request.Header, "Sec-Secure-Session-Id")
+				got.answer = len(last.body)
+				for name := range last.header {
+					got.answer += line(last.header, name)
+				}
+				for _, second := range s.b.jar.Cookies(origin)[1:] {
+					got.cookie += len("; " + second.Name + "=" + second.Value)
+				}
+				data := s.record().Data
+				got.record = len(data) - len(withoutDevice(data)) + len(",")
+				if got != c.want {
+					t.Errorf("%+v, want %+v", got, c.want)
+				}
+				s.b.get("/")
+				calls("a request", "Load")
+			})
+		})
+	}
+}

@@ -19,7 +19,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/storage"
 	"github.com/chromedp/chromedp"
@@ -44,8 +43,8 @@ type endpointLeg struct {
 
 const (
 	sessionCookie = "__Host-Http-session"
-	boundCookie   = "__Host-Bound-session"
-	period        = 5 * time.Minute // Options.DeviceBound
+	boundCookie   = "__Host-Bound-session-" // and a part of the session's id
+	period        = 5 * time.Minute         // Options.DeviceBound
 )
 
 func serveBound(t testing.TB, o session.Options) *boundApp {
@@ -205,22 +204,34 @@ func (c *chrome) value(name string) string {
 	return ""
 }
 
-// forget deletes the second cookie, as if it had run out. It waits until the browser has one that lasts, so
-// that no answer on its way brings it back.
+// forget deletes the second cookies, as if they had run out. It waits until the browser has one that
+// lasts, so that no answer on its way brings another.
 func (c *chrome) forget(a *boundApp) {
 	c.t.Helper()
 	isLasting := func(k *network.Cookie) bool {
-		return k.Name == boundCookie && time.Until(time.Unix(int64(k.Expires), 0)) > 2*time.Minute
+		return strings.HasPrefix(k.Name, boundCookie) && time.Until(time.Unix(int64(k.Expires), 0)) > 2*time.Minute
 	}
 	eventually(c.t, callLimit, func() bool { return slices.ContainsFunc(c.cookies(), isLasting) }, func() string {
 		return fmt.Sprintf("the browser has not refreshed: %+v", c.cookies())
 	})
-	if _, err := chromedp.Call(c.ctx, network.DeleteCookies, network.DeleteCookiesParams{Name: boundCookie, URL: a.base}); err != nil {
-		c.t.Fatal(err)
+	eventually(c.t, callLimit, func() bool { return c.remove(a, boundCookie) == 0 }, func() string {
+		return "the second cookie is still there"
+	})
+}
+
+// remove deletes the cookies whose names begin so, and returns how many there were.
+func (c *chrome) remove(a *boundApp, prefix string) (n int) {
+	c.t.Helper()
+	for _, k := range c.cookies() {
+		if !strings.HasPrefix(k.Name, prefix) {
+			continue
+		}
+		n++
+		if _, err := chromedp.Call(c.ctx, network.DeleteCookies, network.DeleteCookiesParams{Name: k.Name, URL: a.base}); err != nil {
+			c.t.Fatal(err)
+		}
 	}
-	if c.value(boundCookie) != "" {
-		c.t.Fatal("the second cookie is still there")
-	}
+	return n
 }
 
 // steal asks with a copy of the session cookie alone, and returns what the page says.
@@ -241,16 +252,12 @@ func (a *boundApp) steal(t testing.TB, value string) string {
 	return string(text)
 }
 
-// plant stores copies of all cookies of another browser.
+// plant stores copies of all cookies of another browser, which stay until the browser is closed.
 func (c *chrome) plant(all []*network.Cookie) {
 	c.t.Helper()
 	var copies []*network.CookieParam
 	for _, k := range all {
-		copied := &network.CookieParam{Name: k.Name, Value: k.Value, URL: "https://" + k.Domain + "/", Path: k.Path, Secure: k.Secure, HTTPOnly: k.HTTPOnly, SameSite: k.SameSite}
-		if !k.Session {
-			copied.Expires = cdp.TimeSinceEpoch(k.Expires)
-		}
-		copies = append(copies, copied)
+		copies = append(copies, &network.CookieParam{Name: k.Name, Value: k.Value, URL: "https://" + k.Domain + "/", Path: k.Path, Secure: k.Secure, HTTPOnly: k.HTTPOnly, SameSite: k.SameSite})
 	}
 	if _, err := chromedp.CallBrowser(c.ctx, storage.SetCookies, storage.SetCookiesParams{Cookies: copies}); err != nil {
 		c.t.Fatal(err)
@@ -410,6 +417,24 @@ func TestDeviceBoundCopiedJar(t *testing.T) {
 	owner.expect("user:alice bound:true err:<nil>")
 	thief.open(a.base + "/who")
 	thief.expect("user: bound:false err:" + session.ErrUnproven.Error())
+}
+
+// TestDeviceBoundTwoSessions logs in again and again in a browser that has lost the session cookie and not
+// the key, as after it was closed. It maintains all these sessions, in any order, and the last one is open.
+func TestDeviceBoundTwoSessions(t *testing.T) {
+	a, advance := serveBoundAhead(t, session.Options{})
+	c := startBinder(t, "")
+	for _, user := range []string{"alice", "bob", "carol", "dave"} {
+		c.remove(a, sessionCookie)
+		c.open(a.base + "/login?user=" + user)
+		c.who(a, "user:"+user+" bound:true")
+		advance(11 * time.Second)
+		c.forget(a)
+		for range 3 {
+			c.open(a.base + "/who")
+			c.expect("user:" + user + " bound:true err:<nil>")
+		}
+	}
 }
 
 // TestDeviceBoundQuota asks every five seconds for ten minutes, with the shortest period and the quota of
