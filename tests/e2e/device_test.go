@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"fmt"
 	"io"
@@ -170,16 +171,25 @@ func isAccepted(l endpointLeg) bool { return l.isRefresh && l.status == http.Sta
 // certificate makes it valid: with ignore-certificate-errors Chromium ignores the headers.
 func startBinder(t testing.TB, profile string) *chrome {
 	t.Helper()
-	return startBinderWith(t, profile, "DeviceBoundSessions:RefreshQuota/false,"+softwareKeys) // the tests sign more often than users do
+	return startBinderWith(t, profile, withoutQuota)
 }
 
-const softwareKeys = "EnableBoundSessionCredentialsSoftwareKeysForManualTesting"
+const (
+	softwareKeys = "EnableBoundSessionCredentialsSoftwareKeysForManualTesting"
+	withoutQuota = "DeviceBoundSessions:RefreshQuota/false," + softwareKeys // the tests sign more often than users do
+)
 
 func startBinderWith(t testing.TB, profile, features string) *chrome {
 	t.Helper()
 	s := httptest.NewTLSServer(nil) // all servers of httptest have one certificate
-	sum := sha256.Sum256(s.Certificate().RawSubjectPublicKeyInfo)
 	s.Close()
+	return startBinderFor(t, profile, features, s.Certificate())
+}
+
+// startBinderFor starts a Chromium that accepts a certificate.
+func startBinderFor(t testing.TB, profile, features string, certificate *x509.Certificate) *chrome {
+	t.Helper()
+	sum := sha256.Sum256(certificate.RawSubjectPublicKeyInfo)
 	return startChromeWith(t, profile,
 		chromedp.Flag("ignore-certificate-errors-spki-list", base64.StdEncoding.EncodeToString(sum[:])),
 		chromedp.Flag("enable-features", features),
@@ -435,6 +445,38 @@ func TestDeviceBoundTwoSessions(t *testing.T) {
 			c.expect("user:" + user + " bound:true err:<nil>")
 		}
 	}
+}
+
+// TestDeviceBoundExample logs in to the example server with -tls. Its page explains the binding to the owner,
+// and to a browser with a copy of the session cookie why nothing is shown.
+func TestDeviceBoundExample(t *testing.T) {
+	base := launch(t, "../..", "./examples/server", []string{"-tls"})
+	conn, err := tls.Dial("tcp", strings.TrimPrefix(base, "https://"), &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate := conn.ConnectionState().PeerCertificates[0]
+	conn.Close()
+	owner, thief := startBinderFor(t, "", withoutQuota, certificate), startBinderFor(t, "", withoutQuota, certificate)
+	owner.logIn(base, "alice", false)
+	owner.picture("binding-offered")
+	eventually(t, callLimit, func() bool {
+		owner.open(base + "/dashboard")
+		return strings.Contains(owner.text(), "This session is bound to this browser")
+	}, func() string { return "the page says " + owner.text() })
+	owner.picture("binding-bound")
+	stolen := slices.DeleteFunc(owner.cookies(), func(k *network.Cookie) bool { return k.Name != sessionCookie })
+	thief.plant(stolen)
+	eventually(t, callLimit, func() bool {
+		thief.open(base + "/dashboard")
+		return strings.Contains(thief.text(), "bound to another browser")
+	}, func() string { return "the thief's page says " + thief.text() })
+	if text := thief.text(); strings.Contains(text, "alice") {
+		t.Errorf("the thief's page says %s", text)
+	}
+	thief.picture("binding-copied")
+	owner.open(base + "/dashboard")
+	owner.expect("Welcome back, alice!")
 }
 
 // TestDeviceBoundQuota asks every five seconds for ten minutes, with the shortest period and the quota of

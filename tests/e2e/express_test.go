@@ -13,7 +13,7 @@ func TestExpressAndGo(t *testing.T) {
 	for _, name := range []string{"node", "npm", "redis-server"} {
 		servers.Program(t, name)
 	}
-	base := launch(t, "../../examples/integrations/express", ".")
+	base := launch(t, "../../examples/integrations/express", ".", nil)
 	c := startChrome(t, "")
 	c.open(base)
 	c.expect("Nobody is logged in.")

@@ -14,7 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
+	"regexp"
 	"sync"
 	"testing"
 	"time"
@@ -25,14 +25,14 @@ import (
 // example starts the example server as its users do, and returns its address.
 func example(t testing.TB, env ...string) string {
 	t.Helper()
-	return launch(t, "../..", "./examples/server", env...)
+	return launch(t, "../..", "./examples/server", nil, env...)
 }
 
 // launch starts a program of a folder as its users do, and returns the address that it prints.
-func launch(t testing.TB, dir, pkg string, env ...string) string {
+func launch(t testing.TB, dir, pkg string, args []string, env ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, build(t, dir, pkg))
+	cmd := exec.CommandContext(ctx, build(t, dir, pkg), args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), append([]string{"PORT=0"}, env...)...)
@@ -52,14 +52,15 @@ func launch(t testing.TB, dir, pkg string, env ...string) string {
 		}
 	})
 	for lines := bufio.NewScanner(out); lines.Scan(); {
-		if _, rest, ok := strings.Cut(lines.Text(), "http://"); ok {
-			address, _, _ := strings.Cut(rest, " ")
-			return "http://" + address
+		if address := address.FindString(lines.Text()); address != "" {
+			return address
 		}
 	}
 	t.Fatalf("%s %s ends without an address", dir, pkg)
 	return ""
 }
+
+var address = regexp.MustCompile(`https?://\S+`)
 
 // built contains the programs that were built, by folder and package, in one folder.
 var built struct {

@@ -12,9 +12,9 @@ func binding(offer string, isBound bool) []attribute {
 		return nil
 	}
 	return []attribute{
-		{"The login", true, "The response asked your browser for a key: Secure-Session-Registration: " + offer},
-		{"A key", isBound, "Your browser made a key pair, in the TPM if there is one, and posted the public key. The answer set a second cookie, good for a minute."},
-		{"The first proof", isBound, "With its next request the browser signed a challenge. Ten seconds later the first cookie alone opened nothing any more: copy it to another browser and see."},
+		{"The login", true, "The response asks your browser for a key: Secure-Session-Registration: " + offer},
+		{"A key", isBound, "Your browser makes a key pair, in the TPM if there is one, and posts the public key. The answer sets a second cookie, good for a minute."},
+		{"The first proof", isBound, "With its next request the browser signs a challenge. From ten seconds later on the first cookie alone opens nothing: copy it to another browser and see."},
 		{"Every ten minutes", isBound, "While you use the site, your browser signs another challenge for another second cookie. A copy of both cookies opens nothing after ten minutes."},
 	}
 }
