@@ -332,32 +332,45 @@ func TestDeviceBoundAfterARestart(t *testing.T) {
 	}
 }
 
-// TestDeviceBoundByAnotherSite logs in by a form of another site, and follows a link of that site after
-// the second cookie has run out: neither proof has a cookie.
-func TestDeviceBoundByAnotherSite(t *testing.T) {
-	a := serveBound(t, session.Options{})
-	other := serve(t, "other.test", true, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+// anotherSite serves a page of another site, with logins to the application as their callbacks make them: by a
+// form (SAML) and by a link (OpenID Connect). Its last link only leads there.
+func (a *boundApp) anotherSite(t testing.TB) (base string) {
+	t.Helper()
+	return serve(t, "other.test", true, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
-		fmt.Fprintf(w, `<form method=post action="%s/login?user=alice"><button>win</button></form><a href="%s/who">go</a>`, a.base, a.base)
+		fmt.Fprintf(w, `<form method=post action="%s/login?user=alice"><button>log in</button></form>
+			<a id=login href="%s/login?user=alice">log in</a> <a id=go href="%s/who">go</a>`, a.base, a.base, a.base)
 	}))
-	c := startBinder(t, "")
-	c.open(other)
-	c.click("button")
-	c.expect("user:")
-	eventually(t, callLimit, func() bool { return a.count(func(l endpointLeg) bool { return !l.isRefresh && l.status == 200 }) > 0 }, func() string {
-		return fmt.Sprintf("the browser registers nothing: %+v", a.legs)
-	})
-	c.who(a, "user:alice bound:true")
-	value := c.value(sessionCookie)
-	eventually(t, callLimit, func() bool { return strings.Contains(a.steal(t, value), session.ErrUnproven.Error()) }, func() string {
-		return "the second cookie is not needed yet"
-	})
-	c.forget(a)
-	c.open(other)
-	c.click("a")
-	c.expect("user:alice bound:true err:<nil>")
-	if a.count(func(l endpointLeg) bool { return !l.isRefresh && !l.hasCookies }) == 0 || a.count(func(l endpointLeg) bool { return l.isRefresh && !l.hasCookies }) == 0 {
-		t.Errorf("every proof had cookies, so this test proves nothing: %+v", a.legs)
+}
+
+// TestDeviceBoundByAnotherSite logs in by a form or a link of another site, and follows a link of that site
+// after the second cookie has run out: neither proof has a cookie.
+func TestDeviceBoundByAnotherSite(t *testing.T) {
+	for _, login := range []string{"button", "#login"} {
+		t.Run(login, func(t *testing.T) {
+			a, advance := serveBoundAhead(t, session.Options{})
+			other := a.anotherSite(t)
+			c := startBinder(t, "")
+			c.open(other)
+			c.click(login)
+			c.expect("user:")
+			isRegistered := func(l endpointLeg) bool { return !l.isRefresh && l.status == http.StatusOK }
+			eventually(t, callLimit, func() bool { return a.count(isRegistered) > 0 }, func() string { return "the browser registers nothing" })
+			c.who(a, "user:alice bound:true")
+			c.forget(a)
+			advance(11 * time.Second)
+			if got := a.steal(t, c.value(sessionCookie)); !strings.Contains(got, session.ErrUnproven.Error()) {
+				t.Errorf("the second cookie is not needed: %s", got)
+			}
+			c.open(other)
+			c.click("#go")
+			c.expect("user:alice bound:true err:<nil>")
+			for _, isRefresh := range []bool{false, true} {
+				if a.count(func(l endpointLeg) bool { return l.isRefresh == isRefresh && !l.hasCookies }) == 0 {
+					t.Errorf("each proof (refresh: %v) had cookies, so this test proves nothing", isRefresh)
+				}
+			}
+		})
 	}
 }
 
@@ -518,18 +531,39 @@ func TestDeviceBoundQuota(t *testing.T) {
 	t.Logf("the endpoint had %+v", a.legs)
 }
 
-// TestDeviceBoundUnsupported logs in with a browser that binds nothing: it has one cookie, and never calls
-// the endpoint.
+// TestDeviceBoundUnsupported does the same with a browser that binds nothing: log in, by another site too, four
+// requests at once, a restart, log out. It has one cookie, whose copy opens the session as without the
+// option, and never calls the endpoint.
 func TestDeviceBoundUnsupported(t *testing.T) {
-	a := serveBound(t, session.Options{})
-	c := startChrome(t, "")
-	c.open(a.base + "/login?user=alice")
-	for range 3 {
-		c.open(a.base + "/who")
-		c.expect("user:alice bound:false err:<nil>")
+	a := serveBound(t, session.Options{Cookie: session.CookieOptions{Persistent: true}})
+	other, profile := a.anotherSite(t), t.TempDir()
+	c := startChrome(t, profile)
+	const want = "user:alice bound:false err:<nil>"
+	c.open(a.base + "/login?user=bob")
+	c.open(other)
+	c.click("#login")
+	c.expect("user:")
+	c.who(a, want)
+	c.open(other)
+	c.click("#go")
+	c.expect(want)
+	got := c.js(`(async () => (await Promise.all([1, 2, 3, 4].map(() => fetch("/who").then(r => r.text())))).join(";"))()`)
+	if got != strings.Join([]string{want, want, want, want}, ";") {
+		t.Errorf("four requests at once: %s", got)
 	}
+	c.close()
+	c = startChrome(t, profile)
+	c.open(a.base + "/who")
+	c.expect(want)
 	if k := c.only(); k.Name != sessionCookie {
 		t.Errorf("the browser stored %+v", k)
+	}
+	if got := a.steal(t, c.value(sessionCookie)); got != want {
+		t.Errorf("a copy of the cookie: %s", got)
+	}
+	c.open(a.base + "/logout")
+	if all := c.cookies(); len(all) > 0 {
+		t.Errorf("after the logout: %+v", all)
 	}
 	if len(a.legs) > 0 {
 		t.Errorf("the endpoint had %+v", a.legs)
