@@ -59,8 +59,8 @@ func (s *Store) send(ctx context.Context, policy resend, args ...any) (reply any
 		return nil, false, err
 	}
 	for try := 1; ; try++ {
-		cmd := command{redis.NewCmd(ctx, args...)}
-		err = s.client.Process(ctx, cmd)
+		var cmd command
+		cmd, err = s.process(ctx, command{redis.NewCmd(ctx, args...)})
 		retry := false
 		switch {
 		case err == nil:
@@ -79,6 +79,14 @@ func (s *Store) send(ctx context.Context, policy resend, args ...any) (reply any
 			return nil, unknown, err
 		}
 	}
+}
+
+// process sends cmd once. The returned command has the reply.
+func (s *Store) process(ctx context.Context, cmd command) (command, error) {
+	if s.group != nil {
+		return s.group.process(ctx, cmd)
+	}
+	return cmd, s.client.Process(ctx, cmd)
 }
 
 // refused reports whether the server replied with an error, and so applied nothing. By the
@@ -107,7 +115,7 @@ func passing(err error) bool {
 func unsent(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "dial" || errors.Is(err, redis.ErrPoolTimeout) ||
-		errors.Is(err, redis.ErrPoolExhausted) || errors.Is(err, redis.ErrClosed)
+		errors.Is(err, redis.ErrPoolExhausted) || errors.Is(err, redis.ErrClosed) || errors.Is(err, errQueued)
 }
 
 // hungUp reports whether the server closed the connection.

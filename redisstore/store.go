@@ -30,14 +30,20 @@ type Options struct {
 	Prefix string
 }
 
-// A Store is a [session.Store] in Redis. It starts no goroutines and needs no sweeping, because
-// Redis removes expired sessions.
+// A Store is a [session.Store] in Redis. It needs no sweeping, because Redis removes expired
+// sessions.
+//
+// With a *redis.Client, of one server or behind Sentinel, up to eight commands are sent at once,
+// each on its own connection; further ones are sent together, in pipelines. A pipeline has a
+// goroutine, which ends at the latest deadline of its callers. The client's hooks see its commands
+// in a pipeline, without the values of the callers' contexts.
 //
 // If the connection fails, a write is tried four times in all. If its outcome is still unknown,
 // the write returns [session.ErrIndeterminate]. The client's own retries are never used for
 // writes, because they cannot distinguish a write that was applied from a conflict.
 type Store struct {
 	client redis.UniversalClient
+	group  *group // nil: commands are not grouped
 	prefix string
 }
 
@@ -61,6 +67,9 @@ func New(client redis.UniversalClient, opts *Options) (*Store, error) {
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
+	}
+	if c, ok := client.(*redis.Client); ok {
+		s.group = newGroup(c)
 	}
 	return s, nil
 }

@@ -44,6 +44,7 @@ func TestCluster(t *testing.T) {
 	})
 	t.Run("CreateHeldBetweenItsSteps", func(t *testing.T) { createHeldBetweenItsSteps(t, nodes) })
 	t.Run("CreateRacingRevokeAll", func(t *testing.T) { createRacingRevokeAll(t, nodes) })
+	t.Run("Crowd", func(t *testing.T) { crowdOfCluster(t, nodes) })
 	t.Run("Check", func(t *testing.T) { checkCluster(t, nodes) })
 	t.Run("Hung", func(t *testing.T) {
 		hung(t, nodes, func() *redisstore.Store { return newStore(t, clusterClient(t, nodes)) })

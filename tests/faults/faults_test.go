@@ -30,6 +30,14 @@ func TestRedisImpatient(t *testing.T) {
 	}, false)
 }
 
+// TestRedisGrouped uses clients with one connection, so that concurrent calls of a store are
+// grouped in pipelines.
+func TestRedisGrouped(t *testing.T) {
+	series(t, func(t *testing.T) system {
+		return startSystemRedis(t, func(o *redis.Options) { o.PoolSize = 1 })
+	}, false)
+}
+
 // TestPostgreSQL checks the same for PostgreSQL.
 func TestPostgreSQL(t *testing.T) {
 	series(t, startSystemPostgres, false)
