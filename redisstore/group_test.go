@@ -98,7 +98,11 @@ func (c *crowd) take() {
 		})
 	}
 	for range places {
-		<-c.taken
+		select {
+		case <-c.taken:
+		case <-time.After(time.Minute):
+			c.t.Fatal("a place is not free")
+		}
 	}
 }
 
@@ -235,19 +239,20 @@ func TestCrowdGivesUp(t *testing.T) {
 	c.call(context.Canceled, load(late, popular.ID))
 	c.save(late, r, session.ErrIndeterminate)
 	c.load(popular)
-	c.await(6)
+	c.call(nil, func() error { return c.Create(t.Context(), newRecord("")) }) // a create that fails is not tried again
+	c.await(7)
 	giveUpEarly()
 	if err := <-unsent; !errors.Is(err, context.Canceled) || errors.Is(err, session.ErrIndeterminate) {
 		t.Errorf("a save that was not sent returned %v", err)
 	}
-	c.await(3)
+	c.await(4)
 	c.free()
 	<-arrived
 	giveUpLate()
-	c.await(1)
+	c.await(2)
 	close(open)
 	c.calls.Wait()
-	if want := []string{"evalsha", "get"}; !slices.Equal(sent, want) {
+	if want := []string{"evalsha", "evalsha", "get"}; !slices.Equal(sent, want) {
 		t.Errorf("sent: %q, want %q", sent, want)
 	}
 	noneLeft(t)
