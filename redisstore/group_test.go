@@ -238,6 +238,7 @@ func TestCrowdGivesUp(t *testing.T) {
 	go func() { unsent <- c.Save(early, next(r), r.Version) }()
 	c.call(context.Canceled, load(late, popular.ID))
 	c.save(late, r, session.ErrIndeterminate)
+	c.await(5)
 	c.load(popular)
 	c.call(nil, func() error { return c.Create(t.Context(), newRecord("")) }) // a create that fails is not tried again
 	c.await(7)
