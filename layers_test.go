@@ -33,7 +33,7 @@ var layers = map[string][]string{
 	"internal/storectx":  {},
 	"internal/token":     {},
 	"internal/watch":     {"internal/storectx"},
-	"redisstore":         {"."},
+	"redisstore":         {".", "internal/body"},
 	"sqlstore":           {"."},
 	"otel":               {"."},
 	"expressjs":          {".", "internal/body", "internal/mistake", "internal/object", "internal/shared"},

@@ -16,15 +16,16 @@ import (
 // acknowledged sessions. The error that it returns has one line for each problem, or is nil: an
 // eviction policy, persistence that is off or lax, replicas whose acknowledgement no write
 // needs, an unsupported version. If a server forbids INFO or CONFIG, as hosted servers often
-// do, one of the lines says so.
+// do, one of the lines says so. Check also runs a script that does nothing, as every write needs
+// the right to run scripts, and with [Options].WaitReplicas a WAIT.
 //
 // An operator may accept the risk: log the result of Check once, when the program starts. A
 // lost write can be a logout that did not happen.
 func (s *Store) Check(ctx context.Context) error {
 	var mu sync.Mutex
 	var found []string
-	check := func(ctx context.Context, name string, c redis.Cmdable) error {
-		lines, err := examine(ctx, c)
+	check := func(ctx context.Context, name string, c redis.UniversalClient) error {
+		lines, err := examine(ctx, c, s.replicas)
 		mu.Lock()
 		defer mu.Unlock()
 		for _, line := range lines {
@@ -55,8 +56,8 @@ func (s *Store) Check(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// examine returns the problems of one server.
-func examine(ctx context.Context, c redis.Cmdable) (found []string, _ error) {
+// examine returns the problems of one server, whose writes wait for that many replicas.
+func examine(ctx context.Context, c redis.UniversalClient, replicas int) (found []string, _ error) {
 	say := func(when bool, format string, args ...any) {
 		if when {
 			found = append(found, fmt.Sprintf(format, args...))
@@ -73,6 +74,24 @@ func examine(ctx context.Context, c redis.Cmdable) (found []string, _ error) {
 	number, err := strconv.Atoi(major)
 	say(err == nil && number < 7, "the version %s is too old: Redis 7.0 or Valkey 7.2 at least", info["redis_version"])
 	say(info["role"] == "slave", "it is a replica: it lags, and shows sessions that have ended")
+
+	nothing := newScript("return 1")
+	if err = c.Eval(ctx, nothing.source, nil).Err(); err == nil {
+		err = c.EvalSha(ctx, nothing.sha, nil).Err()
+	}
+	say(refusal(err), "not allowed to run a script (%v): every write fails; permit EVAL and EVALSHA", err)
+	if err != nil && !refusal(err) {
+		return found, err
+	}
+	if replicas > 0 && info["role"] != "slave" {
+		const limit = 500 // milliseconds
+		count, err := c.Do(ctx, "wait", replicas, limit).Int()
+		if err != nil && !refusal(err) {
+			return found, err
+		}
+		say(err != nil, "not allowed to wait for replicas (%v): every login and logout fails; permit WAIT", err)
+		say(err == nil && count < replicas, "%d replicas acknowledge writes, and WaitReplicas is %d: every login and logout fails", count, replicas)
+	}
 
 	config := map[string]string{"maxmemory-policy": info["maxmemory_policy"]}
 	var hidden []string
@@ -104,8 +123,8 @@ func examine(ctx context.Context, c redis.Cmdable) (found []string, _ error) {
 	case known("appendfsync") && config["appendfsync"] != "always":
 		say(true, "appendfsync is %s: a crash loses the last acknowledged writes, logouts among them; set always", config["appendfsync"])
 	}
-	replicas := info["connected_slaves"]
-	say(replicas != "" && replicas != "0" && config["min-replicas-to-write"] == "0",
+	connected := info["connected_slaves"]
+	say(connected != "" && connected != "0" && config["min-replicas-to-write"] == "0",
 		"it has replicas, but min-replicas-to-write is 0: a promoted replica may lack acknowledged writes; set 1 or more")
 	return found, nil
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/coatcheck/session/internal/testing/servers"
+	"github.com/coatcheck/session/redisstore"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -24,7 +25,10 @@ func TestCheck(t *testing.T) {
 	as := func(user string) *redis.Client {
 		return s.client(func(o *redis.Options) { o.Username, o.Password = user, "secret" })
 	}
-	for _, rule := range []string{"app on >secret ~* +@all -config", "blind on >secret ~* +@all -config -info"} {
+	for _, rule := range []string{
+		"app on >secret ~* +@all -config", "blind on >secret ~* +@all -config -info",
+		"reader on >secret ~* +@all -eval", "hasher on >secret ~* +@all -evalsha", "hasty on >secret ~* +@all -wait",
+	} {
 		must(t, client.Do(t.Context(), append([]any{"acl", "setuser"}, anys(strings.Fields(rule))...)...).Err())
 	}
 	old := s.client(nil)
@@ -43,6 +47,9 @@ func TestCheck(t *testing.T) {
 		{"eviction", "maxmemory-policy=allkeys-lru", client, []string{"maxmemory-policy is allkeys-lru"}},
 		{"no CONFIG", "", as("app"), []string{"maxmemory-policy is allkeys-lru", "not allowed to ask: CONFIG GET appendonly appendfsync save min-replicas-to-write"}},
 		{"no INFO either", "", as("blind"), []string{"not allowed to ask: CONFIG GET maxmemory-policy", "not allowed to ask: INFO"}},
+		{"no scripts", "maxmemory-policy=noeviction", as("reader"), []string{"not allowed to run a script"}},
+		{"no scripts by hash", "", as("hasher"), []string{"not allowed to run a script"}},
+		{"WAIT is not needed", "", as("hasty"), nil},
 		{"an old version", "maxmemory-policy=noeviction", old, []string{"the version 6.2.14 is too old"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -66,6 +73,18 @@ func TestCheck(t *testing.T) {
 		same(t, lines(t, t.Context(), replica.client(nil)), []string{"it is a replica"})
 		s.set("min-replicas-to-write", "1")
 		same(t, lines(t, t.Context(), client), nil)
+
+		waits := func(c redis.UniversalClient, replicas int) []string {
+			store, err := redisstore.New(c, &redisstore.Options{WaitReplicas: replicas})
+			must(t, err)
+			if err := store.Check(t.Context()); err != nil {
+				return strings.Split(err.Error(), "\n")
+			}
+			return nil
+		}
+		same(t, waits(client, 1), nil)
+		same(t, waits(client, 2), []string{"1 replicas acknowledge writes, and WaitReplicas is 2"})
+		same(t, waits(as("hasty"), 1), []string{"not allowed to wait for replicas"})
 	})
 
 	ctx, cancel := context.WithCancel(t.Context())

@@ -80,7 +80,7 @@ func (g *group) process(ctx context.Context, cmd command) (command, error) {
 	if !p.isAnswered {
 		panic(p.panicked) // for each caller, as if each had sent its command alone
 	}
-	return c.command, c.Err()
+	return c.command, c.failure()
 }
 
 // join takes a place and returns nil, or else adds cmd to the last pipeline of the queue. A load

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/testing/proxy"
 	"github.com/coatcheck/session/internal/testing/servers"
 	"github.com/coatcheck/session/redisstore"
 	"github.com/coatcheck/session/storetest"
@@ -350,6 +351,29 @@ func TestCrowdRefused(t *testing.T) {
 	c.await(2)
 	c.free()
 	c.calls.Wait()
+}
+
+// TestCrowdIsCutShort cuts the connection after the first reply of a pipeline: the commands without
+// a reply are sent again, and only these.
+func TestCrowdIsCutShort(t *testing.T) {
+	s := startServer(t)
+	p := proxy.New(t, s.Addr, func(c proxy.Chunk) proxy.Fate {
+		if c.IsReply && string(c.Data) == ":0\r\n:0\r\n:0\r\n" {
+			return proxy.Fate{Pass: len(":0\r\n"), Cut: true}
+		}
+		return proxy.Forward(c)
+	})
+	c := newCrowd(t, s.client(func(o *redis.Options) { o.Addr = p.Addr }), nil, absent)
+	for range 3 {
+		c.call(nil, func() error { return c.Create(t.Context(), newRecord("")) })
+	}
+	c.await(3)
+	must(t, s.client(nil).ConfigResetStat(t.Context()).Err())
+	c.free()
+	c.calls.Wait()
+	if got := sent(t, s.client(nil)); !strings.HasPrefix(got, "evalsha=5 ") {
+		t.Errorf("the server received %q, want 2 of 3 creates again", got)
+	}
 }
 
 // TestGrouped runs the tests of a store with one place, so that most concurrent calls are sent in

@@ -21,9 +21,12 @@ const grace = time.Minute
 func (s *Store) indexKey(user string) string { return s.prefix + "u:" + user }
 
 // index adds the session to the index of its user, or moves its entry to r.Deadline.
-func (s *Store) index(ctx context.Context, r *session.Record, now time.Time) error {
-	_, _, err := s.run(ctx, resendAlways, indexScript, s.indexKey(r.User),
+func (s *Store) index(ctx context.Context, p policy, r *session.Record, now time.Time) error {
+	_, unknown, err := s.run(ctx, p, indexScript, s.indexKey(r.User),
 		r.ID, r.Deadline.UnixMilli(), now.Add(-grace).UnixMilli(), life(r.Deadline.Add(grace), now))
+	if err != nil && unknown && p&awaitReplicas != 0 {
+		return fmt.Errorf("%w: %w", session.ErrIndeterminate, err)
+	}
 	return err
 }
 

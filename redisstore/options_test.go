@@ -66,6 +66,30 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
+// TestNewRefusesToWait checks the rules of WaitReplicas.
+func TestNewRefusesToWait(t *testing.T) {
+	client := redis.NewClient(&redis.Options{ContextTimeoutEnabled: true})
+	ring := redis.NewRing(&redis.RingOptions{ContextTimeoutEnabled: true})
+	defer ring.Close()
+	for _, test := range []struct {
+		name     string
+		client   redis.UniversalClient
+		replicas int
+		want     string // "": accepted
+	}{
+		{"a client", client, 2, ""},
+		{"a Cluster", redis.NewClusterClient(&redis.ClusterOptions{ContextTimeoutEnabled: true}), 1, ""},
+		{"a Ring", ring, 1, "redisstore: Options.WaitReplicas: needs a"},
+		{"a wrapped client", struct{ redis.UniversalClient }{client}, 1, "redisstore: Options.WaitReplicas: needs a"},
+		{"a negative number", client, -1, "redisstore: Options.WaitReplicas: must not be negative"},
+	} {
+		_, err := redisstore.New(test.client, &redisstore.Options{WaitReplicas: test.replicas})
+		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.HasPrefix(err.Error(), test.want)) {
+			t.Errorf("%s: New: %v, want %q", test.name, err, test.want)
+		}
+	}
+}
+
 // pipeliner returns a client that groups commands of several goroutines into pipelines.
 func pipeliner(t *testing.T) redis.UniversalClient {
 	client := redis.NewClient(&redis.Options{ContextTimeoutEnabled: true})

@@ -28,13 +28,23 @@ const (
 	replyGrows      = 6 // the record would grow beyond the limit; nothing was saved
 )
 
+// replicateAgain is the part of a script that finds its own write applied, by a try whose reply was
+// lost or that too few replicas had acknowledged. WAIT waits for what its own connection has
+// written last, in Valkey and since Redis 7.2 for nothing if that is nothing. So the script writes,
+// without memory and without a change: it sets the expiry that the key has.
+const replicateAgain = `
+	local left = redis.call('PTTL', KEYS[1])
+	if left > 0 then redis.call('PEXPIRE', KEYS[1], left) end`
+
 // createScript stores a new record. ARGV: the record, the current time, milliseconds to live.
 var createScript = newScript(`
 local stored = redis.call('GETRANGE', KEYS[1], 0, 72)
 if stored ~= '' then
 	if #stored < 73 or string.byte(stored) ~= 1 then return 4 end
 	if struct.unpack('>i8', stored, 22) > tonumber(ARGV[2]) then
-		return string.sub(stored, 2, 9) == string.sub(ARGV[1], 2, 9) and 0 or 3
+		if string.sub(stored, 2, 9) ~= string.sub(ARGV[1], 2, 9) then return 3 end
+` + replicateAgain + `
+		return 0
 	end
 end
 if tonumber(ARGV[3]) > 0 then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3]) end
@@ -54,7 +64,10 @@ if stored == '' then return 2 end
 if #stored < 73 or string.byte(stored) ~= 1 then return 4 end
 if struct.unpack('>i8', stored, 22) <= tonumber(ARGV[2]) then return 2 end
 local version = string.sub(stored, 2, 9)
-if version == string.sub(ARGV[1], 2, 9) then return 0 end
+if version == string.sub(ARGV[1], 2, 9) then
+` + replicateAgain + `
+	return 0
+end
 if version ~= ARGV[3] then return 1 end
 if ARGV[4] ~= '1' and struct.unpack('>i8', ARGV[1], 34) > struct.unpack('>i8', stored, 34) then return 5 end
 if ARGV[5] and #ARGV[1] > math.max(redis.call('STRLEN', KEYS[1]), tonumber(ARGV[5])) then return 6 end
@@ -123,6 +136,17 @@ if ends - now > redis.call('PTTL', KEYS[1]) then
 	redis.call('PEXPIRE', KEYS[1], math.floor((ends - now) * 1.25))
 end
 return 0
+`)
+
+// deleteScript is GETDEL, followed by WAIT. If there is no record, it also writes, for the reason
+// that replicateAgain gives.
+var deleteScript = newScript(`#!lua flags=allow-oom
+local stored = redis.call('GETDEL', KEYS[1])
+if not stored then
+	redis.call('SET', KEYS[1], '')
+	redis.call('DEL', KEYS[1])
+end
+return stored
 `)
 
 // indexScript adds or moves an entry of a user's index. ARGV: the id, its Deadline, the time

@@ -21,17 +21,31 @@ func (command) NoRetry() bool { return true }
 
 func (c command) Clone() redis.Cmder { return command{c.Cmd.Clone().(*redis.Cmd)} }
 
-// resend says when a command may be sent again after a try whose outcome is unknown.
-type resend int
+// failure returns the error of a command that was sent in a pipeline. If the pipeline fails, the
+// client gives its error also to the commands whose reply it has read.
+func (c command) failure() error {
+	if c.Val() != nil {
+		return nil
+	}
+	return c.Err()
+}
+
+// policy is a set of rules for sending a command.
+type policy int
 
 const (
+	// resendIfClosed: after a try whose outcome is unknown, the command is sent again only if the
+	// server has closed the connection and so cannot apply the first copy later. A create that
+	// arrived late would restore a session that the second copy created and that was deleted
+	// since.
+	resendIfClosed policy = 1 << iota
+	// awaitReplicas: the command is a script, which counts as applied only when enough replicas
+	// have what it wrote.
+	awaitReplicas
+
 	// resendAlways: the command has no effect if it was already applied, nor if the first copy
 	// arrives late, after writes of other clients.
-	resendAlways resend = iota
-	// resendIfClosed: only if the server has closed the connection and so cannot apply the
-	// first copy later. A create that arrived late would restore a session that the second copy
-	// created and that was deleted since.
-	resendIfClosed
+	resendAlways policy = 0
 )
 
 const (
@@ -40,40 +54,42 @@ const (
 )
 
 // run runs a script on one key. For unknown see send.
-func (s *Store) run(ctx context.Context, policy resend, sc script, key string, args ...any) (reply any, unknown bool, err error) {
+func (s *Store) run(ctx context.Context, p policy, sc script, key string, args ...any) (reply any, unknown bool, err error) {
 	args = append([]any{"evalsha", sc.sha, 1, key}, args...)
-	reply, unknown, err = s.send(ctx, policy, args...)
+	reply, unknown, err = s.send(ctx, p, args...)
 	if !redis.HasErrorPrefix(err, "NOSCRIPT") {
 		return reply, unknown, err
 	}
 	args[0], args[1] = "eval", sc.source
-	reply, still, err := s.send(ctx, policy, args...)
+	reply, still, err := s.send(ctx, p, args...)
 	return reply, unknown || still, err
 }
 
 // send sends a command until it is answered, tries times at most. A missing value is a nil
 // reply. unknown reports that the outcome of at least one try is unknown: a later reply then
 // describes the current state, not the effect of this command.
-func (s *Store) send(ctx context.Context, policy resend, args ...any) (reply any, unknown bool, err error) {
+func (s *Store) send(ctx context.Context, p policy, args ...any) (reply any, unknown bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, false, err
 	}
 	for try := 1; ; try++ {
 		var cmd command
-		cmd, err = s.process(ctx, command{redis.NewCmd(ctx, args...)})
+		cmd, err = s.process(ctx, p, command{redis.NewCmd(ctx, args...)})
 		retry := false
 		switch {
 		case err == nil:
 			return cmd.Val(), unknown, nil
 		case err == redis.Nil:
 			return nil, unknown, nil
+		case errors.Is(err, errTooFewReplicas):
+			unknown = true
 		case refused(err):
 			retry = passing(err)
 		case unsent(err):
 			retry = !errors.Is(err, redis.ErrClosed)
 		default:
 			unknown = true
-			retry = policy == resendAlways || hungUp(err)
+			retry = p&resendIfClosed == 0 || hungUp(err)
 		}
 		if !retry || try == tries || !wait(ctx, try) {
 			return nil, unknown, err
@@ -82,8 +98,11 @@ func (s *Store) send(ctx context.Context, policy resend, args ...any) (reply any
 }
 
 // process sends cmd once. The returned command has the reply.
-func (s *Store) process(ctx context.Context, cmd command) (command, error) {
-	if s.group != nil {
+func (s *Store) process(ctx context.Context, p policy, cmd command) (command, error) {
+	switch {
+	case p&awaitReplicas != 0:
+		return cmd, s.processAndWait(ctx, cmd)
+	case s.group != nil:
 		return s.group.process(ctx, cmd)
 	}
 	return cmd, s.client.Process(ctx, cmd)
@@ -103,7 +122,7 @@ func refused(err error) bool {
 
 // passing reports whether err is temporary: a failover, or a server that is starting.
 func passing(err error) bool {
-	for _, code := range []string{"LOADING", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "NOREPLICAS", "max number of clients"} {
+	for _, code := range []string{"LOADING", "READONLY", "CLUSTERDOWN", "MOVED", "TRYAGAIN", "MASTERDOWN", "NOREPLICAS", "max number of clients"} {
 		if redis.HasErrorPrefix(err, code) {
 			return true
 		}

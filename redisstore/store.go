@@ -7,10 +7,11 @@
 // set per user holds the ids of the user's sessions.
 //
 // Redis must keep what it has acknowledged. If it loses a write, a session that was logged out
-// can be live again: see [Store.Check].
+// can be live again: see [Store.Check], and [Options].WaitReplicas for failovers.
 package redisstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,14 @@ type Options struct {
 	// braces are refused because they would put all keys of a Cluster on one node. "":
 	// "session:".
 	Prefix string
+
+	// WaitReplicas is the number of replicas that must acknowledge a Create of a user's session,
+	// a Save of the tombstone of an ended session, and a Delete, so that a failover does not undo
+	// them. If fewer acknowledge the write within the deadline of the call or the client's
+	// ReadTimeout, the call returns [session.ErrIndeterminate]: with too few replicas every login
+	// and logout is answered with 503. Other writes do not wait. The README says what it does not
+	// promise. It needs a *redis.Client or a *redis.ClusterClient. 0: no write waits.
+	WaitReplicas int
 }
 
 // A Store is a [session.Store] in Redis. It needs no sweeping, because Redis removes expired
@@ -42,9 +51,10 @@ type Options struct {
 // the write returns [session.ErrIndeterminate]. The client's own retries are never used for
 // writes, because they cannot distinguish a write that was applied from a conflict.
 type Store struct {
-	client redis.UniversalClient
-	group  *group // nil: commands are not grouped
-	prefix string
+	client   redis.UniversalClient
+	group    *group // nil: commands are not grouped
+	prefix   string
+	replicas int // Options.WaitReplicas
 }
 
 var _ session.Store = (*Store)(nil)
@@ -59,11 +69,17 @@ var _ session.Store = (*Store)(nil)
 func New(client redis.UniversalClient, opts *Options) (*Store, error) {
 	s := &Store{client: client, prefix: "session:"}
 	errs := clientRules(client)
-	if opts != nil && opts.Prefix != "" {
-		s.prefix = opts.Prefix
+	if opts != nil {
+		s.prefix, s.replicas = cmp.Or(opts.Prefix, s.prefix), opts.WaitReplicas
 	}
 	if !isPrefix(s.prefix) {
 		errs = append(errs, errors.New(`redisstore: Options.Prefix: must be at most 64 letters, digits and "-._:/"`))
+	}
+	if s.replicas < 0 {
+		errs = append(errs, errors.New("redisstore: Options.WaitReplicas: must not be negative"))
+	}
+	if s.replicas > 0 && !canWait(client) {
+		errs = append(errs, errors.New("redisstore: Options.WaitReplicas: needs a *redis.Client or *redis.ClusterClient"))
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)

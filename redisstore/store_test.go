@@ -49,6 +49,7 @@ func TestCluster(t *testing.T) {
 	t.Run("Hung", func(t *testing.T) {
 		hung(t, nodes, func() *redisstore.Store { return newStore(t, clusterClient(t, nodes)) })
 	})
+	t.Run("WaitReplicas", func(t *testing.T) { waitInCluster(t, nodes) })
 }
 
 // TestProtocol2 covers version 2 of the protocol, in which the client decodes replies to other

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/body"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -14,12 +15,17 @@ import (
 // every live session.
 func (s *Store) Create(ctx context.Context, r *session.Record) error {
 	now := time.Now()
+	wait := s.await(r.User != "")
 	if r.User != "" && now.Before(r.Expires) {
-		if err := s.index(ctx, r, now); err != nil {
+		ofIndex := resendAlways
+		if _, ok := s.client.(*redis.ClusterClient); ok {
+			ofIndex |= wait // elsewhere the later write, of the session, waits for both
+		}
+		if err := s.index(ctx, ofIndex, r, now); err != nil {
 			return fmt.Errorf("redisstore: create: the user's index: %w", err)
 		}
 	}
-	reply, unknown, err := s.run(ctx, resendIfClosed, createScript, s.key(r.ID), encode(r), now.UnixMilli(), life(r.Expires, now))
+	reply, unknown, err := s.run(ctx, resendIfClosed|wait, createScript, s.key(r.ID), encode(r), now.UnixMilli(), life(r.Expires, now))
 	_, err = answer("create", reply, unknown, err)
 	return err
 }
@@ -39,19 +45,20 @@ func (s *Store) Save(ctx context.Context, r *session.Record, old uint64) error {
 	args := func() []any {
 		return []any{encode(r), now.UnixMilli(), version(old), indexed}
 	}
-	reply, unknown, err := s.run(ctx, resendAlways, saveScript, s.key(r.ID), args()...)
+	wait := s.await(body.IsTombstone(r.Data))
+	reply, unknown, err := s.run(ctx, resendAlways|wait, saveScript, s.key(r.ID), args()...)
 	if err == nil && reply == int64(replyIndexFirst) {
 		// The stored record still has the old version: no try of this save was applied.
-		if err := s.index(ctx, r, now); err != nil {
+		if err := s.index(ctx, resendAlways, r, now); err != nil {
 			return fmt.Errorf("redisstore: save: the user's index: %w", err)
 		}
 		indexed = 1
-		reply, unknown, err = s.run(ctx, resendAlways, saveScript, s.key(r.ID), args()...)
+		reply, unknown, err = s.run(ctx, resendAlways|wait, saveScript, s.key(r.ID), args()...)
 	}
 	if redis.HasErrorPrefix(err, "OOM") {
 		full := err
 		var still bool
-		reply, still, err = s.run(ctx, resendAlways, shrinkScript, s.key(r.ID), append(args(), tombstoneRoom)...)
+		reply, still, err = s.run(ctx, resendAlways|wait, shrinkScript, s.key(r.ID), append(args(), tombstoneRoom)...)
 		unknown = unknown || still
 		if err == nil && reply == int64(replyGrows) {
 			reply, err = nil, full
@@ -78,7 +85,14 @@ func (s *Store) Touch(ctx context.Context, id string, seen, expires time.Time) e
 // Delete implements [session.Store]. It costs one round trip, and for a user's session a second
 // one for the index. It needs no memory.
 func (s *Store) Delete(ctx context.Context, id string) error {
-	reply, unknown, err := s.send(ctx, resendAlways, "getdel", s.key(id))
+	var reply any
+	var unknown bool
+	var err error
+	if wait := s.await(true); wait != 0 {
+		reply, unknown, err = s.run(ctx, resendAlways|wait, deleteScript, s.key(id))
+	} else {
+		reply, unknown, err = s.send(ctx, resendAlways, "getdel", s.key(id))
+	}
 	if err != nil {
 		_, err = answer("delete", nil, unknown, err)
 		return err
