@@ -39,6 +39,7 @@ var layers = map[string][]string{
 	"expressjs":          {".", "internal/body", "internal/mistake", "internal/object", "internal/shared"},
 	"expressjs/doctor":   {".", "expressjs"},
 	"gorillastore":       {".", "internal/batch", "internal/object"},
+	"sessionctl":         {".", "internal/body", "internal/object", "internal/parallel", "internal/token", "redisstore", "sqlstore"},
 	"migrate":            {".", "internal/body", "internal/crosssite", "internal/firstbyte", "internal/object"},
 }
 

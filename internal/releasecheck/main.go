@@ -26,7 +26,7 @@ import (
 const root = "github.com/coatcheck/session"
 
 // published are the folders of the modules that are.
-var published = []string{".", "expressjs", "gorillastore", "migrate", "otel", "redisstore", "sqlstore"}
+var published = []string{".", "expressjs", "gorillastore", "migrate", "otel", "redisstore", "sessionctl", "sqlstore"}
 
 func main() {
 	log.SetFlags(0)

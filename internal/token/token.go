@@ -15,8 +15,10 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/gorilla/securecookie"
 )
@@ -169,4 +171,13 @@ func (s *Signer) Verify(value string) (Ref, bool) {
 		}
 	}
 	return Ref{}, false
+}
+
+// SignedAt returns when value was signed, in whole seconds, and whether value has the form of a
+// Signer's. It does not verify the signature.
+func SignedAt(value string) (at time.Time, ok bool) {
+	raw, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(value, "="))
+	timestamp, _, ok := strings.Cut(string(raw), "|")
+	seconds, notNumber := strconv.ParseInt(timestamp, 10, 64)
+	return time.Unix(seconds, 0), ok && err == nil && notNumber == nil
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/coatcheck/session/internal/token"
 	"github.com/gorilla/securecookie"
@@ -230,6 +231,22 @@ func TestShortValue(t *testing.T) {
 			t.Error("line breaks are accepted")
 		}
 	})
+}
+
+// TestSignedAt checks the time in a value, and what does not have one.
+func TestSignedAt(t *testing.T) {
+	before := time.Now().Truncate(time.Second)
+	value, _ := newSigner(t, "cookie", "session", one).New("")
+	for _, v := range []string{value, value + strings.Repeat("=", -len(value)&3)} {
+		if at, ok := token.SignedAt(v); !ok || at.Before(before) || at.After(time.Now()) {
+			t.Errorf("SignedAt returned %v, %v", at, ok)
+		}
+	}
+	for _, v := range []string{"", "session", "s%3Aabc.def", base64.RawURLEncoding.EncodeToString([]byte("x|y|z"))} {
+		if at, ok := token.SignedAt(v); ok {
+			t.Errorf("SignedAt(%q) returned %v", v, at)
+		}
+	}
 }
 
 func TestPlausible(t *testing.T) {

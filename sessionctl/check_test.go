@@ -1,0 +1,152 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/session/internal/testing/servers"
+)
+
+// checked runs check with JSON, and returns the texts with a mark.
+func (p *place) checked(mark string) (texts []string) {
+	p.t.Helper()
+	var r report
+	result := p.run("-json", "check")
+	result.parse(p.t, &r)
+	if want := map[bool]int{true: exitDone, false: exitBad}[r.Good]; result.status != want {
+		p.t.Errorf("the exit status is %d, want %d", result.status, want)
+	}
+	for _, l := range r.Lines {
+		if l.Mark == mark {
+			texts = append(texts, l.Text)
+		}
+	}
+	return texts
+}
+
+// finds checks that check has these findings, and no other.
+func (p *place) finds(want ...string) {
+	p.t.Helper()
+	p.same(p.checked(markBad), want)
+}
+
+func (p *place) same(got, want []string) {
+	p.t.Helper()
+	if len(got) != len(want) {
+		p.t.Errorf("check found %q, want %q", got, want)
+		return
+	}
+	for i := range want {
+		if !strings.Contains(got[i], want[i]) {
+			p.t.Errorf("check found %q, want %q", got, want)
+		}
+	}
+}
+
+func TestCheckRedis(t *testing.T) {
+	s := servers.Redis(t, "--appendonly", "yes", "--appendfsync", "always")
+	p := placeInRedis(t, s, "")
+	p.run("check").want(t, exitDone, "ok  no eviction", "ok  the clock of this machine", "Nothing was found that loses sessions.")
+	for _, setting := range [][2]string{{"appendfsync", "everysec"}, {"maxmemory-policy", "allkeys-lru"}} {
+		must(t, p.redis.ConfigSet(t.Context(), setting[0], setting[1]).Err())
+	}
+	p.run("check").want(t, exitBad, "!!  maxmemory-policy is allkeys-lru", "!!  appendfsync is everysec", "2 findings (!!).")
+	p.finds("appendfsync is everysec", "maxmemory-policy is allkeys-lru")
+	for _, setting := range [][2]string{{"appendfsync", "always"}, {"maxmemory-policy", "noeviction"}} {
+		must(t, p.redis.ConfigSet(t.Context(), setting[0], setting[1]).Err())
+	}
+
+	must(t, p.redis.Do(t.Context(), "acl", "setuser", "app", "on", ">"+password, "~*", "+@all", "-config", "-time").Err())
+	as := *p
+	as.env = map[string]string{"SESSION_STORE": "redis://app:p4ss%3Aw%40rd@" + s.Addr}
+	as.same(as.checked(markUnseen), []string{"CONFIG GET", "TIME"})
+	as.run("check").want(t, exitDone, "??  not allowed to ask: CONFIG GET", "Could not be examined (??): 2 points.")
+	must(t, p.redis.Do(t.Context(), "acl", "setuser", "app", "-scan").Err())
+	as.run("count").want(t, exitStore, "the account lacks a right", "NOPERM")
+}
+
+func TestCheckPostgres(t *testing.T) {
+	s := servers.Postgres(t, "-c", "wal_level=replica")
+	p := placeInPostgres(t, s)
+	p.run("check").want(t, exitDone, "ok  the server is a primary", "ok  the clock of this machine", "-   no replica is connected", "Nothing was found")
+
+	p.exec("ALTER TABLE TABLE_NAME SET UNLOGGED")
+	p.finds("the table is unlogged")
+	p.exec("ALTER TABLE TABLE_NAME SET LOGGED")
+
+	p.exec("CREATE ROLE app LOGIN")
+	for setting, want := range map[string]string{
+		"synchronous_commit = off":                       "synchronous_commit is off for role app",
+		"default_transaction_isolation = 'serializable'": "the isolation level of role app is serializable",
+		"default_transaction_read_only = on":             "default_transaction_read_only is on for role app",
+	} {
+		p.exec("ALTER ROLE app SET " + setting)
+		p.finds(want)
+		p.exec("ALTER ROLE app RESET ALL")
+	}
+	for setting, want := range map[string]string{
+		"synchronous_commit=off":                     "synchronous_commit is off for this account",
+		"default_transaction_isolation=serializable": "the isolation level of this account is serializable",
+	} {
+		with := *p
+		with.env = map[string]string{"SESSION_STORE": p.env["SESSION_STORE"] + "&" + setting}
+		with.finds(want)
+	}
+}
+
+func TestCheckMariaDB(t *testing.T) {
+	s := servers.MariaDB(t)
+	p := newPlace(t, "mysql://root@"+s.Addr+"/mysql").inDatabase("mysql", servers.MariaDBDSN(s.Addr), "mysql")
+	p.run("check").want(t, exitDone, "ok  writes are committed at once", "ok  the clock of this machine", "-   no replica is connected", "Nothing was found")
+	for _, test := range []struct{ set, reset, want string }{
+		{"autocommit = 0", "autocommit = 1", "autocommit is off"},
+		{"read_only = 1", "read_only = 0", "read_only is ON"},
+		{"innodb_flush_log_at_trx_commit = 2", "innodb_flush_log_at_trx_commit = 1", "innodb_flush_log_at_trx_commit is 2"},
+		{"tx_isolation = 'READ-UNCOMMITTED'", "tx_isolation = 'REPEATABLE-READ'", "the isolation level is READ-UNCOMMITTED"},
+	} {
+		p.exec("SET GLOBAL " + test.set)
+		p.finds(test.want)
+		p.exec("SET GLOBAL " + test.reset)
+	}
+	p.exec("ALTER TABLE TABLE_NAME ENGINE = MyISAM")
+	p.finds("the engine of the table is MyISAM")
+	p.exec("ALTER TABLE TABLE_NAME ENGINE = InnoDB")
+
+	p.exec("CREATE USER app")
+	p.exec("GRANT SELECT ON mysql.* TO app")
+	as := *p
+	as.env = map[string]string{"SESSION_STORE": "mysql://app@" + s.Addr + "/mysql"}
+	as.same(as.checked(markUnseen), []string{"whether the server is a replica", "may not ask for replicas"})
+}
+
+func TestCheckSQLite(t *testing.T) {
+	p := sqlitePlace(t)
+	p.run("check").want(t, exitDone, "ok  the file is not damaged", "ok  the file has a write-ahead log", "??  how the application opens the file", "Nothing was found")
+	p.exec("PRAGMA journal_mode = DELETE")
+	p.run("check").want(t, exitDone, "-   the file has no write-ahead log")
+}
+
+// TestClock checks the comparison of two clocks. The server reads its clock during a call of a
+// second.
+func TestClock(t *testing.T) {
+	before := time.UnixMilli(1732639200000)
+	for _, test := range []struct{ server, want time.Duration }{
+		{0, 0}, {time.Second, 0}, {-time.Minute, time.Minute}, {time.Minute, -59 * time.Second},
+	} {
+		if got := skew(before, before.Add(test.server), before.Add(time.Second)); got != test.want {
+			t.Errorf("the clock of a server that is ahead by %v: %v, want %v", test.server, got, test.want)
+		}
+	}
+	for ahead, want := range map[time.Duration]string{0: "within 2 s of each other", -24 * time.Hour: " ahead of that of the server", 24 * time.Hour: " behind that of the server"} {
+		c := &checkup{}
+		must(t, c.clock("the server", func() (time.Time, error) { return time.Now().Add(ahead), nil }))
+		if len(c.Lines) != 1 || !strings.Contains(c.Lines[0].Text, want) || (c.status() == exitDone) != (ahead == 0) {
+			t.Errorf("a server that is ahead by %v: %+v", ahead, c.Lines)
+		}
+	}
+	if err := new(checkup).clock("the server", func() (time.Time, error) { return time.Time{}, os.ErrClosed }); err == nil {
+		t.Error("an error was lost")
+	}
+}
