@@ -115,11 +115,7 @@ func (c *checkup) redis(ctx context.Context, r *redisTarget) error {
 	if len(c.Lines) == 0 {
 		c.say(markOK, "no eviction, every write is on the disk before it is acknowledged, and no replica can lack one unnoticed")
 	}
-	return r.eachMaster(ctx, func(node redis.Cmdable) error {
-		name := "the server"
-		if one, ok := node.(*redis.Client); ok && len(c.Lines) > 0 {
-			name = "the server " + one.Options().Addr
-		}
+	return r.eachMaster(ctx, func(name string, node redis.Cmdable) error {
 		err := c.clock(name, func() (time.Time, error) { return node.Time(ctx).Result() })
 		if isReply(err) {
 			c.say(markUnseen, "this account may not ask for the clock of %s (TIME); compare the clocks of the machines by hand", name)

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"database/sql"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/coatcheck/session"
 	"github.com/coatcheck/session/internal/testing/servers"
+	"github.com/coatcheck/session/sqlstore"
 )
 
 // checked runs check with JSON, and returns the texts with a mark.
@@ -96,6 +99,43 @@ func TestCheckPostgres(t *testing.T) {
 	}
 }
 
+// TestCheckPostgresReplicas checks a primary with a replica, whose commits wait for it or not, and
+// the replica.
+func TestCheckPostgresReplicas(t *testing.T) {
+	primary := servers.Postgres(t)
+	p := placeInPostgres(t, primary)
+	replica := servers.PostgresReplica(t, primary)
+	servers.Eventually(t, "the replica follows", func() bool {
+		var n int
+		return p.db.QueryRow("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'").Scan(&n) == nil && n == 1
+	})
+	p.finds("1 replica is connected, and synchronous_standby_names is empty")
+	set := func(standbys string) {
+		p.exec("ALTER SYSTEM SET synchronous_standby_names = '" + standbys + "'")
+		p.exec("SELECT pg_reload_conf()")
+		servers.Eventually(t, "the setting is read", func() bool {
+			var now string
+			return p.db.QueryRow("SHOW synchronous_standby_names").Scan(&now) == nil && now == standbys
+		})
+	}
+	set("*")
+	p.run("check").want(t, exitDone, "ok  1 replica is connected, and commits wait for one")
+	local := *p
+	local.env = map[string]string{"SESSION_STORE": p.env["SESSION_STORE"] + "&synchronous_commit=local"}
+	local.finds("synchronous_commit is local, so a commit waits for none")
+
+	at := *p
+	at.env = map[string]string{"SESSION_STORE": servers.PostgresURL(replica.Addr)}
+	servers.Eventually(t, "the replica has the table", func() bool { return at.run("count").status == exitDone })
+	at.finds("the server is a replica")
+	replica.Kill()
+	servers.Eventually(t, "the primary notices", func() bool {
+		var n int
+		return p.db.QueryRow("SELECT count(*) FROM pg_stat_replication").Scan(&n) == nil && n == 0
+	})
+	p.finds("synchronous_standby_names is set and no replica is connected")
+}
+
 func TestCheckMariaDB(t *testing.T) {
 	s := servers.MariaDB(t)
 	p := newPlace(t, "mysql://root@"+s.Addr+"/mysql").inDatabase("mysql", servers.MariaDBDSN(s.Addr), "mysql")
@@ -108,6 +148,9 @@ func TestCheckMariaDB(t *testing.T) {
 	} {
 		p.exec("SET GLOBAL " + test.set)
 		p.finds(test.want)
+		if test.set == "autocommit = 0" {
+			p.losesWrites(servers.MariaDBDSN(s.Addr))
+		}
 		p.exec("SET GLOBAL " + test.reset)
 	}
 	p.exec("ALTER TABLE TABLE_NAME ENGINE = MyISAM")
@@ -119,6 +162,21 @@ func TestCheckMariaDB(t *testing.T) {
 	as := *p
 	as.env = map[string]string{"SESSION_STORE": "mysql://app@" + s.Addr + "/mysql"}
 	as.same(as.checked(markUnseen), []string{"whether the server is a replica", "may not ask for replicas"})
+}
+
+// losesWrites checks what the finding says: what a program stores is gone when its connection ends.
+func (p *place) losesWrites(dsn string) {
+	p.t.Helper()
+	db, err := sql.Open("mysql", dsn)
+	must(p.t, err)
+	store, err := sqlstore.New(db, sqlstore.MySQL, &sqlstore.Options{Table: p.name})
+	must(p.t, err)
+	now := time.Now().Truncate(time.Millisecond)
+	must(p.t, store.Create(p.t.Context(), &session.Record{ID: "lost", Data: []byte("{}"), Version: 1, Created: now, LastSeen: now, Deadline: now.Add(time.Hour), Expires: now.Add(time.Hour)}))
+	must(p.t, db.Close())
+	if _, err := p.store.Load(p.t.Context(), "lost"); err != session.ErrNotFound {
+		p.t.Errorf("a session is stored without autocommit: %v", err)
+	}
 }
 
 func TestCheckSQLite(t *testing.T) {

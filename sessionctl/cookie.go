@@ -110,7 +110,7 @@ func (j *judged) sum(verdicts []*verdict, problems []line) {
 		j.Works = true
 		j.Lines = append(j.Lines, line{markOK, "It works."})
 	default:
-		j.Lines = append(j.Lines, line{markBad, "It does not work: see !!."})
+		j.Lines = append(j.Lines, line{markBad, "It does not work: the lines above that begin with !! say why."})
 	}
 }
 

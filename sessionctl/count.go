@@ -102,7 +102,7 @@ func (p *program) countRedis(ctx context.Context, r *redisTarget) (c counted, _ 
 		bar.to = p.err
 	}
 	defer bar.clear()
-	err := r.eachMaster(ctx, func(node redis.Cmdable) error {
+	err := r.eachMaster(ctx, func(_ string, node redis.Cmdable) error {
 		size, err := node.DBSize(ctx).Result()
 		if err != nil {
 			return err
@@ -163,17 +163,18 @@ func (r *redisTarget) countSessions(ctx context.Context, ids []string, c *counte
 	return err
 }
 
-// eachMaster calls f for the server, or for every master of a Cluster, one after the other.
-func (r *redisTarget) eachMaster(ctx context.Context, f func(redis.Cmdable) error) error {
+// eachMaster calls f for the server, or for every master of a Cluster, one after the other. name
+// is for people.
+func (r *redisTarget) eachMaster(ctx context.Context, f func(name string, node redis.Cmdable) error) error {
 	cluster, ok := r.client.(*redis.ClusterClient)
 	if !ok {
-		return f(r.client)
+		return f("the server", r.client)
 	}
 	var mu sync.Mutex
 	return cluster.ForEachMaster(ctx, func(_ context.Context, node *redis.Client) error {
 		mu.Lock()
 		defer mu.Unlock()
-		return f(node)
+		return f("the server "+node.Options().Addr, node)
 	})
 }
 

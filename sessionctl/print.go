@@ -18,15 +18,19 @@ func plain(s string) string {
 	return s
 }
 
-// when returns a time in UTC, and how far it is from now.
-func when(t, now time.Time) string {
-	text := t.UTC().Format("2006-01-02 15:04:05 UTC")
+// date returns a time in UTC.
+func date(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+
+// distance returns how far a time is from now.
+func distance(t, now time.Time) string {
 	if d := t.Sub(now); d > 0 {
-		return text + " (in " + span(d) + ")"
-	} else {
-		return text + " (" + span(-d) + " ago)"
+		return "in " + span(d)
 	}
+	return span(now.Sub(t)) + " ago"
 }
+
+// when returns a time in UTC, and how far it is from now.
+func when(t, now time.Time) string { return date(t) + " (" + distance(t, now) + ")" }
 
 // span returns a duration in its largest unit or two.
 func span(d time.Duration) string {

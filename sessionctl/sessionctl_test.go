@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/coatcheck/session"
+	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/testing/servers"
 	"github.com/coatcheck/session/redisstore"
 	"github.com/coatcheck/session/sessiontest"
@@ -255,7 +256,7 @@ func TestList(t *testing.T) {
 		second, _ := p.begin(m, "alice")
 		p.begin(m, "bob")
 		p.begin(m, "")
-		p.run("list", "alice").want(t, exitDone, "alice has 2 live sessions", first, second, "UTC (")
+		p.run("list", "alice").want(t, exitDone, "alice has 2 live sessions", first, second, " UTC  ", " ago", "  in ")
 		var answer struct {
 			User     string
 			Sessions []listed
@@ -289,7 +290,7 @@ func TestShow(t *testing.T) {
 			s.Values[1].Name != "theme" || s.Values[1].Bytes != len(`"very dark"`) || !s.Deadline.After(s.Expires) {
 			t.Errorf("show printed %+v", s)
 		}
-		must(t, m.Revoke(t.Context(), "alice", id))
+		p.entomb(id, body.ReasonRevoke)
 		p.run("show", id).want(t, exitBad, "has ended, by a revocation")
 		p.run("-json", "show", id).want(t, exitBad, `"state": "ended"`, `"ended_by": "revoked"`)
 		p.run("show", "nothing").want(t, exitBad, "There is no session nothing", p.name)
@@ -327,7 +328,7 @@ func TestRevokeAll(t *testing.T) {
 		first, _ := p.begin(m, "alice")
 		second, _ := p.begin(m, "alice")
 		other, _ := p.begin(m, "bob")
-		p.run("revoke-all", "alice").want(t, exitRefused, "which are 2")
+		p.run("revoke-all", "alice").want(t, exitRefused, "End 2 sessions of alice")
 		if !p.isLive(m, "alice", first) {
 			t.Error("a session was ended without a confirmation")
 		}
@@ -338,6 +339,18 @@ func TestRevokeAll(t *testing.T) {
 		p.run("-yes", "revoke-all", "alice").want(t, exitDone, "Nothing was ended: alice has no live session")
 		p.run("-yes", "-json", "revoke-all", "alice").want(t, exitDone, `"ended": []`)
 	})
+}
+
+// entomb ends a session as the library does, but so that its tombstone stays for an hour.
+func (p *place) entomb(id string, why body.Reason) {
+	p.t.Helper()
+	rec, err := p.store.Load(p.t.Context(), id)
+	must(p.t, err)
+	old, now := rec.Version, time.Now().Truncate(time.Millisecond)
+	rec.User, rec.Data, rec.Version = "", body.Ending{Reason: why, At: now}.Tombstone(), old+1
+	rec.Deadline = now.Add(time.Hour)
+	rec.Expires = rec.Deadline
+	must(p.t, p.store.Save(p.t.Context(), rec, old))
 }
 
 // expire stores a session that has expired.
@@ -358,7 +371,7 @@ func TestCountAndSweep(t *testing.T) {
 		p.begin(m, "bob")
 		p.begin(m, "")
 		ended, _ := p.begin(m, "carol")
-		must(t, m.Revoke(t.Context(), "carol", ended))
+		p.entomb(ended, body.ReasonLogout)
 		p.expire()
 		want := counted{Live: 4, LoggedIn: 3, Users: 2, Anonymous: 1, Tombstones: 1}
 		deleted := 0
@@ -445,7 +458,7 @@ func TestMistakes(t *testing.T) {
 		"a password not escaped":  {p, []string{"-store", "postgres://app:p4ss:w@rd%@db/app", "count"}, exitUsage, []string{"-store contains a password"}},
 		"no store":                {withURL(""), []string{"count"}, exitUsage, []string{"no store", "SESSION_STORE"}},
 		"no URL":                  {withURL("localhost"), []string{"count"}, exitUsage, []string{"must begin with redis:"}},
-		"another database":        {withURL("mongodb://app:p4ss:w@rd@db"), []string{"count"}, exitUsage, []string{"must be redis:"}},
+		"another database":        {withURL("mongodb://app:p4ss:w@rd@db"), []string{"count"}, exitUsage, []string{"must begin with redis:"}},
 		"a broken URL":            {withURL("redis://:p4ss:w@rd%zz@db"), []string{"count"}, exitUsage, []string{"must be escaped"}},
 		"a broken PostgreSQL URL": {withURL("postgres://app:p4ss:w@rd%zz@db/app"), []string{"count"}, exitUsage, nil},
 		"a broken MySQL URL":      {withURL("mysql://app:p4ss:w@rd%zz@db/app"), []string{"count"}, exitUsage, []string{"must be escaped"}},

@@ -63,11 +63,11 @@ func (p *program) list(ctx context.Context, t *target, args []string) (int, erro
 			fmt.Fprintln(w, noSessions(t, user))
 			return
 		}
-		fmt.Fprintf(w, "%s has %s, the last used one first:\n\n", plain(user), plural(len(infos), "live session"))
-		rows := [][]string{{"ID", "LOGGED IN", "LAST SEEN", "EXPIRES UNLESS USED", ""}}
+		fmt.Fprintf(w, "%s has %s (show ID tells more):\n\n", plain(user), plural(len(infos), "live session"))
+		rows := [][]string{{"ID", "LOGGED IN", "LAST SEEN", "EXPIRES", ""}} // 80 columns, but for traits
 		now := time.Now()
 		for _, s := range answer.Sessions {
-			rows = append(rows, []string{s.ID, when(s.LoggedIn, now), when(s.LastSeen, now), when(s.Expires, now), traits(s.Remembered, s.DeviceBound)})
+			rows = append(rows, []string{s.ID, date(s.LoggedIn), distance(s.LastSeen, now), distance(s.Expires, now), traits(s.Remembered, s.DeviceBound)})
 		}
 		printTable(w, rows)
 	})
@@ -76,7 +76,7 @@ func (p *program) list(ctx context.Context, t *target, args []string) (int, erro
 
 // noSessions says that a user has no sessions, and why that may be a mistake.
 func noSessions(t *target, user string) string {
-	return fmt.Sprintf("%s has no live session. The name must be what the program passes to Login, letter by letter: perhaps a number, not an e-mail address. %s.", plain(user), t.hint())
+	return fmt.Sprintf("%s has no live session. USER must be what the program passes to Login, letter by letter: perhaps a number, and not an e-mail address. %s.", plain(user), t.hint())
 }
 
 // traits are what is not so for most sessions.
@@ -268,7 +268,7 @@ func (p *program) revoke(ctx context.Context, t *target, args []string) (int, er
 		})
 		return exitBad, nil
 	}
-	question := fmt.Sprintf("End session %s of %s, last seen %s?", plain(id), plain(user), when(infos[i].LastSeen, time.Now()))
+	question := fmt.Sprintf("End session %s of %s, last seen %s, in %s?", plain(id), plain(user), distance(infos[i].LastSeen, time.Now()), t.name)
 	return p.end(t, user, question, func(m *session.Manager) error { return m.Revoke(ctx, user, id) })
 }
 
@@ -282,7 +282,7 @@ func (p *program) revokeAll(ctx context.Context, t *target, args []string) (int,
 		p.answer(revoked{user, []string{}}, func(w io.Writer) { fmt.Fprintln(w, "Nothing was ended:", noSessions(t, user)) })
 		return exitDone, nil
 	}
-	question := fmt.Sprintf("End all sessions of %s, which are %d, the last seen %s?", plain(user), len(infos), when(infos[0].LastSeen, time.Now()))
+	question := fmt.Sprintf("End %s of %s, all that are live, in %s?", plural(len(infos), "session"), plain(user), t.name)
 	return p.end(t, user, question, func(m *session.Manager) error { return m.RevokeAll(ctx, user) })
 }
 
@@ -319,7 +319,7 @@ func (p *program) confirm(question string) error {
 		return nil
 	}
 	if !p.canAsk {
-		return fmt.Errorf("%w: there is no terminal to ask on, so nothing was changed; -yes does not ask. The question was: %s", errRefused, question)
+		return fmt.Errorf("%w: there is no terminal to ask on. Nothing was changed. With -yes the command does not ask: %s", errRefused, question)
 	}
 	fmt.Fprint(p.err, question, " [y/N] ")
 	answer, _ := bufio.NewReader(p.in).ReadString('\n')

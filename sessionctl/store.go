@@ -24,6 +24,7 @@ import (
 // A target is the store that a command works on. Either redis or sql is set.
 type target struct {
 	session.Store
+	name  string // for people: its URL without an account
 	redis *redisTarget
 	sql   *sqlTarget
 }
@@ -53,9 +54,9 @@ func (t *target) close() {
 // hint says what to do if nothing was found where sessions were looked for.
 func (t *target) hint() string {
 	if t.redis != nil {
-		return fmt.Sprintf("The prefix was %q: -prefix names another one", t.redis.prefix)
+		return fmt.Sprintf("Looked in %s, with the prefix %q: -prefix names another one", t.name, t.redis.prefix)
 	}
-	return fmt.Sprintf("The table was %q: -table names another one", t.sql.table)
+	return fmt.Sprintf("Looked in %s, in the table %q: -table names another one", t.name, t.sql.table)
 }
 
 // onStore returns the run function of a command that needs a store.
@@ -97,11 +98,12 @@ func (p *program) open(ctx context.Context) (*target, error) {
 	case "sqlite":
 		t, err = p.openSQLite(rest)
 	default:
-		return nil, usagef("the URL of the store begins with %q: it must be redis:, rediss:, postgres:, mysql: or sqlite:", hideURLs(scheme+":"))
+		return nil, usagef("the URL of the store must begin with redis:, rediss:, postgres:, mysql: or sqlite:")
 	}
 	if err != nil {
 		return nil, err
 	}
+	t.name = nameOf(scheme, rest)
 	if t.sql != nil {
 		err = t.sql.db.PingContext(ctx)
 	} else {
@@ -112,9 +114,17 @@ func (p *program) open(ctx context.Context) (*target, error) {
 	}
 	if err != nil {
 		t.close()
-		return nil, fmt.Errorf("the store cannot be reached: %w", err)
+		return nil, fmt.Errorf("%s cannot be reached: %w", t.name, err)
 	}
 	return t, nil
+}
+
+// nameOf returns the URL of a store without its account, parameters and password.
+func nameOf(scheme, rest string) string {
+	if u, err := url.Parse(scheme + ":" + rest); err == nil && scheme != "sqlite" {
+		return scheme + "://" + u.Host + u.Path
+	}
+	return scheme + ":" + plain(rest)
 }
 
 // openRedis returns the store in one server, in one behind Sentinel if the URL has a master_name,

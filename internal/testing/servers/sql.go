@@ -22,6 +22,18 @@ func Postgres(t testing.TB, args ...string) *Server {
 	})
 }
 
+// PostgresReplica starts a streaming replica of a PostgreSQL.
+func PostgresReplica(t testing.TB, of *Server) *Server {
+	t.Helper()
+	postgres, backup := Program(t, "postgres"), Program(t, "pg_basebackup")
+	f := newFolder(t, "postgres")
+	data := filepath.Join(f.path, "data")
+	f.run(t, backup, "-D", data, "-h", "127.0.0.1", "-p", of.Port(), "-U", "postgres", "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
+	return startOnPort(t, Command{Dir: f.path, user: f.user}, postgresAnswers, func(port string) []string {
+		return []string{postgres, "-D", data, "-h", "127.0.0.1", "-p", port, "-k", f.path}
+	})
+}
+
 // PgBouncer starts a pooler in transaction mode in front of a PostgreSQL.
 func PgBouncer(t testing.TB, behind *Server) *Server {
 	t.Helper()
