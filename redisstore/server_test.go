@@ -3,8 +3,6 @@ package redisstore_test
 import (
 	"context"
 	"os"
-	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/coatcheck/session/internal/testing/servers"
@@ -44,39 +42,11 @@ func (s *server) set(name, value string) {
 }
 
 // startCluster starts a Redis Cluster of three masters.
-func startCluster(t testing.TB) []*server {
+func startCluster(t testing.TB) (nodes []*server) {
 	t.Helper()
-	const slots = 16384
-	nodes := make([]*server, 3)
-	ctx := t.Context()
-	do := func(c *redis.Client, args ...any) {
-		if err := c.Do(ctx, args...).Err(); err != nil {
-			t.Fatalf("%v: %v", args, err)
-		}
+	for _, n := range servers.RedisCluster(t) {
+		nodes = append(nodes, &server{n, t})
 	}
-	var firstPort, firstBus string
-	for i := range nodes {
-		bus := strconv.Itoa(servers.Port(t))
-		nodes[i] = startServer(t, "--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-node-timeout", "2000")
-		client := nodes[i].client(nil)
-		do(client, "cluster", "set-config-epoch", i+1)
-		do(client, "cluster", "addslotsrange", i*slots/3, (i+1)*slots/3-1)
-		if i == 0 {
-			firstPort, firstBus = nodes[i].Port(), bus
-			continue
-		}
-		do(client, "cluster", "meet", "127.0.0.1", firstPort, firstBus)
-	}
-	servers.Eventually(t, "the cluster is whole", func() bool {
-		for _, n := range nodes {
-			c := n.client(nil)
-			info, _ := c.ClusterInfo(ctx).Result()
-			if !strings.Contains(info, "cluster_state:ok") || !strings.Contains(info, "cluster_known_nodes:3") || !strings.Contains(info, "cluster_slots_ok:16384") {
-				return false
-			}
-		}
-		return true
-	})
 	return nodes
 }
 

@@ -3,8 +3,6 @@ package main
 import (
 	"fmt"
 	"net/url"
-	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/coatcheck/session"
@@ -27,30 +25,7 @@ func TestSentinel(t *testing.T) {
 
 // TestCluster checks that the URL of one node of a Cluster is enough.
 func TestCluster(t *testing.T) {
-	const slots = 16384
-	nodes := make([]*servers.Server, 3)
-	clients := make([]*redis.Client, 3)
-	var bus [3]string
-	for i := range nodes {
-		bus[i] = strconv.Itoa(servers.Port(t))
-		nodes[i] = servers.Redis(t, "--cluster-enabled", "yes", "--cluster-port", bus[i], "--cluster-node-timeout", "2000")
-		clients[i] = redis.NewClient(&redis.Options{Addr: nodes[i].Addr})
-		t.Cleanup(func() { _ = clients[i].Close() })
-		must(t, clients[i].Do(t.Context(), "cluster", "set-config-epoch", i+1).Err())
-		must(t, clients[i].Do(t.Context(), "cluster", "addslotsrange", i*slots/3, (i+1)*slots/3-1).Err())
-		if i > 0 {
-			must(t, clients[i].Do(t.Context(), "cluster", "meet", "127.0.0.1", nodes[0].Port(), bus[0]).Err())
-		}
-	}
-	servers.Eventually(t, "the cluster is whole", func() bool {
-		for _, c := range clients {
-			info := c.ClusterInfo(t.Context()).Val()
-			if !strings.Contains(info, "cluster_state:ok") || !strings.Contains(info, "cluster_known_nodes:3") || !strings.Contains(info, "cluster_slots_ok:16384") {
-				return false
-			}
-		}
-		return true
-	})
+	nodes := servers.RedisCluster(t)
 	cluster := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{nodes[0].Addr}, ContextTimeoutEnabled: true})
 	defer cluster.Close()
 	store, err := redisstore.New(cluster, nil)
