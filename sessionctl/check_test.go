@@ -164,6 +164,25 @@ func TestCheckMariaDB(t *testing.T) {
 	as.same(as.checked(markUnseen), []string{"whether the server is a replica", "may not ask for replicas"})
 }
 
+// TestCheckMariaDBReplicas checks a primary with a replica, whose commits wait for it or not, and
+// the replica.
+func TestCheckMariaDBReplicas(t *testing.T) {
+	open := func(s *servers.Server) *place { return newPlace(t, "mysql://root@"+s.Addr+"/mysql") }
+	primary := servers.MariaDB(t, "--log-bin=binlog", "--server-id=1")
+	replica := servers.MariaDB(t, "--server-id=2")
+	p := open(primary).inDatabase("mysql", servers.MariaDBDSN(primary.Addr), sqlstore.MySQL)
+	at := open(replica).inDatabase("mysql", servers.MariaDBDSN(replica.Addr), sqlstore.MySQL)
+	at.exec("CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = " + primary.Port() + ", MASTER_USER = 'root'")
+	at.exec("START SLAVE")
+	at.finds("the server is a replica")
+	servers.Eventually(t, "the replica is registered", func() bool { return !strings.Contains(p.run("check").out, "no replica is connected") })
+	p.finds("semi-synchronous replication is OFF and sync_binlog is 0")
+	p.exec("SET GLOBAL rpl_semi_sync_master_enabled = ON")
+	p.finds("semi-synchronous replication is ON and sync_binlog is 0")
+	p.exec("SET GLOBAL sync_binlog = 1")
+	p.run("check").want(t, exitDone, "ok  1 replica is connected, and commits wait for one")
+}
+
 // losesWrites checks what the finding says: what a program stores is gone when its connection ends.
 func (p *place) losesWrites(dsn string) {
 	p.t.Helper()

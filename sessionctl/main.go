@@ -72,25 +72,25 @@ type flags struct {
 	timeout                        time.Duration
 }
 
-// A command is one of the commands. run returns exitDone or exitBad, or an error.
+// A command is one of the commands.
 type command struct {
+	name string
 	args string // names of the arguments
 	text string // what the command does, for the usage
-	run  func(p *program, ctx context.Context, args []string) (int, error)
+
+	// run returns exitDone or exitBad, or an error.
+	run func(p *program, ctx context.Context, args []string) (int, error)
 }
 
-var commands = []struct {
-	name string
-	command
-}{
-	{"list", command{"USER", "the live sessions of a user", onStore((*program).list)}},
-	{"show", command{"ID", "one session: clocks, sizes and names of values; with -values the values", onStore((*program).show)}},
-	{"revoke", command{"USER ID", "end one session of a user", onStore((*program).revoke)}},
-	{"revoke-all", command{"USER", "end all sessions of a user", onStore((*program).revokeAll)}},
-	{"count", command{"", "how many sessions are live and logged in, and of how many users", onStore((*program).count)}},
-	{"sweep", command{"", "delete expired sessions, which only use space", onStore((*program).sweep)}},
-	{"check", command{"", "what can lose sessions in this store, and what to do", onStore((*program).check)}},
-	{"cookie", command{"", "read a cookie from standard input, and say why it works or not", (*program).cookie}},
+var commands = []command{
+	{"list", "USER", "the live sessions of a user", onStore((*program).list)},
+	{"show", "ID", "one session: clocks, sizes and names of values; with -values the values", onStore((*program).show)},
+	{"revoke", "USER ID", "end one session of a user", onStore((*program).revoke)},
+	{"revoke-all", "USER", "end all sessions of a user", onStore((*program).revokeAll)},
+	{"count", "", "how many sessions are live and logged in, and of how many users", onStore((*program).count)},
+	{"sweep", "", "delete expired sessions, which only use space", onStore((*program).sweep)},
+	{"check", "", "what can lose sessions in this store, and what to do", onStore((*program).check)},
+	{"cookie", "", "read a cookie from standard input, and say why it works or not", (*program).cookie},
 }
 
 // A usageError is a mistake in the command line or the environment.
@@ -138,6 +138,9 @@ func (p *program) parse(ctx context.Context, args []string) (int, error) {
 		return exitDone, err
 	} else if err != nil {
 		return exitUsage, usagef("%s; sessionctl -help lists the flags", hideURLs(err.Error()))
+	}
+	if p.timeout <= 0 {
+		return exitUsage, usagef("-timeout must be more than 0")
 	}
 	if f.NArg() == 0 {
 		printUsage(f, p.err)
@@ -207,7 +210,7 @@ func (p *program) storeURL() (string, error) {
 	return p.store, nil
 }
 
-// passwords returns the passwords in the URL of a store, as they stand there and decoded.
+// passwords returns the passwords in the URL of a store, decoded and escaped.
 func passwords(text string) (found []string) {
 	add := func(password string) {
 		if password != "" {
@@ -217,17 +220,13 @@ func passwords(text string) (found []string) {
 	u, err := url.Parse(text)
 	if err != nil { // for example because the password contains a character that must be escaped
 		_, rest, _ := strings.Cut(text, "://")
-		account, _, ok := cutLast(rest, "@")
-		if _, password, has := strings.Cut(account, ":"); ok && has {
-			add(password)
-		}
+		account := rest[:max(strings.LastIndex(rest, "@"), 0)]
+		_, password, _ := strings.Cut(account, ":")
+		add(password)
 		return found
 	}
 	password, _ := u.User.Password()
 	add(password)
-	if raw, _, ok := strings.Cut(u.User.String(), ":"); ok && raw != u.User.String() {
-		found = append(found, strings.TrimPrefix(u.User.String(), raw+":"))
-	}
 	for name, values := range u.Query() {
 		if strings.Contains(strings.ToLower(name), "password") {
 			for _, value := range values {
@@ -236,14 +235,6 @@ func passwords(text string) (found []string) {
 		}
 	}
 	return found
-}
-
-// cutLast is strings.Cut around the last separator.
-func cutLast(s, sep string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
-	}
-	return s, "", false
 }
 
 // answer prints v as JSON with -json, and otherwise what text prints.

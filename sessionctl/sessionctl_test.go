@@ -268,6 +268,9 @@ func TestList(t *testing.T) {
 		p.run("list", "Alice").want(t, exitDone, "Alice has no live session", p.name)
 		p.run("-json", "list", "Alice").want(t, exitDone, `"sessions": []`)
 		p.run("list", "eve\x1b]0;title\a").want(t, exitDone, `"eve\x1b]0;title\a" has no live session`)
+		r, _ := http.NewRequest("GET", "/", nil)
+		sessiontest.Do(t, m, r, func(s *session.Session) { s.Login("dave"); s.Remember(30 * 24 * time.Hour) })
+		p.run("list", "dave").want(t, exitDone, "remembered")
 		p.run("list", "").want(t, exitUsage, "the user is empty")
 	})
 }
@@ -465,6 +468,7 @@ func TestMistakes(t *testing.T) {
 		"an odd parameter":        {withURL("redis://:p4ss%3Aw%40rd@db?x=y"), []string{"count"}, exitUsage, []string{"unexpected option"}},
 		"an odd prefix":           {p, []string{"-prefix", "{x}", "count"}, exitUsage, []string{"Options.Prefix"}},
 		"an odd table":            {sqlitePlace(t), []string{"-table", "a b", "count"}, exitUsage, []string{"Options.Table"}},
+		"no time":                 {p, []string{"-timeout", "0s", "count"}, exitUsage, []string{"-timeout must be"}},
 		"no file":                 {withURL("sqlite:/nowhere/sessions.db"), []string{"count"}, exitUsage, []string{"no such file"}},
 		"no such table":           {sqlitePlace(t), []string{"-table", "absent", "list", "alice"}, exitStore, []string{`there is no table "absent"`, "-table names another one"}},
 		"no Redis":                {withURL("redis://:p4ss%3Aw%40rd@" + closed), []string{"count"}, exitStore, []string{"cannot be reached"}},
@@ -487,4 +491,34 @@ func TestNoSuchTable(t *testing.T) {
 			p.run("-table", "absent", "check").want(t, exitBad, `there is no table "absent"`, "Migrate")
 		}
 	})
+}
+
+// TestHangingStore checks that a store that does not answer ends a command after -timeout.
+func TestHangingStore(t *testing.T) {
+	s := servers.Redis(t)
+	p := placeInRedis(t, s, "")
+	p.args = append(p.args, "-timeout", "300ms")
+	defer s.Suspend(t)()
+	p.run("list", "alice").want(t, exitStore, "cannot be reached")
+}
+
+// TestPasswords checks that an error contains no password that is in the URL of the store, as it is
+// and escaped.
+func TestPasswords(t *testing.T) {
+	const escaped, broken = "p4ss%3Aw%40rd", "p4ss:w@rd%zz"
+	for url, want := range map[string]string{
+		"redis://:" + escaped + "@db":              "… …",
+		"postgres://app:" + escaped + "@db/app":    "… …",
+		"postgres://db/app?password=" + escaped:    "… …",
+		"mysql://app:" + broken + "@db/app":        password + " " + escaped,
+		"postgres://app@db/app?application_name=@": password + " " + escaped,
+	} {
+		p := program{hidden: passwords(url)}
+		if got := p.hide(password + " " + escaped); got != want {
+			t.Errorf("%s: %q, want %q", url, got, want)
+		}
+		if got := p.hide(broken); strings.Contains(url, broken) && got != "…" {
+			t.Errorf("%s: %q", url, got)
+		}
+	}
 }

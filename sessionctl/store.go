@@ -71,7 +71,7 @@ func onStore(run func(p *program, ctx context.Context, t *target, args []string)
 		}
 		defer t.close()
 		status, err := run(p, ctx, t, args)
-		return status, t.explain(err)
+		return status, p.explain(t, err)
 	}
 }
 
@@ -255,9 +255,8 @@ func (p *program) openSQLite(path string) (*target, error) {
 	return p.sqlTarget(db, sqlstore.SQLite)
 }
 
-// explain adds to an error of the store what to do, if the error says that the sessions are
-// elsewhere.
-func (t *target) explain(err error) error {
+// explain adds to an error of the store what to do.
+func (p *program) explain(t *target, err error) error {
 	if err == nil || errors.Is(err, errRefused) {
 		return err
 	}
@@ -265,6 +264,8 @@ func (t *target) explain(err error) error {
 	switch {
 	case t.sql != nil && isNoTable(err):
 		return fmt.Errorf("there is no table %q in this database: -table names another one, and the URL another database (%w)", t.sql.table, err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("no answer within %v, which -timeout prolongs: the store hangs, or has much to do (%w)", p.timeout, err)
 	case strings.Contains(text, "NOPERM"):
 		return fmt.Errorf("the account lacks a right: README.md of sessionctl lists what it needs (%w)", err)
 	case strings.Contains(text, "MOVED "):

@@ -66,7 +66,9 @@ func openPgBouncer(t testing.TB) *sql.DB {
 }
 
 // mariadb is a MariaDB with its default durability.
-func mariadb(t testing.TB) *servers.Server { return sharedMariaDB.Get(t, servers.MariaDB) }
+func mariadb(t testing.TB) *servers.Server {
+	return sharedMariaDB.Get(t, func(t testing.TB) *servers.Server { return servers.MariaDB(t) })
+}
 
 func openMariaDB(t testing.TB) *sql.DB {
 	return open(t, "mysql", servers.MariaDBDSN(mariadb(t).Addr))

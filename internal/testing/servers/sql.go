@@ -67,16 +67,17 @@ func postgresAnswers(addr string) bool {
 	})
 }
 
-// MariaDB starts a MariaDB with its default durability.
-func MariaDB(t testing.TB) *Server {
+// MariaDB starts a MariaDB with its default durability, but for what args say, such as
+// "--log-bin".
+func MariaDB(t testing.TB, args ...string) *Server {
 	t.Helper()
 	mariadbd, install := Program(t, "mariadbd"), Program(t, "mariadb-install-db")
 	f := newFolder(t, "mysql")
 	data := filepath.Join(f.path, "data")
 	f.run(t, install, "--no-defaults", "--auth-root-authentication-method=normal", "--datadir="+data, "--skip-test-db", "--skip-name-resolve")
 	return startOnPort(t, Command{Dir: f.path, user: f.user}, mariaDBAnswers, func(port string) []string {
-		return []string{mariadbd, "--no-defaults", "--datadir=" + data, "--bind-address=127.0.0.1", "--port=" + port,
-			"--socket=" + filepath.Join(f.path, "sock"), "--pid-file=" + filepath.Join(f.path, "pid")}
+		return append([]string{mariadbd, "--no-defaults", "--datadir=" + data, "--bind-address=127.0.0.1", "--port=" + port,
+			"--socket=" + filepath.Join(f.path, "sock"), "--pid-file=" + filepath.Join(f.path, "pid")}, args...)
 	})
 }
 
