@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/metrics"
 	"slices"
 	"strconv"
 	"strings"
@@ -528,11 +529,16 @@ func heapInUse() uint64 {
 	return m.HeapAlloc
 }
 
-// BenchmarkWatched lets 10 000 requests of as many sessions wait for Done, for one interval per
-// iteration. It reports the cost beside the requests themselves: bytes per session, goroutines,
-// and store calls per second.
+// BenchmarkWatched lets requests of as many sessions wait for Done, for one interval per iteration.
+// It reports the cost beside the requests themselves: bytes per session, goroutines, store calls per
+// second, and the share of a core.
 func BenchmarkWatched(b *testing.B) {
-	const n = 10_000
+	for _, n := range []int{10_000, 100_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) { benchWatched(b, n) })
+	}
+}
+
+func benchWatched(b *testing.B, n int) {
 	store := &countingStore{Store: session.NewMemoryStore(nil)}
 	every := 5 * time.Second
 	m := session.Must(session.New(&session.Options{Store: store, Secrets: [][]byte{[]byte("0123456789abcdef0123456789abcdef")}, WatchEvery: every}))
@@ -571,16 +577,26 @@ func BenchmarkWatched(b *testing.B) {
 		watch <- true
 	}
 	opened.Wait()
-	bytes, started := heap()-before, time.Now()
+	bytes, started, used := heap()-before, time.Now(), processorTime()
 	loads := store.loads.Load()
 	for b.Loop() {
 		time.Sleep(every)
 	}
-	b.ReportMetric(float64(bytes)/n, "B/session")
+	took := time.Since(started)
+	b.ReportMetric(float64(bytes)/float64(n), "B/session")
 	b.ReportMetric(float64(runtime.NumGoroutine()-goroutines), "goroutines")
-	b.ReportMetric(float64(store.loads.Load()-loads)/time.Since(started).Seconds(), "loads/s")
+	b.ReportMetric(float64(store.loads.Load()-loads)/took.Seconds(), "loads/s")
+	b.ReportMetric(100*(processorTime()-used).Seconds()/took.Seconds(), "%core")
 	close(hangUp)
 	held.Wait()
+}
+
+// processorTime returns the processor time that the process has used until now.
+func processorTime() time.Duration {
+	runtime.GC() // at whose end the runtime counts
+	all := []metrics.Sample{{Name: "/cpu/classes/total:cpu-seconds"}, {Name: "/cpu/classes/idle:cpu-seconds"}}
+	metrics.Read(all)
+	return time.Duration((all[0].Value.Float64() - all[1].Value.Float64()) * float64(time.Second))
 }
 
 type countingStore struct {

@@ -2,8 +2,10 @@ package faults_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"net/http"
+	"os"
 	"regexp"
 	"strconv"
 	"sync"
@@ -16,16 +18,22 @@ import (
 
 // The tests run a dashboard in three processes over a real store. No request of a logged-in
 // user is answered as anonymous, no request after a logout is answered as a user, and no write
-// is lost.
+// is lost. DASHBOARD_BROWSERS and DASHBOARD_FOR, a duration, make a longer run of more browsers: the
+// browsers then pause for longer, so that the number of requests per second stays the same.
 func TestDashboardOverRedis(t *testing.T)      { runDashboard(t, startSystemRedis(t, nil)) }
 func TestDashboardOverPostgreSQL(t *testing.T) { runDashboard(t, startSystemPostgres(t)) }
 
 func runDashboard(t *testing.T, sys system) {
 	var mu sync.Mutex
 	events := map[session.EventKind]int{}
-	end := time.Now().Add(15 * time.Second)
+	browsers, _ := strconv.Atoi(cmp.Or(os.Getenv("DASHBOARD_BROWSERS"), "100"))
+	length, err := time.ParseDuration(cmp.Or(os.Getenv("DASHBOARD_FOR"), "15s"))
+	if err != nil || browsers < 1 {
+		t.Fatalf("DASHBOARD_BROWSERS=%d, DASHBOARD_FOR: %v", browsers, err)
+	}
+	end := time.Now().Add(length)
 	c := &dashboard.Crowd{
-		Browsers: 100, Pause: time.Second, Short: 100 * time.Millisecond, Long: 9 * time.Second,
+		Browsers: browsers, Pause: time.Duration(browsers) * 10 * time.Millisecond, Short: 100 * time.Millisecond, Long: 9 * time.Second,
 	}
 	quiet := func() bool {
 		mu.Lock()
