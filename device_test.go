@@ -304,6 +304,20 @@ func TestDeviceSecondRegistration(t *testing.T) {
 			expect(s, "the earlier login again", send(s, newES256(t), old), 403)
 		})
 	})
+	t.Run("a later login, bound by the earlier one", func(t *testing.T) {
+		atBoundSite(t, session.Options{}, func(s *boundSite) {
+			s.b.get("/login?alice")
+			time.Sleep(time.Second)
+			s.b.noProactive = true
+			again := offer(s)
+			s.b.refresh(s.b.sessions[0])
+			expect(s, "the key of the later login", send(s, newES256(t), again), 403)
+			time.Sleep(11 * time.Second)
+			s.expect(s.b, bound)
+			s.b.refresh(s.b.sessions[0])
+			s.expect(s.b, bound)
+		})
+	})
 	t.Run("bound", func(t *testing.T) {
 		atBoundSite(t, session.Options{}, func(s *boundSite) {
 			s.logIn()

@@ -163,6 +163,7 @@ func TestProofsThatAreRefused(t *testing.T) {
 		"one part":                "abc",
 		"two parts":               parts[0] + "." + parts[1],
 		"four parts":              good + ".x",
+		"four parts, signed":      parts[0] + "." + parts[1] + "." + b64(s.sign(parts[0]+"."+parts[1]+".")) + ".",
 		"no signature":            parts[0] + "." + parts[1] + ".",
 		"zeros":                   parts[0] + "." + parts[1] + "." + zero,
 		"the order of the curve":  parts[0] + "." + parts[1] + "." + max,
