@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -1082,6 +1083,22 @@ func TestDeviceChallenges(t *testing.T) {
 			})
 		})
 	}
+	// A proof is answered again within 10 seconds, also if another one was used since.
+	atBoundSite(t, session.Options{}, func(s *boundSite) {
+		s.logIn()
+		is := s.b.sessions[0]
+		s.b.refresh(is)
+		proof := is.key.proof(is.challenge, false)
+		for range 3 {
+			time.Sleep(3 * time.Second)
+			s.b.refresh(is)
+		}
+		l := s.b.newLeg(is, proof)
+		l.request.Header.Set("Sec-Secure-Session-Id", is.identifier)
+		if s.b.send(l); l.status != 200 {
+			t.Errorf("a proof that was used 6 seconds ago: %d", l.status)
+		}
+	})
 	// A challenge that was used is not good again because another one was used since.
 	atBoundSite(t, session.Options{}, func(s *boundSite) {
 		s.logIn()
@@ -1709,4 +1726,60 @@ func TestDeviceCost(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Promise 18. In the grace period of an explicit renewal the previous session cookie alone opens nothing,
+// the session as it was before the renewal neither.
+func TestDeviceProofInTheGrace(t *testing.T) {
+	atBoundSite(t, session.Options{}, func(s *boundSite) {
+		s.logIn()
+		copied, jar := s.b.thief(s.b.cookieName()), s.b.thief()
+		s.b.get("/renew")
+		s.expect(jar, bound)
+		s.expect(copied, unproven)
+	})
+}
+
+// The clock of the process that took the last proof was an hour ahead, or was set back since: the browser
+// can refresh, and a proof that was used is not good for that hour.
+func TestDeviceClockOfAnotherProcess(t *testing.T) {
+	ahead := func(s *boundSite) {
+		rec := s.record()
+		old := rec.Version
+		rec.Version++
+		for _, member := range []string{`"used":`, `"at":`} {
+			before, rest, _ := bytes.Cut(rec.Data, []byte(member))
+			n := bytes.IndexAny(rest, ",}")
+			ms, err := strconv.ParseInt(string(rest[:n]), 10, 64)
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			rec.Data = fmt.Appendf(nil, "%s%s%d%s", before, member, ms+time.Hour.Milliseconds(), rest[n:])
+		}
+		if err := s.spy.Store.Save(s.t.Context(), rec, old); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	atBoundSite(t, session.Options{}, func(s *boundSite) {
+		s.logIn()
+		time.Sleep(time.Minute)
+		is := s.b.sessions[0]
+		used := is.key.proof(is.challenge, false)
+		s.b.refresh(is)
+		ahead(s)
+		time.Sleep(11 * time.Second)
+		l := s.b.newLeg(is, used)
+		l.request.Header.Set("Sec-Secure-Session-Id", is.identifier)
+		if s.b.send(l); l.status != 403 {
+			t.Errorf("a proof that was used: %d", l.status)
+		}
+		for range 3 {
+			before := len(s.b.legs)
+			s.b.refresh(is)
+			if n := len(s.b.legs) - before; len(s.b.sessions) != 1 || n > 2 || s.b.legs[len(s.b.legs)-1].status != 200 {
+				t.Errorf("a refresh: %d sessions, %d legs", len(s.b.sessions), n)
+			}
+		}
+		s.expect(s.b, bound)
+	})
 }
