@@ -1783,3 +1783,26 @@ func TestDeviceClockOfAnotherProcess(t *testing.T) {
 		s.expect(s.b, bound)
 	})
 }
+
+// The work for a request with many second cookies is bounded: 4 are verified, and a Logout deletes 64.
+func TestDeviceManySecondCookies(t *testing.T) {
+	atBoundSite(t, session.Options{}, func(s *boundSite) {
+		s.logIn()
+		second := s.b.sessions[0].cookie
+		with := func(path string, n int) *http.Response {
+			r := httptest.NewRequest("GET", "https://localhost"+path, nil)
+			r.Header.Set("Cookie", strings.Repeat(second+"=x; ", n)+s.b.request("/").Header.Get("Cookie"))
+			w := httptest.NewRecorder()
+			s.h.ServeHTTP(w, r)
+			return w.Result()
+		}
+		for n, want := range map[int]string{3: bound, 4: unproven} {
+			if got := body(with("/", n)); got != want {
+				t.Errorf("behind %d others: %q, want %q", n, got, want)
+			}
+		}
+		if n := len(with("/logout", 100).Header["Set-Cookie"]); n != 1+64 {
+			t.Errorf("%d cookies are deleted, want 65", n)
+		}
+	})
+}
