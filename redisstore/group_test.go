@@ -54,7 +54,7 @@ func (h hook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessP
 }
 
 func isOfStore(cmd redis.Cmder) bool {
-	return slices.Contains([]string{"get", "getdel", "eval", "evalsha", "zrange", "zrem"}, cmd.Name())
+	return slices.Contains([]string{"get", "getdel", "eval", "evalsha", "zrange", "zrem", "wait"}, cmd.Name())
 }
 
 // A crowd is a Store whose places the test takes, so that all other calls wait for the next

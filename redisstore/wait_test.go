@@ -40,11 +40,27 @@ func waitingStore(t *testing.T, client redis.UniversalClient) *redisstore.Store 
 }
 
 // TestWaitReplicas checks which writes wait for a replica: the replica has them when the call
-// returns, and while it acknowledges none their outcome is unknown.
+// returns, and while it acknowledges none their outcome is unknown. WAIT is sent on the connection
+// of its script, and delays no other command.
 func TestWaitReplicas(t *testing.T) {
 	primary, replica := startPair(t)
 	client, follower := primary.client(nil), replica.client(nil)
-	plain, store := newStore(t, client), waitingStore(t, client)
+	plain, watched := newStore(t, client), primary.client(nil)
+	store := waitingStore(t, watched)
+	watched.AddHook(hook{
+		alone: func(cmd redis.Cmder) error {
+			if cmd.Name() == "wait" {
+				t.Error("WAIT is sent alone, on any connection")
+			}
+			return nil
+		},
+		grouped: func(cmds []redis.Cmder) error {
+			if got := names(cmds); len(got) != 2 || !strings.HasPrefix(got[0], "eval") || got[1] != "wait" {
+				t.Errorf("WAIT is sent in the pipeline %q, want that of its script alone", got)
+			}
+			return nil
+		},
+	})
 	warm := create(t, store, newRecord("warm"))
 	must(t, store.Touch(t.Context(), warm.ID, time.Now(), warm.Expires))
 	must(t, store.Save(t.Context(), next(warm), warm.Version))
