@@ -40,11 +40,11 @@ type group struct {
 // that gives up does not fail the others.
 type pipeline struct {
 	loads, others []*pending
-	deadline      time.Time // of the most patient caller
-	isSent        bool      // guarded by group.mu; nothing is added from then on
-	done          chan struct{}
-	isAnswered    bool // each command has a reply or an error. False after done: panicked
-	panicked      any  // what a hook of the client panicked with
+	deadline      time.Time     // latest deadline of the callers
+	isSent        bool          // guarded by group.mu; nothing is added from then on
+	done          chan struct{} // closed when the pipeline has ended
+	isAnswered    bool          // each command has a reply or an error. If false after done, a hook panicked
+	panicked      any           // what the hook panicked with
 }
 
 // A pending is a command in a pipeline.
@@ -54,7 +54,7 @@ type pending struct {
 }
 
 // errQueued reports that ctx ended before the command was sent.
-var errQueued = errors.New("waited in the queue of redisstore")
+var errQueued = errors.New("not sent, because too many commands wait for replies")
 
 func newGroup(client *redis.Client) *group {
 	return &group{client: client, places: min(mostAlone, client.Options().PoolSize)}
