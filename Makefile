@@ -9,7 +9,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
 .PHONY: test test-unit test-stores test-examples test-e2e test-faults oldest servers lint portable fuzz \
-	bench bench-memory bench-peers release-check api vulncheck simulate simulate-teeth
+	bench bench-memory bench-peers pictures release-check api vulncheck simulate simulate-teeth
 
 # test runs all tests, and says which were skipped and why. The targets below run a part
 # of them, as the jobs of CI do.
@@ -93,6 +93,11 @@ bench-memory:
 # docs/benchmarks.md. It takes half an hour on a quiet machine.
 bench-peers:
 	@./tests/bench/run.sh
+
+# pictures takes those of the example's page in the README again. bench-peers draws its chart.
+pictures: servers
+	@dir=$$(mktemp -d) && E2E_PICTURES="$$dir" go -C tests test -count=1 -run '^TestLogInAndReopen$$' ./e2e && \
+	cp "$$dir/dashboard-light.png" "$$dir/dashboard-dark.png" docs/pictures/ && rm -r "$$dir"
 
 # simulate runs the simulator (see CONTRIBUTING.md) for seeds that the tests do not run,
 # on all cores: make simulate SEEDS=100000 FROM=5000000. Both may come from the environment.
