@@ -38,7 +38,7 @@ func (p *program) manager(t *target, ended *[]string) (*session.Manager, error) 
 // A listed is a session in the answer of list.
 type listed struct {
 	ID          string    `json:"id"`
-	LoggedIn    time.Time `json:"logged_in"`
+	Created     time.Time `json:"created"` // when Login was last called
 	LastSeen    time.Time `json:"last_seen"`
 	Expires     time.Time `json:"expires"`
 	Remembered  bool      `json:"remembered"`
@@ -67,7 +67,7 @@ func (p *program) list(ctx context.Context, t *target, args []string) (int, erro
 		rows := [][]string{{"ID", "LOGGED IN", "LAST SEEN", "EXPIRES", ""}} // 80 columns, but for traits
 		now := time.Now()
 		for _, s := range answer.Sessions {
-			rows = append(rows, []string{s.ID, date(s.LoggedIn), distance(s.LastSeen, now), distance(s.Expires, now), traits(s.Remembered, s.DeviceBound)})
+			rows = append(rows, []string{s.ID, date(s.Created), distance(s.LastSeen, now), distance(s.Expires, now), traits(s.Remembered, s.DeviceBound)})
 		}
 		printTable(w, rows)
 	})
