@@ -1,13 +1,16 @@
 package simulate
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"math/big"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -125,10 +128,7 @@ func (b *browser) register(x *exchange) {
 	if parts == nil || !b.canBind() || x.storedIn == nil {
 		return
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
+	key := newKey(b.nextRNG())
 	s := &binding{s: x.storedIn, key: key}
 	h := http.Header{"Secure-Session-Response": {proof(key, parts[2], true)}}
 	b.w.start(func(task int) {
@@ -175,9 +175,27 @@ func (b *browser) forget(s *binding) {
 
 // newProof returns a request to the endpoint.
 func (b *browser) newProof(s *sessionTruth, does string) *exchange {
-	rng := b.actor.rng(-1 - b.proofs) // of its own: proofs run beside the steps
+	return &exchange{sender: b.name, rng: b.w.split(b.nextRNG()), browser: b, passive: true, proves: s, does: does}
+}
+
+// nextRNG returns the randomness of the next key or proof. It is not that of the step, because
+// proofs run beside the steps.
+func (b *browser) nextRNG() *rand.Rand {
 	b.proofs++
-	return &exchange{sender: b.name, rng: b.w.split(rng), browser: b, passive: true, proves: s, does: does}
+	return b.actor.rng(-b.proofs)
+}
+
+// newKey returns a key that depends on rng alone, as all that the simulator does.
+func newKey(rng *rand.Rand) *ecdsa.PrivateKey {
+	for {
+		var raw [32]byte
+		for i := range raw {
+			raw[i] = byte(rng.Uint32())
+		}
+		if key, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), raw[:]); err == nil {
+			return key
+		}
+	}
 }
 
 var challengeHeader = regexp.MustCompile(`^"([^"]+)";id="`)
@@ -239,11 +257,15 @@ func proof(key *ecdsa.PrivateKey, challenge string, withKey bool) string {
 	}
 	text := encoded([]byte(header)) + "." + encoded([]byte(`{"jti":"`+challenge+`"}`))
 	sum := sha256.Sum256([]byte(text))
-	r, s, err := ecdsa.Sign(rand.Reader, key, sum[:])
+	signature, err := key.Sign(nil, sum[:], crypto.SHA256) // not random (RFC 6979)
+	var numbers struct{ R, S *big.Int }
+	if err == nil {
+		_, err = asn1.Unmarshal(signature, &numbers)
+	}
 	if err != nil {
 		panic(err)
 	}
-	return text + "." + encoded(append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...))
+	return text + "." + encoded(append(numbers.R.FillBytes(make([]byte, 32)), numbers.S.FillBytes(make([]byte, 32))...))
 }
 
 // stealProof lets a thief use the endpoint with a key of their own: they have read the identifier
@@ -252,10 +274,7 @@ func (w *world) stealProof(task int, sender string, b *browser) {
 	if len(b.bindings) == 0 {
 		return
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
+	key := newKey(b.nextRNG())
 	s := b.bindings[len(b.bindings)-1]
 	x := b.newProof(s.s, "refreshes, without the key, the second cookie of")
 	x.sender, x.browser = sender, nil
