@@ -478,15 +478,19 @@ type actor struct{} // context key of the operation that the context belongs to
 type answered struct{} // context key of a function that a browser calls before it handles a response
 
 // perform runs two operations on one store, in the order of the script, in a bubble. The steps
-// of an operation are its begin and each store call. Only one operation moves at a time, and an
-// operation that waits for the other has no step. A browser handles its response immediately.
+// of an operation are its begin and each store call; concurrent calls are steps one after the
+// other. Only one operation moves at a time, and an operation that waits for the other has no
+// step. A browser handles its response immediately.
 // perform returns the steps in order: "0 begins", "1 begins", "0 Load", ...
 func perform(spy *spyStore, s *script, ops [2]func(context.Context)) (steps []string) {
 	var next [2]atomic.Value // name of the step before which an operation waits, or ""
 	turn := [2]chan struct{}{make(chan struct{}), make(chan struct{})}
+	waiting := [2]chan struct{}{make(chan struct{}, 1), make(chan struct{}, 1)} // full while a goroutine of the operation waits
 	step := func(i int, name string) {
+		waiting[i] <- struct{}{}
 		next[i].Store(name)
 		<-turn[i]
+		<-waiting[i]
 	}
 	spy.hook(func(ctx context.Context, call, _ string) error {
 		if i, ok := ctx.Value(actor{}).(int); ok {
