@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/internal/storectx"
 )
 
@@ -26,7 +27,8 @@ type poll struct {
 	polls   *polls
 	id      string
 	members int
-	tries   int       // number of looks so far, which become less frequent
+	tries   int       // number of looks since leases has changed, which become less frequent
+	leases  string    // the leases of the session at the last look
 	now     *pollLook // the look that the requests wait for, or nil
 }
 
@@ -71,8 +73,8 @@ func (ps *polls) leave(p *poll) {
 }
 
 // next waits for the next look and returns its result. The first request that waits makes the
-// look within its own ctx; if its ctx ends first, another request makes one.
-func (p *poll) next(ctx context.Context) (*Record, error) {
+// look within its own ctx, and gets isOwn; if its ctx ends first, another request makes one.
+func (p *poll) next(ctx context.Context) (_ *Record, isOwn bool, _ error) {
 	for {
 		p.polls.mu.Lock()
 		look, isOther := p.now, p.now != nil
@@ -84,17 +86,18 @@ func (p *poll) next(ctx context.Context) (*Record, error) {
 		try, isOld := p.tries, look.began
 		p.polls.mu.Unlock()
 		if !isOther {
-			return p.look(ctx, look, try)
+			rec, err := p.look(ctx, look, try)
+			return rec, true, err
 		}
 		select {
 		case <-look.done:
 			resumed(ctx)
 		case <-ctx.Done():
 			resumed(ctx)
-			return nil, ctx.Err()
+			return nil, false, ctx.Err()
 		}
 		if look.isKnown && !isOld {
-			return look.rec, look.err
+			return look.rec, false, look.err
 		}
 	}
 }
@@ -118,6 +121,13 @@ func (p *poll) look(ctx context.Context, look *pollLook, try int) (*Record, erro
 	rec, err := loadRecord(c, p.polls.store, p.id)
 	look.isKnown = err == nil || ctx.Err() == nil // otherwise ctx may have ended the load
 	look.rec, look.err = rec, err
+	if isLive(rec) {
+		if leases := string(body.Value(rec.Data, body.Leases)); leases != p.leases {
+			p.polls.mu.Lock()
+			p.tries, p.leases = 0, leases
+			p.polls.mu.Unlock()
+		}
+	}
 	return rec, err
 }
 

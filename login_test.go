@@ -1046,3 +1046,28 @@ func TestEndByInThePastWhileTheStoreFails(t *testing.T) {
 		})
 	}
 }
+
+// TestLoginsOneAfterTheOther: promise 21. Logins that follow one another with the same old token,
+// as those of a client that drops its cookies, cost fewer than 10 store calls each.
+func TestLoginsOneAfterTheOther(t *testing.T) {
+	const n = 100
+	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+		b := newBrowser(t, m.Handler(clockRoutes))
+		b.get("/set")
+		cookie := b.cookie()
+		before := spy.count("")
+		for range n {
+			b = b.replay(cookie)
+			b.get("/login")
+		}
+		if calls := spy.count("") - before; calls >= 10*n {
+			t.Errorf("%d calls of the store for %d logins", calls, n)
+		}
+		if got := body(b.get("/look")); !strings.HasSuffix(got, "alice") {
+			t.Errorf("the last login shows %q", got)
+		}
+		if listed, err := m.List(t.Context(), "alice"); err != nil || len(listed) != 1 {
+			t.Errorf("%d sessions are left: %v", len(listed), err)
+		}
+	})
+}

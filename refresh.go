@@ -20,6 +20,9 @@ type lease struct {
 	by    string    // a random name of this lease
 	until time.Time // when f must have returned; zero: this request does not hold the lease
 	poll  *poll     // shared by all requests that wait for the session; nil: this request has not waited
+	// isWaiting is whether another request has made the look for which this one has waited. Only
+	// the one that has looked claims the lease if it is free; the others wait for the next look.
+	isWaiting bool
 
 	// isStored is whether the lease is stored in the session. A session that no other
 	// request can have needs no lease.
@@ -63,8 +66,10 @@ func (s *Session) refresh(ctx context.Context, name string, fresh func([]byte) b
 		case l.isHeld(): // the value is that of the claim, or newer
 			return l.run(raw, f)
 		}
-		if err := l.claim(); err != nil {
-			return nil, err
+		if !l.isWaiting {
+			if err := l.claim(); err != nil {
+				return nil, err
+			}
 		}
 		if l.until.IsZero() {
 			if err := l.wait(); err != nil {
@@ -214,7 +219,8 @@ func (l *lease) wait() error {
 		l.m.polls.leave(l.poll)
 		l.poll = l.m.polls.join(was.ID)
 	}
-	rec, err := l.poll.next(l.ctx)
+	rec, isOwn, err := l.poll.next(l.ctx)
+	l.isWaiting = !isOwn
 	if err != nil && l.ctx.Err() != nil {
 		return l.ctx.Err()
 	}

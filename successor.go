@@ -22,11 +22,22 @@ func (t *tx) replace() error {
 	if err := t.m.store.Create(t.context(), d.rec); err != nil {
 		return t.uncreated(d.rec, err)
 	}
-	var n contender
-	defer func() { n.leave() }()
+	// Concurrent Logins of one session replace one another, each the session of the one before. Each
+	// keeps its turn at the first session that another Login has replaced, so that they do not all
+	// compete for each of the sessions that follow.
+	var first, n contender
+	leave := func() {
+		n.leave()
+		first.leave()
+	}
+	defer leave()
 	for isReported := false; old != nil; isReported = true {
 		if n.id != old.ID {
-			n.leave()
+			if first.turn == nil {
+				first = n
+			} else {
+				n.leave()
+			}
 			n = contender{queues: &t.m.queues, c: t.context(), id: old.ID, isEnding: true}
 		}
 		err := n.save(tombstone(old, body.ReasonLogin, d.rec.ID), old.Version)
@@ -60,13 +71,13 @@ func (t *tx) replace() error {
 		case err == nil:
 			d = newer
 		case hasMoved(err):
-			n.leave()
+			leave()
 			return t.overtaken(d.rec, old)
 		default:
 			return t.undo(d.rec, storeError("save", err))
 		}
 	}
-	n.leave()
+	leave()
 	t.install(d, &t.pending)
 	t.limit()
 	return nil
@@ -107,15 +118,24 @@ func (t *tx) nextPredecessor(old, rec *Record) (_ *Record, inherits bool, _ erro
 }
 
 // heir returns the user's present session if Logins have replaced the session with this id: a
-// login form that is sent twice loses no values.
+// login form that is sent twice loses no values. If it visits more than one tombstone, it makes
+// the first one lead to the present session, or the hundredth Login with one token would visit a
+// hundred.
 func (t *tx) heir(id string) (*Record, error) {
-	for id != "" {
+	var first *Record
+	for visited := 0; id != ""; visited++ {
 		rec, err := loadRecord(t.context(), t.m.store, id)
 		if err != nil {
 			return nil, err
 		}
 		if isLive(rec) && rec.User == t.pending.user {
+			if visited > 1 {
+				_ = t.m.store.Save(t.context(), redirected(first, id), first.Version) // if it fails, the next Login tries again
+			}
 			return rec, nil
+		}
+		if first == nil {
+			first = rec
 		}
 		_, id, _ = statusOf(rec)
 	}

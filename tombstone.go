@@ -31,6 +31,15 @@ func tombstone(rec *Record, why body.Reason, next string) *Record {
 	}
 }
 
+// redirected returns the tombstone rec with next as the session that a Login began.
+func redirected(rec *Record, next string) *Record {
+	ending, _ := body.EndingOf(rec.Data)
+	ending.Next = next
+	changed := *rec
+	changed.Data, changed.Version = ending.Tombstone(), newVersion()
+	return &changed
+}
+
 // isLive reports whether rec is the record of a session: neither nil nor a tombstone.
 func isLive(rec *Record) bool { return rec != nil && !body.IsTombstone(rec.Data) }
 

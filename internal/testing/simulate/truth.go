@@ -224,10 +224,6 @@ func (t *truth) written(p *process, x *exchange, r *session.Record) {
 			s.remember = time.Now().Add(x.remember)
 		}
 	}
-	if !s.ended.IsZero() {
-		t.violation(x, "an ended session stays ended", "session %d was written after its end", s.number)
-		return
-	}
 	var data struct {
 		Ended  string `json:"session.ended"`
 		Next   string `json:"session.next"`
@@ -248,6 +244,13 @@ func (t *truth) written(p *process, x *exchange, r *session.Record) {
 	}
 	if err := json.Unmarshal(r.Data, &data); err != nil {
 		t.violation(x, "valid JSON", "the data of session %d is not a JSON object: %v", s.number, err)
+	}
+	if !s.ended.IsZero() {
+		if data.Ended != s.why || !t.leadsTo(s, data.Next) {
+			t.violation(x, "an ended session stays ended", "session %d was written after its end", s.number)
+		}
+		t.count("tombstones that lead to a later Login")
+		return
 	}
 	if r.Expires.After(r.Deadline) {
 		t.violation(x, "idle timeout and lifetime", "the record of session %d expires after its deadline", s.number)
@@ -321,6 +324,15 @@ func (t *truth) written(p *process, x *exchange, r *session.Record) {
 		s.lease, s.leasedTo = by, x
 	}
 	t.touched(x, r.ID)
+}
+
+// leadsTo reports whether Logins have replaced the session s by the one with this id, directly or
+// not.
+func (t *truth) leadsTo(s *sessionTruth, id string) bool {
+	for id != "" && s != nil && s.next != id {
+		s = t.sessions[s.next]
+	}
+	return id != "" && s != nil
 }
 
 // judgeSize checks that the values of a record are no larger than before, or than the limit.
