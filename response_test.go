@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coatcheck/session"
@@ -482,46 +483,48 @@ func TestRecoveredPanicHasTheRightHeader(t *testing.T) {
 // TestTimeoutInside covers a handler that outlives its response. Changes before the timeout are
 // stored with the 503, changes after it only with a Save.
 func TestTimeoutInside(t *testing.T) {
-	m := newManager(t, session.Options{})
-	answered, done := make(chan struct{}), make(chan struct{})
-	h := m.Handler(http.TimeoutHandler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-		defer close(done)
-		name.Set(s, "before")
-		<-r.Context().Done()
-		<-answered
-		visits.Set(s, 1)
-		if name.Get(s) != "before" || visits.Get(s) != 1 {
-			t.Error("reading no longer works")
+	synctest.Test(t, func(t *testing.T) {
+		m := newManager(t, session.Options{})
+		answered, done := make(chan struct{}), make(chan struct{})
+		h := m.Handler(http.TimeoutHandler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			defer close(done)
+			name.Set(s, "before")
+			<-r.Context().Done()
+			<-answered
+			visits.Set(s, 1)
+			if name.Get(s) != "before" || visits.Get(s) != 1 {
+				t.Error("reading no longer works")
+			}
+			if r.URL.RawQuery == "save" {
+				if err := s.Save(context.Background()); err != nil {
+					t.Error(err)
+				}
+			}
+			w.Write([]byte("hello"))
+		}}, time.Millisecond, "too late"))
+		count := func(b *browser) (n int) {
+			newBrowser(t, m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+				n = visits.Get(s)
+			}})).replay(b.cookie()).get("/")
+			return n
 		}
-		if r.URL.RawQuery == "save" {
-			if err := s.Save(context.Background()); err != nil {
-				t.Error(err)
+		for _, c := range []struct {
+			path   string
+			visits int
+		}{{"/", 0}, {"/?save", 1}} {
+			answered, done = make(chan struct{}), make(chan struct{})
+			b := newBrowser(t, h)
+			resp := b.get(c.path)
+			if resp.StatusCode != 503 || resp.Header.Get("Cache-Control") != "no-store" {
+				t.Errorf("%s: %s %v", c.path, resp.Status, resp.Header)
+			}
+			close(answered)
+			<-done
+			if got := opens(t, m, b.cookie()); got != "before of " || count(b) != c.visits {
+				t.Errorf("%s: the cookie opens %q and %d visits, want %d", c.path, got, count(b), c.visits)
 			}
 		}
-		w.Write([]byte("hello"))
-	}}, time.Millisecond, "too late"))
-	count := func(b *browser) (n int) {
-		newBrowser(t, m.Handler(routes{"/": func(w http.ResponseWriter, r *http.Request, s *session.Session) {
-			n = visits.Get(s)
-		}})).replay(b.cookie()).get("/")
-		return n
-	}
-	for _, c := range []struct {
-		path   string
-		visits int
-	}{{"/", 0}, {"/?save", 1}} {
-		answered, done = make(chan struct{}), make(chan struct{})
-		b := newBrowser(t, h)
-		resp := b.get(c.path)
-		if resp.StatusCode != 503 || resp.Header.Get("Cache-Control") != "no-store" {
-			t.Errorf("%s: %s %v", c.path, resp.Status, resp.Header)
-		}
-		close(answered)
-		<-done
-		if got := opens(t, m, b.cookie()); got != "before of " || count(b) != c.visits {
-			t.Errorf("%s: the cookie opens %q and %d visits, want %d", c.path, got, count(b), c.visits)
-		}
-	}
+	})
 }
 
 // TestTimeoutOutside covers a response that is sent before the handler has returned: no cookie
