@@ -194,7 +194,7 @@ func (t *truth) excuse(x *exchange, k *token, now time.Time, isAutomaticValid bo
 		why = "replaced by an explicit renewal, and by further ones"
 	case isAutomaticValid && after(k.min):
 		why = "replaced by an automatic renewal"
-	case !isRemembered && after(x.idleEnd):
+	case !(isRemembered && x.wasRemembered) && after(x.idleEnd):
 		why = "idle"
 	case !isRemembered && after(s.end), after(s.remember):
 		why = "lifetime"
@@ -563,8 +563,8 @@ type lateChange struct {
 func (t *truth) changesLate(x *exchange) *lateChange {
 	t.count("changes after the handler has returned")
 	c := &lateChange{t: t, x: x, dropped: x.events[session.EventDropped], isUnknown: errors.Is(x.s.Err(), session.ErrStore), isStored: x.s.ID() != ""}
-	if x.renewal && x.status >= 500 {
-		c.others = 1 // a renewal of the handler whose commit failed is dropped now
+	if (x.renewal || x.logout) && x.status >= 500 {
+		c.others = 1 // a renewal, or a Logout after the header, of the handler whose commit failed is dropped now
 	}
 	return c
 }

@@ -197,7 +197,7 @@ func (t *truth) storeFailed(x *exchange) {
 // begins is called when a request arrives.
 func (t *truth) begins(x *exchange) {
 	if k := t.tokens[x.token]; k != nil {
-		x.idleEnd = k.s.idleEnd
+		x.idleEnd, x.wasRemembered = k.s.idleEnd, !k.s.remember.IsZero()
 		t.active[k.s.id] = append(t.active[k.s.id], x)
 		if all := t.active[k.s.id]; len(all) > 1 {
 			for _, o := range all {
@@ -250,6 +250,7 @@ func (t *truth) written(p *process, x *exchange, r *session.Record) {
 			t.violation(x, "an ended session stays ended", "session %d was written after its end", s.number)
 		}
 		t.count("tombstones that lead to a later Login")
+		s.next = data.Next
 		return
 	}
 	if r.Expires.After(r.Deadline) {
