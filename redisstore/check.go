@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,6 +46,9 @@ func (s *Store) Check(ctx context.Context) error {
 	default:
 		err = check(ctx, "", c)
 	}
+	if dial := (*net.OpError)(nil); errors.As(err, &dial) && dial.Op == "dial" {
+		err = fmt.Errorf("%w: start the server, or correct the address in the client's options", err)
+	}
 	if err != nil {
 		err = fmt.Errorf("redisstore: check: %w", err)
 	}
@@ -64,6 +68,9 @@ func examine(ctx context.Context, c redis.UniversalClient, replicas int) (found 
 		}
 	}
 	text, err := c.Info(ctx).Result()
+	if isLogin(err) {
+		return []string{fmt.Sprintf("the server refuses the login (%v): every request fails; set Username and Password in the client's options", err)}, nil
+	}
 	if refusal(err) {
 		say(true, "not allowed to ask: INFO (%v): the version and its replicas are not known", err)
 	} else if err != nil {
@@ -134,6 +141,12 @@ func examine(ctx context.Context, c redis.UniversalClient, replicas int) (found 
 func refusal(err error) bool {
 	var reply redis.Error
 	return errors.As(err, &reply)
+}
+
+// isLogin reports whether err says that the client has not logged in, with the password that the
+// server asks for.
+func isLogin(err error) bool {
+	return refusal(err) && (strings.HasPrefix(err.Error(), "NOAUTH") || strings.HasPrefix(err.Error(), "WRONGPASS"))
 }
 
 // fields parses the reply of INFO.

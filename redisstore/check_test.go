@@ -87,6 +87,28 @@ func TestCheck(t *testing.T) {
 		same(t, waits(as("hasty"), 1), []string{"not allowed to wait for replicas"})
 	})
 
+	t.Run("the login is refused", func(t *testing.T) {
+		must(t, client.Do(t.Context(), "acl", "setuser", "default", "resetpass", ">secret").Err())
+		defer func() { must(t, as("app").Do(t.Context(), "acl", "setuser", "default", "nopass").Err()) }()
+		wrong := s.client(func(o *redis.Options) { o.Password = "wrong" })
+		for reply, c := range map[string]*redis.Client{"NOAUTH": s.client(nil), "WRONGPASS": wrong} {
+			found := lines(t, t.Context(), c)
+			same(t, found, []string{"(" + reply})
+			if !strings.Contains(found[0], "set Username and Password") {
+				t.Errorf("%s: %s", reply, found)
+			}
+		}
+	})
+
+	t.Run("no server", func(t *testing.T) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		must(t, err)
+		must(t, l.Close())
+		gone := redis.NewClient(&redis.Options{Addr: l.Addr().String(), ContextTimeoutEnabled: true})
+		defer gone.Close()
+		same(t, lines(t, t.Context(), gone), []string{"start the server, or correct the address"})
+	})
+
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := store.Check(ctx); err == nil || !strings.Contains(err.Error(), context.Canceled.Error()) {
