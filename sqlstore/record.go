@@ -81,5 +81,8 @@ func clean(call string, err error) error {
 	if err == nil {
 		return nil
 	}
+	if noSuchTable(err) {
+		return fmt.Errorf("sqlstore: %s: %w: call Store.Migrate, or apply Store.Schema", call, err)
+	}
 	return fmt.Errorf("sqlstore: %s: %w", call, err)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -319,8 +320,11 @@ func TestRefused(t *testing.T) {
 	onEach(t, func(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
 		s, err := sqlstore.New(db, d, &sqlstore.Options{Table: newTable()}) // no Migrate
 		must(t, err)
-		if err := s.Create(t.Context(), record("", time.Hour)); err == nil || errors.Is(err, session.ErrIndeterminate) {
+		if err := s.Create(t.Context(), record("", time.Hour)); err == nil || errors.Is(err, session.ErrIndeterminate) || !strings.Contains(err.Error(), "call Store.Migrate") {
 			t.Errorf("Create without a table: %v", err)
+		}
+		if _, err := s.Load(t.Context(), "absent"); err == nil || !strings.Contains(err.Error(), "call Store.Migrate") {
+			t.Errorf("Load without a table: %v", err)
 		}
 	})
 }
