@@ -208,8 +208,9 @@ func (c *cookies) warn(r *http.Request, cookie *http.Cookie) {
 }
 
 // domainMatches reports whether a browser keeps a cookie of this Domain from this
-// host (RFC 6265bis, 5.1.3 and 5.7).
+// host (RFC 6265bis, 5.1.3 and 5.7). A domain of one label, such as com, is a public suffix, for which
+// browsers keep no cookie; longer public suffixes are not known here.
 func domainMatches(host, domain string) bool {
 	host, domain = hostName(host), strings.ToLower(strings.TrimPrefix(domain, "."))
-	return host == domain || strings.HasSuffix(host, "."+domain) && net.ParseIP(host) == nil
+	return host == domain || strings.Contains(domain, ".") && strings.HasSuffix(host, "."+domain) && net.ParseIP(host) == nil
 }

@@ -1224,7 +1224,7 @@ func TestWarningOfAForeignDomain(t *testing.T) {
 		{"example.com", "example.com", false}, {"example.com", "shop.example.com:8443", false}, {".example.com", "SHOP.example.com", false},
 		{"example.com", "127.0.0.1:8443", true}, {"example.com", "example.org", true}, {"example.com", "badexample.com", true},
 		{"shop.example.com", "example.com", true}, {"example.com", "localhost", true}, {"192.168.1.1", "192.168.1.1:8443", false},
-		{"1.1", "192.168.1.1", true},
+		{"1.1", "192.168.1.1", true}, {"com", "example.com", true}, {"localhost", "app.localhost", true}, {"localhost", "localhost:8080", false},
 	} {
 		for _, adapted := range []bool{false, true} {
 			o := session.CookieOptions{Domain: c.domain}

@@ -134,7 +134,7 @@ func (t *tx) complete(d *draft, b *body.Body, p *pending) error {
 		d.lost = trimFlashes(b, limit)
 	}
 	if size := b.Size(); size > limit {
-		return fmt.Errorf("%w: %d bytes, the limit of Options.MaxDataSize is %d", ErrTooLarge, size, t.m.maxData)
+		return fmt.Errorf("%w: %d bytes, the limit of Options.MaxDataSize is %d: keep them in a database, and their ids in the session", ErrTooLarge, size, t.m.maxData)
 	}
 	if end := p.remember; !end.IsZero() {
 		rec.Deadline, rec.Expires = end, end

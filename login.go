@@ -30,7 +30,7 @@ func (s *Session) Login(user string) {
 		return
 	}
 	if user == "" {
-		s.refuse(errors.New("session: Login: the user is empty"))
+		s.refuse(errors.New("session: Login: the user is empty: pass the id of the user who has logged in"))
 		return
 	}
 	if len(user) > maxUser {

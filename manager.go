@@ -96,6 +96,12 @@ func Must(m *Manager, err error) *Manager {
 // The response has to be written to the response writer that next gets. If a middleware writes to
 // another one, the cookie is not set (logged once, if it can be detected).
 func (m *Manager) Handler(next http.Handler) http.Handler {
+	if m == nil {
+		panic("session: Handler: the Manager is nil: check the error of New, or use Must")
+	}
+	if next == nil {
+		panic("session: Handler: next is nil: pass a handler, such as http.DefaultServeMux")
+	}
 	return &handler{m, next}
 }
 
@@ -132,13 +138,16 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q.returned = true
 }
 
+// wrapIt says how a context gets a session.
+const wrapIt = ": serve sessions.Handler(mux) or sessions.Handler(engine) by http.ListenAndServe, not by the framework's Start or Run, and pass r.Context(); in a test, use sessiontest.Request"
+
 // From returns the session of the request to which ctx belongs. If several Managers are nested, it
 // returns that of the innermost one. It panics outside [Manager.Handler].
 func From(ctx context.Context) *Session {
 	if s, ok := ctx.Value(innermost{}).(*Session); ok {
 		return s
 	}
-	panic("session: From: this context is not of a request that went through Manager.Handler: wrap the handler, and pass it r.Context(), or the framework's own Start/Run replaced the handler")
+	panic("session: From: this context did not go through Manager.Handler" + wrapIt)
 }
 
 // From returns the session of this Manager, for programs that nest several, each with a cookie
@@ -147,7 +156,7 @@ func (m *Manager) From(ctx context.Context) *Session {
 	if s, ok := ctx.Value(m).(*Session); ok {
 		return s
 	}
-	panic("session: Manager.From: this context is not of a request that went through this Manager's Handler: wrap the handler, and pass it r.Context(), or the framework's own Start/Run replaced the handler")
+	panic("session: Manager.From: this context did not go through this Manager's Handler" + wrapIt)
 }
 
 // SecretUses returns how many tokens each of [Options].Secrets has verified since New, in the

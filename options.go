@@ -136,6 +136,9 @@ type Options struct {
 	OnEvent func(ctx context.Context, e Event)
 }
 
+// makeSecret is the fix for a secret that is missing or too short.
+const makeSecret = `make one with "openssl rand -base64 32"`
+
 const (
 	minSecret     = 32
 	maxSecrets    = 4
@@ -155,15 +158,16 @@ func (o Options) resolve() (Options, error) {
 		}
 	}
 	fallback := func(name string, d *time.Duration, def time.Duration) {
-		rule(*d == 0 || *d >= time.Millisecond, "%s: must be at least a millisecond, or 0 for the default", name)
+		rule(*d == 0 || *d >= time.Millisecond, "%s: must be at least a millisecond, or 0 for the default, is %v: a duration has a unit, as in 3600*time.Second", name, *d)
 		if *d = d.Truncate(time.Millisecond); *d == 0 {
 			*d = def
 		}
 	}
-	rule(len(o.Secrets) > 0 || o.Store == nil || o.Tokens != nil, "Secrets: are required with a Store, or its sessions would end with this process")
+	rule(len(o.Secrets) > 0 || o.Store == nil || o.Tokens != nil, "Secrets: are required with a Store, or its sessions would end with this process: "+makeSecret)
 	rule(len(o.Secrets) <= maxSecrets, "Secrets: at most %d, have %d", maxSecrets, len(o.Secrets))
 	for i, s := range o.Secrets {
-		rule(len(s) >= minSecret, "Secrets[%d]: must be at least %d random bytes, is %d", i, minSecret, len(s))
+		rule(len(s) == 0 || len(s) >= minSecret, "Secrets[%d]: must be at least %d random bytes, is %d: %s", i, minSecret, len(s), makeSecret)
+		rule(len(s) > 0, "Secrets[%d]: must be at least %d random bytes, is empty: is the variable set? %s", i, minSecret, makeSecret)
 		rule(len(s) < minSecret || !slices.Equal(s[1:], s[:len(s)-1]), "Secrets[%d]: must be random bytes, and all of it are equal: was the buffer filled?", i)
 	}
 	if len(o.Secrets) == 0 {
