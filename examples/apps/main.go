@@ -31,7 +31,8 @@ import (
 
 var device = session.NewKey[string]("device") // the name of the device, for the list
 
-// passwords stands for the table of users. A real table has hashes (golang.org/x/crypto/bcrypt).
+// passwords stands for the table of users. A real table has hashes (golang.org/x/crypto/bcrypt), and a
+// real login limits the attempts (docs/recipes/login.md).
 var passwords = map[string]string{"alice": "wonderland", "bob": "builder"}
 
 // app serves browsers and apps with a Manager each, over one Store.

@@ -27,7 +27,8 @@ var page []byte
 
 var clicks = session.NewKey[int]("clicks")
 
-// passwords stands for the table of users. A real table has hashes (golang.org/x/crypto/bcrypt).
+// passwords stands for the table of users. A real table has hashes (golang.org/x/crypto/bcrypt), and a
+// real login limits the attempts (docs/recipes/login.md).
 var passwords = map[string]string{"alice": "wonderland", "bob": "builder"}
 
 // api returns the API. The zero opts are all defaults: README lists what is set most often.

@@ -24,7 +24,8 @@ var list = session.NewKey[[]string]("list")
 // maxItems bounds the list: a session is for small values (Options.MaxDataSize).
 const maxItems = 100
 
-// passwords stands for the table of users. A real table has hashes (golang.org/x/crypto/bcrypt).
+// passwords stands for the table of users. A real table has hashes (golang.org/x/crypto/bcrypt), and a
+// real login limits the attempts (docs/recipes/login.md).
 var passwords = map[string]string{"alice": "wonderland", "bob": "builder"}
 
 // app returns the whole site.
