@@ -1071,3 +1071,28 @@ func TestLoginsOneAfterTheOther(t *testing.T) {
 		}
 	})
 }
+
+// TestLoginReplacesASessionThatIsUndone checks that a Login whose tombstone had an unknown outcome
+// stays if the session that it replaces is gone: the Login that had made it was undone meanwhile.
+func TestLoginReplacesASessionThatIsUndone(t *testing.T) {
+	inBubble(t, session.Options{}, func(t *testing.T, spy *spyStore, m *session.Manager) {
+		b := newBrowser(t, m.Handler(clockRoutes))
+		b.get("/set")
+		spy.hookAfter(func(ctx context.Context, call, id string, err error) error {
+			if call != "Save" {
+				return err
+			}
+			spy.hookAfter(nil)
+			if err := spy.Store.Delete(ctx, id); err != nil {
+				t.Error(err)
+			}
+			return session.ErrIndeterminate
+		})
+		if resp := b.get("/login"); resp.StatusCode != http.StatusOK {
+			t.Errorf("the Login is answered %s", resp.Status)
+		}
+		if got := body(b.get("/look")); !strings.HasSuffix(got, "alice") {
+			t.Errorf("after the Login the user is %q", got)
+		}
+	})
+}

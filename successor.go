@@ -143,11 +143,12 @@ func (t *tx) heir(id string) (*Record, error) {
 }
 
 // isReplaced asks the store whether the session with this id was replaced by the session by, after
-// a Save with an unknown outcome, so that a lost reply signs no user out.
+// a Save with an unknown outcome, so that a lost reply signs no user out. A session that is gone
+// needs no tombstone: the Login that had made it was undone.
 func (t *tx) isReplaced(id, by string) bool {
 	rec, err := t.outcome(id)
-	if err != nil {
-		return false
+	if err != nil || rec == nil {
+		return err == nil
 	}
 	_, successor, _ := statusOf(rec)
 	return successor == by
