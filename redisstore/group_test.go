@@ -1,6 +1,7 @@
 package redisstore_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -373,6 +375,37 @@ func TestCrowdIsCutShort(t *testing.T) {
 	c.calls.Wait()
 	if got := sent(t, s.client(nil)); !strings.HasPrefix(got, "evalsha=5 ") {
 		t.Errorf("the server received %q, want 2 of 3 creates again", got)
+	}
+}
+
+// TestCrowdIsCutInAString cuts the connection in the middle of a record: the commands are sent again,
+// and a part of a reply is none.
+func TestCrowdIsCutInAString(t *testing.T) {
+	s := startServer(t)
+	var isCut atomic.Bool
+	p := proxy.New(t, s.Addr, func(c proxy.Chunk) proxy.Fate {
+		if c.IsReply && bytes.HasPrefix(c.Data, []byte("$")) && len(c.Data) > 50 && isCut.CompareAndSwap(false, true) {
+			return proxy.Fate{Pass: 50, Cut: true}
+		}
+		return proxy.Forward(c)
+	})
+	c := newCrowd(t, s.client(func(o *redis.Options) { o.Addr = p.Addr }), nil, absent)
+	for range 3 {
+		r := newRecord("")
+		must(t, newStore(t, s.client(nil)).Create(t.Context(), r))
+		c.call(nil, func() error {
+			got, err := c.Load(t.Context(), r.ID)
+			if err == nil && got.Version != r.Version {
+				t.Errorf("version %d, want %d", got.Version, r.Version)
+			}
+			return err
+		})
+	}
+	c.await(3)
+	c.free()
+	c.calls.Wait()
+	if !isCut.Load() {
+		t.Error("no reply was cut")
 	}
 }
 

@@ -22,12 +22,22 @@ func (command) NoRetry() bool { return true }
 func (c command) Clone() redis.Cmder { return command{c.Cmd.Clone().(*redis.Cmd)} }
 
 // failure returns the error of a command that was sent in a pipeline. If the pipeline fails, the
-// client gives its error also to the commands whose reply it has read.
+// client gives its error also to the commands whose reply it has read. A reply of which it has read
+// a part is "" or a nil slice.
 func (c command) failure() error {
-	if c.Val() != nil {
-		return nil
+	switch reply := c.Val().(type) {
+	case nil:
+		return c.Err()
+	case string:
+		if reply == "" {
+			return c.Err()
+		}
+	case []any:
+		if reply == nil {
+			return c.Err()
+		}
 	}
-	return c.Err()
+	return nil
 }
 
 // policy is a set of rules for sending a command.
