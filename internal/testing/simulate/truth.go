@@ -386,7 +386,10 @@ func (t *truth) setBack(d time.Duration) {
 		move(&s.idleEnd, &s.lastIdleEnd, &s.end, &s.remember, &s.endBy, &s.last, &s.lastSeen, &s.expires, &s.deadline)
 	}
 	for _, k := range t.tokens {
-		move(&k.issued, &k.max)
+		move(&k.max)
+		if k.s.keys-k.number < maxIssued || time.Now().Add(t.skew).Before(k.issued.Add(arrival)) { // otherwise it may have been removed, as one of too many
+			move(&k.issued)
+		}
 		if time.Now().Before(k.min) { // otherwise an explicit renewal may have removed a key that would have access again
 			move(&k.min)
 		}
