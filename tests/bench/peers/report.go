@@ -65,7 +65,7 @@ type report struct {
 func write(w io.Writer, r report) {
 	p := func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
 	p("# Benchmarks\n")
-	p("Written by `make bench-peers`. Times depend on the machine and its load: compare the ratios. Allocations are exact.\n")
+	p("For those who compare libraries: what a request costs, and what concurrent requests lose. Written by `make bench-peers`. Times depend on the machine and its load: compare the ratios. Allocations are exact.\n")
 	p("## What a request costs\n")
 	p("A whole request, from the handler's first line to its last: the same request, a `ResponseWriter` without cost, a session of three small values (a string of 16 bytes, a bool, an int), no network. Each library is configured as in its README. Median time and allocations of %d runs (%d where there are 100 000 sessions or more); the best of each row in bold.\n", r.n, r.many)
 	head, rule := "| |", "|---|"
