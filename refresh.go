@@ -211,6 +211,7 @@ func (l *lease) save(ctx context.Context, was, value []byte) error {
 // wait waits for the next poll of the session, which all waiting requests of this process
 // share.
 func (l *lease) wait() error {
+	l.isWaiting = false
 	was := l.s.use().stored.rec
 	if was == nil {
 		return nil // another goroutine of the request has ended or reloaded it

@@ -616,6 +616,34 @@ func TestRefreshWaitsWhileAnotherSessionBegins(t *testing.T) {
 	}
 }
 
+// TestRefreshWhoseRequestEndsTheSession lets a goroutine end the session while another one of the
+// request waits for a look that a third request makes: the one that waits is told.
+func TestRefreshWhoseRequestEndsTheSession(t *testing.T) {
+	inRefresh(t, func(x *refreshing) {
+		x.issuer.takes = 20 * time.Second
+		var all sync.WaitGroup
+		for i := range 3 { // the first calls the issuer, the second looks, and the third waits for the second
+			all.Go(func() {
+				time.Sleep(time.Duration(i) * time.Second)
+				x.at((i+1)/2, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+					all.Go(func() {
+						if time.Sleep(5 * time.Second); i == 2 {
+							s.Logout()
+							if err := s.Save(r.Context()); err != nil {
+								t.Error(err)
+							}
+						}
+					})
+					if _, err := grants.Refresh(r.Context(), s, grant.fresh, x.issuer.renew); err == nil {
+						t.Error("a Refresh of a session that has ended returned no error")
+					}
+				})
+			})
+		}
+		all.Wait()
+	})
+}
+
 // TestRefreshNeverGoesBack covers a request that begins to wait during a poll of other
 // requests: it may have loaded a newer record than the poll will return.
 func TestRefreshNeverGoesBack(t *testing.T) {
