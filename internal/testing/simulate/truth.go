@@ -559,7 +559,8 @@ func (t *truth) endedBy(x *exchange, s *sessionTruth, why, next string) {
 	}
 	// A Login does not inherit values that have changed since a renewal, nor values that exceed the
 	// limit, nor those of a session for which the browser lacks a second cookie.
-	s.leavesValues = x.isFrozen() || x.isUnproven() || s.size+maxAdded > x.p.limits.maxData
+	lacksProof := s.id == t.idOf(x.token) && s.isDemanded(x) && !t.isProven(x, s)
+	s.leavesValues = x.isFrozen() || lacksProof || s.size+maxAdded > x.p.limits.maxData
 	if heir := t.sessions[s.next]; why == "login" && heir != nil && (s.user == "" || s.user == heir.user) && !s.leavesValues {
 		if lost := missing(s.marks, heir.marks); lost != 0 {
 			t.violation(x, "no lost update", "mark %d of session %d is not in session %d, which replaces it", lost, s.number, heir.number)
