@@ -220,7 +220,7 @@ func readmeHowTo(w http.ResponseWriter, r *http.Request, s *session.Session, use
 		fmt.Fprintln(w, f.Kind, f.Text)
 	}
 
-	s.Login(user.ID) // after you have checked the password: a new token; Lifetime and IdleTimeout begin again
+	s.Login(user.ID) // after you have checked the password: a new token, and the visitor's values stay
 	s.Remember(30 * 24 * time.Hour)
 	s.Logout() // ends the session in the store, for every process
 }
