@@ -101,9 +101,10 @@ func (m *Manager) RevokeOthers(ctx context.Context, s *Session) error {
 	return m.revokeAll(ctx, user, id)
 }
 
-// RevokeAll ends all sessions of a user, also that of the request that calls it, 16 of them at a time, each within Options.StoreTimeout. If
-// some endings fail, the other sessions still end, and RevokeAll returns the errors joined. It
-// gives up after 16 failures in a row. RevokeOthers does the same.
+// RevokeAll ends all sessions of a user, also that of the request that calls it, 16 of them at a
+// time, each within Options.StoreTimeout. If some endings fail, the other sessions still end, and
+// RevokeAll returns the errors joined. It gives up after 16 failures in a row. RevokeOthers does
+// the same.
 //
 // RevokeAll does not end the session of a concurrent login that has checked the password before
 // this call and creates its session after it: the recipe for a change of password in

@@ -19,7 +19,12 @@ func plain(s string) string {
 }
 
 // date returns a time in UTC.
-func date(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+func date(t time.Time) string {
+	if t.IsZero() { // of a session that migrate has taken over
+		return "unknown"
+	}
+	return t.UTC().Format("2006-01-02 15:04:05 UTC")
+}
 
 // distance returns how far a time is from now.
 func distance(t, now time.Time) string {
