@@ -25,7 +25,8 @@ type browser struct {
 	cookie string     // "": none
 
 	bindings []*binding // sessions for which the browser has a key
-	proofs   int        // requests to the endpoint so far
+	jar      []secondCookie
+	proofs   int // requests to the endpoint so far
 }
 
 func newBrowser(w *world, i int, a Actor) *browser {
@@ -305,10 +306,8 @@ func (b *browser) send(x *exchange) <-chan struct{} {
 // receive stores the cookie of a response.
 func (b *browser) receive(x *exchange) {
 	c := x.cookie
-	for _, s := range b.bindings {
-		if slices.Contains(x.deletes, s.cookie.name) {
-			s.cookie = secondCookie{}
-		}
+	for _, name := range x.deletes {
+		b.drop(name)
 	}
 	b.register(x)
 	switch {

@@ -41,7 +41,7 @@ type binding struct {
 	challenge  string        // of the next proof; "": none
 	refreshing chan struct{} // closed at the end of the refresh in progress; nil: none
 	skipped    string        // why the last refresh has failed; "": it has not
-	cookie     secondCookie
+	cookie     string        // name of the second cookie that it maintains
 }
 
 // A secondCookie is the second cookie of a session.
@@ -57,7 +57,7 @@ func (b *browser) canBind() bool { return b.w.plan.DeviceBound > 0 && b.actor.Se
 // request if one ends soon. skipped says why the browser could not refresh.
 func (b *browser) proves(task int) (skipped string) {
 	for _, s := range slices.Clone(b.bindings) {
-		switch left := time.Until(s.cookie.ends); {
+		switch left := time.Until(b.endOf(s.cookie)); {
 		case left <= 0:
 			if why := b.refresh(task, s); why != "" {
 				skipped = why
@@ -70,13 +70,24 @@ func (b *browser) proves(task int) (skipped string) {
 }
 
 // seconds returns the second cookies that the browser has.
-func (b *browser) seconds() (all []secondCookie) {
-	for _, s := range b.bindings {
-		if s.cookie.ends.After(time.Now()) {
-			all = append(all, s.cookie)
+func (b *browser) seconds() []secondCookie {
+	b.jar = slices.DeleteFunc(b.jar, func(c secondCookie) bool { return !c.ends.After(time.Now()) })
+	return slices.Clone(b.jar)
+}
+
+// endOf returns when the browser deletes the second cookie of a name, or the zero time.
+func (b *browser) endOf(name string) time.Time {
+	for _, c := range b.jar {
+		if c.name == name {
+			return c.ends
 		}
 	}
-	return all
+	return time.Time{}
+}
+
+// drop deletes the second cookie of a name.
+func (b *browser) drop(name string) {
+	b.jar = slices.DeleteFunc(b.jar, func(c secondCookie) bool { return c.name == name })
 }
 
 // refresh gets another second cookie for a session, or waits for the refresh in progress.
@@ -164,7 +175,9 @@ func (b *browser) accept(x *exchange, s *binding, answer *http.Response) {
 	b.bindings = append(b.bindings, s)
 	s.identifier, s.challenge = is.Identifier, challengeIn(answer)
 	for _, c := range answer.Cookies() {
-		s.cookie = secondCookie{c.Name, c.Value, time.Now().Add(time.Duration(c.MaxAge) * time.Second)}
+		s.cookie = c.Name
+		b.drop(c.Name)
+		b.jar = append(b.jar, secondCookie{c.Name, c.Value, time.Now().Add(time.Duration(c.MaxAge) * time.Second)})
 		b.w.log(x, "the answer reaches %s, which has a second cookie of session %d", b.name, s.s.number)
 	}
 }
