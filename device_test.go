@@ -756,32 +756,6 @@ func TestDeviceAtASlowStore(t *testing.T) {
 	})
 }
 
-// A double click on a login form makes two live sessions, and the browser has the keys of both. It
-// refreshes both, and stays logged in with the session whose cookie it has.
-func TestDeviceDoubleClick(t *testing.T) {
-	atBoundSite(t, session.Options{}, func(s *boundSite) {
-		var answers []*http.Response
-		for range 2 {
-			answers = append(answers, s.b.browser.do(httptest.NewRequest("GET", "https://localhost/login?alice", nil)))
-		}
-		for _, resp := range slices.Backward(answers) { // then the one without a session cookie is refreshed last
-			s.b.offered(resp)
-		}
-		s.expect(s.b, loggedIn)
-		for range 30 {
-			s.expect(s.b, bound)
-			time.Sleep(time.Minute)
-		}
-		if len(s.b.sessions) != 2 {
-			t.Errorf("the browser has %d keys, want 2", len(s.b.sessions))
-		}
-		s.b.get("/logout")
-		if c := s.b.jar.Cookies(origin); len(c) > 0 {
-			t.Errorf("after a logout the browser has %v", c)
-		}
-	})
-}
-
 // Two Logins in one session offer two registrations, and the answer to the first registration comes
 // last: the browser then has the key that is not registered. It forgets that key alone.
 func TestDeviceAnswersInAnotherOrder(t *testing.T) {
