@@ -51,7 +51,7 @@ func TestContextThatIsNotPassedOn(t *testing.T) {
 	m := newManager(t)
 	h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
-			if v, ok := recover().(string); !ok || !strings.Contains(v, "pass it r.Context()") {
+			if v, ok := recover().(string); !ok || !strings.Contains(v, "pass r.Context()") {
 				t.Errorf("panic: %v", v)
 			}
 		}()

@@ -100,7 +100,7 @@ func TestStartReplacesTheHandler(t *testing.T) {
 			t.Fatal(err)
 		}
 		resp.Body.Close()
-		if text, _ := (<-panicked).(string); !strings.Contains(text, "Start/Run replaced the handler") {
+		if text, _ := (<-panicked).(string); !strings.Contains(text, "not by the framework's Start or Run") {
 			t.Errorf("%s: %q", name, text)
 		}
 		stop()
