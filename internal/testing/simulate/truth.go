@@ -327,13 +327,16 @@ func (t *truth) written(p *process, x *exchange, r *session.Record) {
 	t.touched(x, r.ID)
 }
 
-// leadsTo reports whether Logins have replaced the session s by the one with this id, directly or
-// not.
+// leadsTo reports whether the session s and the one with this id were replaced by the same session,
+// directly or not. Tombstones that lead to a later Login skip some of those between.
 func (t *truth) leadsTo(s *sessionTruth, id string) bool {
-	for id != "" && s != nil && s.next != id {
-		s = t.sessions[s.next]
+	last := func(s *sessionTruth) *sessionTruth {
+		for s != nil && t.sessions[s.next] != nil {
+			s = t.sessions[s.next]
+		}
+		return s
 	}
-	return id != "" && s != nil
+	return t.sessions[id] != nil && last(s) == last(t.sessions[id])
 }
 
 // judgeSize checks that the values of a record are no larger than before, or than the limit.
