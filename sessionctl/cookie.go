@@ -214,7 +214,7 @@ func pairs(row string) (all []carried) {
 	return all
 }
 
-// isToken reports whether a text has the form of a token, whoever has signed it.
+// isToken reports whether a text has the form of a token, with any signature.
 func isToken(value string) bool {
 	_, ok := token.SignedAt(value)
 	return ok

@@ -100,7 +100,7 @@ func (e usageError) Error() string { return string(e) }
 
 func usagef(format string, args ...any) error { return usageError(fmt.Sprintf(format, args...)) }
 
-// errRefused reports that nobody has confirmed a command that ends sessions.
+// errRefused reports that the operator has not confirmed a command that ends sessions.
 var errRefused = errors.New("not confirmed")
 
 // run runs the command and returns the exit status.
@@ -246,5 +246,5 @@ func (p *program) answer(v any, text func(io.Writer)) {
 	e := json.NewEncoder(p.out)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
-	_ = e.Encode(v) // out is closed: nobody reads the answer
+	_ = e.Encode(v) // out is closed: the answer has no reader
 }

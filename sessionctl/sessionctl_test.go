@@ -523,7 +523,7 @@ func TestPasswords(t *testing.T) {
 	}
 }
 
-// TestUnknownDate checks what is shown of a session whose login nobody knows: migrate has taken it over.
+// TestUnknownDate checks what is shown of a session whose time of login is not known: migrate has taken it over.
 func TestUnknownDate(t *testing.T) {
 	if got := date(time.UnixMilli(time.Time{}.UnixMilli())); got != "unknown" {
 		t.Errorf("the date is shown as %q", got)
