@@ -361,14 +361,15 @@ func (t *truth) secondOf(x *exchange, s *sessionTruth) *secondTruth {
 	return nil
 }
 
-// isDemanded reports whether a request must have a second cookie for a session.
-func (s *sessionTruth) isDemanded(x *exchange) bool {
-	return !s.bound.IsZero() && !x.sent.Before(s.bound)
+// lacksProof reports whether a request must have a second cookie for a session, and has none that
+// is good.
+func (t *truth) lacksProof(x *exchange, s *sessionTruth) bool {
+	return !s.bound.IsZero() && !x.sent.Before(s.bound) && !t.isProven(x, s)
 }
 
 // judgeProof judges whether a request that has its session has proved itself.
 func (t *truth) judgeProof(x *exchange, s *sessionTruth) {
-	if s.isDemanded(x) && x.sent.After(s.boundStored) && !t.isProven(x, s) {
+	if x.sent.After(s.boundStored) && t.lacksProof(x, s) {
 		t.violation(x, "only the key opens a bound session", "session %d is bound since %v, and the request has no second cookie that is good", s.number, s.bound.Sub(t.w.began))
 	}
 }

@@ -184,7 +184,7 @@ func (t *truth) excuse(x *exchange, k *token, now time.Time, isAutomaticValid bo
 	switch {
 	case !s.ended.IsZero():
 		why = "ended"
-	case s.isDemanded(x) && !t.isProven(x, s):
+	case t.lacksProof(x, s):
 		why = "unproven"
 	case !k.maybeReplaced.IsZero() && after(k.graceEnd(k.maybeReplaced)), !k.replaced.IsZero() && after(k.graceEnd(k.replaced)):
 		why = "replaced by an explicit renewal"

@@ -562,7 +562,7 @@ func (t *truth) endedBy(x *exchange, s *sessionTruth, why, next string) {
 	}
 	// A Login does not inherit values that have changed since a renewal, nor values that exceed the
 	// limit, nor those of a session for which the browser lacks a second cookie.
-	lacksProof := s.id == t.idOf(x.token) && s.isDemanded(x) && !t.isProven(x, s)
+	lacksProof := s.id == t.idOf(x.token) && t.lacksProof(x, s)
 	s.leavesValues = x.isFrozen() || lacksProof || s.size+maxAdded > x.p.limits.maxData
 	if heir := t.sessions[s.next]; why == "login" && heir != nil && (s.user == "" || s.user == heir.user) && !s.leavesValues {
 		if lost := missing(s.marks, heir.marks); lost != 0 {
