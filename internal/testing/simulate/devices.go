@@ -342,7 +342,8 @@ func (t *truth) answered(x *exchange, answer *http.Response) {
 	} else {
 		t.count("refreshes of second cookies")
 	}
-	t.seconds[cookies[0].Value] = &secondTruth{x.proves, x.sent.Add(life)}
+	end := x.sent.Add(life).Truncate(time.Millisecond) // as precise as in the cookie
+	t.seconds[cookies[0].Value] = &secondTruth{x.proves, end}
 }
 
 // isProven reports whether a request has a second cookie for a session that is good.

@@ -78,7 +78,7 @@ func (t *truth) judgeAccess(x *exchange, k *token) {
 		t.violation(x, "an ended session stays ended", "session %d ended (%s) at %v, and a later request has it", s.number, s.why, s.ended.Sub(t.w.began))
 	case !k.replaced.IsZero() && after(k.graceEnd(k.replaced)):
 		t.violation(x, "a previous token has limited access", "%s was replaced at %v", t.nameOf(k.value), k.replaced.Sub(t.w.began))
-	case after(k.max) && !k.isInGrace(after):
+	case after(k.max) && !t.isInGrace(k, after):
 		t.violation(x, "a previous token has limited access", "%s ended by %v", t.nameOf(k.value), k.max.Sub(t.w.began))
 	case s.remember.IsZero() && after(s.lastIdleEnd):
 		t.violation(x, "idle timeout and lifetime", "the idle time of session %d ended at %v", s.number, s.lastIdleEnd.Sub(t.w.began))
@@ -98,11 +98,11 @@ func (t *truth) judgeAccess(x *exchange, k *token) {
 	}
 }
 
-// isInGrace reports whether an explicit renewal has replaced the token before its end, and the
-// grace of that renewal has not ended: it may end later than the token would have.
-func (k *token) isInGrace(after func(time.Time) bool) bool {
+// isInGrace reports whether an explicit renewal has replaced the token before its end by some
+// clock, and the grace of that renewal has not ended: it may end later than the token would have.
+func (t *truth) isInGrace(k *token, after func(time.Time) bool) bool {
 	last := later(k.replaced, k.maybeReplaced)
-	return !last.IsZero() && last.Before(k.max) && !after(k.graceEnd(last))
+	return !last.IsZero() && last.Before(k.max.Add(t.skew)) && !after(k.graceEnd(last))
 }
 
 // presents records the first presentation of a token, after which older tokens end soon.
@@ -129,7 +129,7 @@ func (t *truth) presents(x *exchange, k *token) {
 		}
 		// A token that was presented while this request was in flight may be newer in the store.
 		if o.max.IsZero() && isNoted && !o.noted.After(x.sent) {
-			o.max = o.end(x.loaded, o.noted)
+			o.max = o.end(x.loaded, o.noted).Add(o.unmoved)
 		}
 	}
 }
@@ -261,7 +261,7 @@ func (t *truth) loggedIn(x *exchange, isNew bool) {
 	if k == nil || k.s == x.storedIn || k.s.why != "login" || time.Since(t.failedAt) < time.Minute || time.Since(k.s.ended) > time.Minute-t.skew {
 		return
 	}
-	if x.id == "" && x.loaded.Add(t.skew).After(k.s.expires) {
+	if x.id == "" && x.loaded.Add(t.skew).After(x.expires) {
 		t.count("excused: a session has expired by one clock only")
 		return
 	}
@@ -269,7 +269,7 @@ func (t *truth) loggedIn(x *exchange, isNew bool) {
 		return
 	}
 	for s := t.sessions[k.s.next]; s != nil && s != x.storedIn; s = t.sessions[s.next] {
-		isLater := s.loggedIn.After(x.stored) // another Login began it after this one
+		isLater := s.loggedIn.After(x.stored) || t.leadsTo(x.storedIn, s.id) // another Login began it after this one
 		if s.ended.IsZero() && s.user == x.logsIn && !isLater && s.expires.After(time.Now()) {
 			t.violation(x, "a Login logs in", "session %d is live, which another Login has made of session %d", s.number, k.s.number)
 			return

@@ -103,7 +103,8 @@ type token struct {
 	min, max time.Time
 	minSet   time.Time // time at which min was set
 
-	behind time.Duration // by how much the clocks were set back since an explicit renewal replaced the token
+	behind  time.Duration // by how much the clocks were set back since an explicit renewal replaced the token
+	unmoved time.Duration // by how much issued did not move when the clocks were set back
 }
 
 const (
@@ -197,7 +198,7 @@ func (t *truth) storeFailed(x *exchange) {
 // begins is called when a request arrives.
 func (t *truth) begins(x *exchange) {
 	if k := t.tokens[x.token]; k != nil {
-		x.idleEnd, x.wasRemembered = k.s.idleEnd, !k.s.remember.IsZero()
+		x.idleEnd, x.expires, x.wasRemembered = k.s.idleEnd, k.s.expires, !k.s.remember.IsZero()
 		t.active[k.s.id] = append(t.active[k.s.id], x)
 		if all := t.active[k.s.id]; len(all) > 1 {
 			for _, o := range all {
@@ -392,6 +393,8 @@ func (t *truth) setBack(d time.Duration) {
 		move(&k.max)
 		if k.s.keys-k.number < maxIssued || time.Now().Add(t.skew).Before(k.issued.Add(arrival)) { // otherwise it may have been removed, as one of too many
 			move(&k.issued)
+		} else {
+			k.unmoved += d
 		}
 		if time.Now().Before(k.min) { // otherwise an explicit renewal may have removed a key that would have access again
 			move(&k.min)
