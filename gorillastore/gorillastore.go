@@ -28,7 +28,9 @@
 //
 // A Save after the first byte of the response is an error if it needs a cookie: a login, or the
 // first Save of a new session. Nothing is stored then. A Save that changes a session that has ended
-// meanwhile is [session.ErrEnded], or [session.ErrReplaced] if a login has replaced it.
+// meanwhile is [session.ErrEnded], or [session.ErrReplaced] if a login has replaced it. With
+// Options.DeviceBound of the Manager, a browser that has not proved itself gets no Values, and a
+// Save that changes them is [session.ErrUnproven].
 //
 // An entry that does not decode, because its type is not registered, is absent from Values, and Save
 // leaves it stored. It can be set anew.

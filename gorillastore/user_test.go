@@ -2,12 +2,15 @@ package gorillastore_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coatcheck/session"
 	"github.com/coatcheck/session/gorillastore"
+	"github.com/coatcheck/session/internal/body"
 	"github.com/coatcheck/session/sessiontest"
 	"github.com/gorilla/sessions"
 )
@@ -25,6 +28,54 @@ func (a *app) id() (id string) {
 	a.t.Helper()
 	a.do(func(_ http.ResponseWriter, r *http.Request) { id = a.manager.From(r.Context()).ID() })
 	return id
+}
+
+// bindElsewhere binds the session to the key of another browser, from now on.
+func (a *app) bindElsewhere(store session.Store) {
+	a.t.Helper()
+	rec, err := store.Load(a.t.Context(), a.id())
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	b, err := body.Parse(nil, rec.Data, time.Now())
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	b.Bind(body.Device{Key: "ES256.another", From: time.Now()})
+	rec.Data = b.Bytes()
+	old := rec.Version
+	rec.Version++
+	if err := store.Save(a.t.Context(), rec, old); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// TestSaveWithoutProof checks requests of a browser that has not proved itself: they see no values
+// and store none, until the user logs in again.
+func TestSaveWithoutProof(t *testing.T) {
+	store := session.NewMemoryStore(nil)
+	a := newApp(t, &userKey, session.Options{Store: store, DeviceBound: time.Hour})
+	a.set("a", "user", "alice")
+	bound := a.id()
+	a.bindElsewhere(store)
+	a.do(func(w http.ResponseWriter, r *http.Request) {
+		gs := a.get(r, "a")
+		if len(gs.Values) > 0 || !gs.IsNew {
+			t.Errorf("Get returned the values %v", gs.Values)
+		}
+		a.save(gs, w, r) // nothing is no error
+		gs.Values["k"] = "v"
+		if err := gs.Save(r, w); !errors.Is(err, session.ErrUnproven) {
+			t.Errorf("Save returned %v", err)
+		}
+	})
+	rec, err := store.Load(t.Context(), bound)
+	if err != nil || strings.Contains(string(rec.Data), `"v"`) {
+		t.Errorf("the record is %v, %v", rec, err)
+	}
+	a.set("a", "user", "alice")
+	check(t, "Values after another login", a.values("a"), map[any]any{"user": "alice"})
+	check(t, "the session is another one", a.id() != bound, true)
 }
 
 func TestLogin(t *testing.T) {

@@ -24,6 +24,7 @@ type counted struct {
 	Users      int `json:"users"` // of the sessions that are logged in
 	Anonymous  int `json:"anonymous"`
 	Tombstones int `json:"tombstones"` // of sessions that ended within the last minute
+	Takeovers  int `json:"takeovers"`  // records by which package migrate knows the old sessions that it has taken over
 	Expired    int `json:"expired"`    // not yet deleted; in Redis always 0
 	Unreadable int `json:"unreadable"` // in Redis: damaged records; in a database always 0, because it only counts
 }
@@ -51,6 +52,9 @@ func (c *counted) print(w io.Writer, t *target) {
 		{"  anonymous", fmt.Sprint(c.Anonymous)},
 		{"ended within the last minute", fmt.Sprint(c.Tombstones)},
 	})
+	if c.Takeovers > 0 {
+		fmt.Fprintf(w, "%s of package migrate: the old session was taken over, and is kept from being taken over again.\n", plural(c.Takeovers, "record"))
+	}
 	if c.Expired > 0 {
 		fmt.Fprintf(w, "%s expired and not deleted: they only use space, and sweep deletes them.\n", isAre(c.Expired, "session"))
 	}
@@ -62,6 +66,10 @@ func (c *counted) print(w io.Writer, t *target) {
 	}
 }
 
+// isTakeover reports whether rec is no session but a record of package migrate, whose user is the
+// id of the record.
+func isTakeover(rec *session.Record) bool { return rec.User == rec.ID }
+
 // count counts the rows by one statement, which reads the whole table.
 func (s *sqlTarget) count(ctx context.Context) (c counted, _ error) {
 	tombstone := body.Ending{}.Tombstone()
@@ -69,15 +77,17 @@ func (s *sqlTarget) count(ctx context.Context) (c counted, _ error) {
 	now := time.Now().UnixMilli()
 	query := strings.NewReplacer(
 		"LIVE", fmt.Sprintf("expires > %d", now),
-		"USER", "username <> "+s.literal(nil),
+		"USER", "username <> "+s.literal(nil)+" AND username <> id",
+		"TAKEOVER", "username = id",
 		"TOMBSTONE", fmt.Sprintf("username = %s AND substr(data, 1, %d) = %s", s.literal(nil), len(tombstone), s.literal(tombstone)),
 		"TABLE", s.table,
 	).Replace(`SELECT count(*), count(CASE WHEN LIVE THEN 1 END), count(CASE WHEN LIVE AND USER THEN 1 END),
-		count(DISTINCT CASE WHEN LIVE AND USER THEN username END), count(CASE WHEN LIVE AND TOMBSTONE THEN 1 END) FROM TABLE`)
+		count(DISTINCT CASE WHEN LIVE AND USER THEN username END), count(CASE WHEN LIVE AND TOMBSTONE THEN 1 END),
+		count(CASE WHEN LIVE AND TAKEOVER THEN 1 END) FROM TABLE`)
 	var rows int
-	err := s.db.QueryRowContext(ctx, query).Scan(&rows, &c.Live, &c.LoggedIn, &c.Users, &c.Tombstones)
+	err := s.db.QueryRowContext(ctx, query).Scan(&rows, &c.Live, &c.LoggedIn, &c.Users, &c.Tombstones, &c.Takeovers)
 	c.Expired = rows - c.Live
-	c.Live -= c.Tombstones
+	c.Live -= c.Tombstones + c.Takeovers
 	return c, err
 }
 
@@ -152,6 +162,8 @@ func (r *redisTarget) countSessions(ctx context.Context, ids []string, c *counte
 		case rec == nil:
 		case body.IsTombstone(rec.Data):
 			c.Tombstones++
+		case isTakeover(rec):
+			c.Takeovers++
 		default:
 			c.Live++
 			if rec.User != "" {

@@ -365,6 +365,15 @@ func (p *place) expire() {
 	}))
 }
 
+// takeOver stores a record by which package migrate knows an old session that it has taken over.
+func (p *place) takeOver() {
+	now := time.Now().Truncate(time.Millisecond)
+	id := fmt.Sprint("taken-", numbers.Add(1))
+	must(p.t, p.store.Create(p.t.Context(), &session.Record{
+		ID: id, User: id, Data: []byte("{}"), Version: 1, Created: now, LastSeen: time.Unix(0, 0), Deadline: now.Add(time.Hour), Expires: now.Add(time.Hour),
+	}))
+}
+
 func TestCountAndSweep(t *testing.T) {
 	onEach(t, func(t *testing.T, p *place) {
 		m := p.manager(session.Options{})
@@ -376,7 +385,8 @@ func TestCountAndSweep(t *testing.T) {
 		ended, _ := p.begin(m, "carol")
 		p.entomb(ended, body.ReasonLogout)
 		p.expire()
-		want := counted{Live: 4, LoggedIn: 3, Users: 2, Anonymous: 1, Tombstones: 1}
+		p.takeOver()
+		want := counted{Live: 4, LoggedIn: 3, Users: 2, Anonymous: 1, Tombstones: 1, Takeovers: 1}
 		deleted := 0
 		if p.db != nil {
 			want.Expired, deleted = 1, 1
@@ -386,7 +396,7 @@ func TestCountAndSweep(t *testing.T) {
 			t.Errorf("count printed %+v, want %+v", c, want)
 		}
 		r := p.run("count")
-		r.want(t, exitDone, "3, of 2 users")
+		r.want(t, exitDone, "3, of 2 users", "1 record of package migrate")
 		if strings.Contains(r.out, "sweep deletes them") != (p.db != nil) {
 			t.Errorf("count printed\n%s", r.out)
 		}
