@@ -5,6 +5,7 @@ package watch
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -80,7 +81,7 @@ type session struct {
 	id       string
 	part     int // index in Watch.parts
 	at       int // index in that part
-	watchers map[*Watcher]bool
+	watchers []*Watcher
 	call     *storectx.Context // context of the running check, or nil
 	extra    *time.Timer       // fires when the session must be checked out of turn; nil: not set
 	extraAt  time.Time         // time at which extra fires
@@ -89,9 +90,13 @@ type session struct {
 // Watcher waits for the end of a session on behalf of one request.
 type Watcher struct {
 	session *session
+	at      int    // index in session.watchers, or removed
 	holder  Holder // Watch.mu guards it
 	ended   chan struct{}
 }
+
+// removed is the index of a Watcher whose channel is closed, or whose request no longer waits.
+const removed = -1
 
 // New returns a Watch.
 func New(c Config) *Watch {
@@ -126,8 +131,8 @@ func (w *Watch) Add(h Holder, until time.Time) *Watcher {
 		}
 		w.changed()
 	}
-	r := &Watcher{session: e, holder: h, ended: make(chan struct{})}
-	e.watchers[r] = true
+	r := &Watcher{session: e, at: len(e.watchers), holder: h, ended: make(chan struct{})}
+	e.watchers = append(e.watchers, r)
 	if !until.IsZero() {
 		w.checkAt(e, until)
 	}
@@ -136,7 +141,7 @@ func (w *Watch) Add(h Holder, until time.Time) *Watcher {
 
 // enter adds a session. mu is held.
 func (w *Watch) enter(id string) *session {
-	e := &session{id: id, part: int(w.Random(parts)), watchers: map[*Watcher]bool{}}
+	e := &session{id: id, part: int(w.Random(parts))}
 	e.at = len(w.parts[e.part])
 	w.parts[e.part] = append(w.parts[e.part], e)
 	w.sessions[id] = e
@@ -176,7 +181,7 @@ func (w *Watch) Remove(r *Watcher) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(r.session.watchers, r)
+	r.session.remove(r)
 	w.tidy(r.session)
 }
 
@@ -207,7 +212,7 @@ func (w *Watch) Ended(id string) {
 	defer w.mu.Unlock()
 	w.lastEnd = time.Now()
 	if e := w.sessions[id]; e != nil {
-		for r := range e.watchers {
+		for _, r := range slices.Backward(e.watchers) { // end moves the last one
 			w.end(r)
 		}
 		w.tidy(e)
@@ -216,8 +221,20 @@ func (w *Watch) Ended(id string) {
 
 // end closes a watcher's channel. mu is held.
 func (w *Watch) end(r *Watcher) {
-	delete(r.session.watchers, r)
+	r.session.remove(r)
 	close(r.ended)
+}
+
+// remove removes a watcher, unless it is removed already. Watch.mu is held.
+func (e *session) remove(r *Watcher) {
+	if r.at == removed {
+		return
+	}
+	end := len(e.watchers) - 1
+	last := e.watchers[end]
+	e.watchers[r.at], last.at = last, r.at
+	e.watchers[end], r.at = nil, removed
+	e.watchers = e.watchers[:end]
 }
 
 // tidy removes a session that has no watchers. mu is held.
@@ -333,7 +350,7 @@ func (w *Watch) check(e *session, c *storectx.Context) {
 // renewed the session since then, because the request knows a newer state. mu is held.
 func (w *Watch) apply(e *session, status func(*Holder) (Status, time.Time), began time.Time) {
 	now := time.Now()
-	for r := range e.watchers {
+	for _, r := range slices.Backward(e.watchers) { // end moves the last one
 		status, until := status(&r.holder)
 		switch {
 		case status == StatusEnded && !r.holder.Since.After(began):
