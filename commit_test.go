@@ -1040,6 +1040,7 @@ func atOnceGet(b *browser, n int, path string) map[int]int {
 // session cost the store fewer than five calls each, lose nothing, and cause at most one
 // EventConflict each, even if all of them are the first to present the session's key.
 func TestConcurrentWritersCostLinearly(t *testing.T) {
+	t.Parallel()
 	for _, n := range []int{2, 10, 100, 3000} {
 		for what, change := range map[string]func(s *session.Session){
 			"Update": func(s *session.Session) { visits.Update(s, func(n int) int { return n + 1 }) },
@@ -1316,6 +1317,7 @@ func holdSave(spy *spyStore, n int32) (applied, answer chan struct{}) {
 // after a logout is answered as a user, and no write is lost. Module faults runs the same over
 // Redis and PostgreSQL.
 func TestDashboardOnThreeProcesses(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := session.NewMemoryStore(nil)
 		var log events

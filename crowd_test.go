@@ -13,6 +13,7 @@ import (
 // concurrent requests of the same session or user. The store takes a millisecond for each call,
 // so that requests that do not share their calls overlap.
 func TestCostOfACrowd(t *testing.T) {
+	t.Parallel()
 	for _, d := range crowds.Deeds {
 		for _, n := range []int{1, 10, 100, 1000} {
 			t.Run(fmt.Sprint(d.Name, "/", n), func(t *testing.T) {

@@ -1749,6 +1749,7 @@ func TestOlderKeysAreBounded(t *testing.T) {
 // take up to 20 seconds, arrive in any order, or are lost. No automatic renewal signs
 // its user out, and its key is renewed all the same.
 func TestAutomaticRenewalsAtRandom(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(200) {
 		atDesk(t, session.Options{RenewAfter: minute}, func(d *desk) {
 			rng := rand.New(rand.NewPCG(seed, 0))

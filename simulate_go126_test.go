@@ -17,7 +17,7 @@ func seedRandom(t *testing.T, seed uint64) { cryptotest.SetGlobalRandom(t, seed)
 // replayed and shrunk. Decisions of the Go runtime (the order of a map, which of two goroutines
 // continues first, which of two ready cases a select takes) must not affect a history.
 func TestSimulateTwice(t *testing.T) {
-	for seed := range uint64(50) {
+	for seed := range uint64(25) {
 		p := simulate.NewPlan(seed)
 		first, second := simulated(t, p).History, simulated(t, p).History
 		for i := range max(len(first), len(second)) {
