@@ -114,7 +114,9 @@ func (t *truth) presents(x *exchange, k *token) {
 	if !k.min.IsZero() {
 		t.count("late tokens that arrived in time")
 	}
-	if k.minSet.Before(x.sent) && !k.noted.IsZero() { // otherwise the token may have arrived before the newer one, or the presentation was not stored
+	// The token had an end as one that was not presented. Otherwise it may have arrived before the newer
+	// one, or the store knew that it was presented when the newer one was, or does not know it now.
+	if k.minSet.Before(x.sent) && !k.noted.Before(k.minSet) {
 		k.min = time.Time{}
 		for _, newer := range t.tokens { // a newer token may have arrived while the store did not answer this request
 			if newer.s == k.s && newer.number > k.number && newer.noted.After(x.sent) {
