@@ -15,7 +15,7 @@ import (
 
 var (
 	simulateFrom   = flag.Uint64("simulate.from", 0, "the first seed of TestSimulate")
-	simulateSeeds  = flag.Uint64("simulate.seeds", 100, "how many seeds TestSimulate runs")
+	simulateSeeds  = flag.Uint64("simulate.seeds", 200, "how many seeds TestSimulate runs")
 	simulatePlan   = flag.String("simulate.plan", "", "a plan in JSON, which TestSimulate runs in place of seeds")
 	simulateFirst  = flag.Bool("simulate.first", false, "TestSimulate stops at the first seed that breaks a promise, and does not shrink its plan")
 	simulateTotals = flag.String("simulate.totals", "", "a file to which TestSimulate writes the sum of what happened, in JSON")
