@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -247,3 +248,18 @@ func readmeDevices(ctx context.Context, s *session.Session, id string) ([]sessio
 }
 
 var _ = []any{readmeHowTo, readmeUsers, readmeGuard, readmeDevices} // compiled, not run
+
+// TestOptionsAreDocumented checks that docs/options.md has a row for every option.
+func TestOptionsAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("docs/options.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for prefix, options := range map[string]any{"": session.Options{}, "Cookie.": session.CookieOptions{}} {
+		for _, f := range reflect.VisibleFields(reflect.TypeOf(options)) {
+			if row := "\n| `" + prefix + f.Name + "` |"; f.Name != "Cookie" && !strings.Contains(string(page), row) {
+				t.Errorf("docs/options.md has no row for %s%s", prefix, f.Name)
+			}
+		}
+	}
+}

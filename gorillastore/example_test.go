@@ -10,6 +10,14 @@ import (
 
 var mux = http.NewServeMux()
 
+// cart is in place of Values["cart"].
+var cart = session.NewKey[[]string]("cart")
+
+// add is in place of a Get, an append and a Save.
+func add(manager *session.Manager, r *http.Request, item string) {
+	cart.Update(manager.From(r.Context()), func(items []string) []string { return append(items, item) })
+}
+
 // An application that had sessions.NewCookieStore changes the line that makes its store, and wraps
 // its handler.
 func ExampleNew() {

@@ -505,6 +505,17 @@ func TestNestedManagers(t *testing.T) {
 		check(t, "outer", gs.Values["k"], "outer")
 		gs, _ = inner.store.New(r, "a")
 		check(t, "inner", gs.Values["k"], "inner")
+
+		cart, auth := outer.get(r, "cart"), inner.get(r, "auth")
+		cart.Values["k"], auth.Values["k"] = "tea", "alice"
+		if err := sessions.Save(r, w); err != nil {
+			t.Error(err)
+		}
+		inner.manager.From(r.Context()).Logout()
+	})
+	inner.do(func(w http.ResponseWriter, r *http.Request) {
+		check(t, "the cart outlives the logout", outer.get(r, "cart").Values["k"], "tea")
+		check(t, "auth", inner.get(r, "auth").Values["k"], nil)
 	})
 }
 

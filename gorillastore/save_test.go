@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"weak"
@@ -504,6 +505,32 @@ func TestTypedKeysBesideIt(t *testing.T) {
 }
 
 // The names of entries do not depend on the process: records are read by the next version.
+// An entry that requests append to is a Key, beside the entries of gorilla's sessions.
+func TestCartOfAKey(t *testing.T) {
+	const n = 30
+	a := newApp(t, nil, session.Options{})
+	a.set("shop", "visits", 0)
+	var arrived, all sync.WaitGroup
+	arrived.Add(n)
+	for i := range n {
+		all.Go(func() {
+			a.do(func(w http.ResponseWriter, r *http.Request) {
+				gs := a.get(r, "shop")
+				arrived.Done()
+				arrived.Wait()
+				gs.Values[i] = true
+				add(a.manager, r, fmt.Sprint("item ", i))
+				a.save(gs, w, r)
+			})
+		})
+	}
+	all.Wait()
+	check(t, "number of entries", len(a.values("shop")), 1+n)
+	a.do(func(_ http.ResponseWriter, r *http.Request) {
+		check(t, "number of items", len(cart.Get(a.manager.From(r.Context()))), n)
+	})
+}
+
 func TestNamesOfEntries(t *testing.T) {
 	a := newApp(t, nil, session.Options{})
 	a.edit("a", func(gs *sessions.Session) { gs.Values["user"], gs.Values[7], gs.Values[point{1, 2}] = 1, 1, 1 })
