@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"slices"
@@ -24,8 +23,7 @@ import (
 // overTheWire returns a handler that forwards to h over a real server: TLS, a socket and a
 // goroutine for each request.
 func overTheWire(t testing.TB, h http.Handler) http.Handler {
-	server := httptest.NewTLSServer(h)
-	t.Cleanup(server.Close)
+	server := startServer(t, "HTTP/1.1", h)
 	to, _ := url.Parse(server.URL)
 	wire := httputil.NewSingleHostReverseProxy(to)
 	wire.Transport = server.Client().Transport

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -563,10 +565,16 @@ func startServer(t testing.TB, protocol string, h http.Handler) *httptest.Server
 	srv := httptest.NewUnstartedServer(h)
 	srv.EnableHTTP2 = protocol == "HTTP/2.0"
 	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // panics are expected
+	srv.TLS = &tls.Config{Rand: ownRandom}
 	srv.StartTLS()
+	srv.Client().Transport.(*http.Transport).TLSClientConfig.Rand = ownRandom
 	t.Cleanup(srv.Close)
 	return srv
 }
+
+// ownRandom is for TLS. A handshake may outlast its test, and must not read the variable
+// rand.Reader while TestSimulate sets it.
+var ownRandom = rand.Reader
 
 // request prepares a request for a real server.
 func request(t testing.TB, url, cookie string) *http.Request {

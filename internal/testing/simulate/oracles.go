@@ -652,7 +652,7 @@ func (t *truth) leaseOf(x *exchange) string {
 // request before it, and lease is the lease in the session at its start, which may be one that an
 // earlier Refresh of the same request could not release. took is the duration of the Refresh.
 func (t *truth) refreshed(x *exchange, failures int, lease string, took time.Duration, err error) {
-	if took > maxWait && time.Since(t.failedAt) > took {
+	if took > maxWait && time.Since(t.failedAt) > took && time.Since(t.unsavedAt) > took {
 		t.violation(x, "Refresh waits no longer than a lease", "a Refresh has lasted %v", took)
 	}
 	s := t.sessions[x.s.ID()]
@@ -661,6 +661,10 @@ func (t *truth) refreshed(x *exchange, failures int, lease string, took time.Dur
 	}
 	if err != nil {
 		x.isRefreshLost = true
+	}
+	if errors.Is(err, session.ErrTooLarge) {
+		t.count("answers of the issuer that are too large to be saved")
+		t.unsavedAt = time.Now()
 	}
 }
 

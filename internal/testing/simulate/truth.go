@@ -28,6 +28,7 @@ type truth struct {
 	active     map[string][]*exchange  // requests in progress with a token of a session, by its id
 	violations []string
 	failedAt   time.Time // time of the last failure of the store, the network or a process
+	unsavedAt  time.Time // last time at which an answer of the issuer could not be saved: its lease runs out
 	room       room
 	skew       time.Duration // maximum difference of clocks, plus the maximum duration of a write
 }
