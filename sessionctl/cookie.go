@@ -192,7 +192,7 @@ func (p *program) parseCookies(text string) (all []carried, problems []line) {
 		}
 		say(markBad, "there is no cookie named %s, only %s: the browser did not send it, or it has another name (-cookie-name). A browser keeps a cookie back that has expired, that is for another host (Domain) or Path, that is Secure on plain http, or, by SameSite, when another site made the request", strings.Join(names, " or "), strings.Join(found, ", "))
 	case len(all) == 0 && len(problems) == 0:
-		say(markBad, "the input is empty: give the value of the cookie, or the whole header, on standard input")
+		say(markBad, "the input is empty: give the value of the cookie, the whole header, or curl's cookie file, on standard input")
 	case len(all) > maxCookies:
 		say(markBad, "the request has %d cookies of this name, and more than %d are refused: the user deletes the cookies of the site, and the program looks for what sets them with different Domain or Path", len(all), maxCookies)
 		all = all[:maxCookies]
@@ -200,8 +200,15 @@ func (p *program) parseCookies(text string) (all []carried, problems []line) {
 	return all, problems
 }
 
-// pairs returns the cookies of a Cookie header, or the value that stands alone.
+// pairs returns the cookies of a Cookie header, the cookie in a row of a file in which curl keeps
+// cookies (the Netscape format: seven fields with tabs between them), or the value that stands alone.
 func pairs(row string) (all []carried) {
+	if fields := strings.Split(row, "\t"); len(fields) == 7 {
+		return []carried{{name: fields[5], value: fields[6]}}
+	}
+	if strings.HasPrefix(row, "#") { // a comment in such a file
+		return nil
+	}
 	if isToken(row) || !strings.Contains(row, "=") {
 		return []carried{{value: row}}
 	}

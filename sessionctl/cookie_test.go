@@ -188,6 +188,8 @@ func TestSignatures(t *testing.T) {
 		"without HttpOnly":        {"Set-Cookie: __Host-Http-session=" + value + "; Path=/; Secure", nil, nil, exitBad, []string{"needs HttpOnly"}},
 		"SameSite=None":           {"Set-Cookie: session=" + value + "; SameSite=None", nil, nil, exitBad, []string{"SameSite=None needs Secure"}},
 		"deleted":                 {"Set-Cookie: __Host-Http-session=" + value + "; Path=/; HttpOnly; Secure; Max-Age=0", nil, nil, exitBad, []string{"deletes the cookie"}},
+		"curl's file":             {"# Netscape HTTP Cookie File\n# https://curl.se/docs/http-cookies.html\n\n#HttpOnly_localhost\tFALSE\t/\tTRUE\t0\t__Host-Http-session\t" + value + "\nlocalhost\tFALSE\t/\tFALSE\t0\tlang\ten\n", nil, nil, exitDone, []string{"It works"}},
+		"another file of curl's":  {"# Netscape HTTP Cookie File\nlocalhost\tFALSE\t/\tFALSE\t0\tlang\ten\n", nil, nil, exitBad, []string{"there is no cookie named __Host-Http-session", "only lang"}},
 		"malformed":               {"Set-Cookie: ;", nil, nil, exitBad, []string{"malformed"}},
 		"without a store":         {value, map[string]string{"SESSION_STORE": ""}, nil, exitDone, []string{"??  whether the session is live"}},
 	} {

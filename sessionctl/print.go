@@ -37,7 +37,7 @@ func distance(t, now time.Time) string {
 // when returns a time in UTC, and how far it is from now.
 func when(t, now time.Time) string { return date(t) + " (" + distance(t, now) + ")" }
 
-// span returns a duration in its largest unit or two.
+// span returns a duration in its largest unit or two, rounded down.
 func span(d time.Duration) string {
 	switch {
 	case d < time.Second:
@@ -48,6 +48,8 @@ func span(d time.Duration) string {
 		return fmt.Sprintf("%d min", int(d.Minutes()))
 	case d < 48*time.Hour:
 		return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
+	case d < 14*24*time.Hour:
+		return fmt.Sprintf("%d days %d h", int(d.Hours()/24), int(d.Hours())%24)
 	}
 	return fmt.Sprintf("%d days", int(d.Hours()/24))
 }

@@ -213,7 +213,7 @@ func (s *shown) print(w io.Writer, t *target) {
 	rows := [][]string{
 		{"user", user},
 		{since, when(s.Created, now)},
-		{"last seen", when(s.LastSeen, now) + ", give or take 1/20 of the idle timeout"},
+		{"last seen", when(s.LastSeen, now) + ", or later, by 1/20 of the idle timeout at most"},
 		{"expires", when(s.Expires, now) + " unless used"},
 		{"ends", when(s.Deadline, now) + ", used or not"},
 	}

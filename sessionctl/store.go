@@ -245,7 +245,7 @@ func (p *program) openMySQL(text string) (*target, error) {
 func (p *program) openSQLite(path string) (*target, error) {
 	path = strings.TrimPrefix(path, "//")
 	if _, err := os.Stat(path); err != nil {
-		return nil, usageError(err.Error())
+		return nil, usagef("%v: the path is that of the file that the application has made at its first start", err)
 	}
 	file := url.URL{Path: filepath.ToSlash(path)}
 	db, err := sql.Open("sqlite", "file:"+file.EscapedPath()+"?mode=rw&_txlock=immediate&_pragma=busy_timeout(1000)&_pragma=synchronous(FULL)")
