@@ -101,11 +101,9 @@ func (l *lease) claim() error {
 	}
 	mine := body.Lease{By: l.by, Until: until.Add(l.m.timeout + leaseSkew).UnixMilli()}
 	latest := now.Add(maxLease + l.m.timeout + leaseSkew)
-	isOther := false
-	isStored, err := l.store(l.ctx, func(has body.Lease) (body.Lease, error) {
-		isOther = has.Until > latest.Add(maxSurplus).UnixMilli()
+	is, isStored, err := l.store(l.ctx, func(has body.Lease) (body.Lease, error) {
 		switch {
-		case isOther:
+		case has.Until > latest.Add(maxSurplus).UnixMilli():
 			has.Until = latest.UnixMilli() // the holder, if it is alive, has no more time than that
 			return has, nil
 		case has.IsHeld(now):
@@ -116,7 +114,7 @@ func (l *lease) claim() error {
 		return mine, nil
 	})
 	switch {
-	case err == nil && isOther:
+	case err == nil && isStored && is.By != l.by: // the lease of another request was shortened
 		return nil
 	case err == nil:
 		l.until, l.isStored = until, isStored
@@ -153,7 +151,7 @@ var errLeased = errors.New("session: another request has the lease")
 // end ends the lease, if this request holds it.
 func (l *lease) end() {
 	if !l.until.IsZero() {
-		_, _ = l.store(context.WithoutCancel(l.ctx), l.ended) // if it fails, the lease runs out
+		_, _, _ = l.store(context.WithoutCancel(l.ctx), l.ended) // if it fails, the lease runs out
 	}
 }
 
@@ -239,8 +237,9 @@ func (l *lease) wait() error {
 }
 
 // store changes the stored lease by edit, in a Save of its own: pending changes stay pending. It
-// returns false if the session needs no lease.
-func (l *lease) store(ctx context.Context, edit func(body.Lease) (body.Lease, error)) (isShared bool, err error) {
+// returns the lease that is stored then, and false if the session needs no lease. A Save may call
+// edit several times, with leases that are not stored, too.
+func (l *lease) store(ctx context.Context, edit func(body.Lease) (body.Lease, error)) (is body.Lease, isShared bool, err error) {
 	err = l.s.transactWithin(ctx, func(t *tx) error {
 		if isShared = t.isShared(); !isShared {
 			return nil
@@ -250,12 +249,15 @@ func (l *lease) store(ctx context.Context, edit func(body.Lease) (body.Lease, er
 			return err
 		}
 		err := t.save(&pending{changes: body.Changes{change}})
-		if errors.Is(err, ErrStore) {
+		switch {
+		case errors.Is(err, ErrStore):
 			t.note(EventStoreFailed, t.stored.rec, err)
+		case t.stored.status == statusLive:
+			is = body.LeaseOf(t.stored.rec.Data, l.name)
 		}
 		return err
 	})
-	return isShared, err
+	return is, isShared, err
 }
 
 // edit returns a change of the lease by f. After a conflict f is applied to the lease in the

@@ -1221,3 +1221,69 @@ func TestRefreshNeedsTimeAfterTheClaim(t *testing.T) {
 		})
 	}
 }
+
+// TestRefreshOfATokenThatWasReplaced checks that a request whose token was replaced by a renewal
+// holds the lease only if it is stored as the holder, and then gives it back: what it shows of the
+// session, as it was before the renewal, may contain another lease.
+func TestRefreshOfATokenThatWasReplaced(t *testing.T) {
+	// another leaves a lease that ends three hours later than it should, as if the clocks had been
+	// set back since.
+	another := func(x *refreshing) {
+		x.at(1, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			grants.Refresh(r.Context(), s, grant.fresh, func(ctx context.Context, g grant) (grant, error) {
+				x.spies[1].down.Store(true)
+				return g, errors.New("the process dies")
+			})
+		})
+		x.spies[1].down.Store(false)
+		x.spies[1].setBack(3 * time.Hour)
+	}
+	// shorten begins to wait for that lease, which makes it end in time.
+	shorten := func(x *refreshing) {
+		x.at(1, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			ctx, cancel := context.WithTimeout(r.Context(), time.Second)
+			defer cancel()
+			if _, err := grants.Refresh(ctx, s, grant.fresh, x.issuer.renew); !errors.Is(err, context.DeadlineExceeded) {
+				x.t.Errorf("Refresh beside another lease: %v", err)
+			}
+		})
+	}
+	renew := func(x *refreshing) {
+		x.at(2, func(w http.ResponseWriter, r *http.Request, s *session.Session) { s.Renew() })
+	}
+	// old calls Refresh in a request that loads the session before meanwhile.
+	old := func(x *refreshing, meanwhile func()) (took time.Duration) {
+		x.at(0, func(w http.ResponseWriter, r *http.Request, s *session.Session) {
+			s.User()
+			meanwhile()
+			began := time.Now()
+			x.refresh(1)(w, r, s)
+			took = time.Since(began)
+		})
+		return took
+	}
+	t.Run("the lease in the session before", func(t *testing.T) {
+		inRefresh(t, func(x *refreshing) {
+			another(x)
+			took := old(x, func() {
+				shorten(x)
+				time.Sleep(minute) // the lease ends
+				renew(x)
+			})
+			if took > 2*x.issuer.takes {
+				t.Errorf("Refresh waited for a lease of its own: %v", took)
+			}
+		})
+	})
+	t.Run("the lease in the session after", func(t *testing.T) {
+		inRefresh(t, func(x *refreshing) {
+			took := old(x, func() {
+				renew(x)
+				another(x)
+			})
+			if took < 30*time.Second {
+				t.Errorf("Refresh did not wait for the lease of another request: %v", took)
+			}
+		})
+	})
+}
