@@ -241,7 +241,7 @@ var faults = []fault{
 	{"the end of a session in the future prevents a new session", "load.go",
 		" && !end.After(now.Add(maxAhead))\n", "\n", "a new session begins after an end"},
 	{"a lease lasts as long as the clocks were set back", "refresh.go",
-		"isOther = has.Until > latest.Add(maxSurplus).UnixMilli()\n", "isOther = false\n", "Refresh waits no longer than a lease"},
+		"case has.Until > latest.Add(maxSurplus).UnixMilli():\n", "case has.Until < 0:\n", "Refresh waits no longer than a lease"},
 	{"any session from the future counts as newer than a Login", "limit.go",
 		" && r.Created.Sub(login.Created) <= newerWithin\n", "\n", "MaxPerUser"},
 
