@@ -107,7 +107,8 @@ func (t *truth) isInGrace(k *token, after func(time.Time) bool) bool {
 
 // presents records the first presentation of a token, after which older tokens end soon.
 func (t *truth) presents(x *exchange, k *token) {
-	isNoted := !x.isDisturbed && !x.isRefused // a full store cannot record the presentation
+	// A full store cannot record the presentation, nor can a key that another request has removed.
+	isNoted := !x.isDisturbed && !x.isRefused && (!k.noted.IsZero() || !t.mayBeRemoved(k, x.loaded))
 	if isNoted {
 		t.notes(x, k) // the store must have recorded the presentation
 	}
@@ -202,13 +203,20 @@ func (t *truth) excuse(x *exchange, k *token, now time.Time, isAutomaticValid bo
 		why = "lifetime"
 	case after(s.endBy):
 		why = "EndBy"
-	case isAutomaticValid && s.keys-k.number >= maxIssued && (after(k.issued.Add(arrival)) || s.keys-k.number >= maxRecent):
+	case isAutomaticValid && t.mayBeRemoved(k, now):
 		why = "too many keys"
 	}
 	if why != "" {
 		t.count("anonymous, because: " + why)
 	}
 	return why
+}
+
+// mayBeRemoved reports whether the key of a token may have been removed at a time, as one of too many
+// that were not presented.
+func (t *truth) mayBeRemoved(k *token, now time.Time) bool {
+	newer := k.s.keys - k.number
+	return newer >= maxRecent || newer >= maxIssued && now.Add(t.skew).After(k.issued.Add(arrival))
 }
 
 // headerLeft judges the header of a response when it is sent.
