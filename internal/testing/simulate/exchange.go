@@ -70,6 +70,7 @@ type exchange struct {
 	storedByLogin           bool
 	mustReplay              bool        // EventReplayed must report the token
 	idleEnd                 time.Time   // earliest idle end of the session when the request arrived
+	end                     time.Time   // end of the lifetime of the session when the request arrived
 	expires                 time.Time   // end of the session in the store when the request arrived
 	wasRemembered           bool        // Remember had set the end of the session when the request arrived
 	isSlow                  bool        // a store call of this request was slow

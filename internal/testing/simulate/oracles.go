@@ -417,7 +417,11 @@ func (t *truth) finished(x *exchange) {
 		}
 		isStored := !k.s.lastSeen.Add(x.p.limits.idle/20 + t.skew).Before(x.loaded)
 		if isFine && isUse && isStored {
-			k.s.used(x.p, x.loaded)
+			end := k.s.end
+			if k.s.loggedBy != x { // another request may have logged in since
+				end = earlier(end, x.end)
+			}
+			k.s.used(x.p, x.loaded, end)
 		}
 	}
 	if x.id == "" && errors.Is(x.err, session.ErrReplaced) && k.s.ended.IsZero() && x.events[session.EventReplayed] != 1 {
@@ -531,9 +535,9 @@ func (t *truth) done(x *exchange) {
 	if k == nil || x.id != k.s.id || x.isDisturbed && k.value != x.token {
 		return // a renewal of x with an unknown outcome may have replaced the token
 	}
-	// An explicit renewal at once closes Done of a token that an automatic renewal has ended
-	// before.
-	isAutomaticValid := slices.ContainsFunc(k.s.explicit, func(r renewal) bool { return !k.min.IsZero() && r.at.After(k.min) })
+	// An explicit renewal closes Done of an older token that a newer one has ended: before the
+	// renewal, or after a Login that had left the token because it was not presented.
+	isAutomaticValid := slices.ContainsFunc(k.s.explicit, func(r renewal) bool { return r.number > k.number })
 	if x.login == "" && !x.logout && t.excuse(x, k, now, isAutomaticValid) == "" {
 		t.violation(x, "Done", "closed although session %d is live and %s is valid", k.s.number, t.nameOf(k.value))
 	}

@@ -199,7 +199,7 @@ func (t *truth) storeFailed(x *exchange) {
 // begins is called when a request arrives.
 func (t *truth) begins(x *exchange) {
 	if k := t.tokens[x.token]; k != nil {
-		x.idleEnd, x.expires, x.wasRemembered = k.s.idleEnd, k.s.expires, !k.s.remember.IsZero()
+		x.idleEnd, x.end, x.expires, x.wasRemembered = k.s.idleEnd, k.s.end, k.s.expires, !k.s.remember.IsZero()
 		t.active[k.s.id] = append(t.active[k.s.id], x)
 		if all := t.active[k.s.id]; len(all) > 1 {
 			for _, o := range all {
@@ -216,7 +216,7 @@ func (t *truth) written(p *process, x *exchange, r *session.Record) {
 	if isNew {
 		s = &sessionTruth{id: r.ID, number: len(t.sessions) + 1, creator: x, user: r.User, last: time.Now()}
 		s.end = time.Now().Add(p.limits.lifetime)
-		s.used(p, time.Now())
+		s.used(p, time.Now(), s.end)
 		t.sessions[r.ID] = s
 		t.count("sessions")
 		if r.User != "" && (x == nil || x.login != r.User) {
@@ -443,10 +443,11 @@ func (k *token) graceEnd(at time.Time) time.Time {
 	return at.Add(grace + k.behind)
 }
 
-// used records a use of a session by a successful request of a process. The store records a use
-// only when a twentieth of the idle timeout has passed since the last one.
-func (s *sessionTruth) used(p *process, at time.Time) {
-	s.idleEnd = later(s.idleEnd, earlier(at.Add(p.limits.idle*19/20), s.end))
+// used records a use of a session, which had its lifetime until end, by a successful request of a
+// process. The store records a use only when a twentieth of the idle timeout has passed since the
+// last one.
+func (s *sessionTruth) used(p *process, at, end time.Time) {
+	s.idleEnd = later(s.idleEnd, earlier(at.Add(p.limits.idle*19/20), end))
 	s.lastIdleEnd = later(s.lastIdleEnd, at.Add(p.limits.idle))
 }
 
