@@ -107,8 +107,10 @@ func (t *truth) isInGrace(k *token, after func(time.Time) bool) bool {
 
 // presents records the first presentation of a token, after which older tokens end soon.
 func (t *truth) presents(x *exchange, k *token) {
-	// A full store cannot record the presentation, nor can a key that another request has removed.
-	isNoted := !x.isDisturbed && !x.isRefused && (!k.noted.IsZero() || !t.mayBeRemoved(k, x.loaded))
+	// The presentation is not recorded by a full store, nor by a request that waits in vain for its turn
+	// behind a commit whose store call hangs, nor for a key that another request has removed.
+	hasWaited := x.events[session.EventStoreFailed] > 0
+	isNoted := !x.isDisturbed && !x.isRefused && !hasWaited && (!k.noted.IsZero() || !t.mayBeRemoved(k, x.loaded))
 	if isNoted {
 		t.notes(x, k) // the store must have recorded the presentation
 	}
