@@ -109,7 +109,7 @@ func (t *truth) isInGrace(k *token, after func(time.Time) bool) bool {
 func (t *truth) presents(x *exchange, k *token) {
 	// The presentation is not recorded by a full store, nor by a request that waits in vain for its turn
 	// behind a commit whose store call hangs, nor for a key that another request has removed.
-	hasWaited := x.events[session.EventStoreFailed] > 0
+	hasWaited := x.loaded.Sub(x.sent) >= storeTimeout
 	isNoted := !x.isDisturbed && !x.isRefused && !hasWaited && (!k.noted.IsZero() || !t.mayBeRemoved(k, x.loaded))
 	if isNoted {
 		t.notes(x, k) // the store must have recorded the presentation

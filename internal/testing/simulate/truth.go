@@ -109,16 +109,17 @@ type token struct {
 }
 
 const (
-	grace       = 10 * time.Second // Options.RenewGrace
-	overlap     = 10 * time.Second // of the access of two tokens after an automatic renewal
-	arrival     = time.Minute      // for which a token that was not presented has full access
-	watchEvery  = 5 * time.Second
-	maxWait     = 3 * time.Minute // of a Refresh: some leases of requests without a reply of the issuer
-	newerWithin = 5 * time.Second // by which a newer Login may be later, by the clocks
-	minLease    = 2 * time.Second // a Refresh begins only with this time left
-	maxIssued   = 16              // unpresented tokens with full access
-	maxRecent   = 64              // likewise, including tokens of the last minute
-	maxPast     = 3               // explicit renewals whose previous session a request can see
+	grace        = 10 * time.Second // Options.RenewGrace
+	overlap      = 10 * time.Second // of the access of two tokens after an automatic renewal
+	arrival      = time.Minute      // for which a token that was not presented has full access
+	watchEvery   = 5 * time.Second
+	storeTimeout = 5 * time.Second // Options.StoreTimeout
+	maxWait      = 3 * time.Minute // of a Refresh: some leases of requests without a reply of the issuer
+	newerWithin  = 5 * time.Second // by which a newer Login may be later, by the clocks
+	minLease     = 2 * time.Second // a Refresh begins only with this time left
+	maxIssued    = 16              // unpresented tokens with full access
+	maxRecent    = 64              // likewise, including tokens of the last minute
+	maxPast      = 3               // explicit renewals whose previous session a request can see
 )
 
 func newTruth(w *world) *truth {
