@@ -237,8 +237,8 @@ func (l *lease) wait() error {
 }
 
 // store changes the stored lease by edit, in a Save of its own: pending changes stay pending. It
-// returns the lease that is stored then, and false if the session needs no lease. A Save may call
-// edit several times, with leases that are not stored, too.
+// returns the lease in the record that it has saved, and false if the session needs no lease. A Save
+// may call edit several times, with leases that are not stored, too.
 func (l *lease) store(ctx context.Context, edit func(body.Lease) (body.Lease, error)) (is body.Lease, isShared bool, err error) {
 	err = l.s.transactWithin(ctx, func(t *tx) error {
 		if isShared = t.isShared(); !isShared {

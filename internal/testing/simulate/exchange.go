@@ -68,15 +68,12 @@ type exchange struct {
 	isRefreshLost           bool
 	leaseEnd                time.Time // end of the lease of the last Refresh, by the clock of the process
 	storedByLogin           bool
-	mustReplay              bool        // EventReplayed must report the token
-	idleEnd                 time.Time   // earliest idle end of the session when the request arrived
-	end                     time.Time   // end of the lifetime of the session when the request arrived
-	expires                 time.Time   // end of the session in the store when the request arrived
-	wasRemembered           bool        // Remember had set the end of the session when the request arrived
-	isSlow                  bool        // a store call of this request was slow
-	isLost                  bool        // the client does not get the response
-	deletes                 []string    // names of the second cookies that the response deletes
-	beside                  []*exchange // overlapping requests: see coverage
+	mustReplay              bool         // EventReplayed must report the token
+	was                     sessionTruth // the session of the token when the request arrived
+	isSlow                  bool         // a store call of this request was slow
+	isLost                  bool         // the client does not get the response
+	deletes                 []string     // names of the second cookies that the response deletes
+	beside                  []*exchange  // overlapping requests: see coverage
 
 	// Actions of the handler so far.
 	login          string

@@ -199,7 +199,7 @@ func (t *truth) excuse(x *exchange, k *token, now time.Time, isAutomaticValid bo
 		why = "replaced by an explicit renewal, and by further ones"
 	case isAutomaticValid && after(k.min):
 		why = "replaced by an automatic renewal"
-	case !(isRemembered && x.wasRemembered) && after(x.idleEnd):
+	case !(isRemembered && !x.was.remember.IsZero()) && after(x.was.idleEnd):
 		why = "idle"
 	case !isRemembered && after(s.end), after(s.remember):
 		why = "lifetime"
@@ -273,7 +273,7 @@ func (t *truth) loggedIn(x *exchange, isNew bool) {
 	if k == nil || k.s == x.storedIn || k.s.why != "login" || time.Since(t.failedAt) < time.Minute || time.Since(k.s.ended) > time.Minute-t.skew {
 		return
 	}
-	if x.id == "" && x.loaded.Add(t.skew).After(x.expires) {
+	if x.id == "" && x.loaded.Add(t.skew).After(x.was.expires) {
 		t.count("excused: a session has expired by one clock only")
 		return
 	}
@@ -421,7 +421,7 @@ func (t *truth) finished(x *exchange) {
 		if isFine && isUse && isStored {
 			end := k.s.end
 			if k.s.loggedBy != x { // another request may have logged in since
-				end = earlier(end, x.end)
+				end = earlier(end, x.was.end)
 			}
 			k.s.used(x.p, x.loaded, end)
 		}
@@ -629,7 +629,7 @@ func (t *truth) uses(x *exchange, n int, end time.Time) {
 		t.violation(x, "Refresh has time", "credential %d has only %v left", n, left)
 	}
 	t.count("refreshes")
-	x.leaseEnd = end.Add(6 * time.Second) // StoreTimeout, and a second for clocks that differ
+	x.leaseEnd = end.Add(storeTimeout + time.Second) // a second for clocks that differ
 	// Refresh requires clocks that agree to a second: by a clock that is further ahead, a lease may
 	// have ended while the store does not answer the Save.
 	skew := func(first *exchange) time.Duration { return x.p.ahead - first.p.ahead }

@@ -200,7 +200,7 @@ func (t *truth) storeFailed(x *exchange) {
 // begins is called when a request arrives.
 func (t *truth) begins(x *exchange) {
 	if k := t.tokens[x.token]; k != nil {
-		x.idleEnd, x.end, x.expires, x.wasRemembered = k.s.idleEnd, k.s.end, k.s.expires, !k.s.remember.IsZero()
+		x.was = *k.s
 		t.active[k.s.id] = append(t.active[k.s.id], x)
 		if all := t.active[k.s.id]; len(all) > 1 {
 			for _, o := range all {
